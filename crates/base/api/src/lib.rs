@@ -1,0 +1,6 @@
+//! The vocabulary: names, selectors, quantities, links and annotations of Kubernetes objects.
+//!
+//! Parses and prints; does no IO and knows of no server.
+
+pub mod annotation;
+pub mod link;
