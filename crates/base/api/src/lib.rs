@@ -4,3 +4,5 @@
 
 pub mod annotation;
 pub mod link;
+pub mod names;
+pub mod quantity;
