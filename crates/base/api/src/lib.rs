@@ -6,3 +6,5 @@ pub mod annotation;
 pub mod link;
 pub mod names;
 pub mod quantity;
+pub mod selector;
+pub mod status;
