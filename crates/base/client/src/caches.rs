@@ -1,0 +1,82 @@
+//! One cache per kind per process, started when first asked for.
+
+use std::{
+    any::{Any, TypeId},
+    collections::BTreeMap,
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use kube::{Client, Resource, core::ApiResource};
+use runtime::{OnExit, Tasks};
+
+use crate::{Cache, Metadata, Object, reflector};
+
+/// Gives out the caches of this process. Cheap to clone; all clones share the caches.
+#[derive(Clone)]
+pub struct Caches {
+    client: Client,
+    tasks: Tasks,
+    started: Arc<Mutex<Started>>,
+}
+
+#[derive(Default)]
+struct Started {
+    typed: BTreeMap<TypeId, Box<dyn Any + Send>>,
+    metadata: BTreeMap<String, Cache<Metadata>>,
+}
+
+impl fmt::Debug for Caches {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Caches").finish_non_exhaustive()
+    }
+}
+
+impl Caches {
+    /// No cache yet. Those that will be started read through `client` and live in `tasks`.
+    #[must_use]
+    pub fn new(client: Client, tasks: &Tasks) -> Self {
+        Self { client, tasks: tasks.clone(), started: Arc::default() }
+    }
+
+    /// The cache of kind `K` in all namespaces. The first call starts it, inside a tokio runtime.
+    #[must_use]
+    pub fn of<K>(&self) -> Cache<K>
+    where
+        K: Object + Resource<DynamicType = ()>,
+    {
+        let mut started = self.started.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = started.typed.get(&TypeId::of::<K>());
+        if let Some(cache) = known.and_then(|it| it.downcast_ref::<Cache<K>>()) {
+            return cache.clone();
+        }
+        // The name of a kind outlives the process's interest in it: one leak per kind.
+        let kind = K::kind(&()).into_owned().leak();
+        let cache = self.start(kind, K::url_path(&(), None));
+        started.typed.insert(TypeId::of::<K>(), Box::new(cache.clone()));
+        cache
+    }
+
+    /// The cache of the metadata of `resource` in all namespaces. It stands beside that of the
+    /// typed objects: who works on all kinds alike does not know their types.
+    #[must_use]
+    pub fn metadata(&self, resource: &ApiResource) -> Cache<Metadata> {
+        let path = Metadata::url_path(resource, None);
+        let mut started = self.started.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = started.metadata.get(&path);
+        known.cloned().unwrap_or_else(|| {
+            let cache = self.start(resource.kind.clone().leak(), path.clone());
+            started.metadata.insert(path, cache.clone());
+            cache
+        })
+    }
+
+    fn start<K: Object>(&self, kind: &'static str, path: String) -> Cache<K> {
+        let cache = Cache::new(kind);
+        let (client, fed) = (self.client.clone(), cache.clone());
+        self.tasks.spawn("reflector", OnExit::StopProcess, |stop| {
+            reflector::run(client, path, fed, stop)
+        });
+        cache
+    }
+}

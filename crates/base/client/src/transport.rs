@@ -1,0 +1,64 @@
+//! The two ways to a server: a service in this process, or HTTPS as a kubeconfig describes it.
+
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use kube::{
+    Client, Config,
+    client::Body,
+    config::{KubeConfigOptions, Kubeconfig, KubeconfigError},
+};
+use tower::{BoxError, Service};
+
+/// Namespace of requests that name none.
+const DEFAULT_NAMESPACE: &str = "default";
+
+/// A client whose transport is a function call: `service` is the router of an apiserver in this
+/// process, or anything that answers like one. Must be called inside a tokio runtime.
+pub fn in_process<S, B>(service: S) -> Client
+where
+    S: Service<Request<Body>, Response = Response<B>> + Send + 'static,
+    S::Future: Send + 'static,
+    S::Error: Into<BoxError>,
+    B: http_body::Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    Client::new(service, DEFAULT_NAMESPACE)
+}
+
+/// Why there is no client for a kubeconfig.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// The file is missing, unreadable, or names no such context.
+    #[error("read kubeconfig `{path}`")]
+    Kubeconfig {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        #[source]
+        source: Box<KubeconfigError>,
+    },
+    /// The file was read, but its server address or credentials cannot be used.
+    #[error("use kubeconfig `{path}`")]
+    Client {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        #[source]
+        source: Box<kube::Error>,
+    },
+}
+
+/// A client over HTTPS, as `kubeconfig` says, under `context` or the file's current one. Only reads
+/// the file; whether the server answers shows with the first request.
+pub async fn connect(kubeconfig: &Path, context: Option<&str>) -> Result<Client, ConnectError> {
+    let path = || kubeconfig.to_owned();
+    let unreadable = |source| ConnectError::Kubeconfig { path: path(), source: Box::new(source) };
+    let options =
+        KubeConfigOptions { context: context.map(ToOwned::to_owned), ..Default::default() };
+    let file = Kubeconfig::read_from(kubeconfig).map_err(unreadable)?;
+    let config = Config::from_custom_kubeconfig(file, &options).await.map_err(unreadable)?;
+    Client::try_from(config)
+        .map_err(|source| ConnectError::Client { path: path(), source: Box::new(source) })
+}
