@@ -1,0 +1,375 @@
+//! Group commit: how writes get from callers through the log into sight.
+//!
+//! A write is judged and given its revision under a lock, then waits in the queue. Whoever finds
+//! the log free takes it and appends everything that is queued, with one flush for all: with a
+//! single writer that is the writer itself, without any change of thread. What has queued up
+//! meanwhile is left to the committer thread, so that no caller works for others for ever.
+//! Readers and watchers see a write only after that, so they never see one that can be lost.
+
+use std::{
+    collections::BTreeMap,
+    fmt, io, mem,
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::Waker,
+    thread::{self, JoinHandle},
+};
+
+use bytes::Bytes;
+use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    Entry, Event, Revision, WriteError,
+    history::History,
+    index::Index,
+    limits::Limits,
+    log::{AppendError, Appended, Log},
+    recover::Recovered,
+    snapshot::Snapshot,
+};
+
+/// What a finished log file counts towards compaction besides its bytes, since every file costs
+/// time when the store is opened.
+const FILE_COST_BYTES: u64 = 64 << 10;
+
+/// Everything the handles, the watches and the threads of a store share.
+pub(crate) struct Shared {
+    state: Mutex<State>,
+    doorbell: Doorbell,
+    /// Cancelled when the store has failed.
+    pub(crate) failed: CancellationToken,
+    closing: AtomicBool,
+    limits: Limits,
+}
+
+/// What the lock protects. The disk is never touched under it.
+#[derive(Debug)]
+pub(crate) struct State {
+    /// Acknowledged entries.
+    pub(crate) index: Index,
+    /// Acknowledged events.
+    pub(crate) history: History,
+    /// The last acknowledged write.
+    pub(crate) revision: Revision,
+    queue: Queue,
+    /// None while somebody appends.
+    log: Option<Log>,
+    failure: Option<Arc<io::Error>>,
+    sealed_bytes: u64,
+    compacting: bool,
+    compactor: Option<JoinHandle<()>>,
+}
+
+/// Writes on their way to the disk.
+#[derive(Debug, Default)]
+struct Queue {
+    waiting: Vec<Write>,
+    waiting_bytes: usize,
+    /// The last event of each key that is on its way, also of those being appended just now.
+    ahead: BTreeMap<Bytes, Arc<Event>>,
+    /// The last revision given out.
+    last: Revision,
+}
+
+/// One queued write and who waits for it.
+#[derive(Debug)]
+struct Write {
+    event: Arc<Event>,
+    done: oneshot::Sender<Result<(), WriteError>>,
+}
+
+/// A queued write, seen from its caller.
+#[derive(Debug)]
+pub(crate) struct Ticket {
+    pub(crate) done: oneshot::Receiver<Result<(), WriteError>>,
+    /// The log, if it was free: then the caller must commit.
+    pub(crate) log: Option<Log>,
+}
+
+impl State {
+    /// The entry of a key as the next write will find it.
+    pub(crate) fn pending(&self, key: &[u8]) -> Option<&Entry> {
+        match self.queue.ahead.get(key) {
+            Some(event) => event.standing(),
+            None => self.index.get(key),
+        }
+    }
+
+    /// The revision of the next write.
+    pub(crate) const fn next_revision(&self) -> Revision {
+        self.queue.last.next()
+    }
+
+    /// Whether a write may be queued at all.
+    pub(crate) fn writable(&self, limits: &Limits) -> Result<(), WriteError> {
+        if let Some(failure) = &self.failure {
+            return Err(WriteError::Failed(Arc::clone(failure)));
+        }
+        if self.queue.waiting_bytes >= limits.pending_bytes {
+            return Err(WriteError::Busy);
+        }
+        Ok(())
+    }
+
+    /// Queues a write whose revision is [`State::next_revision`].
+    pub(crate) fn enqueue(&mut self, event: Event) -> Ticket {
+        let (sender, done) = oneshot::channel();
+        let event = Arc::new(event);
+        self.queue.last = event.revision();
+        self.queue.waiting_bytes += event.entry.len();
+        self.queue.ahead.insert(event.entry.key.clone(), Arc::clone(&event));
+        self.queue.waiting.push(Write { event, done: sender });
+        Ticket { done, log: self.log.take() }
+    }
+
+    fn take_waiting(&mut self) -> Vec<Write> {
+        self.queue.waiting_bytes = 0;
+        mem::take(&mut self.queue.waiting)
+    }
+
+    /// Makes an appended batch visible.
+    fn show(&mut self, batch: &[Write]) -> Vec<Waker> {
+        let mut wake = Vec::new();
+        for Write { event, .. } in batch {
+            self.index.apply(event);
+            self.revision = event.revision();
+            let ahead = self.queue.ahead.get(&event.entry.key);
+            if ahead.is_some_and(|it| it.revision() == event.revision()) {
+                self.queue.ahead.remove(&event.entry.key);
+            }
+            self.history.push(Arc::clone(event), &mut wake);
+        }
+        wake
+    }
+
+    /// Takes back everything that is not visible: what was queued behind a write that did not
+    /// happen was judged against it. The revisions were seen by nobody and are given out again.
+    fn take_back(&mut self) -> Vec<Write> {
+        self.queue.ahead.clear();
+        self.queue.last = self.revision;
+        self.take_waiting()
+    }
+
+    /// The snapshot to be written now, if any.
+    fn compaction(&mut self, log: &Log, limits: &Limits) -> Option<Snapshot> {
+        let due = limits.compact_bytes.max(self.index.bytes() as u64);
+        if self.compacting || self.sealed_bytes < due {
+            return None;
+        }
+        self.compacting = true;
+        Some(Snapshot {
+            backend: Arc::clone(log.backend()),
+            sequence: log.sequence(),
+            replaces_bytes: self.sealed_bytes,
+            revision: self.revision,
+            entries: self.index.all(),
+        })
+    }
+}
+
+impl Shared {
+    pub(crate) fn new(recovered: Recovered, limits: Limits) -> Self {
+        let Recovered { index, history, revision, log, sealed_bytes } = recovered;
+        let state = State {
+            index,
+            history,
+            revision,
+            queue: Queue { last: revision, ..Queue::default() },
+            log: Some(log),
+            failure: None,
+            sealed_bytes,
+            compacting: false,
+            compactor: None,
+        };
+        Self {
+            state: Mutex::new(state),
+            doorbell: Doorbell::default(),
+            failed: CancellationToken::new(),
+            closing: AtomicBool::new(false),
+            limits,
+        }
+    }
+
+    pub(crate) const fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// The state. A caller's closure may panic under the lock, but only before anything is
+    /// changed, so the state is whole even then.
+    pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Appends everything that is queued, and tells everybody concerned.
+    pub(crate) fn commit(self: &Arc<Self>, mut log: Log) {
+        let batch = self.lock().take_waiting();
+        let outcome = log.append(batch.iter().map(|it| &*it.event));
+        match outcome {
+            Ok(appended) => self.committed(log, batch, appended),
+            Err(AppendError::NoSpace(error)) => {
+                let answer = WriteError::NoSpace(Arc::new(error));
+                let mut state = self.lock();
+                let queued = state.take_back();
+                state.log = Some(log);
+                drop(state);
+                answer_all(batch.into_iter().chain(queued), &Err(answer));
+            }
+            Err(AppendError::Failed(error)) => self.fail(batch, error),
+        }
+    }
+
+    fn committed(self: &Arc<Self>, log: Log, batch: Vec<Write>, appended: Appended) {
+        let mut state = self.lock();
+        let wake = state.show(&batch);
+        let snapshot = appended.sealed_bytes.and_then(|bytes| {
+            state.sealed_bytes += bytes + FILE_COST_BYTES;
+            state.compaction(&log, &self.limits)
+        });
+        state.log = Some(log);
+        let more = !state.queue.waiting.is_empty();
+        drop(state);
+        if more {
+            self.doorbell.ring();
+        }
+        wake.into_iter().for_each(Waker::wake);
+        answer_all(batch, &Ok(()));
+        if let Some(snapshot) = snapshot {
+            self.compact(snapshot);
+        }
+    }
+
+    fn fail(&self, batch: Vec<Write>, error: io::Error) {
+        tracing::error!(%error, "the log has failed: no write is taken until the store is reopened");
+        let error = Arc::new(error);
+        let mut state = self.lock();
+        state.failure = Some(Arc::clone(&error));
+        let queued = state.take_back();
+        drop(state);
+        answer_all(batch.into_iter().chain(queued), &Err(WriteError::Failed(error)));
+        self.failed.cancel();
+    }
+
+    fn compact(self: &Arc<Self>, snapshot: Snapshot) {
+        let shared = Arc::clone(self);
+        if self.limits.compact_inline {
+            return shared.write_snapshot(&snapshot);
+        }
+        let thread = thread::Builder::new().name("store-compact".to_owned());
+        let started = thread.spawn(move || shared.write_snapshot(&snapshot));
+        let mut state = self.lock();
+        match started {
+            Ok(thread) => state.compactor = Some(thread),
+            Err(error) => {
+                state.compacting = false;
+                drop(state);
+                tracing::warn!(%error, "cannot start compacting the log");
+            }
+        }
+    }
+
+    fn write_snapshot(&self, snapshot: &Snapshot) {
+        let outcome = snapshot.write(&self.closing);
+        let mut state = self.lock();
+        state.compacting = false;
+        if outcome.is_ok() {
+            state.sealed_bytes = state.sealed_bytes.saturating_sub(snapshot.replaces_bytes);
+        }
+        drop(state);
+        if let Err(error) = outcome {
+            // The log goes on growing, and the next file that is full tries again.
+            tracing::warn!(%error, "cannot compact the log");
+        }
+    }
+
+    /// Runs the committer thread until the store closes.
+    pub(crate) fn run_committer(self: &Arc<Self>) {
+        while self.doorbell.wait() {
+            let mut state = self.lock();
+            let log = if state.queue.waiting.is_empty() { None } else { state.log.take() };
+            drop(state);
+            if let Some(log) = log {
+                self.commit(log);
+            }
+        }
+    }
+
+    /// Stops the threads, ends the watches and lets go of the folder.
+    pub(crate) fn close(&self, committer: Option<JoinHandle<()>>) {
+        self.closing.store(true, Ordering::Relaxed);
+        self.doorbell.close();
+        let compactor = self.lock().compactor.take();
+        for thread in [committer, compactor].into_iter().flatten() {
+            if thread.join().is_err() {
+                tracing::error!("a thread of the store has panicked");
+            }
+        }
+        let mut state = self.lock();
+        let wake = state.history.close();
+        let log = state.log.take();
+        drop(state);
+        drop(log);
+        wake.into_iter().for_each(Waker::wake);
+    }
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared").field("state", &self.state).finish_non_exhaustive()
+    }
+}
+
+fn answer_all(writes: impl IntoIterator<Item = Write>, answer: &Result<(), WriteError>) {
+    for write in writes {
+        // A caller that has gone away does not want to know.
+        drop(write.done.send(answer.clone()));
+    }
+}
+
+/// Wakes the committer thread.
+#[derive(Debug, Default)]
+struct Doorbell {
+    bell: Mutex<Bell>,
+    changed: Condvar,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Bell {
+    #[default]
+    Silent,
+    Rung,
+    Closed,
+}
+
+impl Doorbell {
+    fn ring(&self) {
+        self.set(Bell::Rung);
+    }
+
+    fn close(&self) {
+        self.set(Bell::Closed);
+    }
+
+    fn set(&self, to: Bell) {
+        let mut bell = self.bell.lock().unwrap_or_else(PoisonError::into_inner);
+        if *bell != Bell::Closed {
+            *bell = to;
+        }
+        drop(bell);
+        self.changed.notify_one();
+    }
+
+    /// Waits for a ring; false when closed.
+    fn wait(&self) -> bool {
+        let bell = self.bell.lock().unwrap_or_else(PoisonError::into_inner);
+        let waited = self.changed.wait_while(bell, |it| *it == Bell::Silent);
+        let mut bell = waited.unwrap_or_else(PoisonError::into_inner);
+        let rung = *bell == Bell::Rung;
+        if rung {
+            *bell = Bell::Silent;
+        }
+        rung
+    }
+}

@@ -1,0 +1,35 @@
+//! The sizes the store keeps to, with their reasons. Only tests use others than the defaults.
+
+/// Sizes of files and queues.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Limits {
+    /// A log file that has reached this is finished. Small enough that replaying the last ones
+    /// does not show in the time to start.
+    pub(crate) segment_bytes: u64,
+    /// Zeros are written ahead in steps of this: flushing one costs about a millisecond, paid once
+    /// in several hundred writes.
+    pub(crate) reserve_bytes: u64,
+    /// Finished log files are replaced by a snapshot when they hold as much as the live entries,
+    /// but at least this; so the log is at most about twice what it has to be.
+    pub(crate) compact_bytes: u64,
+    /// Memory for encoding that is kept between batches.
+    pub(crate) buffer_kept_bytes: usize,
+    /// Writes that wait for the disk; at the limit, further ones are refused as `Busy`.
+    pub(crate) pending_bytes: usize,
+    /// Whether snapshots are written by whoever caused them instead of a thread of their own, so
+    /// that a test can foresee the order of things.
+    pub(crate) compact_inline: bool,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            segment_bytes: 4 << 20,
+            reserve_bytes: 512 << 10,
+            compact_bytes: 4 << 20,
+            buffer_kept_bytes: 256 << 10,
+            pending_bytes: 64 << 20,
+            compact_inline: false,
+        }
+    }
+}
