@@ -1,0 +1,234 @@
+//! `cargo xtask test`: everything that must hold before a change is taken, in named and timed
+//! steps that stop at the first failure. What a step checks is written where it is checked; here
+//! is only what is run, with which programs, as which user.
+
+mod as_user;
+
+use std::{
+    io::{BufRead as _, BufReader},
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, bail};
+
+use crate::{process, tidy, tools};
+
+/// One step: its name for the command line, and what it does.
+struct Step {
+    name: &'static str,
+    run: fn(&mut Run<'_>) -> anyhow::Result<()>,
+}
+
+/// All steps, the quick ones first.
+const STEPS: &[Step] = &[
+    Step { name: "format", run: format },
+    Step { name: "tidy", run: |run| tidy::check(run.root) },
+    Step { name: "clippy", run: clippy },
+    Step { name: "unit", run: unit },
+    Step { name: "example", run: example },
+    Step { name: "build", run: |run| run.coracle().map(drop) },
+    Step { name: "clients", run: clients },
+    Step { name: "machine", run: machine },
+    Step { name: "machine-as-user", run: machine_as_user },
+];
+
+/// Workspaces of their own: examples, which a user copies away.
+const EXAMPLES: &[&str] = &["examples/sensors/1-http"];
+/// Packages whose tests need the built binary and get a step each.
+const WHOLE: &[&str] = &["coracle-clients", "coracle-machine"];
+
+/// What the steps share.
+struct Run<'a> {
+    root: &'a Path,
+    coracle: Option<PathBuf>,
+    passed: u64,
+    failed: u64,
+}
+
+/// Runs the steps called `names`, or all.
+pub(crate) fn run(root: &Path, names: &[&str]) -> anyhow::Result<()> {
+    if let Some(unknown) = names.iter().find(|name| STEPS.iter().all(|it| it.name != **name)) {
+        let known: Vec<&str> = STEPS.iter().map(|it| it.name).collect();
+        bail!("no step `{unknown}`; there are: {}", known.join(", "));
+    }
+    let mut run = Run { root, coracle: None, passed: 0, failed: 0 };
+    let (mut times, mut outcome) = (Vec::new(), Ok(()));
+    for step in STEPS.iter().filter(|it| names.is_empty() || names.contains(&it.name)) {
+        println!("\n=== {}", step.name);
+        let (done, time) = timed(|| (step.run)(&mut run));
+        println!("=== {} {} in {:.1} s", step.name, verdict(&done), time.as_secs_f64());
+        times.push((step.name, time));
+        if done.is_err() {
+            outcome = done.with_context(|| format!("step `{}`", step.name));
+            break;
+        }
+    }
+    report(&run, &times, &outcome);
+    outcome
+}
+
+/// The last lines: where the time went, and the sum of all tests as `cargo test` words it.
+fn report(run: &Run<'_>, times: &[(&str, Duration)], outcome: &anyhow::Result<()>) {
+    println!();
+    for (name, time) in times {
+        println!("{name:<16} {:>7.1} s", time.as_secs_f64());
+    }
+    let total: Duration = times.iter().map(|(_, time)| *time).sum();
+    let result = if outcome.is_ok() { "ok" } else { "FAILED" };
+    // A step that ends before its tests report, or has none, counts as one.
+    let failed = if outcome.is_err() { run.failed.max(1) } else { run.failed };
+    println!(
+        "\ntest result: {result}. {} passed; {failed} failed; 0 ignored; 0 measured; \
+         0 filtered out; finished in {:.2}s",
+        run.passed,
+        total.as_secs_f64(),
+    );
+}
+
+#[expect(clippy::disallowed_methods, reason = "times chores, where no test sets the clock")]
+fn timed<T>(work: impl FnOnce() -> T) -> (T, Duration) {
+    let start = Instant::now();
+    (work(), start.elapsed())
+}
+
+fn verdict(done: &anyhow::Result<()>) -> &'static str {
+    if done.is_ok() { "passed" } else { "FAILED" }
+}
+
+fn format(run: &mut Run<'_>) -> anyhow::Result<()> {
+    process::run(process::cargo(run.root).args(["fmt", "--all", "--check"]))?;
+    for example in EXAMPLES {
+        process::run(process::cargo(&run.root.join(example)).args(["fmt", "--check"]))?;
+    }
+    Ok(())
+}
+
+fn clippy(run: &mut Run<'_>) -> anyhow::Result<()> {
+    let mut command = process::cargo(run.root);
+    command.args(["clippy", "--quiet", "--locked", "--workspace", "--all-targets"]);
+    process::run(command.args(["--", "--deny=warnings"]))?;
+    for example in EXAMPLES {
+        let mut command = process::cargo(&run.root.join(example));
+        command.args(["clippy", "--quiet", "--locked", "--all-targets"]);
+        // An example keeps clippy's own rules: what clippy.toml bans here is no user's concern.
+        command.env("CLIPPY_CONF_DIR", "/");
+        process::run(command.args(["--", "--deny=warnings"]))?;
+    }
+    Ok(())
+}
+
+/// The fast tests: no binary, no other user, no network.
+fn unit(run: &mut Run<'_>) -> anyhow::Result<()> {
+    let mut command = process::cargo(run.root);
+    command.args(["test", "--quiet", "--locked", "--workspace", "--no-fail-fast"]);
+    for package in WHOLE.iter().filter(|it| has_package(run.root, it)) {
+        command.args(["--exclude", package]);
+    }
+    run.test(&mut command)
+}
+
+fn example(run: &mut Run<'_>) -> anyhow::Result<()> {
+    for example in EXAMPLES {
+        let mut command = process::cargo(&run.root.join(example));
+        run.test(command.args(["test", "--quiet", "--locked"]))?;
+    }
+    Ok(())
+}
+
+/// Scripts of what a user types, with the real clients.
+fn clients(run: &mut Run<'_>) -> anyhow::Result<()> {
+    let mut command = process::cargo(run.root);
+    command.args(["test", "--quiet", "--locked", "--package", "coracle-clients"]);
+    command.env("CORACLE", run.coracle()?);
+    command.env("KUBECTL", tools::install(run.root)?.join("kubectl"));
+    run.test(&mut command)
+}
+
+/// What needs namespaces, as whoever runs this.
+fn machine(run: &mut Run<'_>) -> anyhow::Result<()> {
+    let mut command = process::cargo(run.root);
+    command.args(["test", "--quiet", "--locked", "--package", "coracle-machine"]);
+    command.env("CORACLE", run.coracle()?);
+    command.env("KUBECTL", tools::install(run.root)?.join("kubectl"));
+    run.test(&mut command)
+}
+
+/// The same as a user without any privilege. Only root can become another user; anybody else has
+/// just been that ordinary user.
+fn machine_as_user(run: &mut Run<'_>) -> anyhow::Result<()> {
+    if !as_user::is_root()? {
+        println!("not root: the step before ran as an ordinary user; run this as root for both");
+        return Ok(());
+    }
+    let mut command = process::cargo(run.root);
+    command.args(["test", "--no-run", "--locked", "--package", "coracle-machine"]);
+    let tests = process::build(&mut command)?;
+    let programs = [run.coracle()?, tools::install(run.root)?.join("kubectl")];
+    let stage = as_user::Stage::new(&programs, &tests)?;
+    for test in &tests {
+        println!("running {} as an ordinary user", test.name);
+        run.test(&mut stage.command(test)?)?;
+    }
+    Ok(())
+}
+
+fn has_package(root: &Path, package: &str) -> bool {
+    let folder = package.strip_prefix("coracle-").unwrap_or(package);
+    root.join("tests").join(folder).join("Cargo.toml").exists()
+}
+
+impl Run<'_> {
+    /// The release binary; built once.
+    fn coracle(&mut self) -> anyhow::Result<PathBuf> {
+        if self.coracle.is_none() {
+            self.coracle = Some(process::build_coracle(self.root)?);
+        }
+        self.coracle.clone().context("no release binary")
+    }
+
+    /// Runs a test program or `cargo test`, shows its output and counts what it reports.
+    fn test(&mut self, command: &mut Command) -> anyhow::Result<()> {
+        let line = process::line(command);
+        let mut child =
+            command.stdout(Stdio::piped()).spawn().with_context(|| format!("start `{line}`"))?;
+        let output = child.stdout.take().context("standard output of the tests")?;
+        for line in BufReader::new(output).lines() {
+            let line = line.context("read the output of the tests")?;
+            if let Some((passed, failed)) = counts(&line) {
+                self.passed += passed;
+                self.failed += failed;
+            }
+            println!("{line}");
+        }
+        let status = child.wait().with_context(|| format!("wait for `{line}`"))?;
+        if !status.success() {
+            bail!("`{line}` ended with {status}");
+        }
+        Ok(())
+    }
+}
+
+/// Passed and failed tests of a line such as `test result: ok. 3 passed; 0 failed; …`.
+fn counts(line: &str) -> Option<(u64, u64)> {
+    let (_, counts) = line.strip_prefix("test result: ")?.split_once(". ")?;
+    let count = |name: &str| {
+        let part = counts.split("; ").find_map(|it| it.strip_suffix(name))?;
+        part.trim().parse().ok()
+    };
+    Some((count("passed")?, count("failed")?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_what_cargo_test_reports() {
+        let line = "test result: FAILED. 12 passed; 3 failed; 0 ignored; 0 measured; \
+                    0 filtered out; finished in 0.00s";
+        assert_eq!(counts(line), Some((12, 3)));
+        assert_eq!(counts("running 3 tests"), None);
+    }
+}
