@@ -1,1 +1,28 @@
-//! To be written.
+//! The keeper: a process on the host's side of a cluster that makes and holds the cluster's user,
+//! mount and network namespaces, and opens sockets on the host for processes inside them.
+//!
+//! It does almost nothing, for ever, so that it can outlive everything else: one thread, one
+//! `poll`, no configuration beyond a folder. When it dies nothing stops: the cluster process makes
+//! its *standby* the next keeper and hands it the namespaces; when the cluster process is dead too,
+//! the next keeper finds the namespaces through a live shim. It knows nothing of Kubernetes, nor
+//! what happens inside the namespaces.
+//!
+//! `coracle keeper` runs [`main`]; everybody else uses [`spawn`], [`Client`], [`Standby`] and
+//! [`enter`].
+
+pub mod wire;
+
+mod client;
+mod enter;
+mod explain;
+mod make;
+mod server;
+mod sockets;
+mod spawn;
+mod sys;
+
+pub use client::{Client, Error, Standby};
+pub use enter::{EnterError, Namespaces, enter};
+pub use server::main;
+pub use spawn::{Process, Spawn, SpawnError, spawn};
+pub use wire::{Failure, FailureKind};

@@ -1,0 +1,35 @@
+#![expect(unsafe_code, reason = "fork, unshare and signal have no safe form")]
+//! System calls that need `unsafe`, each behind a function that keeps its rules.
+//!
+//! Only for the keeper's own process, which has one thread.
+
+use rustix::{process::Pid, thread::UnshareFlags};
+
+/// A copy of this process: `None` in the child.
+///
+/// The caller has one thread, so the child may allocate and take locks like any process.
+pub(crate) fn fork() -> std::io::Result<Option<Pid>> {
+    // SAFETY: the process has one thread, so no lock can be held by a thread that the child lacks.
+    match unsafe { libc::fork() } {
+        -1 => Err(std::io::Error::last_os_error()),
+        pid => Ok(Pid::from_raw(pid)),
+    }
+}
+
+/// Ends a forked child without the exit handlers of its parent.
+pub(crate) fn exit(code: i32) -> ! {
+    // SAFETY: ends the process at once; nothing of it is used afterwards.
+    unsafe { libc::_exit(code) }
+}
+
+/// Moves this process into new namespaces.
+pub(crate) fn unshare(flags: UnshareFlags) -> rustix::io::Result<()> {
+    // SAFETY: FILES is not among the flags used, so no thread loses sight of a descriptor.
+    unsafe { rustix::thread::unshare_unsafe(flags.difference(UnshareFlags::FILES)) }
+}
+
+/// Ended children leave no zombies, and nobody has to wait for them.
+pub(crate) fn ignore_children() {
+    // SAFETY: SIG_IGN installs no handler, so no code runs at a signal.
+    unsafe { libc::signal(libc::SIGCHLD, libc::SIG_IGN) };
+}
