@@ -3,7 +3,33 @@
 //!
 //! Facts only; which kinds are served is the table of kinds' business.
 
-use serde_json::Value;
+mod check;
+mod duplicates;
+mod go;
+mod openapi;
+mod prune;
+mod table;
+
+pub use self::{
+    check::{Problems, check},
+    duplicates::duplicates,
+    openapi::openapi_v3,
+    prune::prune,
+    table::{Definition, Field, GroupVersionKind, Type, definition},
+};
+
+/// Types of bodies and parts of answers that belong to no kind of the table.
+pub const SCALE: &str = "io.k8s.api.autoscaling.v1.Scale";
+/// Body of `pods/binding`.
+pub const BINDING: &str = "io.k8s.api.core.v1.Binding";
+/// Body of a delete request.
+pub const DELETE_OPTIONS: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.DeleteOptions";
+/// Answer to a delete request, and every error.
+pub const STATUS: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.Status";
+/// `metadata` of every object.
+pub const OBJECT_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta";
+/// `metadata` of every list.
+pub const LIST_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ListMeta";
 
 /// How strategic merge patch treats one field (`x-kubernetes-patch-strategy` and
 /// `x-kubernetes-patch-merge-key`), and which type is below it.
@@ -23,40 +49,40 @@ pub struct Patching {
 
 /// How to patch `field` of `definition`; `None` if there is no such field.
 #[must_use]
-pub fn patching(_definition: &str, _field: &str) -> Option<Patching> {
-    None
+pub fn patching(definition: &str, field: &str) -> Option<Patching> {
+    let field = table::definition(definition)?.field(field)?;
+    Some(Patching {
+        merge: field.merge,
+        retain_keys: field.retain_keys,
+        merge_key: field.merge_key,
+        definition: field.kind.below().map(|it| it.name),
+        map: matches!(field.kind, Type::Map(_)),
+    })
 }
 
-/// What a body says that its type does not know.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Problems {
-    /// Wording of Kubernetes' strict decoder, such as `unknown field "spec.foo"`, in path order.
-    pub unknown: Vec<String>,
-    /// First value of a wrong JSON type, worded as Go's decoder does:
-    /// `json: cannot unmarshal string into Go struct field DeploymentSpec.spec.replicas of type
-    /// int32`.
-    pub mistyped: Option<String>,
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-/// Compares `object` with `definition`.
-#[must_use]
-pub fn check(_definition: &str, _object: &Value) -> Problems {
-    Problems::default()
-}
+    const POD_SPEC: &str = "io.k8s.api.core.v1.PodSpec";
 
-/// Keys that occur twice in one object of a JSON text: `duplicate field "spec.replicas"`.
-/// Empty if `body` is not JSON.
-#[must_use]
-pub fn duplicates(_body: &[u8]) -> Vec<String> {
-    Vec::new()
-}
+    #[test]
+    fn patching_follows_the_table() {
+        let containers = patching(POD_SPEC, "containers").unwrap();
+        assert_eq!((containers.merge, containers.merge_key), (true, Some("name")));
+        assert_eq!(containers.definition, Some("io.k8s.api.core.v1.Container"));
+        let volumes = patching(POD_SPEC, "volumes").unwrap();
+        assert!(volumes.merge && volumes.retain_keys);
+        let finalizers = patching(OBJECT_META, "finalizers").unwrap();
+        assert_eq!((finalizers.merge, finalizers.merge_key), (true, None));
+        assert!(!patching(POD_SPEC, "tolerations").unwrap().merge);
+        assert_eq!(patching(POD_SPEC, "nonsense"), None);
+    }
 
-/// Removes fields unknown to `definition`, as a typed decoder does.
-pub fn prune(_definition: &str, _object: &mut Value) {}
-
-/// OpenAPI v3 document of one group and version (`group` empty for core) as JSON text: paths and
-/// schemas of the served kinds. `None` if nothing is served there. Not cached here.
-#[must_use]
-pub fn openapi_v3(_group: &str, _version: &str) -> Option<Value> {
-    None
+    #[test]
+    fn bodies_are_in_the_table() {
+        for name in [SCALE, BINDING, DELETE_OPTIONS, STATUS, OBJECT_META, LIST_META] {
+            assert!(definition(name).is_some(), "{name}");
+        }
+    }
 }

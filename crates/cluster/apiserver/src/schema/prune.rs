@@ -1,0 +1,136 @@
+//! Brings an object into the form that a typed decoder and encoder give it: unknown fields and
+//! empty collections gone, quantities and times canonical.
+
+use api::quantity::Quantity;
+use jiff::Timestamp;
+use serde_json::{Map, Value};
+
+use super::table::{self, Definition, Type};
+
+/// Removes fields unknown to `definition`, `null`s and empty lists and maps, and writes quantities
+/// and times canonically, so that two objects that mean the same are the same. Values of a wrong
+/// type stay as they are ([`check`](super::check()) reports them).
+pub fn prune(definition: &str, object: &mut Value) {
+    if let (Some(definition), Value::Object(members)) = (table::definition(definition), object) {
+        prune_members(definition, members);
+    }
+}
+
+fn prune_members(definition: &'static Definition, members: &mut Map<String, Value>) {
+    if definition.fields.is_empty() {
+        return;
+    }
+    members.retain(|name, value| match definition.field(name) {
+        Some(field) => {
+            prune_value(&field.kind, value);
+            !is_nothing(&field.kind, value)
+        }
+        None => false,
+    });
+}
+
+fn prune_value(kind: &'static Type, value: &mut Value) {
+    match (kind, value) {
+        (Type::Object(_), Value::Object(members)) => {
+            if let Some(definition) = kind.below() {
+                prune_members(definition, members);
+            }
+        }
+        (Type::List(items), Value::Array(values)) => {
+            for value in values {
+                replace_null(items, value);
+                prune_value(items, value);
+            }
+        }
+        (Type::Map(values), Value::Object(members)) => {
+            for (_, value) in members {
+                replace_null(values, value);
+                prune_value(values, value);
+            }
+        }
+        (Type::Quantity, value) => canonical_quantity(value),
+        (Type::Time, value) => canonical_time(value, "%Y-%m-%dT%H:%M:%SZ"),
+        (Type::MicroTime, value) => canonical_time(value, "%Y-%m-%dT%H:%M:%S%.6fZ"),
+        _ => {}
+    }
+}
+
+/// What a typed encoder leaves out. An empty object stays: `emptyDir: {}` says something.
+fn is_nothing(kind: &Type, value: &Value) -> bool {
+    match (kind, value) {
+        (_, Value::Null) => true,
+        (Type::List(_), Value::Array(values)) => values.is_empty(),
+        (Type::Map(_), Value::Object(members)) => members.is_empty(),
+        _ => false,
+    }
+}
+
+/// Inside a list or map, `null` is the zero value of the type.
+fn replace_null(kind: &Type, value: &mut Value) {
+    if value.is_null() {
+        match kind {
+            Type::String => *value = Value::from(""),
+            Type::Object(_) => *value = Value::Object(Map::new()),
+            Type::Quantity => *value = Value::from("0"),
+            _ => {}
+        }
+    }
+}
+
+fn canonical_quantity(value: &mut Value) {
+    let parsed = match &*value {
+        Value::String(text) => text.parse::<Quantity>(),
+        Value::Number(number) => number.to_string().parse::<Quantity>(),
+        Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => return,
+    };
+    if let Ok(quantity) = parsed {
+        *value = Value::from(quantity.to_string());
+    }
+}
+
+fn canonical_time(value: &mut Value, format: &str) {
+    if let Some(Ok(time)) = value.as_str().map(str::parse::<Timestamp>) {
+        *value = Value::from(time.strftime(format).to_string());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[track_caller]
+    fn check(definition: &str, mut object: Value, expected: &Value) {
+        prune(definition, &mut object);
+        assert_eq!(object, *expected);
+        prune(definition, &mut object);
+        assert_eq!(object, *expected, "a second time");
+    }
+
+    #[test]
+    fn keeps_what_the_type_has() {
+        check(
+            "io.k8s.api.core.v1.Pod",
+            json!({"bar": 1, "metadata": {"name": "a", "labels": {}, "annotations": {"a": null},
+                "creationTimestamp": "2024-01-02T03:04:05.123+02:00"},
+                "spec": {"volumes": [{"emptyDir": {}, "name": "v", "foo": {}}],
+                    "containers": [{"args": [], "name": "c", "image": null,
+                        "resources": {"limits": {"cpu": 1, "memory": "1024Mi"}}}]}}),
+            &json!({"metadata": {"name": "a", "annotations": {"a": ""},
+                "creationTimestamp": "2024-01-02T01:04:05Z"},
+                "spec": {"volumes": [{"emptyDir": {}, "name": "v"}],
+                    "containers": [{"name": "c",
+                        "resources": {"limits": {"cpu": "1", "memory": "1Gi"}}}]}}),
+        );
+    }
+
+    #[test]
+    fn keeps_microseconds_where_the_type_has_them() {
+        check(
+            "io.k8s.api.coordination.v1.Lease",
+            json!({"spec": {"renewTime": "2024-01-02T03:04:05.5Z", "holderIdentity": ""}}),
+            &json!({"spec": {"renewTime": "2024-01-02T03:04:05.500000Z", "holderIdentity": ""}}),
+        );
+    }
+}

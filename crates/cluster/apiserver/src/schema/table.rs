@@ -1,0 +1,243 @@
+//! The table of types in memory: read once from its text, every name a slice of that text.
+
+use std::sync::LazyLock;
+
+/// One type: an object with named fields. Without fields it is free-form.
+#[derive(Debug)]
+pub struct Definition {
+    /// Published name, such as `io.k8s.api.core.v1.Pod`.
+    pub name: &'static str,
+    /// The kind, for types that are a whole object of one kind.
+    pub kind: Option<GroupVersionKind>,
+    /// Fields by name.
+    pub fields: Vec<Field>,
+}
+
+/// What an object says of itself in `apiVersion` and `kind`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GroupVersionKind {
+    /// API group, empty for core.
+    pub group: &'static str,
+    /// Version in the group.
+    pub version: &'static str,
+    /// Kind.
+    pub kind: &'static str,
+}
+
+/// One field of a type.
+#[derive(Debug)]
+pub struct Field {
+    /// Name in JSON.
+    pub name: &'static str,
+    /// What it holds.
+    pub kind: Type,
+    /// Whether the schema requires it.
+    pub required: bool,
+    /// Lists: `atomic`, `set` or `map`.
+    pub list_type: Option<&'static str>,
+    /// Lists of type `map`: the fields that together identify an item, separated by commas.
+    pub list_keys: Option<&'static str>,
+    /// Maps and objects: `atomic` or `granular`.
+    pub map_type: Option<&'static str>,
+    /// Patch strategy has `merge`.
+    pub merge: bool,
+    /// Patch strategy has `retainKeys`.
+    pub retain_keys: bool,
+    /// Key by which items of a merged list are the same.
+    pub merge_key: Option<&'static str>,
+    /// Value of an absent field where a list key depends on it.
+    pub default: Option<&'static str>,
+}
+
+/// What a field, item or map value holds.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Type {
+    /// Text.
+    String,
+    /// Whole number of 32 bits.
+    Int32,
+    /// Whole number of 64 bits.
+    Int64,
+    /// Number.
+    Double,
+    /// `true` or `false`.
+    Bool,
+    /// Bytes, base64 in JSON.
+    Bytes,
+    /// Amount of a resource, canonical as a string.
+    Quantity,
+    /// Whole number or string.
+    IntOrString,
+    /// RFC 3339 time to the second.
+    Time,
+    /// RFC 3339 time to the microsecond.
+    MicroTime,
+    /// Anything.
+    Any,
+    /// An object of a type of the table, by position there.
+    Object(usize),
+    /// A list.
+    List(Box<Self>),
+    /// A map with string keys.
+    Map(Box<Self>),
+}
+
+impl Type {
+    /// The definition of the object, of the list's items or of the map's values.
+    #[must_use]
+    pub fn below(&self) -> Option<&'static Definition> {
+        match self {
+            Self::Object(position) => TABLE.get(*position),
+            Self::List(below) | Self::Map(below) => below.below(),
+            Self::String
+            | Self::Int32
+            | Self::Int64
+            | Self::Double
+            | Self::Bool
+            | Self::Bytes
+            | Self::Quantity
+            | Self::IntOrString
+            | Self::Time
+            | Self::MicroTime
+            | Self::Any => None,
+        }
+    }
+}
+
+impl Definition {
+    /// The field named `name`.
+    #[must_use]
+    pub fn field(&self, name: &str) -> Option<&Field> {
+        let position = self.fields.binary_search_by(|it| it.name.cmp(name)).ok()?;
+        self.fields.get(position)
+    }
+
+    /// Last part of the name, such as `Pod`: also the name of the Go type.
+    #[must_use]
+    pub fn short_name(&self) -> &'static str {
+        self.name.rsplit('.').next().unwrap_or(self.name)
+    }
+}
+
+static TEXT: &str = include_str!("table.txt");
+static TABLE: LazyLock<Vec<Definition>> = LazyLock::new(|| parse(TEXT));
+
+/// The definition named `name`.
+#[must_use]
+pub fn definition(name: &str) -> Option<&'static Definition> {
+    let position = TABLE.binary_search_by(|it| it.name.cmp(name)).ok()?;
+    TABLE.get(position)
+}
+
+/// Reads the text, which is sorted by definition and by field. The text is part of this program,
+/// so a line that makes no sense is left out here and found by the tests.
+fn parse(text: &'static str) -> Vec<Definition> {
+    let paragraphs = || {
+        text.split("\n\n").skip(1).map(|it| it.trim_end().split_once('\n').unwrap_or((it, "")))
+    };
+    let head = |it: &'static str| it.split_once(' ').map_or((it, None), |(a, b)| (a, Some(b)));
+    let names: Vec<&str> = paragraphs().map(|(first, _)| head(first).0).collect();
+    let definitions = paragraphs().map(|(first, lines)| {
+        let (name, kind) = head(first);
+        let fields = lines.lines().filter_map(|it| parse_field(it, &names)).collect();
+        Definition { name, kind: kind.and_then(parse_kind), fields }
+    });
+    definitions.collect()
+}
+
+fn parse_kind(text: &'static str) -> Option<GroupVersionKind> {
+    let mut parts = text.split('/');
+    let (group, version, kind) = (parts.next()?, parts.next()?, parts.next()?);
+    Some(GroupVersionKind { group, version, kind })
+}
+
+fn parse_field(line: &'static str, names: &[&str]) -> Option<Field> {
+    let mut words = line.trim_start().split(' ');
+    let (name, kind) = (words.next()?, words.next()?);
+    let (name, required) = name.strip_suffix('!').map_or((name, false), |it| (it, true));
+    let mut field = Field {
+        name,
+        kind: parse_type(kind, names)?,
+        required,
+        list_type: None,
+        list_keys: None,
+        map_type: None,
+        merge: false,
+        retain_keys: false,
+        merge_key: None,
+        default: None,
+    };
+    for (attribute, value) in words.filter_map(|it| it.split_once('=')) {
+        match attribute {
+            "list" => field.list_type = Some(value),
+            "keys" => field.list_keys = Some(value),
+            "map" => field.map_type = Some(value),
+            "merge" => field.merge_key = Some(value),
+            "default" => field.default = Some(value),
+            "patch" => {
+                field.merge = value.split(',').any(|it| it == "merge");
+                field.retain_keys = value.split(',').any(|it| it == "retainKeys");
+            }
+            _ => return None,
+        }
+    }
+    Some(field)
+}
+
+fn parse_type(text: &str, names: &[&str]) -> Option<Type> {
+    if let Some(items) = text.strip_prefix("[]") {
+        return Some(Type::List(Box::new(parse_type(items, names)?)));
+    }
+    if let Some(values) = text.strip_prefix("{}") {
+        return Some(Type::Map(Box::new(parse_type(values, names)?)));
+    }
+    Some(match text {
+        "string" => Type::String,
+        "int32" => Type::Int32,
+        "int64" => Type::Int64,
+        "double" => Type::Double,
+        "bool" => Type::Bool,
+        "bytes" => Type::Bytes,
+        "quantity" => Type::Quantity,
+        "intstr" => Type::IntOrString,
+        "time" => Type::Time,
+        "microtime" => Type::MicroTime,
+        "object" => Type::Any,
+        name => Type::Object(names.binary_search(&name).ok()?),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_line_is_lost() {
+        let lines = TEXT.lines().filter(|it| it.starts_with('\t')).count();
+        assert_eq!(lines, TABLE.iter().map(|it| it.fields.len()).sum::<usize>());
+        let heads = TEXT.lines().filter(|it| it.starts_with("io.")).count();
+        assert_eq!(heads, TABLE.len());
+    }
+
+    #[test]
+    fn every_definition_and_field_can_be_looked_up() {
+        for it in TABLE.iter() {
+            assert_eq!(definition(it.name).map(|it| it.name), Some(it.name));
+            for field in &it.fields {
+                assert!(it.field(field.name).is_some(), "{} {}", it.name, field.name);
+            }
+        }
+    }
+
+    #[test]
+    fn attributes_are_read() {
+        let ports = definition("io.k8s.api.core.v1.Container").unwrap().field("ports").unwrap();
+        assert_eq!(ports.list_keys, Some("containerPort,protocol"));
+        assert_eq!(ports.merge_key, Some("containerPort"));
+        let port = ports.kind.below().unwrap();
+        assert_eq!(port.field("protocol").unwrap().default, Some("TCP"));
+        assert!(port.field("containerPort").unwrap().required);
+        let pod = definition("io.k8s.api.core.v1.Pod").unwrap();
+        assert_eq!(pod.kind.unwrap().kind, "Pod");
+    }
+}
