@@ -1,1 +1,23 @@
-//! To be written.
+//! The shim: one process per pod, parent of the pod's containers. It makes the pod's network, IPC
+//! and UTS namespaces, starts containers, pumps their output into log files, runs processes in
+//! them, and keeps exit codes, so that pods go on whatever happens to the cluster process.
+//!
+//! It lives in the cluster's user, mount and network namespaces, has one thread, and knows nothing
+//! of Kubernetes beyond the words of its messages: no restart policy, no probes, no volumes other
+//! than paths. When it is killed, its containers are killed with it.
+//!
+//! `coracle shim` runs [`main`]; everybody else uses [`spawn`], [`Client`] and the files of a pod's
+//! run folder ([`exits`], [`live`], [`leftovers`]).
+
+pub mod wire;
+
+mod client;
+mod files;
+mod leftovers;
+mod process;
+mod spawn;
+
+pub use client::{Client, Error, Started, connect};
+pub use files::{Live, exits, live};
+pub use leftovers::{Leftover, LeftoversError, leftovers};
+pub use spawn::{Spawn, SpawnError, Spawned, spawn};

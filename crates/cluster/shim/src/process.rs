@@ -1,0 +1,103 @@
+//! Processes that cannot be mistaken for later ones with the same id.
+
+use std::{fs, io};
+
+use rustix::{
+    event::{PollFd, PollFlags, Timespec},
+    io::Errno,
+    process::{Pid, PidfdFlags, Signal},
+};
+use serde::{Deserialize, Serialize};
+
+/// A process: its id, when it started, and in which boot of the machine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Process {
+    pub(crate) pid: u32,
+    /// Field 22 of `/proc/PID/stat`, see proc(5): clock ticks after boot.
+    pub(crate) start_time: u64,
+    /// `/proc/sys/kernel/random/boot_id`.
+    pub(crate) boot: String,
+}
+
+impl Process {
+    /// The process that has the id now.
+    pub(crate) fn of(pid: u32, boot: &str) -> io::Result<Self> {
+        let start_time = start_time(pid).ok_or(io::ErrorKind::NotFound)?;
+        Ok(Self { pid, start_time, boot: boot.to_owned() })
+    }
+
+    /// Whether the process is there and not a zombie's successor. A zombie counts as alive.
+    pub(crate) fn is_alive(&self) -> bool {
+        start_time(self.pid) == Some(self.start_time) && boot().is_ok_and(|it| it == self.boot)
+    }
+
+    /// Kills the process and awaits its end, which for the first process of a PID namespace is the
+    /// end of all in it. `false` if it was gone already.
+    ///
+    /// # Errors
+    /// `TimedOut` if it does not end (a process in an uninterruptible wait).
+    pub(crate) fn kill(&self, timeout: Timespec) -> io::Result<bool> {
+        let Some(pid) = i32::try_from(self.pid).ok().and_then(Pid::from_raw) else {
+            return Ok(false);
+        };
+        let pidfd = match rustix::process::pidfd_open(pid, PidfdFlags::empty()) {
+            Ok(it) => it,
+            Err(Errno::SRCH) => return Ok(false),
+            Err(error) => return Err(error.into()),
+        };
+        // The descriptor cannot change its process any more: what is true now stays true.
+        if !self.is_alive() {
+            return Ok(false);
+        }
+        match rustix::process::pidfd_send_signal(&pidfd, Signal::KILL) {
+            Ok(()) => {}
+            Err(Errno::SRCH) => return Ok(false),
+            Err(error) => return Err(error.into()),
+        }
+        let mut fds = [PollFd::new(&pidfd, PollFlags::IN)];
+        match rustix::event::poll(&mut fds, Some(&timeout))? {
+            0 => Err(io::ErrorKind::TimedOut.into()),
+            _ => Ok(true),
+        }
+    }
+}
+
+/// Which boot of the machine this is.
+pub(crate) fn boot() -> io::Result<String> {
+    Ok(fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned())
+}
+
+/// When the process with this id started; `None` if there is none.
+fn start_time(pid: u32) -> Option<u64> {
+    // The name in field 2 may contain anything: count after its closing parenthesis.
+    let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
+    let end = stat.iter().rposition(|it| *it == b')')?;
+    let rest = std::str::from_utf8(stat.get(end + 2..)?).ok()?;
+    rest.split(' ').nth(22 - 3)?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn own_process_is_alive_and_another_with_its_id_is_not() {
+        let process = Process::of(std::process::id(), &boot().unwrap()).unwrap();
+        assert!(process.is_alive());
+        assert!(!Process { start_time: process.start_time + 1, ..process.clone() }.is_alive());
+        assert!(!Process { boot: "another".to_owned(), ..process }.is_alive());
+    }
+
+    #[test]
+    fn only_the_very_process_is_killed() {
+        let mut child = std::process::Command::new("/bin/sleep").arg("1000").spawn().unwrap();
+        let process = Process::of(child.id(), &boot().unwrap()).unwrap();
+        let timeout = Timespec { tv_sec: 10, tv_nsec: 0 };
+        let other = Process { start_time: process.start_time + 1, ..process.clone() };
+        assert!(!other.kill(timeout).unwrap());
+        assert!(child.try_wait().unwrap().is_none());
+        assert!(process.kill(timeout).unwrap());
+        assert!(!child.wait().unwrap().success());
+        assert!(!process.kill(timeout).unwrap());
+    }
+}

@@ -1,0 +1,563 @@
+//! What a shim and its clients say to each other: frames of a length (4 bytes, big endian) and one
+//! JSON message, over a stream socket; answers in the order of requests; file descriptors beside
+//! the first byte of their frame by `SCM_RIGHTS`.
+//!
+//! Owns the messages and the frames, not the socket: [`encode`] and [`Decoder`] are pure, and
+//! [`send`] and [`receive`] work on blocking and non-blocking sockets alike.
+
+use std::{
+    collections::VecDeque,
+    io,
+    mem::MaybeUninit,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    path::PathBuf,
+};
+
+use rustix::{
+    io::Errno,
+    net::{
+        RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
+        SendAncillaryMessage, SendFlags,
+    },
+};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+/// Longest message, in bytes. The kernel takes at most 6 MiB of arguments and environment for a
+/// program; JSON may double a byte. A longer frame ends the connection.
+pub const MESSAGE_MAX: usize = 16 * 1024 * 1024;
+
+/// Most file descriptors beside one message: standard input, output and error.
+pub const FDS_MAX: usize = 3;
+
+/// Bytes of the length before each message.
+const HEADER: usize = 4;
+
+/// Bytes read at once.
+const READ: usize = 16 * 1024;
+
+/// What a client asks for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "call", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Request {
+    /// Only as the first message to a new shim: which pod it is for. Answer: `Ready`.
+    Pod(PodSpec),
+    /// The pod's network namespace. Answer: `Netns`, with the descriptor beside it.
+    Netns,
+    /// Prepares a container up to, but not including, its first instruction: namespaces, root,
+    /// mounts, log. Answer: `Created`.
+    Create(ContainerSpec),
+    /// Runs a created container's process. Answer: `Started`.
+    Start {
+        /// The container.
+        id: String,
+        /// What it runs.
+        process: ProcessSpec,
+    },
+    /// A signal to a container's first process. Answer: `Done`.
+    Signal {
+        /// The container.
+        id: String,
+        /// Its number, see signal(7).
+        signal: i32,
+    },
+    /// A signal now, and SIGKILL for the whole container after the grace period; a second stop can
+    /// only bring the end nearer. Answer: `Done` at once; the end comes as an exit.
+    Stop {
+        /// The container.
+        id: String,
+        /// Its number, see signal(7): usually SIGTERM.
+        signal: i32,
+        /// How long the container has, in milliseconds. 0 is SIGKILL at once.
+        grace_ms: u64,
+    },
+    /// Forgets a container that has exited, with its files. Answer: `Done`.
+    Remove {
+        /// The container.
+        id: String,
+    },
+    /// Runs a process in a running container. Beside it: its standard input, output and error,
+    /// unless `output_max` is given. Answer: `Executed` when it runs and `Finished` when it has
+    /// ended; closing the connection before kills it.
+    Exec(ExecSpec),
+    /// What the shim knows. Answer: `Status`.
+    Status,
+    /// From now on this connection is told of every exit; those that were before come first.
+    /// Answers: `Exited`, without end.
+    Subscribe,
+    /// The shim removes its socket and ends. Refused while a container runs. Answer: `Done`.
+    Exit,
+}
+
+/// Which pod a shim is for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PodSpec {
+    /// Host name inside; at most 64 bytes.
+    pub hostname: String,
+    /// Folders of the host that no container may see: state and run folder.
+    pub masked: Vec<PathBuf>,
+}
+
+/// A container, as far as it does not concern the process in it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ContainerSpec {
+    /// Unique among all containers the pod ever had, such as `web.0`, `web.1`: letters, digits,
+    /// `-`, `_` and `.`, not beginning with `.`; it names files.
+    pub id: String,
+    /// What the container sees as `/`.
+    pub root: Root,
+    /// Mounted in this order.
+    pub mounts: Vec<Mount>,
+    /// Files of the host that stand for these in the container: `/etc/resolv.conf` …
+    pub resolv_conf: Option<PathBuf>,
+    /// … and `/etc/hosts`.
+    pub hosts: Option<PathBuf>,
+    /// Size of /dev/shm, in bytes.
+    pub shm_bytes: u64,
+    /// The log file (CRI format); its folder is made. Rotated files are `LOG.1` (the newest) to
+    /// `LOG.4`.
+    pub log: PathBuf,
+}
+
+/// Where a container's root comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Root {
+    /// Linked source: the machine's own root.
+    Host,
+}
+
+/// A mount in a container.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Mount {
+    /// What is mounted.
+    pub source: Source,
+    /// Where, as an absolute path in the container. A missing mount point is made without writing
+    /// to the host.
+    pub target: PathBuf,
+    /// Whether, and with everything below it, it can only be read.
+    pub read_only: bool,
+}
+
+/// What is mounted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Source {
+    /// A folder or file of the host, with everything mounted below it.
+    Bind {
+        /// Absolute path on the host.
+        path: PathBuf,
+    },
+    /// A file system in memory, gone with the container.
+    Tmpfs {
+        /// Its size in bytes.
+        size_bytes: u64,
+    },
+}
+
+/// What runs in a container.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ProcessSpec {
+    /// The program and its arguments. A program without `/` is looked up in the `PATH` of `env`.
+    pub argv: Vec<String>,
+    /// `NAME=value`, exactly as the process gets them.
+    pub env: Vec<String>,
+    /// Working directory in the container; `None` is `/`.
+    pub cwd: Option<PathBuf>,
+    /// Another user than the invoking one: root only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<User>,
+    /// Limits to set; the others stay as they are.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rlimits: Vec<Rlimit>,
+    /// File mode creation mask; `None` is 022.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub umask: Option<u32>,
+    /// Whether programs it runs can gain no privileges (`allowPrivilegeEscalation: false`).
+    #[serde(default)]
+    pub no_new_privs: bool,
+}
+
+/// A user by numbers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct User {
+    /// User id.
+    pub uid: u32,
+    /// Group id.
+    pub gid: u32,
+    /// Supplementary groups.
+    pub groups: Vec<u32>,
+}
+
+/// A resource limit, see getrlimit(2).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rlimit {
+    /// Which.
+    pub resource: RlimitResource,
+    /// Soft limit; `None` is no limit.
+    pub soft: Option<u64>,
+    /// Hard limit; `None` is no limit.
+    pub hard: Option<u64>,
+}
+
+/// Which resource is limited.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[expect(missing_docs, reason = "the names of getrlimit(2)")]
+pub enum RlimitResource {
+    Core,
+    Cpu,
+    Data,
+    Fsize,
+    Memlock,
+    Nofile,
+    Nproc,
+    Stack,
+}
+
+/// A process to run in a running container.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ExecSpec {
+    /// The container.
+    pub id: String,
+    /// What to run.
+    pub process: ProcessSpec,
+    /// Instead of descriptors: standard input is empty, and the first so many bytes of output and
+    /// error together come with `Finished`; the rest is read and dropped.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub output_max: Option<u32>,
+    /// Killed after so many milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout_ms: Option<u64>,
+}
+
+/// What the shim answers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "reply", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Reply {
+    /// The pod's namespaces are there. Beside it: the network namespace.
+    Ready {
+        /// The shim's process id.
+        pid: u32,
+    },
+    /// Beside it: the network namespace.
+    Netns,
+    /// The container is prepared.
+    Created {
+        /// Process id of its first process, seen from the host.
+        pid: u32,
+    },
+    /// The container runs.
+    Started {
+        /// Process id of its first process, seen from the host.
+        pid: u32,
+        /// When, RFC 3339 with nanoseconds.
+        started_at: String,
+    },
+    /// The request is carried out.
+    Done,
+    /// The exec'd process runs.
+    Executed {
+        /// Its process id, seen from the host.
+        pid: u32,
+    },
+    /// The exec'd process has ended.
+    Finished(Finished),
+    /// What the shim knows.
+    Status(Status),
+    /// A container has exited.
+    Exited(Exit),
+    /// A container or an exec'd process could not be started.
+    StartFailed(StartError),
+    /// The request failed.
+    Failed(Failure),
+}
+
+/// How an exec'd process ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Finished {
+    /// Exit code; 128 + signal if a signal ended it.
+    pub code: i32,
+    /// The signal that ended it.
+    pub signal: Option<i32>,
+    /// Whether it was killed because its time was up.
+    pub timed_out: bool,
+    /// The first bytes of its output, with anything that is not UTF-8 replaced; only with
+    /// `output_max`.
+    pub output: Option<String>,
+}
+
+/// What a shim knows.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Status {
+    /// The shim's process id.
+    pub pid: u32,
+    /// In the order of their creation.
+    pub containers: Vec<ContainerStatus>,
+}
+
+/// A container.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ContainerStatus {
+    /// The container.
+    pub id: String,
+    /// What it does.
+    pub state: State,
+    /// Why its log is not complete, if it is not (a full disk).
+    pub log_error: Option<String>,
+}
+
+/// What a container does.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "state", rename_all = "snake_case", deny_unknown_fields)]
+pub enum State {
+    /// Prepared, not started.
+    Created {
+        /// Process id of its first process, seen from the host.
+        pid: u32,
+    },
+    /// Running.
+    Running {
+        /// Process id of its first process, seen from the host.
+        pid: u32,
+        /// When, RFC 3339 with nanoseconds.
+        started_at: String,
+    },
+    /// Ended.
+    Exited(Exit),
+}
+
+/// How a container ended. The same in its `.exit` file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Exit {
+    /// The container.
+    pub id: String,
+    /// Exit code; 128 + signal if a signal ended it.
+    pub code: i32,
+    /// The signal that ended it.
+    pub signal: Option<i32>,
+    /// When it was started, RFC 3339 with nanoseconds; `None` if it never was.
+    pub started_at: Option<String>,
+    /// When it ended, RFC 3339 with nanoseconds.
+    pub finished_at: String,
+    /// Whether the kernel killed it for want of memory; `None` is unknown.
+    pub oom_killed: Option<bool>,
+}
+
+/// Why a container or process could not be started.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("{message}")]
+#[serde(deny_unknown_fields)]
+pub struct StartError {
+    /// At which step.
+    pub stage: Stage,
+    /// The system's error number, 0 if there was none.
+    pub errno: i32,
+    /// For people, in the words container runtimes use where they have some.
+    pub message: String,
+}
+
+/// A step of starting a container, in their order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Stage {
+    /// The specification contradicts itself.
+    Spec,
+    /// The log file.
+    Log,
+    /// The new process.
+    Fork,
+    /// Joining the pod's namespaces.
+    Namespaces,
+    /// The container's root.
+    Root,
+    /// One of the mounts.
+    Mount,
+    /// Going into the new root.
+    Pivot,
+    /// Limits, user, groups, capabilities.
+    Privileges,
+    /// The working directory.
+    Cwd,
+    /// Running the program.
+    Exec,
+}
+
+/// Why a request failed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("{message}")]
+#[serde(deny_unknown_fields)]
+pub struct Failure {
+    /// The cause, for callers that act on it.
+    pub kind: FailureKind,
+    /// The system's error number, 0 if there was none.
+    pub errno: i32,
+    /// For people.
+    pub message: String,
+}
+
+/// What a caller can tell apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FailureKind {
+    /// There is no such container.
+    NotFound,
+    /// There is one with this id already.
+    AlreadyExists,
+    /// The container is not in the state the request needs.
+    WrongState,
+    /// Another shim is there for the pod.
+    AnotherShim,
+    /// The request makes no sense here or now.
+    BadRequest,
+    /// Anything else the system said: see `errno`.
+    Other,
+}
+
+/// The frame of a message.
+///
+/// # Errors
+/// `MSGSIZE` if the message is longer than [`MESSAGE_MAX`].
+pub fn encode<M: Serialize>(message: &M) -> io::Result<Vec<u8>> {
+    let mut frame = vec![0; HEADER];
+    serde_json::to_writer(&mut frame, message)?;
+    let length = frame.len() - HEADER;
+    let header = u32::try_from(length).ok().filter(|_| length <= MESSAGE_MAX);
+    let header = header.ok_or(Errno::MSGSIZE)?.to_be_bytes();
+    frame.iter_mut().zip(header).for_each(|(to, from)| *to = from);
+    Ok(frame)
+}
+
+/// Puts frames together from what a socket delivers.
+#[derive(Debug, Default)]
+pub struct Decoder {
+    bytes: Vec<u8>,
+    fds: VecDeque<OwnedFd>,
+}
+
+impl Decoder {
+    /// Takes bytes, and descriptors that came beside them.
+    pub fn push(&mut self, bytes: &[u8], fds: impl IntoIterator<Item = OwnedFd>) {
+        self.bytes.extend_from_slice(bytes);
+        self.fds.extend(fds);
+    }
+
+    /// The next message; `None` until there is a whole one.
+    ///
+    /// # Errors
+    /// `InvalidData` for a frame that is too long or not a message: the connection is of no more
+    /// use.
+    pub fn message<M: DeserializeOwned>(&mut self) -> io::Result<Option<M>> {
+        let Some((header, rest)) = self.bytes.split_first_chunk::<HEADER>() else {
+            return Ok(None);
+        };
+        let length = usize::try_from(u32::from_be_bytes(*header)).unwrap_or(usize::MAX);
+        if MESSAGE_MAX < length {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "frame too long"));
+        }
+        let Some(body) = rest.get(..length) else { return Ok(None) };
+        let message = serde_json::from_slice(body)?;
+        self.bytes.drain(..HEADER + length);
+        if self.bytes.is_empty() {
+            // A shim waits for days between two messages.
+            self.bytes = Vec::new();
+        }
+        Ok(Some(message))
+    }
+
+    /// The oldest descriptor not yet taken.
+    pub fn take_fd(&mut self) -> Option<OwnedFd> {
+        self.fds.pop_front()
+    }
+
+    /// Reads from a socket once. `false` at its end.
+    ///
+    /// # Errors
+    /// Those of `recvmsg`: `WouldBlock` on a non-blocking socket.
+    pub fn fill(&mut self, socket: impl AsFd) -> io::Result<bool> {
+        let mut bytes = [0; READ];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FDS_MAX))];
+        let mut control = RecvAncillaryBuffer::new(&mut space);
+        let received = rustix::net::recvmsg(
+            socket,
+            &mut [io::IoSliceMut::new(&mut bytes)],
+            &mut control,
+            RecvFlags::CMSG_CLOEXEC,
+        );
+        let received = match received {
+            Ok(it) => it,
+            Err(Errno::CONNRESET) => return Ok(false),
+            Err(error) => return Err(error.into()),
+        };
+        for message in control.drain() {
+            if let RecvAncillaryMessage::ScmRights(fds) = message {
+                self.fds.extend(fds);
+            }
+        }
+        if received.flags.contains(ReturnFlags::CTRUNC) {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "too many descriptors"));
+        }
+        self.bytes.extend_from_slice(bytes.get(..received.bytes).unwrap_or_default());
+        Ok(received.bytes != 0)
+    }
+}
+
+/// Sends one message with descriptors beside it, all of it: on a non-blocking socket this is an
+/// error when the other side does not read.
+///
+/// # Errors
+/// Those of `sendmsg`; after `WouldBlock` part of the frame may be sent, so close the connection.
+pub fn send<M: Serialize>(
+    socket: impl AsFd,
+    message: &M,
+    fds: &[BorrowedFd<'_>],
+) -> io::Result<()> {
+    let frame = encode(message)?;
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FDS_MAX))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    if !fds.is_empty() && !control.push(SendAncillaryMessage::ScmRights(fds)) {
+        return Err(Errno::MSGSIZE.into());
+    }
+    let mut rest = frame.as_slice();
+    while !rest.is_empty() {
+        let slices = [io::IoSlice::new(rest)];
+        match rustix::net::sendmsg(&socket, &slices, &mut control, SendFlags::NOSIGNAL) {
+            Ok(sent) => rest = rest.get(sent..).unwrap_or_default(),
+            Err(Errno::INTR) => continue,
+            Err(error) => return Err(error.into()),
+        }
+        control.clear();
+    }
+    Ok(())
+}
+
+/// Receives one message; `None` when the other side is gone. Descriptors are in the decoder.
+///
+/// # Errors
+/// Those of [`Decoder::fill`] and [`Decoder::message`]; after `WouldBlock`, call it again later.
+pub fn receive<M: DeserializeOwned>(
+    socket: impl AsFd,
+    decoder: &mut Decoder,
+) -> io::Result<Option<M>> {
+    loop {
+        if let Some(message) = decoder.message()? {
+            return Ok(Some(message));
+        }
+        match decoder.fill(&socket) {
+            Ok(true) => {}
+            Ok(false) => return Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
