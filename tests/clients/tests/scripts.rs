@@ -1,0 +1,36 @@
+//! One test a script. What the scripts are is in `../src/lib.rs`.
+
+/// Makes a test of each script, and one that none is forgotten.
+macro_rules! scripts {
+    ($($name:ident)*) => {
+        $(
+            #[test]
+            fn $name() -> anyhow::Result<()> {
+                coracle_clients::run(stringify!($name))
+            }
+        )*
+
+        #[test]
+        fn every_script_is_listed() -> anyhow::Result<()> {
+            assert_eq!(coracle_clients::scripts()?, [$(stringify!($name)),*]);
+            Ok(())
+        }
+    };
+}
+
+scripts! {
+    apply
+    bad_manifests
+    change
+    describe
+    discover
+    events
+    expose
+    get
+    logs
+    restart
+    rollout
+    run
+    sensors
+    watch
+}
