@@ -31,10 +31,6 @@ use crate::{
     snapshot::Snapshot,
 };
 
-/// What a finished log file counts towards compaction besides its bytes, since every file costs
-/// time when the store is opened.
-const FILE_COST_BYTES: u64 = 64 << 10;
-
 /// Everything the handles, the watches and the threads of a store share.
 pub(crate) struct Shared {
     state: Mutex<State>,
@@ -225,7 +221,7 @@ impl Shared {
         let mut state = self.lock();
         let wake = state.show(&batch);
         let snapshot = appended.sealed_bytes.and_then(|bytes| {
-            state.sealed_bytes += bytes + FILE_COST_BYTES;
+            state.sealed_bytes += bytes + self.limits.file_cost_bytes;
             state.compaction(&log, &self.limits)
         });
         state.log = Some(log);

@@ -12,6 +12,9 @@ pub(crate) struct Limits {
     /// Finished log files are replaced by a snapshot when they hold as much as the live entries,
     /// but at least this; so the log is at most about twice what it has to be.
     pub(crate) compact_bytes: u64,
+    /// What a finished log file counts towards that besides its bytes, since every file costs time
+    /// when the store is opened.
+    pub(crate) file_cost_bytes: u64,
     /// Memory for encoding that is kept between batches.
     pub(crate) buffer_kept_bytes: usize,
     /// Writes that wait for the disk; at the limit, further ones are refused as `Busy`.
@@ -27,6 +30,7 @@ impl Default for Limits {
             segment_bytes: 4 << 20,
             reserve_bytes: 512 << 10,
             compact_bytes: 4 << 20,
+            file_cost_bytes: 64 << 10,
             buffer_kept_bytes: 256 << 10,
             pending_bytes: 64 << 20,
             compact_inline: false,

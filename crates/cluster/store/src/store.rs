@@ -103,7 +103,7 @@ impl Store {
         Ok(entry)
     }
 
-    fn submit_put(
+    pub(crate) fn submit_put(
         &self,
         key: Bytes,
         expect: Expect,
@@ -141,7 +141,7 @@ impl Store {
         Ok(entry)
     }
 
-    fn submit_delete(
+    pub(crate) fn submit_delete(
         &self,
         key: &[u8],
         expect: Expect,
@@ -160,6 +160,11 @@ impl Store {
         let event =
             Event { kind: EventKind::Delete, entry: entry.clone(), previous: Some(previous) };
         Ok((state.enqueue(event), entry))
+    }
+
+    #[cfg(test)]
+    pub(crate) const fn shared(&self) -> &Arc<Shared> {
+        &self.shared
     }
 
     async fn finish(&self, ticket: Ticket) -> Result<(), WriteError> {

@@ -1,3 +1,7 @@
 //! What the store promises, checked from outside.
 
 mod basics;
+mod corruption;
+mod disk;
+mod fixtures;
+mod model;
