@@ -36,8 +36,10 @@ const STEPS: &[Step] = &[
 
 /// Workspaces of their own: examples, which a user copies away.
 const EXAMPLES: &[&str] = &["examples/sensors/1-http"];
-/// Packages whose tests need the built binary and get a step each.
-const WHOLE: &[&str] = &["coracle-clients", "coracle-machine"];
+/// Tests that need the built binary: package and test. They are no part of `cargo test`.
+const WHOLE: [(&str, &str); 2] = [CLIENTS, MACHINE];
+const CLIENTS: (&str, &str) = ("coracle-clients", "scripts");
+const MACHINE: (&str, &str) = ("coracle-machine", "machine");
 
 /// What the steps share.
 struct Run<'a> {
@@ -109,6 +111,11 @@ fn clippy(run: &mut Run<'_>) -> anyhow::Result<()> {
     let mut command = process::cargo(run.root);
     command.args(["clippy", "--quiet", "--locked", "--workspace", "--all-targets"]);
     process::run(command.args(["--", "--deny=warnings"]))?;
+    for (package, test) in WHOLE {
+        let mut command = process::cargo(run.root);
+        command.args(["clippy", "--quiet", "--locked", "--package", package, "--test", test]);
+        process::run(command.args(["--", "--deny=warnings"]))?;
+    }
     for example in EXAMPLES {
         let mut command = process::cargo(&run.root.join(example));
         command.args(["clippy", "--quiet", "--locked", "--all-targets"]);
@@ -122,36 +129,38 @@ fn clippy(run: &mut Run<'_>) -> anyhow::Result<()> {
 /// The fast tests: no binary, no other user, no network.
 fn unit(run: &mut Run<'_>) -> anyhow::Result<()> {
     let mut command = process::cargo(run.root);
-    command.args(["test", "--quiet", "--locked", "--workspace", "--no-fail-fast"]);
-    for package in WHOLE.iter().filter(|it| has_package(run.root, it)) {
-        command.args(["--exclude", package]);
-    }
-    run.test(&mut command)
+    run.test(command.args(["test", "--quiet", "--locked", "--workspace", "--no-fail-fast"]))
 }
 
 fn example(run: &mut Run<'_>) -> anyhow::Result<()> {
     for example in EXAMPLES {
         let mut command = process::cargo(&run.root.join(example));
         run.test(command.args(["test", "--quiet", "--locked"]))?;
+        build_example(&run.root.join(example))?;
     }
     Ok(())
 }
 
+/// Builds an example the way its `coracle.yaml` does. Returns the folder of its programs.
+fn build_example(example: &Path) -> anyhow::Result<PathBuf> {
+    let mut command = process::cargo(example);
+    command.args(["install", "--quiet", "--debug", "--locked", "--path", ".", "--root", "target"]);
+    process::run(&mut command)?;
+    Ok(example.join("target/bin"))
+}
+
 /// Scripts of what a user types, with the real clients.
 fn clients(run: &mut Run<'_>) -> anyhow::Result<()> {
-    let mut command = process::cargo(run.root);
-    command.args(["test", "--quiet", "--locked", "--package", "coracle-clients"]);
-    command.env("CORACLE", run.coracle()?);
-    command.env("KUBECTL", tools::install(run.root)?.join("kubectl"));
+    let mut command = run.whole(CLIENTS)?;
     run.test(&mut command)
 }
 
 /// What needs namespaces, as whoever runs this.
 fn machine(run: &mut Run<'_>) -> anyhow::Result<()> {
-    let mut command = process::cargo(run.root);
-    command.args(["test", "--quiet", "--locked", "--package", "coracle-machine"]);
-    command.env("CORACLE", run.coracle()?);
-    command.env("KUBECTL", tools::install(run.root)?.join("kubectl"));
+    let mut command = run.whole(MACHINE)?;
+    for example in EXAMPLES {
+        command.env("SENSORS", build_example(&run.root.join(example))?);
+    }
     run.test(&mut command)
 }
 
@@ -162,21 +171,21 @@ fn machine_as_user(run: &mut Run<'_>) -> anyhow::Result<()> {
         println!("not root: the step before ran as an ordinary user; run this as root for both");
         return Ok(());
     }
+    let (package, test) = MACHINE;
     let mut command = process::cargo(run.root);
-    command.args(["test", "--no-run", "--locked", "--package", "coracle-machine"]);
-    let tests = process::build(&mut command)?;
-    let programs = [run.coracle()?, tools::install(run.root)?.join("kubectl")];
-    let stage = as_user::Stage::new(&programs, &tests)?;
-    for test in &tests {
-        println!("running {} as an ordinary user", test.name);
-        run.test(&mut stage.command(test)?)?;
+    command.args(["test", "--no-run", "--locked", "--package", package, "--test", test]);
+    let built = process::build(&mut command)?.into_iter().find(|it| it.name == test);
+    let stage = as_user::Stage::new()?;
+    let test = stage.program(&built.context("cargo built no test")?.path)?;
+    let mut command = stage.command(&test);
+    command.env("CORACLE", stage.program(&run.coracle()?)?);
+    command.env("KUBECTL", stage.program(&run.kubectl()?)?);
+    for example in EXAMPLES {
+        let example = run.root.join(example);
+        build_example(&example)?;
+        command.env("SENSORS", stage.example(&example)?);
     }
-    Ok(())
-}
-
-fn has_package(root: &Path, package: &str) -> bool {
-    let folder = package.strip_prefix("coracle-").unwrap_or(package);
-    root.join("tests").join(folder).join("Cargo.toml").exists()
+    run.test(&mut command)
 }
 
 impl Run<'_> {
@@ -186,6 +195,18 @@ impl Run<'_> {
             self.coracle = Some(process::build_coracle(self.root)?);
         }
         self.coracle.clone().context("no release binary")
+    }
+
+    fn kubectl(&self) -> anyhow::Result<PathBuf> {
+        Ok(tools::install(self.root)?.join("kubectl"))
+    }
+
+    /// The command for tests of the whole, with the programs under test in its environment.
+    fn whole(&mut self, (package, test): (&str, &str)) -> anyhow::Result<Command> {
+        let mut command = process::cargo(self.root);
+        command.args(["test", "--quiet", "--locked", "--package", package, "--test", test]);
+        command.env("CORACLE", self.coracle()?).env("KUBECTL", self.kubectl()?);
+        Ok(command)
     }
 
     /// Runs a test program or `cargo test`, shows its output and counts what it reports.

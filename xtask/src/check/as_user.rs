@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::Context as _;
 
-use crate::process::{self, Executable};
+use crate::process;
 
 /// Whom the tests run as: Debian's `nobody`. No entry in /etc/passwd is needed.
 const UID: u32 = 65534;
@@ -21,21 +21,16 @@ pub(crate) fn is_root() -> anyhow::Result<bool> {
     Ok(process::read(Command::new("id").arg("-u"))?.trim() == "0")
 }
 
-/// Copies of what the user needs, and a home folder. Deleted when dropped.
+/// A folder with copies of what the user needs, and a home folder. Deleted when dropped.
 pub(crate) struct Stage {
     directory: tempfile::TempDir,
 }
 
 impl Stage {
-    pub(crate) fn new(programs: &[PathBuf], tests: &[Executable]) -> anyhow::Result<Self> {
+    pub(crate) fn new() -> anyhow::Result<Self> {
         let directory = tempfile::tempdir().context("create a folder for the other user")?;
         let stage = Self { directory };
         set_mode(stage.path(), 0o755)?;
-        for program in programs.iter().chain(tests.iter().map(|it| &it.path)) {
-            let copy = stage.copy_of(program)?;
-            fs::copy(program, &copy).with_context(|| format!("copy {}", program.display()))?;
-            set_mode(&copy, 0o755)?;
-        }
         for name in ["home", "run"] {
             let folder = stage.path().join(name);
             fs::create_dir(&folder).with_context(|| format!("create {}", folder.display()))?;
@@ -46,29 +41,53 @@ impl Stage {
         Ok(stage)
     }
 
-    /// The command that runs `test` as the user, with an environment made for it.
-    pub(crate) fn command(&self, test: &Executable) -> anyhow::Result<Command> {
+    /// A copy of `program` that the user can run.
+    pub(crate) fn program(&self, program: &Path) -> anyhow::Result<PathBuf> {
+        copy(program, self.path())
+    }
+
+    /// A folder with the manifests of `example` and its programs.
+    pub(crate) fn example(&self, example: &Path) -> anyhow::Result<PathBuf> {
+        let name = example.file_name().context("name of the example")?;
+        let folder = self.path().join(name);
+        fs::create_dir(&folder).with_context(|| format!("create {}", folder.display()))?;
+        set_mode(&folder, 0o755)?;
+        for source in [example.to_owned(), example.join("target/bin")] {
+            let entries = fs::read_dir(&source);
+            for entry in entries.with_context(|| format!("list {}", source.display()))? {
+                let path = entry.with_context(|| format!("list {}", source.display()))?.path();
+                if path.is_file() {
+                    copy(&path, &folder)?;
+                }
+            }
+        }
+        Ok(folder)
+    }
+
+    /// The command that runs `program` as the user, with an environment made for it.
+    pub(crate) fn command(&self, program: &Path) -> Command {
         let home = self.path().join("home");
         let mut command = Command::new("setpriv");
         command.arg(format!("--reuid={UID}")).arg(format!("--regid={GID}"));
-        command.args(["--clear-groups", "--"]).arg(self.copy_of(&test.path)?).arg("--quiet");
+        command.args(["--clear-groups", "--"]).arg(program).arg("--quiet");
         command.env_clear().current_dir(&home).env("HOME", &home);
-        command.env("PATH", "/usr/local/bin:/usr/bin:/bin");
+        command.env("PATH", "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin");
         command.env("XDG_RUNTIME_DIR", self.path().join("run"));
-        for (variable, program) in [("CORACLE", "coracle"), ("KUBECTL", "kubectl")] {
-            command.env(variable, self.path().join(program));
-        }
-        Ok(command)
+        command
     }
 
     fn path(&self) -> &Path {
         self.directory.path()
     }
+}
 
-    fn copy_of(&self, program: &Path) -> anyhow::Result<PathBuf> {
-        let name = program.file_name().with_context(|| format!("{}", program.display()))?;
-        Ok(self.path().join(name))
-    }
+/// Copies the file `source` into `folder`, readable and executable by all.
+fn copy(source: &Path, folder: &Path) -> anyhow::Result<PathBuf> {
+    let name = source.file_name().with_context(|| format!("{}", source.display()))?;
+    let copy = folder.join(name);
+    fs::copy(source, &copy).with_context(|| format!("copy {}", source.display()))?;
+    set_mode(&copy, 0o755)?;
+    Ok(copy)
 }
 
 fn set_mode(path: &Path, mode: u32) -> anyhow::Result<()> {
