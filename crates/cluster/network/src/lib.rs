@@ -1,1 +1,244 @@
-//! To be written.
+//! The network of the cluster: addresses of pods, load balancing of Services, names, and the way to
+//! the host and back.
+//!
+//! Lives in a network namespace of its own, which the process has entered before any thread began;
+//! nothing of the host's network is touched. Whatever has to last is in the kernel (links, routes,
+//! one nftables table), so traffic goes on while the process is away, and a restart takes it over.
+//! It does not know how pods are made, and does not choose a Service's endpoints or address.
+
+mod addresses;
+mod setup;
+mod sysctl;
+
+mod netlink;
+mod nft;
+
+mod directory;
+mod dns;
+mod pods;
+mod services;
+
+mod egress;
+mod host;
+mod proxy;
+mod publish;
+
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr, SocketAddrV4},
+    os::fd::OwnedFd,
+    sync::Arc,
+};
+
+use client::{Caches, Events};
+use k8s_openapi::api::{core::v1::Service, discovery::v1::EndpointSlice};
+use runtime::{OnExit, Tasks};
+use tokio::net::{TcpListener, UdpSocket};
+
+pub use addresses::{Addresses, Subnet};
+pub use host::HostSockets;
+pub use netlink::Error as NetlinkError;
+pub use pods::AttachError;
+
+use dns::{ResolvConf, Resolver, Upstream};
+use nft::Layout;
+use pods::Pods;
+use publish::Publisher;
+use services::{Routed, Services};
+
+/// Port of the gateway address at which the cluster serves the Kubernetes API to pods. The Service
+/// `default/kubernetes` leads there.
+pub const API_PORT: u16 = 6443;
+
+/// How the network is to be.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The ranges of pods and Services.
+    pub addresses: Addresses,
+    /// TCP ports of the gateway address that the cluster serves itself, besides [`API_PORT`]. All
+    /// others are the host's.
+    pub local_ports: Vec<u16>,
+    /// Text of the host's `/etc/resolv.conf`: who is asked for names outside the cluster, and the
+    /// search domains that pods get besides the cluster's.
+    pub host_resolv_conf: String,
+}
+
+/// Why there is no network.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    /// The kernel refused a part of it.
+    #[error(transparent)]
+    Netlink(#[from] NetlinkError),
+    /// An address of the cluster cannot be served.
+    #[error("cannot listen at `{address}` in the cluster's network")]
+    Listen {
+        /// The address.
+        address: SocketAddrV4,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// The network, as others use it. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Handle {
+    addresses: Addresses,
+    pods: Arc<Pods>,
+    routed: Routed,
+    resolv_conf: Arc<ResolvConf>,
+}
+
+/// The network.
+#[derive(Clone, Copy, Debug)]
+pub struct Network;
+
+impl Network {
+    /// Prepares the network namespace of the calling thread, takes over what is in it, and starts
+    /// to follow Services and EndpointSlices. Blocks for a few milliseconds; must be called inside
+    /// a tokio runtime.
+    pub fn build(
+        config: &Config,
+        caches: &Caches,
+        events: Events,
+        sockets: Arc<dyn HostSockets>,
+        tasks: &Tasks,
+    ) -> Result<Handle, BuildError> {
+        let addresses = config.addresses;
+        let gateway = addresses.gateway();
+        setup::prepare(&addresses)?;
+        let pods = Arc::new(Pods::adopt(addresses)?);
+        let local_ports = config.local_ports.iter().copied().chain([API_PORT]).collect();
+        let layout = Layout { addresses, egress_port: egress::PORT, local_ports };
+        let contents = nft::open(&layout)?;
+        let resolv_conf = ResolvConf::parse(&config.host_resolv_conf);
+
+        let egress = listen(SocketAddrV4::new(gateway, egress::PORT))?;
+        let dns_address = SocketAddrV4::new(addresses.dns(), dns::PORT);
+        let (dns_udp, dns_tcp) = (bind_udp(dns_address)?, listen(dns_address)?);
+
+        let directory = directory::Shared::default();
+        let api = SocketAddrV4::new(gateway, API_PORT);
+        let services = Services::new(contents, directory.clone(), api);
+        let routed = services.routed();
+        start_services(services, caches, tasks);
+        let upstream = Upstream::new(resolv_conf.servers.clone(), Arc::clone(&sockets));
+        let resolver = Arc::new(Resolver { directory, addresses, upstream });
+        start_dns((dns_udp, dns_tcp), &resolver, &routed, tasks);
+
+        let publisher = Publisher::new(Arc::clone(&sockets), events, tasks.clone());
+        let published = caches.of::<Service>().subscribe();
+        tasks.spawn("publisher", OnExit::StopProcess, |stop| publisher.run(published, stop));
+        let connections = tasks.clone();
+        tasks.spawn("egress", OnExit::StopProcess, |stop| {
+            egress::serve(egress, gateway, sockets, connections, stop)
+        });
+        Ok(Handle { addresses, pods, routed, resolv_conf: Arc::new(resolv_conf) })
+    }
+}
+
+impl Handle {
+    /// Connects the pod `uid`, whose network namespace is `netns`, and returns its address. May be
+    /// repeated; a pod that is connected keeps its link and address, also over a restart of this
+    /// process.
+    pub async fn attach(&self, uid: &str, netns: OwnedFd) -> Result<Ipv4Addr, AttachError> {
+        let (pods, uid) = (Arc::clone(&self.pods), uid.to_owned());
+        let attached = tokio::task::spawn_blocking(move || pods.attach(&uid, &netns)).await;
+        attached.unwrap_or_else(|panic| {
+            Err(NetlinkError::new("connect the pod", io::Error::other(panic)).into())
+        })
+    }
+
+    /// Disconnects the pod `uid` and frees its address. Fine if it is not connected.
+    pub async fn detach(&self, uid: &str) -> Result<(), NetlinkError> {
+        let (pods, uid) = (Arc::clone(&self.pods), uid.to_owned());
+        services::blocking(move || pods.detach(&uid)).await
+    }
+
+    /// Waits until no Service leads new connections to `address` as to a ready endpoint. Endpoints
+    /// that are on their way out and used for want of others do not count.
+    pub async fn unrouted(&self, address: Ipv4Addr) {
+        self.routed.clone().without(address).await;
+    }
+
+    /// Waits until Services are routed as the API describes them, for the first time since this
+    /// process began.
+    pub async fn synced(&self) {
+        self.routed.clone().synced().await;
+    }
+
+    /// Where everything is.
+    #[must_use]
+    pub const fn addresses(&self) -> Addresses {
+        self.addresses
+    }
+
+    /// Text of `/etc/resolv.conf` for pods of a namespace with `dnsPolicy: ClusterFirst`.
+    #[must_use]
+    pub fn resolv_conf(&self, namespace: &str) -> String {
+        self.resolv_conf.for_pods(self.addresses.dns(), namespace)
+    }
+
+    /// Name servers and search domains of the host, for pods with `dnsPolicy: Default`.
+    #[must_use]
+    pub fn host_resolver(&self) -> (&[IpAddr], &[String]) {
+        (&self.resolv_conf.servers, &self.resolv_conf.search)
+    }
+}
+
+fn start_services(services: Services, caches: &Caches, tasks: &Tasks) {
+    let (service_cache, slice_cache) = (caches.of::<Service>(), caches.of::<EndpointSlice>());
+    let changes = (service_cache.subscribe(), slice_cache.subscribe());
+    tasks.spawn("services", OnExit::StopProcess, |stop| async move {
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => return Ok(()),
+            ((), ()) = async { tokio::join!(service_cache.synced(), slice_cache.synced()) } => {}
+        }
+        services.run(changes.0, changes.1, stop).await
+    });
+}
+
+/// Questions wait in the sockets until the directory is complete: a wrong "no such name" would be
+/// remembered by clients.
+fn start_dns(
+    (udp, tcp): (UdpSocket, TcpListener),
+    resolver: &Arc<Resolver>,
+    routed: &Routed,
+    tasks: &Tasks,
+) {
+    let (mut synced, resolver_, tasks_) = (routed.clone(), Arc::clone(resolver), tasks.clone());
+    tasks.spawn("dns-udp", OnExit::StopProcess, |stop| async move {
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => return Ok(()),
+            () = synced.synced() => {}
+        }
+        dns::serve_udp(udp, resolver_, tasks_, stop).await
+    });
+    let (mut synced, resolver, tasks_) = (routed.clone(), Arc::clone(resolver), tasks.clone());
+    tasks.spawn("dns-tcp", OnExit::StopProcess, |stop| async move {
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => return Ok(()),
+            () = synced.synced() => {}
+        }
+        dns::serve_tcp(tcp, resolver, tasks_, stop).await
+    });
+}
+
+fn listen(address: SocketAddrV4) -> Result<TcpListener, BuildError> {
+    let listener = std::net::TcpListener::bind(address).and_then(|it| {
+        it.set_nonblocking(true)?;
+        TcpListener::from_std(it)
+    });
+    listener.map_err(|source| BuildError::Listen { address, source })
+}
+
+fn bind_udp(address: SocketAddrV4) -> Result<UdpSocket, BuildError> {
+    let socket = std::net::UdpSocket::bind(address).and_then(|it| {
+        it.set_nonblocking(true)?;
+        UdpSocket::from_std(it)
+    });
+    socket.map_err(|source| BuildError::Listen { address, source })
+}

@@ -1,0 +1,179 @@
+//! What the API says about Services and their endpoints, indexed for who routes and who resolves.
+//!
+//! Kept current by the `services` loop; read by the name server. Decides nothing.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::Ipv4Addr,
+    sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
+};
+
+use client::{Change, Key};
+use k8s_openapi::api::{
+    core::v1::Service,
+    discovery::v1::{Endpoint, EndpointSlice},
+};
+
+/// On an EndpointSlice: the name of its Service.
+const SERVICE_NAME: &str = "kubernetes.io/service-name";
+/// `spec.clusterIP` of a Service without a cluster address.
+const HEADLESS: &str = "None";
+
+/// Services, their EndpointSlices, and who has which address.
+#[derive(Debug, Default)]
+pub(crate) struct Directory {
+    services: BTreeMap<Key, Arc<Service>>,
+    slices: BTreeMap<Key, BTreeMap<String, Arc<EndpointSlice>>>,
+    by_address: BTreeMap<Ipv4Addr, Key>,
+    by_endpoint: BTreeMap<Ipv4Addr, BTreeMap<Key, usize>>,
+}
+
+/// A directory with one writer and many readers, none of which waits while holding it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Shared(Arc<RwLock<Directory>>);
+
+impl Shared {
+    pub(crate) fn read(&self) -> RwLockReadGuard<'_, Directory> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn write(&self) -> RwLockWriteGuard<'_, Directory> {
+        self.0.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Directory {
+    /// Takes a change in; adds the service addresses that it may concern to `dirty`.
+    pub(crate) fn service_changed(
+        &mut self,
+        change: Change<Service>,
+        dirty: &mut BTreeSet<Ipv4Addr>,
+    ) {
+        let Change { key, new, .. } = change;
+        let old = match &new {
+            Some(service) => self.services.insert(key.clone(), Arc::clone(service)),
+            None => self.services.remove(&key),
+        };
+        if let Some(address) = old.as_deref().and_then(cluster_ip) {
+            dirty.insert(address);
+            if self.by_address.get(&address) == Some(&key) {
+                self.by_address.remove(&address);
+            }
+        }
+        if let Some(address) = new.as_deref().and_then(cluster_ip) {
+            dirty.insert(address);
+            self.by_address.insert(address, key);
+        }
+    }
+
+    /// Takes a change in; adds the service addresses that it may concern to `dirty`.
+    pub(crate) fn slice_changed(
+        &mut self,
+        change: &Change<EndpointSlice>,
+        dirty: &mut BTreeSet<Ipv4Addr>,
+    ) {
+        for owner in change.both().filter_map(service_of) {
+            if let Some(old) = self.remove_slice(&owner, &change.key.name) {
+                self.count_endpoints(&owner, &old, Counting::Down);
+            }
+            dirty.extend(self.services.get(&owner).and_then(|it| cluster_ip(it)));
+        }
+        let Some(slice) = &change.new else { return };
+        let Some(owner) = service_of(slice) else { return };
+        self.count_endpoints(&owner, slice, Counting::Up);
+        let slices = self.slices.entry(owner).or_default();
+        slices.insert(change.key.name.clone(), Arc::clone(slice));
+    }
+
+    fn remove_slice(&mut self, owner: &Key, name: &str) -> Option<Arc<EndpointSlice>> {
+        let slices = self.slices.get_mut(owner)?;
+        let removed = slices.remove(name);
+        if slices.is_empty() {
+            self.slices.remove(owner);
+        }
+        removed
+    }
+
+    fn count_endpoints(&mut self, owner: &Key, slice: &EndpointSlice, counting: Counting) {
+        for address in endpoints(slice).flat_map(addresses) {
+            let owners = self.by_endpoint.entry(address).or_default();
+            let count = owners.entry(owner.clone()).or_default();
+            *count = match counting {
+                Counting::Up => *count + 1,
+                Counting::Down => count.saturating_sub(1),
+            };
+            if *count == 0 {
+                owners.remove(owner);
+            }
+            if owners.is_empty() {
+                self.by_endpoint.remove(&address);
+            }
+        }
+    }
+
+    pub(crate) fn service(&self, key: &Key) -> Option<&Service> {
+        self.services.get(key).map(|it| &**it)
+    }
+
+    /// The EndpointSlices of a Service, by name.
+    pub(crate) fn slices(&self, key: &Key) -> impl Iterator<Item = &EndpointSlice> {
+        self.slices.get(key).into_iter().flat_map(BTreeMap::values).map(|it| &**it)
+    }
+
+    /// The Service whose cluster address this is.
+    pub(crate) fn service_at(&self, address: Ipv4Addr) -> Option<(&Key, &Service)> {
+        let key = self.by_address.get(&address)?;
+        Some((key, self.service(key)?))
+    }
+
+    /// The cluster addresses of all Services.
+    pub(crate) fn addresses(&self) -> impl Iterator<Item = Ipv4Addr> {
+        self.by_address.keys().copied()
+    }
+
+    /// The Services that have an endpoint with this address.
+    pub(crate) fn services_with_endpoint(&self, address: Ipv4Addr) -> impl Iterator<Item = &Key> {
+        self.by_endpoint.get(&address).into_iter().flat_map(BTreeMap::keys)
+    }
+
+    /// Whether a namespace has a Service.
+    pub(crate) fn has_service_in(&self, namespace: &str) -> bool {
+        let first = Key::namespaced(namespace, "");
+        let next = self.services.range(first..).next();
+        next.is_some_and(|(key, _)| key.namespace.as_deref() == Some(namespace))
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Counting {
+    Up,
+    Down,
+}
+
+/// The cluster address of a Service; none if it is headless, external, or IPv6 only.
+pub(crate) fn cluster_ip(service: &Service) -> Option<Ipv4Addr> {
+    let spec = service.spec.as_ref()?;
+    let external = spec.type_.as_deref() == Some("ExternalName");
+    spec.cluster_ip.as_deref().filter(|_| !external)?.parse().ok()
+}
+
+/// Whether a Service has no cluster address by its own wish.
+pub(crate) fn is_headless(service: &Service) -> bool {
+    service.spec.as_ref().and_then(|it| it.cluster_ip.as_deref()) == Some(HEADLESS)
+}
+
+/// The endpoints in a slice.
+pub(crate) fn endpoints(slice: &EndpointSlice) -> impl Iterator<Item = &Endpoint> {
+    slice.endpoints.iter().flatten()
+}
+
+/// The IPv4 addresses of an endpoint.
+pub(crate) fn addresses(endpoint: &Endpoint) -> impl Iterator<Item = Ipv4Addr> {
+    endpoint.addresses.iter().filter_map(|it| it.parse().ok())
+}
+
+fn service_of(slice: &EndpointSlice) -> Option<Key> {
+    let namespace = slice.metadata.namespace.clone()?;
+    let name = slice.metadata.labels.as_ref()?.get(SERVICE_NAME)?;
+    Some(Key::namespaced(namespace, name))
+}

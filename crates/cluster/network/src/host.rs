@@ -1,0 +1,37 @@
+//! The way to the host's network: sockets that another process makes on the host's side.
+
+use std::{fmt, io, net::SocketAddr, os::fd::OwnedFd, time::Duration};
+
+use futures_util::future::BoxFuture;
+use tokio::net::TcpStream;
+
+/// How long a connection to the host or beyond may take to come about. Linux itself would try for
+/// two minutes; a pod's client has long given up by then.
+const CONNECT_WITHIN: Duration = Duration::from_secs(30);
+
+/// Makes sockets in the host's network namespace.
+pub trait HostSockets: fmt::Debug + Send + Sync {
+    /// A TCP socket whose connection is made or on its way; a failure may show only later.
+    fn connect_tcp(&self, to: SocketAddr) -> BoxFuture<'_, io::Result<OwnedFd>>;
+
+    /// A UDP socket whose peer is `to`.
+    fn connect_udp(&self, to: SocketAddr) -> BoxFuture<'_, io::Result<OwnedFd>>;
+
+    /// A TCP socket that listens at `at`. An address in use is [`io::ErrorKind::AddrInUse`].
+    fn listen(&self, at: SocketAddr) -> BoxFuture<'_, io::Result<OwnedFd>>;
+}
+
+/// Connects to `to` from the host and waits until the connection is made.
+pub(crate) async fn connect(sockets: &dyn HostSockets, to: SocketAddr) -> io::Result<TcpStream> {
+    let connecting = async {
+        let stream = std::net::TcpStream::from(sockets.connect_tcp(to).await?);
+        stream.set_nonblocking(true)?;
+        let stream = TcpStream::from_std(stream)?;
+        stream.writable().await?;
+        match stream.take_error()? {
+            Some(error) => Err(error),
+            None => Ok(stream),
+        }
+    };
+    tokio::time::timeout(CONNECT_WITHIN, connecting).await.map_err(io::Error::from).flatten()
+}

@@ -1,0 +1,263 @@
+//! rtnetlink: links, addresses and routes of one network namespace. Each function is one request;
+//! what belongs together is decided in `pods` and `setup`.
+//!
+//! Format: <https://docs.kernel.org/networking/netlink_spec/rt_link.html>.
+
+use std::{
+    io,
+    net::Ipv4Addr,
+    os::fd::{AsRawFd, BorrowedFd},
+};
+
+use netlink_packet_core::{
+    NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REPLACE, NLM_F_REQUEST, NetlinkMessage,
+    ParseableParametrized,
+};
+use netlink_packet_route::{
+    AddressFamily, RouteNetlinkMessage,
+    address::{AddressAttribute, AddressMessage},
+    link::{
+        InfoData, InfoKind, InfoVeth, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo,
+        LinkMessage,
+    },
+    route::{
+        RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope,
+        RouteType,
+    },
+};
+use rustix::io::Errno;
+
+use super::{Doing, Error, Family, Socket};
+
+/// What we need to know of a link.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Link {
+    pub(crate) index: u32,
+    pub(crate) name: String,
+    /// Free text; empty if none.
+    pub(crate) alias: String,
+    /// Index of the other end of a veth, in the other end's namespace.
+    pub(crate) peer: Option<u32>,
+}
+
+/// A route to an address or prefix over a link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Route {
+    pub(crate) to: (Ipv4Addr, u8),
+    pub(crate) link: u32,
+    /// The next hop; none: the destination itself is on the link.
+    pub(crate) via: Option<Ipv4Addr>,
+    /// The address that local senders use.
+    pub(crate) source: Option<Ipv4Addr>,
+}
+
+/// rtnetlink of one network namespace.
+#[derive(Debug)]
+pub(crate) struct Routing {
+    socket: Socket,
+}
+
+impl Routing {
+    /// For the network namespace of the calling thread.
+    pub(crate) fn open() -> Result<Self, Error> {
+        let socket = Socket::open(Family::Route).doing(|| "open an rtnetlink socket".to_owned())?;
+        Ok(Self { socket })
+    }
+
+    /// The link called `name`.
+    pub(crate) fn link(&mut self, name: &str) -> Result<Option<Link>, Error> {
+        let mut message = LinkMessage::default();
+        message.attributes.push(LinkAttribute::IfName(name.to_owned()));
+        message.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
+        match self.call(RouteNetlinkMessage::GetLink(message), NLM_F_ACK) {
+            Ok(replies) => Ok(replies.into_iter().find_map(link)),
+            Err(error) if is(&error, Errno::NODEV) => Ok(None),
+            Err(error) => Err(Error::new(format!("look up link `{name}`"), error)),
+        }
+    }
+
+    /// All links.
+    pub(crate) fn links(&mut self) -> Result<Vec<Link>, Error> {
+        let mut message = LinkMessage::default();
+        message.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
+        let replies = self
+            .call(RouteNetlinkMessage::GetLink(message), NLM_F_DUMP)
+            .doing(|| "list links".to_owned())?;
+        Ok(replies.into_iter().filter_map(link).collect())
+    }
+
+    /// Makes a veth pair: `name` here and `peer` in the namespace `netns`.
+    pub(crate) fn add_veth(
+        &mut self,
+        name: &str,
+        peer: &str,
+        netns: BorrowedFd<'_>,
+    ) -> Result<(), Error> {
+        let mut other_end = LinkMessage::default();
+        other_end.attributes.push(LinkAttribute::IfName(peer.to_owned()));
+        other_end.attributes.push(LinkAttribute::NetNsFd(netns.as_raw_fd()));
+        let mut message = LinkMessage::default();
+        message.attributes.push(LinkAttribute::IfName(name.to_owned()));
+        message.attributes.push(LinkAttribute::LinkInfo(vec![
+            LinkInfo::Kind(InfoKind::Veth),
+            LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(other_end))),
+        ]));
+        let flags = NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL;
+        self.call(RouteNetlinkMessage::NewLink(message), flags)
+            .doing(|| format!("make the veth pair `{name}` and `{peer}`"))?;
+        Ok(())
+    }
+
+    /// Sets a link up and gives it an alias, if any.
+    pub(crate) fn set_up(&mut self, index: u32, alias: Option<&str>) -> Result<(), Error> {
+        let mut message = LinkMessage::default();
+        message.header.index = index;
+        message.header.flags = LinkFlags::Up;
+        message.header.change_mask = LinkFlags::Up;
+        message.attributes.extend(alias.map(|it| LinkAttribute::IfAlias(it.to_owned())));
+        self.call(RouteNetlinkMessage::SetLink(message), NLM_F_ACK)
+            .doing(|| format!("set up link number `{index}`"))?;
+        Ok(())
+    }
+
+    /// Removes the link called `name`, and with it the other end of a veth. Fine if there is none.
+    pub(crate) fn remove_link(&mut self, name: &str) -> Result<(), Error> {
+        let mut message = LinkMessage::default();
+        message.attributes.push(LinkAttribute::IfName(name.to_owned()));
+        match self.call(RouteNetlinkMessage::DelLink(message), NLM_F_ACK) {
+            Err(error) if !is(&error, Errno::NODEV) => {
+                Err(Error::new(format!("remove link `{name}`"), error))
+            }
+            Ok(_) | Err(_) => Ok(()),
+        }
+    }
+
+    /// Gives a link an address of its own, without a prefix on the link.
+    pub(crate) fn add_address(&mut self, link: u32, address: Ipv4Addr) -> Result<(), Error> {
+        let mut message = AddressMessage::default();
+        message.header.family = AddressFamily::Inet;
+        message.header.prefix_len = 32;
+        message.header.index = link;
+        message.attributes.push(AddressAttribute::Local(address.into()));
+        message.attributes.push(AddressAttribute::Address(address.into()));
+        let flags = NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE;
+        self.call(RouteNetlinkMessage::NewAddress(message), flags)
+            .doing(|| format!("add address `{address}` to link number `{link}`"))?;
+        Ok(())
+    }
+
+    /// Adds a route, or replaces the one to the same destination.
+    pub(crate) fn add_route(&mut self, route: Route) -> Result<(), Error> {
+        let (destination, prefix) = route.to;
+        let flags = NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE;
+        self.call(RouteNetlinkMessage::NewRoute(route_message(route)), flags)
+            .doing(|| format!("add the route to `{destination}/{prefix}`"))?;
+        Ok(())
+    }
+
+    /// The IPv4 routes of the main table.
+    pub(crate) fn routes(&mut self) -> Result<Vec<Route>, Error> {
+        let mut message = RouteMessage::default();
+        message.header.address_family = AddressFamily::Inet;
+        let replies = self
+            .call(RouteNetlinkMessage::GetRoute(message), NLM_F_DUMP)
+            .doing(|| "list routes".to_owned())?;
+        Ok(replies.into_iter().filter_map(route).collect())
+    }
+
+    fn call(
+        &mut self,
+        message: RouteNetlinkMessage,
+        flags: u16,
+    ) -> io::Result<Vec<RouteNetlinkMessage>> {
+        let sequence = self.socket.sequences(1);
+        let mut message = NetlinkMessage::from(message);
+        message.header.flags = NLM_F_REQUEST | flags;
+        message.header.sequence_number = sequence;
+        message.finalize();
+        let mut bytes = vec![0; message.buffer_len()];
+        message.serialize(&mut bytes);
+        let replies = self.socket.exchange(&bytes, sequence, sequence)?;
+        replies
+            .iter()
+            .map(|it| RouteNetlinkMessage::parse_with_param(it.payload.as_slice(), it.kind))
+            .collect::<Result<_, _>>()
+            .map_err(io::Error::other)
+    }
+}
+
+fn is(error: &io::Error, errno: Errno) -> bool {
+    error.raw_os_error() == Some(errno.raw_os_error())
+}
+
+fn route_message(route: Route) -> RouteMessage {
+    let (destination, prefix) = route.to;
+    let mut message = RouteMessage::default();
+    message.header.address_family = AddressFamily::Inet;
+    message.header.destination_prefix_length = prefix;
+    message.header.table = RouteHeader::RT_TABLE_MAIN;
+    message.header.protocol = RouteProtocol::Static;
+    message.header.kind = RouteType::Unicast;
+    message.header.scope =
+        if route.via.is_some() { RouteScope::Universe } else { RouteScope::Link };
+    let attributes = &mut message.attributes;
+    if prefix > 0 {
+        attributes.push(RouteAttribute::Destination(RouteAddress::Inet(destination)));
+    }
+    attributes.push(RouteAttribute::Oif(route.link));
+    attributes.extend(route.via.map(|it| RouteAttribute::Gateway(RouteAddress::Inet(it))));
+    attributes.extend(route.source.map(|it| RouteAttribute::PrefSource(RouteAddress::Inet(it))));
+    message
+}
+
+fn link(reply: RouteNetlinkMessage) -> Option<Link> {
+    let RouteNetlinkMessage::NewLink(message) = reply else { return None };
+    let mut link =
+        Link { index: message.header.index, name: String::new(), alias: String::new(), peer: None };
+    for attribute in message.attributes {
+        match attribute {
+            LinkAttribute::IfName(name) => link.name = name,
+            LinkAttribute::IfAlias(alias) => link.alias = alias,
+            LinkAttribute::Link(peer) => link.peer = Some(peer),
+            _ => {}
+        }
+    }
+    Some(link)
+}
+
+fn route(reply: RouteNetlinkMessage) -> Option<Route> {
+    let RouteNetlinkMessage::NewRoute(message) = reply else { return None };
+    if message.header.table != RouteHeader::RT_TABLE_MAIN {
+        return None;
+    }
+    let prefix = message.header.destination_prefix_length;
+    let mut route = Route { to: (Ipv4Addr::UNSPECIFIED, prefix), link: 0, via: None, source: None };
+    for attribute in message.attributes {
+        match attribute {
+            RouteAttribute::Destination(RouteAddress::Inet(it)) => route.to.0 = it,
+            RouteAttribute::Gateway(RouteAddress::Inet(it)) => route.via = Some(it),
+            RouteAttribute::PrefSource(RouteAddress::Inet(it)) => route.source = Some(it),
+            RouteAttribute::Oif(it) => route.link = it,
+            _ => {}
+        }
+    }
+    Some(route)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_route_is_read_as_it_is_written() {
+        let written = Route {
+            to: (Ipv4Addr::new(10, 244, 0, 7), 32),
+            link: 12,
+            via: None,
+            source: Some(Ipv4Addr::new(10, 244, 0, 1)),
+        };
+        assert_eq!(route(RouteNetlinkMessage::NewRoute(route_message(written))), Some(written));
+        let default = Route { to: (Ipv4Addr::UNSPECIFIED, 0), via: written.source, ..written };
+        assert_eq!(route(RouteNetlinkMessage::NewRoute(route_message(default))), Some(default));
+    }
+}

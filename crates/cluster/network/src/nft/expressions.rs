@@ -1,0 +1,225 @@
+//! The steps that rules are made of, as nf_tables wants them.
+//!
+//! Attribute numbers are those of `linux/netfilter/nf_tables.h`; the words are those of
+//! `nft --debug=netlink`.
+
+use std::net::Ipv4Addr;
+
+use crate::{addresses::Subnet, netlink::wire::Body};
+
+const LIST_ELEM: u16 = 1;
+const EXPR_NAME: u16 = 1;
+const EXPR_DATA: u16 = 2;
+const DATA_VALUE: u16 = 1;
+const DATA_VERDICT: u16 = 2;
+const VERDICT_CODE: u16 = 1;
+
+/// `NFPROTO_IPV4`.
+const IPV4: u32 = 2;
+const ICMP_PORT_UNREACHABLE: u8 = 3;
+const SNAT: u32 = 0;
+const DNAT: u32 = 1;
+
+/// `NF_DROP`.
+const DROP: u32 = 0;
+/// `NF_ACCEPT`.
+const ACCEPT: u32 = 1;
+/// Register of the verdict.
+const VERDICT: u32 = 0;
+
+/// One of the 32-bit registers `NFT_REG32_00` and following. A field of a concatenation takes
+/// whole registers.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Register(pub(crate) u32);
+
+impl Register {
+    fn number(self) -> u32 {
+        self.0 + 8
+    }
+}
+
+/// A field of the packet's headers.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Field {
+    SourceAddress,
+    DestinationAddress,
+    DestinationPort,
+}
+
+/// The steps of a rule, in order.
+#[derive(Debug)]
+pub(crate) struct Expressions<'a, 'b>(pub(crate) &'a mut Body<'b>);
+
+impl Expressions<'_, '_> {
+    fn add(&mut self, name: &str, data: impl FnOnce(&mut Body<'_>)) -> &mut Self {
+        self.0.nested(LIST_ELEM, |element| {
+            element.text(EXPR_NAME, name).nested(EXPR_DATA, data);
+        });
+        self
+    }
+
+    pub(crate) fn load(&mut self, field: Field, into: Register) -> &mut Self {
+        // Base (1 network, 2 transport header), offset, length.
+        let (base, offset, length) = match field {
+            Field::SourceAddress => (1, 12, 4),
+            Field::DestinationAddress => (1, 16, 4),
+            Field::DestinationPort => (2, 2, 2),
+        };
+        self.add("payload", |it| {
+            it.number(1, into.number()).number(2, base).number(3, offset).number(4, length);
+        })
+    }
+
+    pub(crate) fn load_protocol(&mut self, into: Register) -> &mut Self {
+        const L4PROTO: u32 = 16;
+        self.add("meta", |it| {
+            it.number(1, into.number()).number(2, L4PROTO);
+        })
+    }
+
+    fn compare(&mut self, register: Register, operator: u32, value: &[u8]) -> &mut Self {
+        self.add("cmp", |it| {
+            it.number(1, register.number()).number(2, operator).nested(3, |data| {
+                data.attribute(DATA_VALUE, value);
+            });
+        })
+    }
+
+    fn equals(&mut self, register: Register, value: &[u8]) -> &mut Self {
+        self.compare(register, 0, value)
+    }
+
+    fn mask(&mut self, register: Register, mask: [u8; 4]) -> &mut Self {
+        self.add("bitwise", |it| {
+            it.number(1, register.number()).number(2, register.number()).number(3, 4);
+            it.nested(4, |data| {
+                data.attribute(DATA_VALUE, &mask);
+            });
+            it.nested(5, |data| {
+                data.attribute(DATA_VALUE, &[0; 4]);
+            });
+        })
+    }
+
+    pub(crate) fn is_protocol(&mut self, protocol: u8) -> &mut Self {
+        self.load_protocol(Register(0)).equals(Register(0), &[protocol])
+    }
+
+    pub(crate) fn is_to_port(&mut self, port: u16) -> &mut Self {
+        self.load(Field::DestinationPort, Register(0)).equals(Register(0), &port.to_be_bytes())
+    }
+
+    pub(crate) fn is_to(&mut self, subnet: Subnet) -> &mut Self {
+        self.load(Field::DestinationAddress, Register(0));
+        if subnet.prefix < 32 {
+            self.mask(Register(0), subnet.mask().octets());
+        }
+        self.equals(Register(0), &subnet.address.octets())
+    }
+
+    /// The packet belongs to no connection and opens none.
+    pub(crate) fn is_invalid(&mut self) -> &mut Self {
+        const STATE: u32 = 0;
+        const INVALID: u32 = 1;
+        const NOT_EQUAL: u32 = 1;
+        self.add("ct", |it| {
+            it.number(1, Register(0).number()).number(2, STATE);
+        });
+        self.mask(Register(0), INVALID.to_ne_bytes()).compare(Register(0), NOT_EQUAL, &[0; 4])
+    }
+
+    /// A random number below `modulus`.
+    pub(crate) fn random(&mut self, modulus: u32, into: Register) -> &mut Self {
+        const RANDOM: u32 = 1;
+        self.add("numgen", |it| {
+            it.number(1, into.number()).number(2, modulus).number(3, RANDOM);
+        })
+    }
+
+    /// A number below `modulus` that is the same for the same four bytes in `from`.
+    pub(crate) fn hash(&mut self, from: Register, modulus: u32, into: Register) -> &mut Self {
+        const JENKINS: u32 = 0;
+        // Fixed, so that a client keeps its slot when the table is made anew.
+        const SEED: u32 = 0x636f_7261;
+        self.add("hash", |it| {
+            it.number(1, from.number()).number(2, into.number()).number(3, 4);
+            it.number(4, modulus).number(5, SEED).number(7, JENKINS);
+        })
+    }
+
+    /// Ends the rule unless the key that starts in `key` is in the set; of a map the value goes to
+    /// `value`.
+    pub(crate) fn look_up(
+        &mut self,
+        set: &str,
+        key: Register,
+        value: Option<Register>,
+    ) -> &mut Self {
+        self.add("lookup", |it| {
+            it.text(1, set).number(2, key.number());
+            if let Some(value) = value {
+                it.number(3, value.number());
+            }
+        })
+    }
+
+    fn immediate(&mut self, value: &[u8], into: Register) -> &mut Self {
+        self.add("immediate", |it| {
+            it.number(1, into.number()).nested(2, |data| {
+                data.attribute(DATA_VALUE, value);
+            });
+        })
+    }
+
+    /// Sends the connection to the address and port in these registers.
+    pub(crate) fn dnat(&mut self, address: Register, port: Register) -> &mut Self {
+        self.add("nat", |it| {
+            it.number(1, DNAT).number(2, IPV4);
+            it.number(3, address.number()).number(4, address.number());
+            it.number(5, port.number()).number(6, port.number());
+        })
+    }
+
+    pub(crate) fn dnat_to(&mut self, address: Ipv4Addr, port: u16) -> &mut Self {
+        self.immediate(&address.octets(), Register(0));
+        self.immediate(&port.to_be_bytes(), Register(1)).dnat(Register(0), Register(1))
+    }
+
+    /// Makes the connection come from `address`.
+    pub(crate) fn snat_to(&mut self, address: Ipv4Addr) -> &mut Self {
+        self.immediate(&address.octets(), Register(0)).add("nat", |it| {
+            it.number(1, SNAT).number(2, IPV4);
+            it.number(3, Register(0).number()).number(4, Register(0).number());
+        })
+    }
+
+    pub(crate) fn reject_with_tcp_reset(&mut self) -> &mut Self {
+        self.add("reject", |it| {
+            it.number(1, 1).attribute(2, &[0]);
+        })
+    }
+
+    pub(crate) fn reject_with_port_unreachable(&mut self) -> &mut Self {
+        self.add("reject", |it| {
+            it.number(1, 0).attribute(2, &[ICMP_PORT_UNREACHABLE]);
+        })
+    }
+
+    fn verdict(&mut self, code: u32) -> &mut Self {
+        self.add("immediate", |it| {
+            it.number(1, VERDICT).nested(2, |data| {
+                data.nested(DATA_VERDICT, |verdict| {
+                    verdict.number(VERDICT_CODE, code);
+                });
+            });
+        })
+    }
+
+    pub(crate) fn accept(&mut self) -> &mut Self {
+        self.verdict(ACCEPT)
+    }
+
+    pub(crate) fn discard(&mut self) -> &mut Self {
+        self.verdict(DROP)
+    }
+}

@@ -1,0 +1,136 @@
+//! The fixed part of the table: its sets, chains and rules. Everything that changes while the
+//! cluster runs is an element of a set.
+
+use super::{
+    batch::{Batch, Hook},
+    elements::{HAIRPIN, SERVICES, SLOTS, STICKY_SERVICES},
+    expressions::{Expressions, Field, Register},
+};
+use crate::addresses::{Addresses, Subnet};
+
+/// Changed with every change of the rules below: a table of another version is made anew.
+const VERSION: u32 = 1;
+
+const PREROUTING: &str = "prerouting";
+const OUTPUT: &str = "output";
+const OUTPUT_FILTER: &str = "output-filter";
+const POSTROUTING: &str = "postrouting";
+const FORWARD: &str = "forward";
+
+const TCP: u8 = 6;
+/// `NF_IP_PRI_NAT_DST`.
+const DESTINATION_NAT: i32 = -100;
+/// `NF_IP_PRI_FILTER`.
+const FILTER: i32 = 0;
+/// `NF_IP_PRI_NAT_SRC`.
+const SOURCE_NAT: i32 = 100;
+
+/// What the rules depend on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Layout {
+    pub(crate) addresses: Addresses,
+    /// Port of the gateway address that takes the pods' connections to the world outside.
+    pub(crate) egress_port: u16,
+    /// TCP ports of the gateway address that the cluster itself serves.
+    pub(crate) local_ports: Vec<u16>,
+}
+
+impl Layout {
+    /// Tells tables apart whose rules differ; the comment of the table.
+    pub(super) fn fingerprint(&self) -> String {
+        let Self { addresses: Addresses { pods, services }, egress_port, local_ports } = self;
+        format!("coracle {VERSION} {pods} {services} {egress_port} {local_ports:?}")
+    }
+
+    /// Writes the whole table, without elements.
+    pub(super) fn write(&self, batch: &mut Batch) {
+        batch.table(&self.fingerprint());
+        for set in [SERVICES, STICKY_SERVICES, HAIRPIN] {
+            batch.set(set);
+        }
+        let nat = |number, priority| Hook { kind: "nat", number, priority };
+        let filter = |number| Hook { kind: "filter", number, priority: FILTER };
+        batch.chain(PREROUTING, nat(0, DESTINATION_NAT));
+        batch.chain(FORWARD, filter(2));
+        batch.chain(OUTPUT, nat(3, DESTINATION_NAT));
+        batch.chain(OUTPUT_FILTER, filter(3));
+        batch.chain(POSTROUTING, nat(4, SOURCE_NAT));
+        write_services(batch);
+        self.write_egress(batch);
+        self.write_refusals(batch);
+        let gateway = self.addresses.gateway();
+        batch.rule(POSTROUTING, "a pod that reaches itself through a service", |it| {
+            it.load(Field::SourceAddress, Register(0)).load(Field::DestinationAddress, Register(1));
+            it.look_up(HAIRPIN.name, Register(0), None).snat_to(gateway);
+        });
+    }
+
+    /// TCP that is for neither a pod nor a service nor a port served here goes to the proxy. All
+    /// other traffic that leads nowhere is answered by the routing table: unreachable, at once.
+    fn write_egress(&self, batch: &mut Batch) {
+        let Addresses { pods, services } = self.addresses;
+        let gateway = self.addresses.gateway();
+        let only_gateway = Subnet { address: gateway, prefix: 32 };
+        for port in &self.local_ports {
+            batch.rule(PREROUTING, "served by the cluster", |it| {
+                it.is_to(only_gateway).is_protocol(TCP).is_to_port(*port).accept();
+            });
+        }
+        batch.rule(PREROUTING, "to the host", |it| {
+            it.is_to(only_gateway).is_protocol(TCP).dnat_to(gateway, self.egress_port);
+        });
+        for subnet in [pods, services] {
+            batch.rule(PREROUTING, "inside the cluster", |it| {
+                it.is_to(subnet).accept();
+            });
+        }
+        batch.rule(PREROUTING, "to the world", |it| {
+            it.is_protocol(TCP).dnat_to(gateway, self.egress_port);
+        });
+    }
+
+    /// What still has a service's address here found no endpoint.
+    fn write_refusals(&self, batch: &mut Batch) {
+        let services = self.addresses.services;
+        // A reset for such a packet would end a healthy connection.
+        batch.rule(FORWARD, "of no connection", |it| {
+            it.is_invalid().discard();
+        });
+        batch.rule(OUTPUT_FILTER, "the name server", |it| {
+            it.is_to(Subnet { address: self.addresses.dns(), prefix: 32 }).accept();
+        });
+        for chain in [FORWARD, OUTPUT_FILTER] {
+            batch.rule(chain, "no endpoint", |it| {
+                it.is_to(services).is_protocol(TCP).reject_with_tcp_reset();
+            });
+            batch.rule(chain, "no endpoint", |it| {
+                it.is_to(services).reject_with_port_unreachable();
+            });
+        }
+    }
+}
+
+fn write_services(batch: &mut Batch) {
+    for chain in [PREROUTING, OUTPUT] {
+        batch.rule(chain, "services", |it| {
+            key(it).random(SLOTS, Register(3));
+            choose(it, SERVICES.name);
+        });
+        batch.rule(chain, "services with session affinity", |it| {
+            key(it).load(Field::SourceAddress, Register(4));
+            it.hash(Register(4), SLOTS, Register(3));
+            choose(it, STICKY_SERVICES.name);
+        });
+    }
+}
+
+/// Address, protocol and port of the service, in registers 0 to 2.
+fn key<'a, 'b, 'c>(it: &'c mut Expressions<'a, 'b>) -> &'c mut Expressions<'a, 'b> {
+    it.load(Field::DestinationAddress, Register(0));
+    it.load_protocol(Register(1)).load(Field::DestinationPort, Register(2))
+}
+
+/// Takes the endpoint in the slot that register 3 names.
+fn choose(it: &mut Expressions<'_, '_>, map: &str) {
+    it.look_up(map, Register(0), Some(Register(0))).dnat(Register(0), Register(1));
+}

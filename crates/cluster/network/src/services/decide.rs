@@ -1,0 +1,522 @@
+//! Which slots of which service port lead where. Pure: what is seen goes in, what to change comes
+//! out.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{Ipv4Addr, SocketAddrV4},
+};
+
+use client::Key;
+use k8s_openapi::api::{
+    core::v1::{Service, ServicePort},
+    discovery::v1::{Endpoint, EndpointPort, EndpointSlice},
+};
+
+use super::slots::spread;
+use crate::{
+    directory,
+    netlink::conntrack::Flow,
+    nft::{Change, Contents, Frontend, SLOTS, Selection, Slots, Transport},
+};
+
+/// A service port as it is in the kernel.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Backend {
+    pub(crate) slots: Slots,
+    /// The endpoints are on their way out; they are used because there are no others.
+    pub(crate) draining: bool,
+}
+
+/// What the kernel has.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Installed {
+    backends: BTreeMap<(Frontend, Selection), Backend>,
+    /// In how many backends an address is an endpoint.
+    endpoints: BTreeMap<Ipv4Addr, usize>,
+    /// In how many backends an address is an endpoint that is not on its way out.
+    ready: BTreeMap<Ipv4Addr, usize>,
+}
+
+/// A service address to decide about, and what the API says of it.
+#[derive(Clone, Debug)]
+pub(crate) struct Address<'a> {
+    pub(crate) address: Ipv4Addr,
+    /// None: no Service has the address (any more).
+    pub(crate) service: Option<(&'a Key, &'a Service)>,
+    pub(crate) slices: Vec<&'a EndpointSlice>,
+}
+
+/// What a decision depends on.
+#[derive(Clone, Debug)]
+pub(crate) struct Seen<'a> {
+    pub(crate) installed: &'a Installed,
+    pub(crate) addresses: Vec<Address<'a>>,
+    /// Where the API itself is served in this network. The Service `default/kubernetes` leads
+    /// there as long as nobody writes EndpointSlices for it.
+    pub(crate) api: SocketAddrV4,
+}
+
+/// What to do.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Decision {
+    /// Changes, in order; those of one unit belong together.
+    pub(crate) units: Vec<Vec<Change>>,
+    /// What the kernel has of each touched service port afterwards; none if it has nothing.
+    after: BTreeMap<(Frontend, Selection), Option<Backend>>,
+    /// UDP flows that would go on to an endpoint which is none any more.
+    pub(crate) stale: BTreeSet<Flow>,
+}
+
+/// Where a service port should lead.
+#[derive(Debug, Default)]
+struct Target {
+    ready: BTreeSet<SocketAddrV4>,
+    draining: BTreeSet<SocketAddrV4>,
+}
+
+/// Decides about all addresses of `seen` together.
+pub(crate) fn decide(seen: &Seen<'_>) -> Decision {
+    let mut decision = Decision::default();
+    for address in &seen.addresses {
+        let mut wanted = wanted(address, seen.api);
+        for port in seen.installed.of(address.address) {
+            wanted.entry(port).or_default();
+        }
+        for (port, target) in wanted {
+            decide_port(seen.installed.backends.get(&port), port, &target, &mut decision);
+        }
+    }
+    let (added, removed) = hairpins(seen.installed, &decision);
+    // An address is in the pairs set before the first connection comes to it, and until after the
+    // last, even if the units become several transactions.
+    decision.units.insert(0, added.into_iter().map(Change::AddHairpin).collect());
+    decision.units.push(removed.into_iter().map(Change::RemoveHairpin).collect());
+    decision.units.retain(|it| !it.is_empty());
+    decision
+}
+
+fn decide_port(
+    installed: Option<&Backend>,
+    port: (Frontend, Selection),
+    target: &Target,
+    decision: &mut Decision,
+) {
+    let nothing = Backend::default();
+    let before = installed.unwrap_or(&nothing);
+    let draining = target.ready.is_empty();
+    let endpoints = if draining { &target.draining } else { &target.ready };
+    let slots = spread(&before.slots, endpoints);
+    let after = Backend { draining: draining && !slots.is_empty(), slots };
+    if after == *before {
+        return;
+    }
+    let (frontend, selection) = port;
+    let changed = (0..SLOTS).filter_map(|slot| {
+        let (from, to) = (before.slots.get(&slot).copied(), after.slots.get(&slot).copied());
+        (from != to).then_some(Change::Slot { frontend, selection, slot, from, to })
+    });
+    decision.units.push(changed.collect());
+    if frontend.transport == Transport::Udp {
+        let service = SocketAddrV4::new(frontend.address, frontend.port);
+        let kept: BTreeSet<_> = after.slots.values().collect();
+        let gone = before.slots.values().filter(|it| !kept.contains(it));
+        decision.stale.extend(gone.map(|it| Flow { service, endpoint: *it }));
+    }
+    decision.after.insert(port, (!after.slots.is_empty()).then_some(after));
+}
+
+/// The addresses that become endpoints and those that cease to be any.
+fn hairpins(installed: &Installed, decision: &Decision) -> (Vec<Ipv4Addr>, Vec<Ipv4Addr>) {
+    let mut added = BTreeSet::new();
+    let mut changes: BTreeMap<Ipv4Addr, (usize, usize)> = BTreeMap::new();
+    for (port, after) in &decision.after {
+        let before = installed.backends.get(port).map(Backend::addresses).unwrap_or_default();
+        for address in before {
+            changes.entry(address).or_default().0 += 1;
+        }
+        for address in after.as_ref().map(Backend::addresses).unwrap_or_default() {
+            changes.entry(address).or_default().1 += 1;
+        }
+    }
+    let mut removed = BTreeSet::new();
+    for (address, (losses, gains)) in changes {
+        let before = installed.endpoints.get(&address).copied().unwrap_or_default();
+        match (before, before.saturating_sub(losses) + gains) {
+            (0, 1..) => drop(added.insert(address)),
+            (1.., 0) => drop(removed.insert(address)),
+            (_, _) => {}
+        }
+    }
+    (added.into_iter().collect(), removed.into_iter().collect())
+}
+
+impl Backend {
+    fn addresses(&self) -> BTreeSet<Ipv4Addr> {
+        self.slots.values().map(|it| *it.ip()).collect()
+    }
+}
+
+impl Installed {
+    /// What a table that was found has. That an endpoint is on its way out is not written there;
+    /// the first decision finds it out.
+    pub(crate) fn found(contents: Contents) -> Self {
+        let mut installed = Self::default();
+        for (port, slots) in contents.services {
+            installed.set(port, Some(Backend { slots, draining: false }));
+        }
+        installed
+    }
+
+    /// The ports of a service address.
+    fn of(&self, address: Ipv4Addr) -> impl Iterator<Item = (Frontend, Selection)> {
+        let first = Frontend { address, transport: Transport::Tcp, port: 0 };
+        let ports = self.backends.range((first, Selection::Random)..).map(|(port, _)| *port);
+        ports.take_while(move |(frontend, _)| frontend.address == address)
+    }
+
+    /// All service addresses.
+    pub(crate) fn addresses(&self) -> BTreeSet<Ipv4Addr> {
+        self.backends.keys().map(|(frontend, _)| frontend.address).collect()
+    }
+
+    /// Whether a service port leads to `address`, other than for want of better.
+    pub(crate) fn is_ready(&self, address: Ipv4Addr) -> bool {
+        self.ready.contains_key(&address)
+    }
+
+    /// Takes in what was done.
+    pub(crate) fn done(&mut self, decision: Decision) {
+        for (port, after) in decision.after {
+            self.set(port, after);
+        }
+    }
+
+    fn set(&mut self, port: (Frontend, Selection), backend: Option<Backend>) {
+        let after = backend.clone().unwrap_or_default();
+        let before = match backend {
+            Some(backend) => self.backends.insert(port, backend),
+            None => self.backends.remove(&port),
+        };
+        let before = before.unwrap_or_default();
+        count(&mut self.endpoints, &before.addresses(), &after.addresses());
+        let ready = |it: &Backend| if it.draining { BTreeSet::new() } else { it.addresses() };
+        count(&mut self.ready, &ready(&before), &ready(&after));
+    }
+}
+
+fn count(
+    counts: &mut BTreeMap<Ipv4Addr, usize>,
+    losses: &BTreeSet<Ipv4Addr>,
+    gains: &BTreeSet<Ipv4Addr>,
+) {
+    for address in gains {
+        *counts.entry(*address).or_default() += 1;
+    }
+    for address in losses {
+        if let Some(count) = counts.get_mut(address) {
+            *count = count.saturating_sub(1);
+            if *count == 0 {
+                counts.remove(address);
+            }
+        }
+    }
+}
+
+/// Where the ports of an address should lead.
+fn wanted(seen: &Address<'_>, api: SocketAddrV4) -> BTreeMap<(Frontend, Selection), Target> {
+    let Some((key, service)) = seen.service else { return BTreeMap::new() };
+    let Some(spec) = &service.spec else { return BTreeMap::new() };
+    let selection = match spec.session_affinity.as_deref() {
+        Some("ClientIP") => Selection::ClientAddress,
+        _ => Selection::Random,
+    };
+    let is_api = key.namespace_or_empty() == "default" && key.name == "kubernetes";
+    let mut wanted = BTreeMap::new();
+    for port in spec.ports.iter().flatten() {
+        let (Some(transport), Ok(number)) =
+            (transport(port.protocol.as_deref()), port.port.try_into())
+        else {
+            continue; // SCTP is not routed.
+        };
+        let frontend = Frontend { address: seen.address, transport, port: number };
+        let mut target = Target::default();
+        for slice in seen.slices.iter().filter(|it| it.address_type == "IPv4") {
+            target.add(slice, port, transport);
+        }
+        if is_api && seen.slices.is_empty() {
+            target.ready.insert(api);
+        }
+        wanted.insert((frontend, selection), target);
+    }
+    wanted
+}
+
+impl Target {
+    /// Adds the endpoints that `slice` has for `port`.
+    fn add(&mut self, slice: &EndpointSlice, port: &ServicePort, transport_: Transport) {
+        let is_same = |it: &&EndpointPort| {
+            let name = |it: &Option<String>| it.clone().unwrap_or_default();
+            name(&it.name) == name(&port.name)
+                && transport(it.protocol.as_deref()) == Some(transport_)
+        };
+        let ports = slice.ports.iter().flatten().filter(is_same);
+        for number in ports.filter_map(|it| u16::try_from(it.port?).ok()) {
+            for endpoint in directory::endpoints(slice) {
+                // KEP-1669: a pod on its way out that still serves is better than nothing.
+                let endpoints = match condition(endpoint) {
+                    Condition::Ready => &mut self.ready,
+                    Condition::Draining => &mut self.draining,
+                    Condition::Down => continue,
+                };
+                let addresses = directory::addresses(endpoint);
+                endpoints.extend(addresses.map(|it| SocketAddrV4::new(it, number)));
+            }
+        }
+    }
+}
+
+/// What connections an endpoint may get.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Condition {
+    Ready,
+    Draining,
+    Down,
+}
+
+/// Unknown conditions mean ready, serving and not terminating, as `discovery.k8s.io/v1` says.
+fn condition(endpoint: &Endpoint) -> Condition {
+    let conditions = endpoint.conditions.clone().unwrap_or_default();
+    let ready = conditions.ready.unwrap_or(true);
+    if ready {
+        Condition::Ready
+    } else if conditions.serving.unwrap_or(ready) && conditions.terminating.unwrap_or(false) {
+        Condition::Draining
+    } else {
+        Condition::Down
+    }
+}
+
+/// The protocol of a port; none if it is not one that is routed.
+fn transport(protocol: Option<&str>) -> Option<Transport> {
+    match protocol {
+        None | Some("" | "TCP") => Some(Transport::Tcp),
+        Some("UDP") => Some(Transport::Udp),
+        Some(_) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use expect_test::{Expect, expect};
+    use proptest::prelude::*;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn service(spec: Value) -> Service {
+        serde_json::from_value(json!({"metadata": {"name": "web"}, "spec": spec})).unwrap()
+    }
+
+    fn slice(ports: Value, endpoints: Value) -> EndpointSlice {
+        serde_json::from_value(json!({
+            "addressType": "IPv4", "metadata": {"name": "web-1"},
+            "ports": ports, "endpoints": endpoints,
+        }))
+        .unwrap()
+    }
+
+    fn run(installed: &Installed, service: Option<&Service>, slices: &[EndpointSlice]) -> Decision {
+        let key = Key::namespaced("shop", "web");
+        decide(&Seen {
+            installed,
+            addresses: vec![Address {
+                address: Ipv4Addr::new(10, 96, 0, 7),
+                service: service.map(|it| (&key, it)),
+                slices: slices.iter().collect(),
+            }],
+            api: "10.244.0.1:6443".parse().unwrap(),
+        })
+    }
+
+    fn show(decision: &Decision) -> String {
+        let mut lines = Vec::new();
+        for unit in &decision.units {
+            let mut moves: BTreeMap<String, usize> = BTreeMap::new();
+            for change in unit {
+                let name = |it: Option<SocketAddrV4>| it.map_or("-".into(), |it| it.to_string());
+                let line = match change {
+                    Change::Slot {
+                        frontend: Frontend { address, transport, port },
+                        from,
+                        to,
+                        ..
+                    } => {
+                        let (from, to) = (name(*from), name(*to));
+                        format!("{address}:{port}/{transport:?} {from} > {to}")
+                    }
+                    other => format!("{other:?}"),
+                };
+                *moves.entry(line).or_default() += 1;
+            }
+            lines.extend(moves.iter().map(|(line, count)| format!("{line} x{count}")));
+        }
+        lines.extend(decision.stale.iter().map(|it| format!("{it:?}")));
+        lines.join("\n")
+    }
+
+    /// Decides about the same service as it is described by one state after the other.
+    fn check(states: &[(Value, Value, Value)], expected: Expect) {
+        let mut installed = Installed::default();
+        let mut shown = Vec::new();
+        for (spec, ports, endpoints) in states {
+            let slices = [slice(ports.clone(), endpoints.clone())];
+            let decision = run(&installed, Some(&service(spec.clone())), &slices);
+            shown.push(show(&decision));
+            installed.done(decision);
+        }
+        expected.assert_eq(&shown.join("\n--\n"));
+    }
+
+    fn pod(address: &str) -> Value {
+        json!({"addresses": [address], "conditions": {"ready": true}})
+    }
+
+    #[test]
+    fn two_ports_by_name() {
+        check(
+            &[(
+                json!({"ports": [{"name": "http", "port": 80}, {"name": "dns", "port": 53, "protocol": "UDP"}]}),
+                json!([{"name": "http", "port": 8080}, {"name": "dns", "port": 5353, "protocol": "UDP"},
+                       {"name": "dns", "port": 5354, "protocol": "TCP"}]),
+                json!([pod("10.244.0.2")]),
+            )],
+            expect![[r#"
+                AddHairpin(10.244.0.2) x1
+                10.96.0.7:80/Tcp - > 10.244.0.2:8080 x64
+                10.96.0.7:53/Udp - > 10.244.0.2:5353 x64"#]],
+        );
+    }
+
+    #[test]
+    fn a_draining_endpoint_serves_only_when_no_other_does() {
+        let draining = json!({"addresses": ["10.244.0.2"],
+            "conditions": {"ready": false, "serving": true, "terminating": true}});
+        let down = json!({"addresses": ["10.244.0.4"], "conditions": {"ready": false}});
+        let spec = json!({"ports": [{"port": 80}]});
+        let ports = json!([{"name": "", "port": 80}]);
+        check(
+            &[
+                (spec.clone(), ports.clone(), json!([pod("10.244.0.2"), down])),
+                (spec.clone(), ports.clone(), json!([draining])),
+                (spec.clone(), ports.clone(), json!([draining, pod("10.244.0.3")])),
+                (spec, ports, json!([])),
+            ],
+            expect![[r#"
+                AddHairpin(10.244.0.2) x1
+                10.96.0.7:80/Tcp - > 10.244.0.2:80 x64
+                --
+
+                --
+                AddHairpin(10.244.0.3) x1
+                10.96.0.7:80/Tcp 10.244.0.2:80 > 10.244.0.3:80 x64
+                RemoveHairpin(10.244.0.2) x1
+                --
+                10.96.0.7:80/Tcp 10.244.0.3:80 > - x64
+                RemoveHairpin(10.244.0.3) x1"#]],
+        );
+    }
+
+    #[test]
+    fn udp_flows_of_a_removed_endpoint_are_forgotten() {
+        let spec = json!({"ports": [{"port": 53, "protocol": "UDP"}]});
+        let ports = json!([{"port": 53, "protocol": "UDP"}]);
+        check(
+            &[
+                (spec.clone(), ports.clone(), json!([pod("10.244.0.2"), pod("10.244.0.3")])),
+                (spec, ports, json!([pod("10.244.0.3")])),
+            ],
+            expect![[r#"
+                AddHairpin(10.244.0.2) x1
+                AddHairpin(10.244.0.3) x1
+                10.96.0.7:53/Udp - > 10.244.0.2:53 x32
+                10.96.0.7:53/Udp - > 10.244.0.3:53 x32
+                --
+                10.96.0.7:53/Udp 10.244.0.2:53 > 10.244.0.3:53 x32
+                RemoveHairpin(10.244.0.2) x1
+                Flow { service: 10.96.0.7:53, endpoint: 10.244.0.2:53 }"#]],
+        );
+    }
+
+    #[test]
+    fn draining_is_not_ready() {
+        let mut installed = Installed::default();
+        let web = service(json!({"ports": [{"port": 80}]}));
+        let address = Ipv4Addr::new(10, 244, 0, 2);
+        for (conditions, expected) in [
+            (json!({}), true),
+            (json!({"ready": false, "serving": true, "terminating": true}), false),
+            (json!({"ready": false}), false),
+        ] {
+            let endpoints = json!([{"addresses": [address], "conditions": conditions}]);
+            let slices = [slice(json!([{"port": 80}]), endpoints)];
+            installed.done(run(&installed, Some(&web), &slices));
+            assert_eq!(installed.is_ready(address), expected);
+        }
+    }
+
+    /// What a table has after the changes; every change must fit what is there.
+    fn change(contents: &mut Contents, units: &[Vec<Change>]) {
+        for change in units.iter().flatten() {
+            match *change {
+                Change::Slot { frontend, selection, slot, from, to } => {
+                    let slots = contents.services.entry((frontend, selection)).or_default();
+                    let before = match to {
+                        None => slots.remove(&slot),
+                        Some(it) => slots.insert(slot, it),
+                    };
+                    assert_eq!(before, from);
+                }
+                Change::AddHairpin(address) => assert!(contents.hairpin.insert(address)),
+                Change::RemoveHairpin(address) => assert!(contents.hairpin.remove(&address)),
+            }
+        }
+        contents.services.retain(|_, slots| !slots.is_empty());
+    }
+
+    prop_compose! {
+        fn any_state()(
+            exists: bool, sticky: bool, udp: bool,
+            pods in proptest::collection::vec((2..9_u8, 0..3_u8), 0..6),
+        ) -> (Option<Service>, EndpointSlice) {
+            let affinity = if sticky { "ClientIP" } else { "None" };
+            let protocol = if udp { "UDP" } else { "TCP" };
+            let spec = json!({"sessionAffinity": affinity,
+                "ports": [{"name": "a", "port": 80, "protocol": protocol}, {"name": "b", "port": 81}]});
+            let endpoints: Vec<Value> = pods.iter().map(|(host, state)| json!({
+                "addresses": [format!("10.244.0.{host}")],
+                "conditions": {"ready": *state == 0, "serving": *state == 1, "terminating": true},
+            })).collect();
+            let ports = json!([{"name": "a", "port": 1, "protocol": protocol}, {"name": "b", "port": 2}]);
+            (exists.then(|| service(spec)), slice(ports, endpoints.into()))
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn converges_and_the_table_follows(states in proptest::collection::vec(any_state(), 1..8)) {
+            let mut installed = Installed::default();
+            let mut contents = Contents::default();
+            for (service, slice) in &states {
+                let slices = [slice.clone()];
+                let decision = run(&installed, service.as_ref(), &slices);
+                change(&mut contents, &decision.units);
+                installed.done(decision);
+                prop_assert_eq!(run(&installed, service.as_ref(), &slices), Decision::default());
+                let endpoints: BTreeSet<_> = installed.endpoints.keys().copied().collect();
+                prop_assert_eq!(&contents.hairpin, &endpoints);
+                let found = Installed::found(contents.clone());
+                prop_assert_eq!(found.endpoints, installed.endpoints.clone());
+            }
+        }
+    }
+}

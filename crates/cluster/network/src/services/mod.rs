@@ -1,0 +1,200 @@
+//! Keeps the nftables table as Services and EndpointSlices say: observe, decide, act, as soon as
+//! something changes.
+
+mod decide;
+mod slots;
+
+use std::{
+    collections::BTreeSet,
+    net::{Ipv4Addr, SocketAddrV4},
+    time::Duration,
+};
+
+use client::Subscription;
+use k8s_openapi::api::{core::v1::Service, discovery::v1::EndpointSlice};
+use runtime::Backoff;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    directory,
+    netlink::{
+        Error,
+        conntrack::{self, Flow},
+    },
+    nft::{self, Contents},
+};
+use decide::{Address, Decision, Installed, Seen, decide};
+
+/// Waits after the kernel refused a change. It does so only if somebody else changed the table or
+/// memory is short, and both may pass soon.
+const RETRY: Backoff = Backoff { base: Duration::from_millis(50), max: Duration::from_secs(5) };
+
+/// What is routed, for whoever waits for it.
+#[derive(Clone, Debug)]
+pub(crate) struct Routed(watch::Receiver<State>);
+
+#[derive(Debug)]
+struct State {
+    /// The table shows what the API said at least once since this process began.
+    synced: bool,
+    installed: Installed,
+}
+
+impl Routed {
+    /// Waits until no service port leads to `address`, other than for want of better.
+    pub(crate) async fn without(&mut self, address: Ipv4Addr) {
+        self.wait_for(|state| !state.installed.is_ready(address)).await;
+    }
+
+    /// Waits until the table shows what the API said.
+    pub(crate) async fn synced(&mut self) {
+        self.wait_for(|state| state.synced).await;
+    }
+
+    async fn wait_for(&mut self, reached: impl FnMut(&State) -> bool) {
+        if self.0.wait_for(reached).await.is_err() {
+            // The loop has ended, and nothing will ever be routed again: the process is stopping.
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+/// The loop and all that it knows.
+#[derive(Debug)]
+pub(crate) struct Services {
+    directory: directory::Shared,
+    state: watch::Sender<State>,
+    /// Service addresses to decide about.
+    dirty: BTreeSet<Ipv4Addr>,
+    api: SocketAddrV4,
+}
+
+impl Services {
+    /// `contents` is what the table has, `api` where the API is served in this network.
+    pub(crate) fn new(contents: Contents, directory: directory::Shared, api: SocketAddrV4) -> Self {
+        let installed = Installed::found(contents);
+        // Whatever was found and has no Service any more goes with the first decision.
+        let dirty = installed.addresses();
+        let state = watch::Sender::new(State { synced: false, installed });
+        Self { directory, state, dirty, api }
+    }
+
+    pub(crate) fn routed(&self) -> Routed {
+        Routed(self.state.subscribe())
+    }
+
+    /// Runs until `stop`. Both caches must have been read once: what they do not name is removed.
+    pub(crate) async fn run(
+        mut self,
+        mut services: Subscription<Service>,
+        mut slices: Subscription<EndpointSlice>,
+        stop: CancellationToken,
+    ) -> anyhow::Result<()> {
+        let mut failures = 0_u32;
+        loop {
+            self.drain(&mut services, &mut slices);
+            match self.reconcile().await {
+                Ok(()) => failures = 0,
+                Err(error) => {
+                    failures = failures.saturating_add(1);
+                    tracing::warn!(error = describe(&error), "services not routed; trying again");
+                }
+            }
+            let retry = tokio::time::sleep(RETRY.delay(failures));
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return Ok(()),
+                () = retry, if failures > 0 => {}
+                change = services.next(), if failures == 0 => {
+                    self.directory.write().service_changed(change, &mut self.dirty);
+                }
+                change = slices.next(), if failures == 0 => {
+                    self.directory.write().slice_changed(&change, &mut self.dirty);
+                }
+            }
+        }
+    }
+
+    /// Takes in what is there already, so that a burst becomes one transaction.
+    fn drain(
+        &mut self,
+        services: &mut Subscription<Service>,
+        slices: &mut Subscription<EndpointSlice>,
+    ) {
+        let mut directory = self.directory.write();
+        while let Some(change) = services.try_next() {
+            directory.service_changed(change, &mut self.dirty);
+        }
+        while let Some(change) = slices.try_next() {
+            directory.slice_changed(&change, &mut self.dirty);
+        }
+    }
+
+    async fn reconcile(&mut self) -> Result<(), Error> {
+        let decision = self.decide();
+        if !decision.units.is_empty() {
+            let units = decision.units.clone();
+            if let Err(error) = blocking(move || nft::apply(units)).await {
+                self.start_over().await?;
+                return Err(error);
+            }
+        }
+        self.dirty.clear();
+        let stale = decision.stale.clone();
+        self.state.send_modify(|state| {
+            state.synced = true;
+            state.installed.done(decision);
+        });
+        forget(stale).await;
+        Ok(())
+    }
+
+    fn decide(&self) -> Decision {
+        let directory = self.directory.read();
+        let addresses = self.dirty.iter().map(|&address| {
+            let service = directory.service_at(address);
+            let slices = service.into_iter().flat_map(|(key, _)| directory.slices(key)).collect();
+            Address { address, service, slices }
+        });
+        let state = self.state.borrow();
+        decide(&Seen { installed: &state.installed, addresses: addresses.collect(), api: self.api })
+    }
+
+    /// Looks at what the kernel really has, and decides about all of it again.
+    async fn start_over(&mut self) -> Result<(), Error> {
+        let found = Installed::found(blocking(nft::load).await?);
+        self.dirty.extend(found.addresses());
+        self.dirty.extend(self.directory.read().addresses());
+        self.state.send_modify(|state| state.installed = found);
+        Ok(())
+    }
+}
+
+/// Ends the UDP flows to endpoints that are none any more. Without it a client finds out only when
+/// its flow times out.
+async fn forget(stale: BTreeSet<Flow>) {
+    if stale.is_empty() {
+        return;
+    }
+    match blocking(move || conntrack::forget(&stale)).await {
+        Ok(count) => tracing::debug!(count, "udp flows forgotten"),
+        Err(error) => tracing::warn!(error = describe(&error), "udp flows not forgotten"),
+    }
+}
+
+/// Netlink calls block, mostly for a fraction of a millisecond.
+pub(crate) async fn blocking<T: Send + 'static>(
+    call: impl FnOnce() -> Result<T, Error> + Send + 'static,
+) -> Result<T, Error> {
+    match tokio::task::spawn_blocking(call).await {
+        Ok(result) => result,
+        Err(panic) => Err(Error::new("ask the kernel", std::io::Error::other(panic))),
+    }
+}
+
+/// An error with its causes.
+pub(crate) fn describe(error: &(dyn std::error::Error + 'static)) -> String {
+    let causes = std::iter::successors(Some(error), |it| it.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}

@@ -1,0 +1,78 @@
+//! Kernel settings of a network namespace, written through `/proc/sys/net`, which shows the
+//! namespace of the thread that opens a file there.
+
+use std::{fs, io};
+
+use rustix::process::getegid;
+
+use crate::netlink::{Doing, Error};
+
+/// One setting below `/proc/sys/net`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Setting {
+    path: &'static str,
+    value: String,
+    /// Kernels are built without IPv6 or br_netfilter; then there is nothing to set.
+    optional: bool,
+}
+
+fn required(path: &'static str, value: &str) -> Setting {
+    Setting { path, value: value.to_owned(), optional: false }
+}
+
+fn optional(path: &'static str, value: &str) -> Setting {
+    Setting { path, value: value.to_owned(), optional: true }
+}
+
+/// The cluster's own namespace: it routes between pods. A new namespace has the host's IPv4
+/// settings, so whatever matters is written.
+pub(crate) fn set_for_cluster() -> Result<(), Error> {
+    let settings = [
+        // First, because it sets the others to their defaults.
+        required("ipv4/ip_forward", "1"),
+        // A pod that reaches itself through a service leaves by the link it came from.
+        required("ipv4/conf/all/send_redirects", "0"),
+        required("ipv4/conf/default/send_redirects", "0"),
+        // The address of a pod comes from no other link.
+        required("ipv4/conf/all/rp_filter", "1"),
+        required("ipv4/conf/default/rp_filter", "1"),
+        // The gateway's address is on the loopback link, and is answered for on every other.
+        required("ipv4/conf/all/arp_ignore", "0"),
+        required("ipv4/conf/default/arp_ignore", "0"),
+        required("ipv4/conf/all/arp_filter", "0"),
+        required("ipv4/conf/default/arp_filter", "0"),
+        required("ipv4/ip_unprivileged_port_start", "0"),
+        // Links without IPv6 do not look for routers, so the machine sleeps.
+        optional("ipv6/conf/default/disable_ipv6", "1"),
+        // Bridged packets would pass the rules twice. We make no bridge; a user may.
+        optional("bridge/bridge-nf-call-iptables", "0"),
+        optional("bridge/bridge-nf-call-ip6tables", "0"),
+        optional("bridge/bridge-nf-call-arptables", "0"),
+    ];
+    settings.iter().try_for_each(Setting::write)
+}
+
+/// A pod's namespace, before it has a link.
+pub(crate) fn set_for_pod() -> Result<(), Error> {
+    let group = getegid().as_raw();
+    let settings = [
+        // As containerd sets them: port 80 and ping are for everyone. In a user namespace only its
+        // own group can be named.
+        required("ipv4/ip_unprivileged_port_start", "0"),
+        required("ipv4/ping_group_range", &format!("{group} {group}")),
+        required("ipv4/conf/all/arp_ignore", "0"),
+        required("ipv4/conf/default/arp_ignore", "0"),
+        optional("ipv6/conf/default/disable_ipv6", "1"),
+    ];
+    settings.iter().try_for_each(Setting::write)
+}
+
+impl Setting {
+    fn write(&self) -> Result<(), Error> {
+        let Self { path, value, optional } = self;
+        match fs::write(format!("/proc/sys/net/{path}"), value) {
+            Err(error) if *optional && error.kind() == io::ErrorKind::NotFound => Ok(()),
+            other => other.doing(|| format!("set `/proc/sys/net/{path}` to `{value}`")),
+        }
+    }
+}
