@@ -3,7 +3,29 @@
 //!
 //! Nothing here reads or writes the store, and nothing here knows HTTP.
 
+mod config_map;
+mod deployment;
+mod endpoint_slice;
+mod event;
+mod lease;
+mod namespace;
+mod node;
+mod pod;
+mod replica_set;
+mod secret;
+mod service;
+mod service_account;
+
+mod pod_spec;
+mod rules;
+
 mod causes;
+mod path;
+mod print;
+mod value;
+
+#[cfg(test)]
+mod tests;
 
 use jiff::Timestamp;
 use serde_json::Value;
@@ -11,7 +33,20 @@ use serde_json::Value;
 pub use self::causes::{Cause, Causes, Reason};
 
 /// Every built-in kind, in the order in which discovery lists them.
-pub static KINDS: &[&Kind] = &[];
+pub static KINDS: &[&Kind] = &[
+    &config_map::CONFIG_MAP,
+    &event::EVENT,
+    &namespace::NAMESPACE,
+    &node::NODE,
+    &pod::POD,
+    &secret::SECRET,
+    &service::SERVICE,
+    &service_account::SERVICE_ACCOUNT,
+    &deployment::DEPLOYMENT,
+    &replica_set::REPLICA_SET,
+    &lease::LEASE,
+    &endpoint_slice::ENDPOINT_SLICE,
+];
 
 /// Everything the generic request path must know about one kind of object.
 ///

@@ -132,9 +132,8 @@ pub fn definition(name: &str) -> Option<&'static Definition> {
 /// Reads the text, which is sorted by definition and by field. The text is part of this program,
 /// so a line that makes no sense is left out here and found by the tests.
 fn parse(text: &'static str) -> Vec<Definition> {
-    let paragraphs = || {
-        text.split("\n\n").skip(1).map(|it| it.trim_end().split_once('\n').unwrap_or((it, "")))
-    };
+    let paragraphs =
+        || text.split("\n\n").skip(1).map(|it| it.trim_end().split_once('\n').unwrap_or((it, "")));
     let head = |it: &'static str| it.split_once(' ').map_or((it, None), |(a, b)| (a, Some(b)));
     let names: Vec<&str> = paragraphs().map(|(first, _)| head(first).0).collect();
     let definitions = paragraphs().map(|(first, lines)| {

@@ -1,0 +1,125 @@
+//! Events: what happened to an object, for people.
+
+use jiff::Timestamp;
+use serde_json::Value;
+
+use super::{
+    Causes, Column, Deletion, Kind, VERBS,
+    path::Path,
+    print::{self, column, wide},
+    value::Read,
+};
+
+pub(super) static EVENT: Kind = Kind {
+    group: "",
+    version: "v1",
+    kind: "Event",
+    plural: "events",
+    singular: "event",
+    short_names: &["ev"],
+    categories: &[],
+    namespaced: true,
+    verbs: VERBS,
+    schema: "io.k8s.api.core.v1.Event",
+    subresources: &[],
+    generation: false,
+    deletion: Deletion::Immediate,
+    default: |_| {},
+    prepare_create: |_| {},
+    prepare_update: |_, _| {},
+    prepare_status: |_, _| {},
+    validate,
+    validate_update: |_, _, _| {},
+    // Recorders name events after objects of every kind, so anything that fits into a path is good.
+    validate_name: |_, _| {},
+    columns: COLUMNS,
+    row,
+    fields,
+};
+
+const COLUMNS: &[Column] = &[
+    column("Last Seen", "Time since it happened last."),
+    column("Type", "Whether this is a warning."),
+    column("Reason", "One word for why."),
+    column("Object", "What it happened to."),
+    wide("Subobject", "The part of the object."),
+    wide("Source", "Who reports it."),
+    column("Message", "What happened."),
+    wide("First Seen", "Time since it happened first."),
+    wide("Count", "How often it happened."),
+    Column { priority: 1, ..print::NAME },
+];
+
+fn validate(event: &Value, causes: &mut Causes) {
+    let namespace = event.field("metadata").text("namespace");
+    let involved = event.field("involvedObject").field("namespace");
+    let good = match involved.as_str().unwrap_or_default() {
+        // Events about objects without a namespace live in this one.
+        "" => matches!(namespace, "" | "default"),
+        involved => involved == namespace,
+    };
+    if !good {
+        let value = Value::from(involved.as_str().unwrap_or_default());
+        let path = Path::new("involvedObject");
+        causes.invalid(path.child("namespace"), &value, "does not match event.namespace");
+    }
+}
+
+fn row(event: &Value, now: Timestamp) -> Vec<Value> {
+    let since = |time: &str| print::since(time, now);
+    let first = match event.text("firstTimestamp") {
+        "" => since(event.text("eventTime")),
+        time => since(time),
+    };
+    let series = event.field("series");
+    let last = match (series.text("lastObservedTime"), event.text("lastTimestamp")) {
+        ("", "") => first.clone(),
+        ("", time) | (time, _) => since(time),
+    };
+    let count = series.int("count").or_else(|| event.int("count")).unwrap_or_default().max(1);
+    let object = event.field("involvedObject");
+    let target = format!("{}/{}", object.text("kind").to_lowercase(), object.text("name"));
+    vec![
+        last.into(),
+        event.text("type").into(),
+        event.text("reason").into(),
+        target.into(),
+        object.text("fieldPath").into(),
+        source(event).into(),
+        event.text("message").trim().into(),
+        first.into(),
+        count.into(),
+        print::name(event),
+    ]
+}
+
+fn source(event: &Value) -> String {
+    let source = event.field("source");
+    let (component, host) = match source.text("component") {
+        "" => (event.text("reportingComponent"), event.text("reportingInstance")),
+        component => (component, source.text("host")),
+    };
+    if host.is_empty() { component.to_owned() } else { format!("{component}, {host}") }
+}
+
+fn fields(event: &Value, path: &str) -> Option<String> {
+    let object = event.field("involvedObject");
+    let text = match path {
+        "involvedObject.kind" => object.text("kind"),
+        "involvedObject.namespace" => object.text("namespace"),
+        "involvedObject.name" => object.text("name"),
+        "involvedObject.uid" => object.text("uid"),
+        "involvedObject.apiVersion" => object.text("apiVersion"),
+        "involvedObject.resourceVersion" => object.text("resourceVersion"),
+        "involvedObject.fieldPath" => object.text("fieldPath"),
+        "reason" => event.text("reason"),
+        "reportingComponent" => event.text("reportingComponent"),
+        "source" => match event.field("source").text("component") {
+            "" => event.text("reportingComponent"),
+            component => component,
+        },
+        "type" => event.text("type"),
+        _ => return None,
+    };
+    Some(text.to_owned())
+}

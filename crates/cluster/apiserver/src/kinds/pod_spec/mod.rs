@@ -1,0 +1,15 @@
+//! The specification of a pod, which pods have and everything that makes pods has as a template:
+//! its defaults and its rules. What only a pod itself may have is in [`pod`](super::pod).
+
+mod container;
+mod default;
+mod env;
+mod probe;
+mod resources;
+mod validate;
+mod volume;
+
+pub(super) use self::{
+    default::default,
+    validate::{template, validate},
+};

@@ -1,0 +1,175 @@
+//! Checks that many kinds share: names, labels, selectors, references, numbers.
+
+use api::names;
+use serde_json::Value;
+
+use super::{Causes, path::Path, value::Read};
+
+/// Text of every refusal to change a field that cannot change.
+pub(super) const IMMUTABLE: &str = "field is immutable";
+/// Text for a number below zero.
+pub(super) const NOT_NEGATIVE: &str = "must be greater than or equal to 0";
+
+/// Reports each problem a rule of [`names`] found with a text.
+pub(super) fn all(problems: Vec<String>, path: Path<'_>, value: &str, causes: &mut Causes) {
+    for problem in problems {
+        causes.invalid(path, &Value::from(value), &problem);
+    }
+}
+
+/// `metadata.name` is a DNS subdomain, as for most kinds.
+pub(super) fn subdomain_name(name: &str, causes: &mut Causes) {
+    metadata_name(names::dns1123_subdomain(name), name, causes);
+}
+
+/// `metadata.name` is a DNS label.
+pub(super) fn label_name(name: &str, causes: &mut Causes) {
+    metadata_name(names::dns1123_label(name), name, causes);
+}
+
+/// Reports problems of `metadata.name`.
+pub(super) fn metadata_name(problems: Vec<String>, name: &str, causes: &mut Causes) {
+    all(problems, Path::new("metadata").child("name"), name, causes);
+}
+
+/// Labels of something that is not the object itself (that one's are checked for all kinds).
+pub(super) fn labels(labels: &Value, path: Path<'_>, causes: &mut Causes) {
+    for (key, value) in labels.as_object().into_iter().flatten() {
+        all(names::qualified_name(key), path, key, causes);
+        let value = value.as_str().unwrap_or_default();
+        all(names::label_value(value), path, value, causes);
+    }
+}
+
+/// Annotations of something that is not the object itself.
+pub(super) fn annotations(annotations: &Value, path: Path<'_>, causes: &mut Causes) {
+    let mut bytes = 0;
+    for (key, value) in annotations.as_object().into_iter().flatten() {
+        all(names::qualified_name(&key.to_ascii_lowercase()), path, key, causes);
+        bytes += key.len() + value.as_str().map_or(0, str::len);
+    }
+    if names::ANNOTATIONS_BYTES_MAX < bytes {
+        too_long(path, names::ANNOTATIONS_BYTES_MAX, causes);
+    }
+}
+
+/// `Too long: may not be more than N bytes`.
+pub(super) fn too_long(path: impl Into<String>, max: usize, causes: &mut Causes) {
+    let message = format!("Too long: may not be more than {max} bytes");
+    causes.push(super::Reason::TooLong, path, message);
+}
+
+/// A label selector with `matchLabels` and `matchExpressions`.
+pub(super) fn label_selector(selector: &Value, path: Path<'_>, causes: &mut Causes) {
+    labels(selector.field("matchLabels"), path.child("matchLabels"), causes);
+    let expressions = path.child("matchExpressions");
+    for (index, expression) in selector.items("matchExpressions").iter().enumerate() {
+        let path = expressions.index(index);
+        match (expression.text("operator"), expression.items("values")) {
+            ("In" | "NotIn", []) => causes.required(
+                path.child("values"),
+                "must be specified when `operator` is 'In' or 'NotIn'",
+            ),
+            ("Exists" | "DoesNotExist", [_, ..]) => causes.forbidden(
+                path.child("values"),
+                "may not be specified when `operator` is 'Exists' or 'DoesNotExist'",
+            ),
+            ("In" | "NotIn" | "Exists" | "DoesNotExist", _) => {}
+            (operator, _) => causes.invalid(
+                path.child("operator"),
+                &Value::from(operator),
+                "not a valid selector operator",
+            ),
+        }
+        let key = expression.text("key");
+        all(names::qualified_name(key), path.child("key"), key, causes);
+        let values = path.child("values");
+        for (index, value) in expression.items("values").iter().enumerate() {
+            let value = value.as_str().unwrap_or_default();
+            all(names::label_value(value), values.index(index), value, causes);
+        }
+    }
+}
+
+/// Whether a label selector selects nothing in particular.
+pub(super) fn selects_everything(selector: &Value) -> bool {
+    selector.members("matchLabels").next().is_none()
+        && selector.items("matchExpressions").is_empty()
+}
+
+/// Whether `labels` satisfy a label selector.
+pub(super) fn selects(selector: &Value, labels: &Value) -> bool {
+    let label = |key: &str| labels.field(key).as_str();
+    let equal = |(key, value): (&str, &Value)| label(key) == value.as_str();
+    selector.members("matchLabels").all(equal)
+        && selector.items("matchExpressions").iter().all(|it| {
+            let label = label(it.text("key"));
+            let listed = it.items("values").iter().any(|it| it.as_str() == label);
+            match it.text("operator") {
+                "In" => label.is_some() && listed,
+                "NotIn" => label.is_none() || !listed,
+                "Exists" => label.is_some(),
+                "DoesNotExist" => label.is_none(),
+                _ => false,
+            }
+        })
+}
+
+/// A number that may be absent but not below zero.
+pub(super) fn not_negative(object: &Value, name: &str, path: Path<'_>, causes: &mut Causes) {
+    if object.int(name).is_some_and(|it| it < 0) {
+        causes.invalid(path.child(name), object.field(name), NOT_NEGATIVE);
+    }
+}
+
+/// One of a fixed set of texts; absent is reported as required.
+pub(super) fn one_of(
+    object: &Value,
+    name: &str,
+    supported: &[&str],
+    path: Path<'_>,
+    causes: &mut Causes,
+) {
+    match object.text(name) {
+        "" => causes.required(path.child(name), ""),
+        text if supported.contains(&text) => {}
+        _ => causes.not_supported(path.child(name), object.field(name), supported),
+    }
+}
+
+/// A port as a number or as a name.
+pub(super) fn port_number_or_name(port: &Value, path: Path<'_>, causes: &mut Causes) {
+    match port {
+        Value::String(name) if name.is_empty() => {
+            all(vec!["must be non-empty".to_owned()], path, name, causes);
+        }
+        Value::String(name) => all(names::port_name(name), path, name, causes),
+        _ => {
+            let number = port.as_i64().unwrap_or_default();
+            for problem in names::port_number(number) {
+                causes.invalid(path, &Value::from(number), &problem);
+            }
+        }
+    }
+}
+
+/// The field is as it was.
+pub(super) fn unchanged(
+    new: &Value,
+    old: &Value,
+    name: &str,
+    path: impl Into<String>,
+    causes: &mut Causes,
+) {
+    if new.field(name) != old.field(name) {
+        causes.invalid(path, new.field(name), IMMUTABLE);
+    }
+}
+
+/// An IP address.
+pub(super) fn ip(text: &str, path: Path<'_>, causes: &mut Causes) {
+    if text.parse::<std::net::IpAddr>().is_err() {
+        let detail = "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)";
+        causes.invalid(path, &Value::from(text), detail);
+    }
+}

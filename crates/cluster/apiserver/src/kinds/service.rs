@@ -1,0 +1,302 @@
+//! Services. Which address a service gets is decided where the other services are known, in the
+//! request path.
+
+use std::collections::BTreeSet;
+
+use api::names;
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use super::{
+    Causes, Column, Deletion, Kind, Subresource, VERBS,
+    path::Path,
+    print::{self, AGE, NAME, column, wide},
+    rules,
+    value::{Read, items_mut, keep, object_mut, remove, set, set_default},
+};
+
+pub(super) static SERVICE: Kind = Kind {
+    group: "",
+    version: "v1",
+    kind: "Service",
+    plural: "services",
+    singular: "service",
+    short_names: &["svc"],
+    categories: &["all"],
+    namespaced: true,
+    verbs: VERBS,
+    schema: "io.k8s.api.core.v1.Service",
+    subresources: &[Subresource::Status],
+    generation: false,
+    deletion: Deletion::Immediate,
+    default,
+    prepare_create,
+    prepare_update,
+    prepare_status: |new, old| keep(new, "spec", old),
+    validate,
+    validate_update,
+    validate_name: |name, causes| rules::metadata_name(names::dns1035_label(name), name, causes),
+    columns: COLUMNS,
+    row,
+    fields: |service, path| match path {
+        "spec.clusterIP" => Some(service.field("spec").text("clusterIP").to_owned()),
+        "spec.type" => Some(service.field("spec").text("type").to_owned()),
+        _ => None,
+    },
+};
+
+const COLUMNS: &[Column] = &[
+    NAME,
+    column("Type", "How the service can be reached."),
+    column("Cluster-IP", "Address inside the cluster."),
+    column("External-IP", "Addresses from outside the cluster."),
+    column("Port(s)", "Ports of the service."),
+    AGE,
+    wide("Selector", "Labels of the pods behind the service."),
+];
+
+/// What `clusterIP` says for a service without an address of its own.
+const HEADLESS: &str = "None";
+/// Seconds for which a client stays with its pod (three hours).
+const AFFINITY_SECONDS: i64 = 10_800;
+const TYPES: &[&str] = &["ClusterIP", "ExternalName", "LoadBalancer", "NodePort"];
+
+fn default(service: &mut Value) {
+    let Some(spec) = object_mut(service, "spec") else { return };
+    set_default(spec, "sessionAffinity", "None");
+    set_default(spec, "type", "ClusterIP");
+    if spec.text("sessionAffinity") == "ClientIP"
+        && let Some(client) =
+            object_mut(spec, "sessionAffinityConfig").and_then(|it| object_mut(it, "clientIP"))
+    {
+        set_default(client, "timeoutSeconds", AFFINITY_SECONDS);
+    }
+    for port in items_mut(spec, "ports") {
+        set_default(port, "protocol", "TCP");
+        if matches!(port.field("targetPort"), Value::Number(it) if it.as_i64() == Some(0)) {
+            remove(port, "targetPort");
+        }
+        if let Some(number) = port.int("port") {
+            set_default(port, "targetPort", number);
+        }
+    }
+    let kind = spec.text("type").to_owned();
+    if matches!(kind.as_str(), "NodePort" | "LoadBalancer") {
+        set_default(spec, "externalTrafficPolicy", "Cluster");
+    }
+    if kind == "LoadBalancer" {
+        set_default(spec, "allocateLoadBalancerNodePorts", true);
+    }
+    if kind != "ExternalName" {
+        set_default(spec, "internalTrafficPolicy", "Cluster");
+        default_families(spec);
+    }
+    default_addresses(spec);
+}
+
+/// This cluster has IPv4 alone. A headless service without a selector may name what it likes.
+fn default_families(spec: &mut Value) {
+    let free = spec.text("clusterIP") == HEADLESS && spec.members("selector").next().is_none();
+    if free {
+        set_default(spec, "ipFamilyPolicy", "RequireDualStack");
+        set_default(spec, "ipFamilies", json!(["IPv4", "IPv6"]));
+    } else {
+        set_default(spec, "ipFamilyPolicy", "SingleStack");
+        set_default(spec, "ipFamilies", json!(["IPv4"]));
+    }
+}
+
+/// The address has an old and a new field, which say the same.
+fn default_addresses(spec: &mut Value) {
+    let address = spec.text("clusterIP").to_owned();
+    let first = spec.items("clusterIPs").first().and_then(Value::as_str).map(str::to_owned);
+    match first {
+        None if !address.is_empty() => set(spec, "clusterIPs", json!([address])),
+        Some(first) if address.is_empty() => set(spec, "clusterIP", first),
+        _ => {}
+    }
+}
+
+fn prepare_create(service: &mut Value) {
+    set(service, "status", json!({"loadBalancer": {}}));
+}
+
+/// An update that says nothing of the address keeps it.
+fn prepare_update(new: &mut Value, old: &Value) {
+    keep(new, "status", old);
+    let Some(spec) = new.get_mut("spec") else { return };
+    let old = old.field("spec");
+    let external = |it: &Value| it.text("type") == "ExternalName";
+    if external(spec) || external(old) {
+        return;
+    }
+    if spec.text("clusterIP").is_empty() {
+        keep(spec, "clusterIP", old);
+    }
+    if spec.items("clusterIPs").is_empty() && spec.text("clusterIP") == old.text("clusterIP") {
+        keep(spec, "clusterIPs", old);
+    }
+}
+
+fn validate(service: &Value, causes: &mut Causes) {
+    let spec = service.field("spec");
+    let path = Path::new("spec");
+    let (kind, headless) = (spec.text("type"), spec.text("clusterIP") == HEADLESS);
+    if spec.items("ports").is_empty() && !headless && kind != "ExternalName" {
+        causes.required(path.child("ports"), "");
+    }
+    match kind {
+        "LoadBalancer" | "NodePort" if headless => causes.invalid(
+            path.child("clusterIPs").index(0),
+            &Value::from(HEADLESS),
+            &format!("may not be set to 'None' for {kind} services"),
+        ),
+        "ExternalName" => external_name(spec, path, causes),
+        _ => {}
+    }
+    ports(spec, path, causes);
+    rules::labels(spec.field("selector"), path.child("selector"), causes);
+    rules::one_of(spec, "sessionAffinity", &["ClientIP", "None"], path, causes);
+    rules::one_of(spec, "type", TYPES, path, causes);
+    addresses(spec, path, causes);
+    for (name, supported) in [
+        ("internalTrafficPolicy", ["Cluster", "Local"]),
+        ("externalTrafficPolicy", ["Cluster", "Local"]),
+    ] {
+        if spec.has(name) {
+            rules::one_of(spec, name, &supported, path, causes);
+        }
+    }
+}
+
+fn external_name(spec: &Value, path: Path<'_>, causes: &mut Causes) {
+    if !spec.items("clusterIPs").is_empty() {
+        let detail = "may not be set for ExternalName services";
+        causes.forbidden(path.child("clusterIPs"), detail);
+    }
+    // A dot at the end says that the name is complete.
+    let name = spec.text("externalName");
+    let name = name.strip_suffix('.').unwrap_or(name);
+    if name.is_empty() {
+        causes.required(path.child("externalName"), "");
+    } else {
+        rules::all(names::dns1123_subdomain(name), path.child("externalName"), name, causes);
+    }
+}
+
+fn ports(spec: &Value, path: Path<'_>, causes: &mut Causes) {
+    let list = path.child("ports");
+    let ports = spec.items("ports");
+    let mut seen_names = BTreeSet::new();
+    let mut seen = BTreeSet::new();
+    for (index, port) in ports.iter().enumerate() {
+        let path = list.index(index);
+        let name = port.text("name");
+        if name.is_empty() {
+            if 1 < ports.len() {
+                causes.required(path.child("name"), "");
+            }
+        } else {
+            rules::all(names::dns1123_label(name), path.child("name"), name, causes);
+            if !seen_names.insert(name) {
+                causes.duplicate(path.child("name"), &Value::from(name));
+            }
+        }
+        let number = port.int("port").unwrap_or_default();
+        for problem in names::port_number(number) {
+            causes.invalid(path.child("port"), &Value::from(number), &problem);
+        }
+        rules::one_of(port, "protocol", &["SCTP", "TCP", "UDP"], path, causes);
+        rules::port_number_or_name(port.field("targetPort"), path.child("targetPort"), causes);
+        let node_port = port.int("nodePort").unwrap_or_default();
+        if node_port != 0 && spec.text("type") == "ClusterIP" {
+            let detail = "may not be used when `type` is 'ClusterIP'";
+            causes.forbidden(path.child("nodePort"), detail);
+        }
+        if !seen.insert((port.text("protocol"), number)) {
+            // The original prints its internal type.
+            let value = json!({"Name": "", "Protocol": port.text("protocol"), "AppProtocol": null,
+                "Port": number, "TargetPort": 0, "NodePort": 0});
+            causes.duplicate(path, &value);
+        }
+    }
+}
+
+fn addresses(spec: &Value, path: Path<'_>, causes: &mut Causes) {
+    let list = path.child("clusterIPs");
+    let addresses = spec.items("clusterIPs");
+    let first = addresses.first().and_then(Value::as_str).unwrap_or_default();
+    if spec.text("clusterIP") != first {
+        let detail = "first value must match `clusterIP`";
+        causes.invalid(path.child("clusterIPs"), &json!(addresses), detail);
+    }
+    for (index, address) in addresses.iter().enumerate() {
+        let address = address.as_str().unwrap_or_default();
+        if address != HEADLESS {
+            rules::ip(address, list.index(index), causes);
+        }
+    }
+    let external = path.child("externalIPs");
+    for (index, address) in spec.items("externalIPs").iter().enumerate() {
+        rules::ip(address.as_str().unwrap_or_default(), external.index(index), causes);
+    }
+}
+
+fn validate_update(new: &Value, old: &Value, causes: &mut Causes) {
+    let (new, old) = (new.field("spec"), old.field("spec"));
+    let external = |it: &Value| it.text("type") == "ExternalName";
+    if external(new) || external(old) {
+        return;
+    }
+    let path = Path::new("spec").child("clusterIPs").index(0).to_string();
+    if !old.text("clusterIP").is_empty() && new.text("clusterIP") != old.text("clusterIP") {
+        causes.invalid(path, new.field("clusterIPs"), "may not change once set");
+    }
+}
+
+fn row(service: &Value, now: Timestamp) -> Vec<Value> {
+    let spec = service.field("spec");
+    let address = spec.items("clusterIPs").first().and_then(Value::as_str);
+    vec![
+        print::name(service),
+        spec.text("type").into(),
+        print::or_none(address.unwrap_or_else(|| spec.text("clusterIP"))).into(),
+        external_addresses(service).into(),
+        printed_ports(spec).into(),
+        print::age(service, now),
+        print::labels(spec.field("selector")).into(),
+    ]
+}
+
+fn external_addresses(service: &Value) -> String {
+    let spec = service.field("spec");
+    let given = || spec.items("externalIPs").iter().filter_map(Value::as_str);
+    match spec.text("type") {
+        "ClusterIP" | "NodePort" => print::joined(given()),
+        "LoadBalancer" => {
+            let ingress = service.at(&["status", "loadBalancer"]).items("ingress").iter();
+            let balanced = ingress.map(|it| match it.text("ip") {
+                "" => it.text("hostname"),
+                address => address,
+            });
+            match print::joined(balanced.chain(given())) {
+                none if none == print::NONE => "<pending>".to_owned(),
+                addresses => addresses,
+            }
+        }
+        "ExternalName" => spec.text("externalName").to_owned(),
+        _ => "<unknown>".to_owned(),
+    }
+}
+
+fn printed_ports(spec: &Value) -> String {
+    let ports = spec.items("ports").iter().map(|port| {
+        let (number, protocol) = (port.int("port").unwrap_or_default(), port.text("protocol"));
+        match port.int("nodePort").unwrap_or_default() {
+            0 => format!("{number}/{protocol}"),
+            node => format!("{number}:{node}/{protocol}"),
+        }
+    });
+    let ports: Vec<String> = ports.collect();
+    print::joined(ports.iter().map(String::as_str))
+}

@@ -1,0 +1,170 @@
+//! Rules that hold for every kind of the table.
+
+use expect_test::expect;
+use serde_json::{Value, json};
+
+use super::{Causes, KINDS, Kind};
+use crate::schema;
+
+fn kind(name: &str) -> &'static Kind {
+    KINDS.iter().find(|it| it.kind == name).unwrap()
+}
+
+fn container() -> Value {
+    json!({"name": "c", "image": "app:v1", "ports": [{"containerPort": 80, "name": "http"}],
+        "env": [{"name": "A", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}],
+        "readinessProbe": {"httpGet": {"port": "http"}},
+        "volumeMounts": [{"name": "v", "mountPath": "/v"}]})
+}
+
+fn template() -> Value {
+    json!({"metadata": {"labels": {"app": "a"}},
+        "spec": {"containers": [container()], "volumes": [{"name": "v"}]}})
+}
+
+/// A small valid object of each kind, as a user writes it.
+fn sample(kind: &Kind) -> Value {
+    let selector = json!({"matchLabels": {"app": "a"}});
+    let mut object = match kind.kind {
+        "Pod" => json!({"spec": template()["spec"]}),
+        "Deployment" | "ReplicaSet" => {
+            json!({"spec": {"selector": selector, "template": template()}})
+        }
+        "Service" => json!({"spec": {"selector": {"app": "a"}, "ports": [{"port": 80}]}}),
+        "EndpointSlice" => json!({"addressType": "IPv4", "ports": [{"port": 80}],
+            "endpoints": [{"addresses": ["10.244.0.2"]}]}),
+        "ConfigMap" => json!({"data": {"key": "value"}}),
+        "Secret" => json!({"stringData": {"key": "value"}}),
+        "Event" => json!({"involvedObject": {"namespace": "n"}}),
+        _ => json!({}),
+    };
+    object["apiVersion"] = match kind.group {
+        "" => kind.version.into(),
+        group => format!("{group}/{}", kind.version).into(),
+    };
+    object["kind"] = kind.kind.into();
+    object["metadata"] = json!({"name": "a"});
+    if kind.namespaced {
+        object["metadata"]["namespace"] = "n".into();
+    }
+    object
+}
+
+/// Every finding about `object`, a line each.
+fn findings(kind: &Kind, object: &Value) -> String {
+    let mut causes = Causes::default();
+    (kind.validate)(object, &mut causes);
+    let lines = causes.as_slice().iter().map(|it| format!("{}: {}", it.field, it.message));
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+/// What is stored of a new object.
+fn created(kind: &Kind, mut object: Value) -> Value {
+    schema::prune(kind.schema, &mut object);
+    (kind.default)(&mut object);
+    (kind.prepare_create)(&mut object);
+    object
+}
+
+#[test]
+fn every_kind_has_a_schema_of_the_same_name() {
+    for kind in KINDS {
+        let definition = schema::definition(kind.schema).expect(kind.kind);
+        let published = definition.kind.expect(kind.kind);
+        assert_eq!((published.group, published.version), (kind.group, kind.version));
+        assert_eq!(published.kind, kind.kind);
+    }
+}
+
+#[test]
+fn every_kind_is_told_apart() {
+    let mut names: Vec<&str> = KINDS
+        .iter()
+        .flat_map(|it| it.short_names.iter().copied().chain([it.plural, it.singular]))
+        .collect();
+    names.sort_unstable();
+    let all = names.len();
+    names.dedup();
+    assert_eq!(names.len(), all);
+}
+
+#[test]
+fn a_good_object_is_good_and_stays_good() {
+    for kind in KINDS {
+        let object = created(kind, sample(kind));
+        assert_eq!(findings(kind, &object), "", "{}", kind.kind);
+        assert_eq!(schema::check(kind.schema, &object), schema::Problems::default());
+        let mut causes = Causes::default();
+        (kind.validate_update)(&object, &object, &mut causes);
+        assert!(causes.is_empty(), "{}: {causes:?}", kind.kind);
+    }
+}
+
+#[test]
+fn defaulting_twice_is_defaulting_once() {
+    for kind in KINDS {
+        let mut object = created(kind, sample(kind));
+        let once = object.clone();
+        (kind.default)(&mut object);
+        assert_eq!(object, once, "{}", kind.kind);
+    }
+}
+
+#[test]
+fn nothing_panics_on_an_object_that_says_nothing() {
+    for kind in KINDS {
+        for object in [json!({}), json!({"metadata": {}, "spec": {}}), json!({"spec": 1})] {
+            let object = created(kind, object);
+            findings(kind, &object);
+            (kind.row)(&object, jiff::Timestamp::UNIX_EPOCH);
+            (kind.fields)(&object, "status.phase");
+        }
+    }
+}
+
+#[test]
+fn a_row_has_a_cell_for_every_column() {
+    for kind in KINDS {
+        let row = (kind.row)(&created(kind, sample(kind)), jiff::Timestamp::UNIX_EPOCH);
+        assert_eq!(row.len(), kind.columns.len(), "{}", kind.kind);
+    }
+}
+
+#[test]
+fn status_is_not_for_users_to_set() {
+    for name in ["Pod", "Deployment", "ReplicaSet", "Service"] {
+        let kind = kind(name);
+        let mut object = sample(kind);
+        object["status"] = json!({"observedGeneration": 7});
+        let object = created(kind, object);
+        assert_eq!(object["status"].get("observedGeneration"), None, "{name}");
+    }
+}
+
+#[test]
+fn tables_are_kubectls() {
+    let mut text = String::new();
+    for kind in KINDS {
+        let columns: Vec<String> = kind
+            .columns
+            .iter()
+            .map(|it| if it.priority == 0 { it.name.to_owned() } else { format!("({})", it.name) })
+            .collect();
+        text += &format!("{}: {}\n", kind.plural, columns.join(", "));
+    }
+    expect![[r#"
+        configmaps: Name, Data, Age
+        events: Last Seen, Type, Reason, Object, (Subobject), (Source), Message, (First Seen), (Count), (Name)
+        namespaces: Name, Status, Age
+        nodes: Name, Status, Roles, Age, Version, (Internal-IP), (External-IP), (OS-Image), (Kernel-Version), (Container-Runtime)
+        pods: Name, Ready, Status, Restarts, Age, (IP), (Node), (Nominated Node), (Readiness Gates)
+        secrets: Name, Type, Data, Age
+        services: Name, Type, Cluster-IP, External-IP, Port(s), Age, (Selector)
+        serviceaccounts: Name, Secrets, Age
+        deployments: Name, Ready, Up-to-date, Available, Age, (Containers), (Images), (Selector)
+        replicasets: Name, Desired, Current, Ready, Age, (Containers), (Images), (Selector)
+        leases: Name, Holder, Age
+        endpointslices: Name, AddressType, Ports, Endpoints, Age
+    "#]]
+    .assert_eq(&text);
+}
