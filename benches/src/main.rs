@@ -1,0 +1,158 @@
+//! Measures the release binary from outside, as a user's machine sees it: start, idle cost, the
+//! API over TLS, pods. The figures and what they mean are in docs/benchmarks.md.
+//!
+//! Run by `cargo xtask bench`. Starts clusters of its own in folders of its own and removes them.
+//! With `--kubeconfig` it measures the objects part against any Kubernetes API.
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a program for a terminal")]
+
+mod cluster;
+mod disk;
+mod http;
+mod idle;
+mod kubeconfig;
+mod objects;
+mod pods;
+mod processes;
+mod report;
+mod start;
+
+use std::{path::PathBuf, process::ExitCode, time::Duration};
+
+use anyhow::Context as _;
+use clap::{Parser, ValueEnum};
+use runtime::Tasks;
+
+use crate::{cluster::Cluster, http::Endpoint, report::Report};
+
+/// Measures Coracle.
+#[derive(Debug, Parser)]
+#[command(name = "bench")]
+struct Arguments {
+    /// The release binary; if not given, the environment variable CORACLE names it.
+    #[arg(long)]
+    coracle: Option<PathBuf>,
+    /// Measure only creates and gets, against the API that this kubeconfig names.
+    #[arg(long)]
+    kubeconfig: Option<PathBuf>,
+    /// Parts to measure; all of them if not given.
+    #[arg(long, value_delimiter = ',')]
+    only: Vec<Part>,
+    /// How many times a cluster is started.
+    #[arg(long, default_value_t = 5)]
+    starts: usize,
+    /// How long an empty cluster is watched, in seconds.
+    #[arg(long, default_value_t = 60)]
+    idle_seconds: u64,
+    /// How long each of the loads runs, in seconds.
+    #[arg(long, default_value_t = 5)]
+    load_seconds: u64,
+    /// How many pods are started.
+    #[arg(long, default_value_t = 50)]
+    pods: usize,
+    /// Format of the figures.
+    #[arg(short, long, default_value = "text")]
+    output: Format,
+}
+
+/// What is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Part {
+    /// Process start to an API that is ready, and to a ready node.
+    Start,
+    /// Memory, CPU and wake-ups of an empty cluster.
+    Idle,
+    /// From creating a pod to its running; memory of a pod.
+    Pods,
+    /// Creates and gets over TLS.
+    Objects,
+}
+
+/// A format of output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// A table.
+    Text,
+    /// One JSON document.
+    Json,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    let measured = runtime.map_err(anyhow::Error::new).and_then(|it| it.block_on(run(&arguments)));
+    match measured {
+        Ok(report) => {
+            match arguments.output {
+                Format::Text => print!("{}", report.text()),
+                Format::Json => println!("{:#}", report.json()),
+            }
+            if report.is_complete() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        }
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(arguments: &Arguments) -> anyhow::Result<Report> {
+    let tasks = Tasks::default();
+    let load = Duration::from_secs(arguments.load_seconds);
+    if let Some(kubeconfig) = &arguments.kubeconfig {
+        let mut report = Report::default();
+        let endpoint = Endpoint::new(kubeconfig)?;
+        report.add("objects", objects::measure(&endpoint, load, &tasks).await);
+        return Ok(report);
+    }
+    let coracle = arguments
+        .coracle
+        .clone()
+        .or_else(|| std::env::var_os("CORACLE").map(PathBuf::from))
+        .context("which binary? name it with --coracle or in the environment variable CORACLE")?;
+    let coracle =
+        coracle.canonicalize().with_context(|| format!("find `{}`", coracle.display()))?;
+    measure(arguments, &coracle, load, &tasks).await
+}
+
+async fn measure(
+    arguments: &Arguments,
+    coracle: &std::path::Path,
+    load: Duration,
+    tasks: &Tasks,
+) -> anyhow::Result<Report> {
+    let mut report = Report::default();
+    let wanted = |part| arguments.only.is_empty() || arguments.only.contains(&part);
+    if wanted(Part::Start) {
+        progress("starting and stopping clusters");
+        report.add("start", start::measure(coracle, arguments.starts, tasks).await);
+    }
+    if !(wanted(Part::Idle) || wanted(Part::Pods) || wanted(Part::Objects)) {
+        return Ok(report);
+    }
+    let cluster = Cluster::new(coracle)?;
+    cluster.up(tasks).await?;
+    // In this order, so that nobody pays for the objects and pods of the part before.
+    if wanted(Part::Idle) {
+        progress("watching an empty cluster");
+        let period = Duration::from_secs(arguments.idle_seconds);
+        report.add("idle", idle::measure(&cluster, period).await);
+    }
+    let endpoint = Endpoint::new(&cluster.kubeconfig())?;
+    if wanted(Part::Pods) {
+        progress("starting pods");
+        report.add("pods", pods::measure(&cluster, &endpoint, arguments.pods, tasks).await);
+    }
+    if wanted(Part::Objects) {
+        progress("measuring the disk alone");
+        report.add("disk", disk::measure(cluster.folder()));
+        progress("creating and getting objects");
+        report.add("objects", objects::measure(&endpoint, load, tasks).await);
+    }
+    cluster.delete().await?;
+    Ok(report)
+}
+
+fn progress(what: &str) {
+    eprintln!("{what} …");
+}

@@ -1,0 +1,135 @@
+//! Creates and gets of ConfigMaps over TLS, HTTP/1.1 and keep-alive.
+//!
+//! Closed loop: each connection waits for an answer before it asks again. The client runs on the
+//! same cores as the server.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use hyper::Method;
+use runtime::Tasks;
+use serde_json::json;
+use tokio::{task::JoinSet, time::Instant};
+
+use crate::{
+    http::Endpoint,
+    report::{Aim, Figure, Samples},
+};
+
+const PATH: &str = "/api/v1/namespaces/default/configmaps";
+const CONNECTIONS: [usize; 2] = [1, 32];
+/// Characters of data in each; with its metadata an object is then about half a KiB.
+const DATA: usize = 256;
+
+/// What one connection does over and over.
+#[derive(Clone)]
+enum Load {
+    Create { prefix: String },
+    Get { names: Arc<Vec<String>> },
+}
+
+/// Runs each load for `period`.
+pub(crate) async fn measure(
+    endpoint: &Endpoint,
+    period: Duration,
+    tasks: &Tasks,
+) -> anyhow::Result<Vec<Figure>> {
+    let mut figures = Vec::new();
+    // So that runs against the same server do not meet.
+    let run = std::process::id();
+    for connections in CONNECTIONS {
+        let prefix = format!("bench-{run}-{connections}");
+        let load = Load::Create { prefix: prefix.clone() };
+        let (samples, names) = run_load(endpoint, &load, connections, period, tasks).await?;
+        let aim = (connections > 1).then_some(Aim::AtLeast(20_000.0));
+        figures.extend(shown("creates", connections, &samples, period, aim));
+        let load = Load::Get { names: Arc::new(names) };
+        let (samples, _) = run_load(endpoint, &load, connections, period, tasks).await?;
+        let aim = (connections > 1).then_some(Aim::AtLeast(60_000.0));
+        figures.extend(shown("gets", connections, &samples, period, aim));
+    }
+    Ok(figures)
+}
+
+fn shown(
+    what: &str,
+    connections: usize,
+    samples: &Samples,
+    period: Duration,
+    aim: Option<Aim>,
+) -> [Figure; 3] {
+    let rate = samples.count() as f64 / period.as_secs_f64();
+    let rate = Figure::new(format!("{what}, {connections} connections"), rate, "1/s");
+    let time = |percent| {
+        let what = format!("{what}, {connections} connections, p{percent}");
+        Figure::time(what, samples.percentile(percent))
+    };
+    [aim.map_or(rate.clone(), |it| rate.aim(it)), time(50), time(99)]
+}
+
+async fn run_load(
+    endpoint: &Endpoint,
+    load: &Load,
+    connections: usize,
+    period: Duration,
+    tasks: &Tasks,
+) -> anyhow::Result<(Samples, Vec<String>)> {
+    let mut loops = JoinSet::new();
+    for number in 0..connections {
+        let (endpoint, load, tasks) = (endpoint.clone(), load.clone(), tasks.clone());
+        loops.spawn(async move { run_loop(&endpoint, &load, number, period, &tasks).await });
+    }
+    let (mut samples, mut names) = (Vec::new(), Vec::new());
+    while let Some(done) = loops.join_next().await {
+        let (of_loop, created) = done??;
+        samples.extend(of_loop);
+        names.extend(created);
+    }
+    Ok((Samples::new(samples), names))
+}
+
+async fn run_loop(
+    endpoint: &Endpoint,
+    load: &Load,
+    number: usize,
+    period: Duration,
+    tasks: &Tasks,
+) -> anyhow::Result<(Vec<Duration>, Vec<String>)> {
+    let mut connection = endpoint.connect(tasks).await?;
+    let (mut samples, mut created) = (Vec::new(), Vec::new());
+    let end = Instant::now() + period;
+    for turn in 0.. {
+        let (method, path, body) = match load {
+            Load::Create { prefix } => {
+                let name = format!("{prefix}-{number}-{turn}");
+                let body = config_map(&name);
+                created.push(name);
+                (Method::POST, PATH.to_owned(), body)
+            }
+            Load::Get { names } => {
+                // Each connection begins elsewhere.
+                let place = number * names.len() / 32 + turn;
+                let name = names.get(place % names.len().max(1));
+                let path = format!("{PATH}/{}", name.map_or("", String::as_str));
+                (Method::GET, path, Bytes::new())
+            }
+        };
+        let start = Instant::now();
+        if start >= end {
+            // The last name was not sent.
+            created.pop();
+            break;
+        }
+        connection.succeed(method, &path, body).await?;
+        samples.push(start.elapsed());
+    }
+    Ok((samples, created))
+}
+
+fn config_map(name: &str) -> Bytes {
+    let object = json!({
+        "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "name": name },
+        "data": { "key": "v".repeat(DATA) },
+    });
+    Bytes::from(object.to_string())
+}

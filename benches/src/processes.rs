@@ -1,0 +1,136 @@
+//! What /proc says of the processes of a cluster: proc(5).
+
+use std::{fs, path::Path};
+
+use anyhow::Context as _;
+
+/// What a process is there for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Role {
+    Cluster,
+    /// Also the one that stands by.
+    Keeper,
+    Shim,
+}
+
+/// A process of a cluster.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Process {
+    pub(crate) role: Role,
+    id: u32,
+}
+
+/// Sizes, in KiB.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Memory {
+    pub(crate) resident: u64,
+    /// Pages that are shared with others count in part.
+    pub(crate) proportional: u64,
+    /// What would be free if the process were not there.
+    pub(crate) private_dirty: u64,
+}
+
+/// Counters since the process started.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Activity {
+    pub(crate) cpu_nanoseconds: u64,
+    /// Context switches: how often a thread was put on a core.
+    pub(crate) switches: u64,
+}
+
+/// The processes in whose environment or arguments `folder` occurs, and which have a role.
+pub(crate) fn of(folder: &Path) -> anyhow::Result<Vec<Process>> {
+    let folder = folder.to_str().context("a folder with a name in UTF-8")?;
+    let mut found = Vec::new();
+    for entry in fs::read_dir("/proc")? {
+        let Some(id) = entry?.file_name().to_str().and_then(|it| it.parse().ok()) else { continue };
+        let read = |name| fs::read(format!("/proc/{id}/{name}")).unwrap_or_default();
+        let arguments = String::from_utf8_lossy(&read("cmdline")).into_owned();
+        let environment = String::from_utf8_lossy(&read("environ")).into_owned();
+        if !(arguments.contains(folder) || environment.contains(folder)) {
+            continue;
+        }
+        // The program's own name comes first; a container's has none of these words behind it.
+        let mut words = arguments.split('\0').skip(1);
+        let role = words.find_map(|it| match it {
+            "cluster" => Some(Role::Cluster),
+            "keeper" => Some(Role::Keeper),
+            "shim" => Some(Role::Shim),
+            _ => None,
+        });
+        found.extend(role.map(|role| Process { role, id }));
+    }
+    Ok(found)
+}
+
+impl Process {
+    pub(crate) fn memory(&self) -> anyhow::Result<Memory> {
+        let path = format!("/proc/{}/smaps_rollup", self.id);
+        let text = fs::read_to_string(&path).with_context(|| format!("read `{path}`"))?;
+        Ok(parse_memory(&text))
+    }
+
+    pub(crate) fn activity(&self) -> anyhow::Result<Activity> {
+        let mut sum = Activity::default();
+        let path = format!("/proc/{}/task", self.id);
+        for thread in fs::read_dir(&path).with_context(|| format!("read `{path}`"))? {
+            let thread = thread?.path();
+            // A thread may end while we look.
+            let read = |name| fs::read_to_string(thread.join(name)).unwrap_or_default();
+            sum.cpu_nanoseconds +=
+                read("schedstat").split(' ').next().and_then(|it| it.parse().ok()).unwrap_or(0);
+            let status = read("status");
+            sum.switches += field(&status, "voluntary_ctxt_switches:")
+                + field(&status, "nonvoluntary_ctxt_switches:");
+        }
+        Ok(sum)
+    }
+}
+
+/// The sum over several processes.
+pub(crate) fn memory<'a>(
+    processes: impl IntoIterator<Item = &'a Process>,
+) -> anyhow::Result<Memory> {
+    let mut sum = Memory::default();
+    for process in processes {
+        let memory = process.memory()?;
+        sum.resident += memory.resident;
+        sum.proportional += memory.proportional;
+        sum.private_dirty += memory.private_dirty;
+    }
+    Ok(sum)
+}
+
+fn parse_memory(text: &str) -> Memory {
+    Memory {
+        resident: field(text, "Rss:"),
+        proportional: field(text, "Pss:"),
+        private_dirty: field(text, "Private_Dirty:"),
+    }
+}
+
+/// The number behind a name at the beginning of a line.
+fn field(text: &str, name: &str) -> u64 {
+    let rest = text.lines().find_map(|it| it.strip_prefix(name)).unwrap_or_default();
+    rest.split_whitespace().next().and_then(|it| it.parse().ok()).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_fields() {
+        let text = "00400000-7ffe ---p 00000000 00:00 0    [rollup]\nRss:    1204 kB\nPss:  900 kB\n\
+                    Pss_Dirty:  70 kB\nPrivate_Dirty:        60 kB\n";
+        let expected = Memory { resident: 1_204, proportional: 900, private_dirty: 60 };
+        assert_eq!(parse_memory(text), expected);
+    }
+
+    #[test]
+    fn this_process_is_measured() {
+        let this = Process { role: Role::Cluster, id: std::process::id() };
+        assert!(this.memory().unwrap().resident > 0);
+        assert!(this.activity().unwrap().cpu_nanoseconds > 0);
+    }
+}
