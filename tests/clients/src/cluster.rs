@@ -124,7 +124,7 @@ impl Cluster {
         command.env("XDG_RUNTIME_DIR", self.directory().join("run"));
         command.env("KUBECONFIG", self.directory().join("kubeconfig"));
         command.env("EXAMPLES", crate::folder("../../examples"));
-        command.env("TZ", "UTC").env("LC_ALL", "C.UTF-8");
+        command.env("TZ", "UTC").env("LC_ALL", "C.UTF-8").env("TERM", "dumb");
         command
     }
 

@@ -14,6 +14,7 @@ const PATTERNS: &[(&str, &str)] = &[
     // The name of a ReplicaSet's pod, of the ReplicaSet, of what generateName made.
     (r"-[4-9bcdf]{8,10}-[bcdfghjklmnpqrstvwxz2456789]{5}\b", "-HASH-RANDOM"),
     (r"-[4-9bcdf]{8,10}\b", "-HASH"),
+    (r"-[bcdfghjklmnpqrstvwxz2456789]{5}\b", "-RANDOM"),
     (r"(pod-template-hash[=:] ?)[4-9bcdf]{8,10}\b", "${1}HASH"),
     (r"\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b", "UID"),
     (r"\b\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}(\.\d+)?(Z|[+-]\d{2}:\d{2})", "TIME"),
