@@ -3,5 +3,36 @@
 //! Only this crate opens the store. It does not know what a controller is: nothing here reacts to
 //! an object, it only keeps them.
 
+mod server;
+
+mod config;
+mod connector;
+mod limits;
+
+mod identity;
+mod router;
+mod tls;
+
+mod endpoints;
+mod http;
+
+mod addresses;
+mod admission;
+mod bootstrap;
+mod object;
+mod patch;
+mod registry;
+mod subresources;
+
 pub mod kinds;
 pub mod schema;
+
+pub use self::{
+    addresses::ServiceRange,
+    config::Config,
+    connector::{Answer, LogOptions, LogRequest, LogStream, NoNode, NodeConnector},
+    http::body::Body,
+    router::Router,
+    server::{BuildError, Server},
+    tls::{listener::TlsError, pki::PkiError},
+};

@@ -92,3 +92,62 @@ pub(super) fn unchanged_if_immutable(
         causes.forbidden(*field, detail);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use expect_test::expect;
+    use serde_json::json;
+
+    use super::{
+        super::testing::{check, check_row, check_update_of, created, sample},
+        *,
+    };
+
+    #[test]
+    fn keys_become_files() {
+        check(
+            &CONFIG_MAP,
+            json!({"data": {"a/b": "x"}}),
+            expect![[
+                r#"data[a/b]: Invalid value: "a/b": a valid config key must consist of alphanumeric characters, '-', '_' or '.' (e.g. 'key.name',  or 'KEY_NAME',  or 'key-name', regex used for validation is '[-._a-zA-Z0-9]+')"#
+            ]],
+        );
+        check(
+            &CONFIG_MAP,
+            json!({"binaryData": {"key": "YQ=="}}),
+            expect![[r#"data[key]: Invalid value: "key": duplicate of key present in binaryData"#]],
+        );
+    }
+
+    #[test]
+    fn size_is_limited() {
+        let most = "x".repeat(DATA_BYTES_MAX);
+        check(&CONFIG_MAP, json!({"data": {"key": most}}), expect![""]);
+        check(
+            &CONFIG_MAP,
+            json!({"data": {"key": most, "b": "x"}}),
+            expect![": Too long: may not be more than 1048576 bytes"],
+        );
+    }
+
+    #[test]
+    fn immutable_stays_immutable() {
+        let mut old = created(&CONFIG_MAP, sample(&CONFIG_MAP));
+        old["immutable"] = true.into();
+        check_update_of(
+            &CONFIG_MAP,
+            &old,
+            json!({"metadata": {"labels": {"a": "b"}}}),
+            expect![""],
+        );
+        check_update_of(
+            &CONFIG_MAP,
+            &old,
+            json!({"immutable": null, "data": {"b": "c"}}),
+            expect![[r#"
+            immutable: Forbidden: field is immutable when `immutable` is set
+            data: Forbidden: field is immutable when `immutable` is set"#]],
+        );
+        check_row(&CONFIG_MAP, json!({"binaryData": {"b": "YQ=="}}), expect!["a | 2 | 60m"]);
+    }
+}

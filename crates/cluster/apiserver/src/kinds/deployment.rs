@@ -197,3 +197,153 @@ fn row(deployment: &Value, now: Timestamp) -> Vec<Value> {
         print::selector(spec.field("selector")).into(),
     ]
 }
+
+#[cfg(test)]
+mod tests {
+    use expect_test::expect;
+
+    use super::{
+        super::testing::{check, check_row, check_update, created, sample},
+        *,
+    };
+
+    #[test]
+    fn replicas_and_strategy_have_defaults() {
+        let deployment = created(&DEPLOYMENT, sample(&DEPLOYMENT));
+        let spec = deployment.field("spec");
+        assert_eq!(spec["replicas"], 1);
+        assert_eq!(spec["revisionHistoryLimit"], 10);
+        assert_eq!(spec["progressDeadlineSeconds"], 600);
+        let rolling = json!({"maxSurge": "25%", "maxUnavailable": "25%"});
+        assert_eq!(spec["strategy"], json!({"type": "RollingUpdate", "rollingUpdate": rolling}));
+        assert_eq!(spec["template"]["spec"]["restartPolicy"], "Always");
+        assert_eq!(deployment["status"], json!({}));
+    }
+
+    #[test]
+    fn selector_and_template_agree() {
+        let spec = |it: Value| json!({"spec": it});
+        check(
+            &DEPLOYMENT,
+            spec(json!({"selector": null})),
+            expect!["spec.selector: Required value"],
+        );
+        check(
+            &DEPLOYMENT,
+            spec(json!({"selector": {"matchLabels": null}})),
+            expect![[
+                r#"spec.selector: Invalid value: {}: empty selector is invalid for deployment"#
+            ]],
+        );
+        let labels = json!({"template": {"metadata": {"labels": {"app": "b"}}}});
+        check(
+            &DEPLOYMENT,
+            spec(labels),
+            expect![[
+                r#"spec.template.metadata.labels: Invalid value: {"app":"b"}: `selector` does not match template `labels`"#
+            ]],
+        );
+    }
+
+    #[test]
+    fn template_runs_for_ever() {
+        let policy = json!({"spec": {"template": {"spec": {"restartPolicy": "Never"}}}});
+        check(
+            &DEPLOYMENT,
+            policy,
+            expect![[
+                r#"spec.template.spec.restartPolicy: Unsupported value: "Never": supported values: "Always""#
+            ]],
+        );
+        let deadline = json!({"spec": {"template": {"spec": {"activeDeadlineSeconds": 5}}}});
+        check(
+            &DEPLOYMENT,
+            deadline,
+            expect![
+                "spec.template.spec.activeDeadlineSeconds: Forbidden: activeDeadlineSeconds in ReplicaSet is not Supported"
+            ],
+        );
+    }
+
+    #[test]
+    fn strategy_makes_progress_possible() {
+        let rolling = |it: Value| json!({"spec": {"strategy": {"rollingUpdate": it}}});
+        check(
+            &DEPLOYMENT,
+            rolling(json!({"maxSurge": 0, "maxUnavailable": 0})),
+            expect![
+                "spec.strategy.rollingUpdate.maxUnavailable: Invalid value: 0: may not be 0 when `maxSurge` is 0"
+            ],
+        );
+        check(
+            &DEPLOYMENT,
+            rolling(json!({"maxSurge": "x"})),
+            expect![[
+                r#"spec.strategy.rollingUpdate.maxSurge: Invalid value: "x": a valid percent string must be a numeric string followed by an ending '%' (e.g. '1%',  or '93%', regex used for validation is '[0-9]+%')"#
+            ]],
+        );
+        check(
+            &DEPLOYMENT,
+            rolling(json!({"maxUnavailable": "101%"})),
+            expect![[
+                r#"spec.strategy.rollingUpdate.maxUnavailable: Invalid value: "101%": must not be greater than 100%"#
+            ]],
+        );
+        let strategy = |it: &str| json!({"spec": {"strategy": {"type": it, "rollingUpdate": {"maxSurge": 1}}}});
+        check(
+            &DEPLOYMENT,
+            strategy("Recreate"),
+            expect![
+                "spec.strategy.rollingUpdate: Forbidden: may not be specified when strategy `type` is 'Recreate'"
+            ],
+        );
+        check(
+            &DEPLOYMENT,
+            strategy("Slow"),
+            expect![[
+                r#"spec.strategy.type: Unsupported value: "Slow": supported values: "Recreate", "RollingUpdate""#
+            ]],
+        );
+        check(
+            &DEPLOYMENT,
+            json!({"spec": {"replicas": -1}}),
+            expect!["spec.replicas: Invalid value: -1: must be greater than or equal to 0"],
+        );
+        check(
+            &DEPLOYMENT,
+            json!({"spec": {"minReadySeconds": 600}}),
+            expect![
+                "spec.progressDeadlineSeconds: Invalid value: 600: must be greater than minReadySeconds"
+            ],
+        );
+    }
+
+    #[test]
+    fn selector_never_changes() {
+        let change = json!({"spec": {"selector": {"matchLabels": {"app": "b"}},
+            "template": {"metadata": {"labels": {"app": "b"}}}}});
+        check_update(
+            &DEPLOYMENT,
+            change,
+            expect![[
+                r#"spec.selector: Invalid value: {"matchLabels":{"app":"b"}}: field is immutable"#
+            ]],
+        );
+        check_update(&DEPLOYMENT, json!({"spec": {"replicas": 5}}), expect![""]);
+    }
+
+    #[test]
+    fn annotations_count_as_a_change() {
+        let old = json!({"metadata": {"generation": 3}, "spec": {}});
+        let mut new = json!({"metadata": {"generation": 3, "annotations": {"a": "b"}}, "spec": {}});
+        prepare_update(&mut new, &old);
+        assert_eq!(new["metadata"]["generation"], 4);
+    }
+
+    #[test]
+    fn row_counts_pods() {
+        let status = json!({"status": {"readyReplicas": 1, "updatedReplicas": 2, "availableReplicas": 1},
+            "spec": {"replicas": 3}});
+        check_row(&DEPLOYMENT, status, expect!["a | 1/3 | 2 | 1 | 60m | c | app:v1 | app=a"]);
+    }
+}

@@ -162,3 +162,60 @@ fn abridged(mut texts: Vec<String>) -> String {
         (false, more) => format!("{} + {more} more...", texts.join(",")),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use expect_test::expect;
+    use serde_json::json;
+
+    use super::{
+        super::testing::{check, check_row, check_update, created, sample},
+        *,
+    };
+
+    #[test]
+    fn addresses_are_of_their_type() {
+        check(
+            &ENDPOINT_SLICE,
+            json!({"addressType": "IPv5"}),
+            expect![[
+                r#"addressType: Unsupported value: "IPv5": supported values: "FQDN", "IPv4", "IPv6""#
+            ]],
+        );
+        check(
+            &ENDPOINT_SLICE,
+            json!({"endpoints": [{"addresses": ["x"]}, {}]}),
+            expect![[r#"
+            endpoints[0].addresses[0]: Invalid value: "x": must be an IPv4 address
+            endpoints[1].addresses: Required value: must contain at least 1 address"#]],
+        );
+        check_update(
+            &ENDPOINT_SLICE,
+            json!({"addressType": "FQDN", "endpoints": []}),
+            expect![[r#"addressType: Invalid value: "FQDN": field is immutable"#]],
+        );
+    }
+
+    #[test]
+    fn ports_have_a_name_even_if_empty() {
+        let slice = created(&ENDPOINT_SLICE, sample(&ENDPOINT_SLICE));
+        assert_eq!(slice["ports"], json!([{"name": "", "port": 80, "protocol": "TCP"}]));
+        check(
+            &ENDPOINT_SLICE,
+            json!({"ports": [{"port": 1}, {"port": 2}]}),
+            expect![[r#"ports[1].name: Duplicate value: """#]],
+        );
+    }
+
+    #[test]
+    fn row_abridges() {
+        check_row(&ENDPOINT_SLICE, json!({}), expect!["a | IPv4 | 80 | 10.244.0.2 | 60m"]);
+        let endpoints: Vec<Value> =
+            (1..6).map(|it| json!({"addresses": [format!("10.0.0.{it}")]})).collect();
+        check_row(
+            &ENDPOINT_SLICE,
+            json!({"endpoints": endpoints, "ports": null}),
+            expect!["a | IPv4 | <unset> | 10.0.0.1,10.0.0.2,10.0.0.3 + 2 more... | 60m"],
+        );
+    }
+}

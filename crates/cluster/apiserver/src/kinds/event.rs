@@ -123,3 +123,47 @@ fn fields(event: &Value, path: &str) -> Option<String> {
     };
     Some(text.to_owned())
 }
+
+#[cfg(test)]
+mod tests {
+    use expect_test::expect;
+    use serde_json::json;
+
+    use super::{
+        super::testing::{check, check_row},
+        *,
+    };
+
+    #[test]
+    fn lives_beside_its_object() {
+        check(
+            &EVENT,
+            json!({"involvedObject": {"namespace": "m"}}),
+            expect![[
+                r#"involvedObject.namespace: Invalid value: "m": does not match event.namespace"#
+            ]],
+        );
+        check(
+            &EVENT,
+            json!({"involvedObject": {"namespace": null}}),
+            expect![[
+                r#"involvedObject.namespace: Invalid value: "": does not match event.namespace"#
+            ]],
+        );
+    }
+
+    #[test]
+    fn row_says_how_often() {
+        let event = json!({"type": "Warning", "reason": "BackOff", "message": " no \n",
+            "involvedObject": {"kind": "Pod", "name": "p"}, "source": {"component": "kubelet", "host": "n"},
+            "firstTimestamp": "2024-01-01T00:30:00Z", "lastTimestamp": "2024-01-01T00:59:00Z", "count": 3});
+        check_row(
+            &EVENT,
+            event,
+            expect!["60s | Warning | BackOff | pod/p |  | kubelet, n | no | 30m | 3 | a"],
+        );
+        let event = json!({"eventTime": "2024-01-01T00:30:00.5Z", "reportingComponent": "x",
+            "series": {"count": 9, "lastObservedTime": "2024-01-01T00:59:59Z"}});
+        check_row(&EVENT, event, expect!["1s |  |  | / |  | x |  | 29m | 9 | a"]);
+    }
+}

@@ -49,3 +49,26 @@ fn validate(lease: &Value, causes: &mut Causes) {
     }
     rules::not_negative(spec, "leaseTransitions", path, causes);
 }
+
+#[cfg(test)]
+mod tests {
+    use expect_test::expect;
+    use serde_json::json;
+
+    use super::{
+        super::testing::{check, check_row},
+        *,
+    };
+
+    #[test]
+    fn durations_are_positive() {
+        check(
+            &LEASE,
+            json!({"spec": {"leaseDurationSeconds": 0, "leaseTransitions": -1}}),
+            expect![[r#"
+            spec.leaseDurationSeconds: Invalid value: 0: must be greater than 0
+            spec.leaseTransitions: Invalid value: -1: must be greater than or equal to 0"#]],
+        );
+        check_row(&LEASE, json!({"spec": {"holderIdentity": "me"}}), expect!["a | me | 60m"]);
+    }
+}

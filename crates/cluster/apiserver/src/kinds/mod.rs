@@ -25,6 +25,8 @@ mod print;
 mod value;
 
 #[cfg(test)]
+mod testing;
+#[cfg(test)]
 mod tests;
 
 use jiff::Timestamp;

@@ -72,3 +72,21 @@ fn prepare_create(namespace: &mut Value) {
     }
     set(namespace, "status", json!({"phase": "Active"}));
 }
+
+#[cfg(test)]
+mod tests {
+    use expect_test::expect;
+
+    use super::{
+        super::testing::{check_row, created, sample},
+        *,
+    };
+
+    #[test]
+    fn a_new_namespace_is_active_and_held() {
+        let namespace = created(&NAMESPACE, sample(&NAMESPACE));
+        assert_eq!(namespace["spec"]["finalizers"], json!(["kubernetes"]));
+        assert_eq!(namespace["metadata"]["labels"], json!({"kubernetes.io/metadata.name": "a"}));
+        check_row(&NAMESPACE, json!({}), expect!["a | Active | 60m"]);
+    }
+}

@@ -139,3 +139,49 @@ fn address(node: &Value, kind: &str) -> String {
     let mut addresses = node.field("status").items("addresses").iter();
     print::or_none(addresses.find(|it| it.text("type") == kind).map_or("", |it| it.text("address")))
 }
+
+#[cfg(test)]
+mod tests {
+    use expect_test::expect;
+    use serde_json::json;
+
+    use super::{
+        super::testing::{check, check_row},
+        *,
+    };
+
+    #[test]
+    fn row_shows_readiness_and_roles() {
+        check_row(
+            &NODE,
+            json!({}),
+            expect![
+                "a | Unknown | <none> | 60m |  | <none> | <none> | <unknown> | <unknown> | <unknown>"
+            ],
+        );
+        let node = json!({"metadata": {"labels": {"node-role.kubernetes.io/worker": "",
+                "node-role.kubernetes.io/control-plane": ""}}, "spec": {"unschedulable": true},
+            "status": {"conditions": [{"type": "Ready", "status": "True"}],
+                "addresses": [{"type": "InternalIP", "address": "10.0.0.1"}],
+                "nodeInfo": {"kubeletVersion": "v1.36.0", "osImage": "Debian"}}});
+        check_row(
+            &NODE,
+            node,
+            expect![
+                "a | Ready,SchedulingDisabled | control-plane,worker | 60m | v1.36.0 | 10.0.0.1 | <none> | Debian | <unknown> | <unknown>"
+            ],
+        );
+    }
+
+    #[test]
+    fn taints_are_checked() {
+        let taints = json!({"spec": {"taints": [{"key": "a", "effect": "Nope"}]}});
+        check(
+            &NODE,
+            taints,
+            expect![[
+                r#"spec.taints[0].effect: Unsupported value: "Nope": supported values: "NoSchedule", "PreferNoSchedule", "NoExecute""#
+            ]],
+        );
+    }
+}

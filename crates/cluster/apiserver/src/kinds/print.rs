@@ -48,7 +48,7 @@ pub(super) fn age(object: &Value, now: Timestamp) -> Value {
 /// How long ago a time stamp was, as kubectl shows it; `<unknown>` if it is none.
 pub(super) fn since(timestamp: &str, now: Timestamp) -> String {
     match timestamp.parse::<Timestamp>() {
-        Ok(then) => human_duration(now.as_second() - then.as_second()),
+        Ok(then) => human_duration(now.duration_since(then).as_secs()),
         Err(_) => "<unknown>".to_owned(),
     }
 }

@@ -97,3 +97,35 @@ fn fields(replica_set: &Value, path: &str) -> Option<String> {
     let replicas = || replica_set.field("status").int("replicas").unwrap_or_default();
     (path == "status.replicas").then(|| replicas().to_string())
 }
+
+#[cfg(test)]
+mod tests {
+    use expect_test::expect;
+
+    use super::{
+        super::testing::{check_row, check_update},
+        *,
+    };
+
+    #[test]
+    fn selector_never_changes() {
+        let change = json!({"spec": {"selector": {"matchLabels": {"app": "b"}},
+            "template": {"metadata": {"labels": {"app": "b"}}}}});
+        check_update(
+            &REPLICA_SET,
+            change,
+            expect![[
+                r#"spec.selector: Invalid value: {"matchLabels":{"app":"b"}}: field is immutable"#
+            ]],
+        );
+    }
+
+    #[test]
+    fn row_counts_pods() {
+        check_row(
+            &REPLICA_SET,
+            json!({"status": {"replicas": 1}}),
+            expect!["a | 1 | 1 | 0 | 60m | c | app:v1 | app=a"],
+        );
+    }
+}

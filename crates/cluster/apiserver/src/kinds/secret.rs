@@ -100,3 +100,51 @@ fn validate(secret: &Value, causes: &mut Causes) {
         _ => {}
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use expect_test::expect;
+    use serde_json::json;
+
+    use super::{
+        super::testing::{check, check_row, check_update, created, sample},
+        *,
+    };
+
+    #[test]
+    fn string_data_is_written_into_data() {
+        let secret = created(&SECRET, sample(&SECRET));
+        assert_eq!(secret["data"], json!({"key": "dmFsdWU="}));
+        assert_eq!(secret.get("stringData"), None);
+        assert_eq!(secret["type"], "Opaque");
+        check_row(&SECRET, json!({}), expect!["a | Opaque | 1 | 60m"]);
+    }
+
+    #[test]
+    fn types_require_keys() {
+        let of_type = |it: &str| json!({"type": it});
+        check(
+            &SECRET,
+            of_type("kubernetes.io/tls"),
+            expect![[r#"
+            data[tls.crt]: Required value
+            data[tls.key]: Required value"#]],
+        );
+        check(
+            &SECRET,
+            of_type("kubernetes.io/service-account-token"),
+            expect!["metadata.annotations[kubernetes.io/service-account.name]: Required value"],
+        );
+        check(&SECRET, of_type("example.com/mine"), expect![""]);
+    }
+
+    #[test]
+    fn type_never_changes() {
+        check_update(
+            &SECRET,
+            json!({"type": "other"}),
+            expect![[r#"type: Invalid value: "other": field is immutable"#]],
+        );
+        check_update(&SECRET, json!({"data": {"b": "YQ=="}}), expect![""]);
+    }
+}

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::{
-    Causes, Column, Deletion, Kind, Subresource, VERBS,
+    Causes, Column, Deletion, Kind, Reason, Subresource, VERBS,
     path::Path,
     print::{self, AGE, NAME, column, wide},
     rules,
@@ -214,10 +214,13 @@ fn ports(spec: &Value, path: Path<'_>, causes: &mut Causes) {
             causes.forbidden(path.child("nodePort"), detail);
         }
         if !seen.insert((port.text("protocol"), number)) {
-            // The original prints its internal type.
-            let value = json!({"Name": "", "Protocol": port.text("protocol"), "AppProtocol": null,
-                "Port": number, "TargetPort": 0, "NodePort": 0});
-            causes.duplicate(path, &value);
+            // The original prints its internal type, whose fields have an order and other names.
+            let message = format!(
+                "Duplicate value: {{\"Name\":\"\",\"Protocol\":{},\"AppProtocol\":null,\"Port\":{number},\
+                 \"TargetPort\":0,\"NodePort\":0}}",
+                port.field("protocol")
+            );
+            causes.push(Reason::Duplicate, path, message);
         }
     }
 }
@@ -299,4 +302,148 @@ fn printed_ports(spec: &Value) -> String {
     });
     let ports: Vec<String> = ports.collect();
     print::joined(ports.iter().map(String::as_str))
+}
+
+#[cfg(test)]
+mod tests {
+    use expect_test::expect;
+
+    use super::{
+        super::testing::{check, check_row, check_update, check_update_of, created, sample},
+        *,
+    };
+
+    fn spec(it: Value) -> Value {
+        json!({"spec": it})
+    }
+
+    #[test]
+    fn says_what_is_not_said() {
+        let service = created(&SERVICE, sample(&SERVICE));
+        assert_eq!(
+            service["spec"],
+            json!({"type": "ClusterIP", "sessionAffinity": "None", "selector": {"app": "a"},
+                "internalTrafficPolicy": "Cluster", "ipFamilies": ["IPv4"],
+                "ipFamilyPolicy": "SingleStack",
+                "ports": [{"port": 80, "protocol": "TCP", "targetPort": 80}]})
+        );
+        assert_eq!(service["status"], json!({"loadBalancer": {}}));
+        let mut headless = sample(&SERVICE);
+        headless["spec"]["clusterIP"] = "None".into();
+        assert_eq!(created(&SERVICE, headless)["spec"]["clusterIPs"], json!(["None"]));
+    }
+
+    #[test]
+    fn ports_are_told_apart() {
+        check(&SERVICE, spec(json!({"ports": null})), expect!["spec.ports: Required value"]);
+        check(&SERVICE, spec(json!({"ports": null, "clusterIP": "None"})), expect![""]);
+        check(
+            &SERVICE,
+            spec(json!({"ports": [{"port": 1}, {"port": 2, "name": "b"}]})),
+            expect!["spec.ports[0].name: Required value"],
+        );
+        check(
+            &SERVICE,
+            spec(json!({"ports": [{"port": 1, "name": "b"}, {"port": 2, "name": "b"}]})),
+            expect![[r#"spec.ports[1].name: Duplicate value: "b""#]],
+        );
+        check(
+            &SERVICE,
+            spec(json!({"ports": [{"port": 1, "name": "a"}, {"port": 1, "name": "b"}]})),
+            expect![[
+                r#"spec.ports[1]: Duplicate value: {"Name":"","Protocol":"TCP","AppProtocol":null,"Port":1,"TargetPort":0,"NodePort":0}"#
+            ]],
+        );
+        check(
+            &SERVICE,
+            spec(json!({"ports": [{"port": 70000, "protocol": "tcp"}]})),
+            expect![[r#"
+            spec.ports[0].port: Invalid value: 70000: must be between 1 and 65535, inclusive
+            spec.ports[0].protocol: Unsupported value: "tcp": supported values: "SCTP", "TCP", "UDP"
+            spec.ports[0].targetPort: Invalid value: 70000: must be between 1 and 65535, inclusive"#]],
+        );
+        check(
+            &SERVICE,
+            spec(json!({"ports": [{"port": 1, "targetPort": "-a"}]})),
+            expect![[
+                r#"spec.ports[0].targetPort: Invalid value: "-a": must not begin or end with a hyphen"#
+            ]],
+        );
+    }
+
+    #[test]
+    fn type_decides_what_else_there_is() {
+        check(
+            &SERVICE,
+            spec(json!({"type": "Foo"})),
+            expect![[
+                r#"spec.type: Unsupported value: "Foo": supported values: "ClusterIP", "ExternalName", "LoadBalancer", "NodePort""#
+            ]],
+        );
+        check(
+            &SERVICE,
+            spec(json!({"type": "ExternalName"})),
+            expect!["spec.externalName: Required value"],
+        );
+        check(
+            &SERVICE,
+            spec(json!({"type": "NodePort", "clusterIP": "None"})),
+            expect![[
+                r#"spec.clusterIPs[0]: Invalid value: "None": may not be set to 'None' for NodePort services"#
+            ]],
+        );
+        check(
+            &SERVICE,
+            spec(json!({"clusterIP": "x"})),
+            expect![[
+                r#"spec.clusterIPs[0]: Invalid value: "x": must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)"#
+            ]],
+        );
+    }
+
+    #[test]
+    fn address_stays() {
+        let mut old = created(&SERVICE, sample(&SERVICE));
+        old["spec"]["clusterIP"] = "10.96.0.5".into();
+        old["spec"]["clusterIPs"] = json!(["10.96.0.5"]);
+        let none = spec(json!({"clusterIP": null, "clusterIPs": null}));
+        check_update_of(&SERVICE, &old, none, expect![""]);
+        let other = spec(json!({"clusterIP": "10.96.0.6", "clusterIPs": ["10.96.0.6"]}));
+        check_update_of(
+            &SERVICE,
+            &old,
+            other,
+            expect![[
+                r#"spec.clusterIPs[0]: Invalid value: ["10.96.0.6"]: may not change once set"#
+            ]],
+        );
+        check_update(&SERVICE, spec(json!({"selector": {"app": "b"}})), expect![""]);
+    }
+
+    #[test]
+    fn names_begin_with_a_letter() {
+        let mut causes = Causes::default();
+        (SERVICE.validate_name)("1a", &mut causes);
+        assert_eq!(causes.as_slice().len(), 1);
+    }
+
+    #[test]
+    fn row_shows_addresses() {
+        check_row(
+            &SERVICE,
+            spec(json!({"clusterIP": "10.96.0.5", "clusterIPs": ["10.96.0.5"]})),
+            expect!["a | ClusterIP | 10.96.0.5 | <none> | 80/TCP | 60m | app=a"],
+        );
+        let ports = json!({"type": "LoadBalancer", "selector": null, "ports": [{"port": 80, "nodePort": 30000, "protocol": "TCP"}]});
+        check_row(
+            &SERVICE,
+            spec(ports),
+            expect!["a | LoadBalancer | <none> | <pending> | 80:30000/TCP | 60m | <none>"],
+        );
+        check_row(
+            &SERVICE,
+            spec(json!({"type": "ExternalName", "externalName": "x.y", "ports": null})),
+            expect!["a | ExternalName | <none> | x.y | <none> | 60m | app=a"],
+        );
+    }
 }

@@ -1,70 +1,13 @@
 //! Rules that hold for every kind of the table.
 
 use expect_test::expect;
-use serde_json::{Value, json};
+use serde_json::json;
 
-use super::{Causes, KINDS, Kind};
+use super::{
+    Causes, KINDS,
+    testing::{created, findings, kind, sample},
+};
 use crate::schema;
-
-fn kind(name: &str) -> &'static Kind {
-    KINDS.iter().find(|it| it.kind == name).unwrap()
-}
-
-fn container() -> Value {
-    json!({"name": "c", "image": "app:v1", "ports": [{"containerPort": 80, "name": "http"}],
-        "env": [{"name": "A", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}],
-        "readinessProbe": {"httpGet": {"port": "http"}},
-        "volumeMounts": [{"name": "v", "mountPath": "/v"}]})
-}
-
-fn template() -> Value {
-    json!({"metadata": {"labels": {"app": "a"}},
-        "spec": {"containers": [container()], "volumes": [{"name": "v"}]}})
-}
-
-/// A small valid object of each kind, as a user writes it.
-fn sample(kind: &Kind) -> Value {
-    let selector = json!({"matchLabels": {"app": "a"}});
-    let mut object = match kind.kind {
-        "Pod" => json!({"spec": template()["spec"]}),
-        "Deployment" | "ReplicaSet" => {
-            json!({"spec": {"selector": selector, "template": template()}})
-        }
-        "Service" => json!({"spec": {"selector": {"app": "a"}, "ports": [{"port": 80}]}}),
-        "EndpointSlice" => json!({"addressType": "IPv4", "ports": [{"port": 80}],
-            "endpoints": [{"addresses": ["10.244.0.2"]}]}),
-        "ConfigMap" => json!({"data": {"key": "value"}}),
-        "Secret" => json!({"stringData": {"key": "value"}}),
-        "Event" => json!({"involvedObject": {"namespace": "n"}}),
-        _ => json!({}),
-    };
-    object["apiVersion"] = match kind.group {
-        "" => kind.version.into(),
-        group => format!("{group}/{}", kind.version).into(),
-    };
-    object["kind"] = kind.kind.into();
-    object["metadata"] = json!({"name": "a"});
-    if kind.namespaced {
-        object["metadata"]["namespace"] = "n".into();
-    }
-    object
-}
-
-/// Every finding about `object`, a line each.
-fn findings(kind: &Kind, object: &Value) -> String {
-    let mut causes = Causes::default();
-    (kind.validate)(object, &mut causes);
-    let lines = causes.as_slice().iter().map(|it| format!("{}: {}", it.field, it.message));
-    lines.collect::<Vec<_>>().join("\n")
-}
-
-/// What is stored of a new object.
-fn created(kind: &Kind, mut object: Value) -> Value {
-    schema::prune(kind.schema, &mut object);
-    (kind.default)(&mut object);
-    (kind.prepare_create)(&mut object);
-    object
-}
 
 #[test]
 fn every_kind_has_a_schema_of_the_same_name() {

@@ -9,6 +9,9 @@ mod resources;
 mod validate;
 mod volume;
 
+#[cfg(test)]
+mod tests;
+
 pub(super) use self::{
     default::default,
     validate::{template, validate},

@@ -1,0 +1,103 @@
+//! The objects that every cluster has from its first moment: the system namespaces, and the
+//! Service by which pods find the API.
+
+use api::status::{Reason, Status};
+use serde_json::{Value, json};
+
+use crate::{
+    config::Config,
+    http::{
+        content::{Encoding, Form, Wanted},
+        query::Query,
+    },
+    kinds::{KINDS, Kind},
+    registry::{Call, Registry},
+};
+
+const NAMESPACES: &[&str] = &["default", "kube-system", "kube-public", "kube-node-lease"];
+
+/// Offset of the API's own address in the range of cluster IPs.
+const API_OFFSET: u32 = 1;
+
+/// Makes what is missing; what is there stays as it is, but for the address of the API.
+pub(crate) async fn run(registry: &Registry, config: &Config) -> Result<(), Status> {
+    for name in NAMESPACES {
+        ensure(registry, "Namespace", None, json!({"metadata": {"name": name}})).await?;
+    }
+    let ip = config.service_range.address(API_OFFSET).to_string();
+    let labels = json!({"component": "apiserver", "provider": "kubernetes"});
+    let service = json!({
+        "metadata": {"name": "kubernetes", "namespace": "default", "labels": labels},
+        "spec": {
+            "clusterIP": ip,
+            "ports": [{
+                "name": "https",
+                "port": 443,
+                "protocol": "TCP",
+                "targetPort": config.advertised.port(),
+            }],
+        },
+    });
+    ensure(registry, "Service", Some("default"), service).await?;
+    let slice = json!({
+        "metadata": {
+            "name": "kubernetes",
+            "namespace": "default",
+            "labels": {"kubernetes.io/service-name": "kubernetes"},
+        },
+        "addressType": if config.advertised.is_ipv4() { "IPv4" } else { "IPv6" },
+        "endpoints": [{
+            "addresses": [config.advertised.ip().to_string()],
+            "conditions": {"ready": true},
+        }],
+        "ports": [{"name": "https", "port": config.advertised.port(), "protocol": "TCP"}],
+    });
+    ensure(registry, "EndpointSlice", Some("default"), slice.clone()).await?;
+    advertise(registry, &slice).await
+}
+
+/// Brings the address of the API up to date.
+async fn advertise(registry: &Registry, slice: &Value) -> Result<(), Status> {
+    let Some(call) = call("EndpointSlice", Some("default"), "kubernetes") else { return Ok(()) };
+    registry
+        .change(&call, crate::registry::Part::Main, false, |old| {
+            let mut new = old.clone();
+            for key in ["endpoints", "ports"] {
+                crate::object::copy(&mut new, slice, &[key]);
+            }
+            Ok(new)
+        })
+        .await?;
+    Ok(())
+}
+
+async fn ensure(
+    registry: &Registry,
+    kind: &str,
+    namespace: Option<&str>,
+    mut object: Value,
+) -> Result<(), Status> {
+    let name = crate::object::meta(&object, "name").to_owned();
+    let Some(call) = call(kind, namespace, &name) else { return Ok(()) };
+    if registry.store.get(&call.key()).is_some() {
+        return Ok(());
+    }
+    crate::object::set(&mut object, &["apiVersion"], json!(call.kind.api_version()));
+    crate::object::set(&mut object, &["kind"], json!(kind));
+    match registry.create_object(&call, object, false).await {
+        Err(status) if status.reason() != Reason::AlreadyExists => Err(status),
+        _ => Ok(()),
+    }
+}
+
+fn call<'a>(kind: &str, namespace: Option<&'a str>, name: &'a str) -> Option<Call<'a>> {
+    let kind: &'static Kind = KINDS.iter().copied().find(|it| it.kind == kind)?;
+    Some(Call {
+        kind,
+        namespace,
+        name,
+        subresource: None,
+        query: Query::default(),
+        wanted: Wanted { form: Form::Object, encoding: Encoding::Json },
+    })
+}

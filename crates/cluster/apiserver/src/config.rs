@@ -1,0 +1,47 @@
+//! What a server is started with.
+
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    path::PathBuf,
+    sync::Arc,
+};
+
+use runtime::Clock;
+
+use crate::{
+    addresses::ServiceRange,
+    connector::{NoNode, NodeConnector},
+};
+
+/// What a server is started with. Plain data.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Folder of keys and certificates; made if it is not there.
+    pub pki_dir: PathBuf,
+    /// Where cluster IPs come from. Its first address is the API's.
+    pub service_range: ServiceRange,
+    /// Where pods reach the API: the endpoint of Service `default/kubernetes`.
+    pub advertised: SocketAddr,
+    /// The way to nodes, for logs.
+    pub node_connector: Arc<dyn NodeConnector>,
+    /// Time of day.
+    pub clock: Clock,
+    /// Seed of uids and generated names. The same one gives the same, so that tests repeat; give
+    /// a random one otherwise.
+    pub seed: u64,
+}
+
+impl Config {
+    /// A server without nodes on the usual addresses.
+    #[must_use]
+    pub fn new(pki_dir: PathBuf, seed: u64) -> Self {
+        Self {
+            pki_dir,
+            service_range: ServiceRange::default(),
+            advertised: SocketAddr::from((Ipv4Addr::LOCALHOST, 6443)),
+            node_connector: Arc::new(NoNode),
+            clock: Clock::system(),
+            seed,
+        }
+    }
+}

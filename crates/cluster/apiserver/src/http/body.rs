@@ -1,0 +1,115 @@
+//! Bodies: what a response carries, and how a request's is read within its limits.
+
+use std::{
+    convert::Infallible,
+    fmt,
+    future::Future,
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use api::status::{Reason, Status};
+use bytes::Bytes;
+use futures_util::Stream;
+use http_body::{Frame, SizeHint};
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+
+use crate::limits::{BODY_BYTES_MAX, BODY_TIME_MAX};
+
+type Chunks = Pin<Box<dyn Stream<Item = Bytes> + Send>>;
+
+/// The body of a response: all of it, or chunks as they come (watches, logs).
+pub struct Body(Content);
+
+enum Content {
+    Whole(Option<Bytes>),
+    Chunks(Chunks),
+}
+
+impl Body {
+    pub(crate) const fn whole(bytes: Bytes) -> Self {
+        Self(Content::Whole(Some(bytes)))
+    }
+
+    pub(crate) fn chunks(chunks: impl Stream<Item = Bytes> + Send + 'static) -> Self {
+        Self(Content::Chunks(Box::pin(chunks)))
+    }
+}
+
+impl fmt::Debug for Body {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Content::Whole(bytes) => f.debug_tuple("Whole").field(bytes).finish(),
+            Content::Chunks(_) => f.write_str("Chunks"),
+        }
+    }
+}
+
+impl http_body::Body for Body {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        match &mut self.get_mut().0 {
+            Content::Whole(bytes) => {
+                let bytes = bytes.take().filter(|it| !it.is_empty());
+                Poll::Ready(bytes.map(|it| Ok(Frame::data(it))))
+            }
+            Content::Chunks(chunks) => {
+                chunks.as_mut().poll_next(cx).map(|chunk| chunk.map(|it| Ok(Frame::data(it))))
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.0 {
+            Content::Whole(bytes) => bytes.as_ref().is_none_or(Bytes::is_empty),
+            Content::Chunks(_) => false,
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.0 {
+            Content::Whole(bytes) => {
+                SizeHint::with_exact(bytes.as_ref().map_or(0, |it| it.len() as u64))
+            }
+            Content::Chunks(_) => SizeHint::default(),
+        }
+    }
+}
+
+/// The body of a request, not yet read.
+pub(crate) struct Unread(Pin<Box<dyn Future<Output = Result<Bytes, Status>> + Send>>);
+
+impl Unread {
+    pub(crate) fn new<B>(body: B) -> Self
+    where
+        B: http_body::Body + Send + 'static,
+        B::Data: Send,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        Self(Box::pin(async move {
+            let collect = Limited::new(body, BODY_BYTES_MAX).collect();
+            match tokio::time::timeout(BODY_TIME_MAX, collect).await {
+                Ok(Ok(body)) => Ok(body.to_bytes()),
+                Ok(Err(error)) if error.is::<LengthLimitError>() => {
+                    Err(Status::too_large(BODY_BYTES_MAX))
+                }
+                Ok(Err(error)) => {
+                    Err(Status::bad_request(format!("the body could not be read: {error}")))
+                }
+                Err(_) => Err(Status::new(
+                    Reason::Timeout,
+                    format!("the body did not arrive within {} s", BODY_TIME_MAX.as_secs()),
+                )),
+            }
+        }))
+    }
+
+    pub(crate) async fn read(self) -> Result<Bytes, Status> {
+        self.0.await
+    }
+}

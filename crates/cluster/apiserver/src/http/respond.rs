@@ -1,0 +1,100 @@
+//! Responses: JSON, text, failures, and the headers that all share.
+
+use api::status::Status;
+use bytes::Bytes;
+use http::{
+    HeaderValue, Response, StatusCode,
+    header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, RETRY_AFTER},
+};
+use serde_json::Value;
+
+use super::{
+    body::Body,
+    content::{Encoding, Form, Wanted},
+};
+
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+const YAML: HeaderValue = HeaderValue::from_static("application/yaml");
+const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
+const NO_CACHE: HeaderValue = HeaderValue::from_static("no-cache, private");
+const WARNING: HeaderName = HeaderName::from_static("warning");
+
+/// A response of this type and body.
+pub(crate) fn with(code: StatusCode, content_type: HeaderValue, body: Body) -> Response<Body> {
+    let mut response = Response::new(body);
+    *response.status_mut() = code;
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, content_type);
+    headers.insert(CACHE_CONTROL, NO_CACHE);
+    response
+}
+
+/// JSON text as it is.
+pub(crate) fn json(code: StatusCode, text: Bytes) -> Response<Body> {
+    with(code, JSON, Body::whole(text))
+}
+
+/// JSON text in the encoding the client wants.
+pub(crate) fn encoded(
+    code: StatusCode,
+    wanted: Wanted,
+    text: Bytes,
+) -> Result<Response<Body>, Status> {
+    match wanted.encoding {
+        Encoding::Json => Ok(json(code, text)),
+        Encoding::Yaml => {
+            let value: Value = serde_json::from_slice(&text)
+                .map_err(|error| Status::internal(&format!("decode for YAML: {error}")))?;
+            let text = serde_saphyr::to_string(&value)
+                .map_err(|error| Status::internal(&format!("encode as YAML: {error}")))?;
+            Ok(with(code, YAML, Body::whole(text.into())))
+        }
+    }
+}
+
+/// A JSON value.
+pub(crate) fn value(code: StatusCode, value: &Value) -> Response<Body> {
+    json(code, value.to_string().into())
+}
+
+/// Lines for people.
+pub(crate) fn text(code: StatusCode, text: impl Into<Bytes>) -> Response<Body> {
+    with(code, TEXT, Body::whole(text.into()))
+}
+
+/// A stream of JSON values (watch).
+pub(crate) fn json_stream(body: Body, form: Form) -> Response<Body> {
+    let content_type = match form {
+        Form::Table => {
+            HeaderValue::from_static("application/json;as=Table;g=meta.k8s.io;v=v1;stream=watch")
+        }
+        _ => JSON,
+    };
+    with(StatusCode::OK, content_type, body)
+}
+
+/// A stream of text (logs).
+pub(crate) fn text_stream(body: Body) -> Response<Body> {
+    with(StatusCode::OK, HeaderValue::from_static("text/plain"), body)
+}
+
+/// A failure as a `Status` object.
+pub(crate) fn failure(status: &Status) -> Response<Body> {
+    let code = StatusCode::from_u16(status.code()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let mut response = value(code, &status.to_json());
+    let wait = status.details().map_or(0, |it| it.retry_after_seconds);
+    if wait != 0 {
+        response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(wait));
+    }
+    response
+}
+
+/// Adds `Warning: 299 - "…"` headers (RFC 9110 no longer has them; KEP-1693 does).
+pub(crate) fn warn(response: &mut Response<Body>, warnings: &[String]) {
+    for warning in warnings {
+        let quoted = warning.replace('\\', "\\\\").replace('"', "\\\"");
+        if let Ok(header) = HeaderValue::from_str(&format!("299 - \"{quoted}\"")) {
+            response.headers_mut().append(WARNING, header);
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! A valid object of every kind, and the checks that tests of the kinds share.
+
+use expect_test::Expect;
+use serde_json::{Value, json};
+
+use super::{Causes, KINDS, Kind};
+use crate::schema;
+
+/// What is wrong with a new object: the sample of `kind` with `change` merged into it.
+#[expect(clippy::needless_pass_by_value, reason = "expect![] is written in place")]
+pub(super) fn check(kind: &Kind, change: Value, expected: Expect) {
+    let mut object = sample(kind);
+    json_patch::merge(&mut object, &change);
+    expected.assert_eq(&findings(kind, &created(kind, object)));
+}
+
+/// What is wrong with a `change` merged into the stored sample of `kind`.
+#[expect(clippy::needless_pass_by_value, reason = "expect![] is written in place")]
+pub(super) fn check_update(kind: &Kind, change: Value, expected: Expect) {
+    let old = created(kind, sample(kind));
+    check_update_of(kind, &old, change, expected);
+}
+
+/// What is wrong with a `change` merged into `old`.
+#[expect(clippy::needless_pass_by_value, reason = "expect![] is written in place")]
+pub(super) fn check_update_of(kind: &Kind, old: &Value, change: Value, expected: Expect) {
+    let mut new = old.clone();
+    json_patch::merge(&mut new, &change);
+    (kind.default)(&mut new);
+    (kind.prepare_update)(&mut new, old);
+    let mut causes = Causes::default();
+    (kind.validate)(&new, &mut causes);
+    (kind.validate_update)(&new, old, &mut causes);
+    expected.assert_eq(&printed(&causes));
+}
+
+/// The cells of a row, from the sample of `kind` with `change` merged into what is stored of it.
+#[expect(clippy::needless_pass_by_value, reason = "expect![] is written in place")]
+pub(super) fn check_row(kind: &Kind, change: Value, expected: Expect) {
+    let mut object = created(kind, sample(kind));
+    object["metadata"]["creationTimestamp"] = "2024-01-01T00:00:00Z".into();
+    json_patch::merge(&mut object, &change);
+    let cells = (kind.row)(&object, "2024-01-01T01:00:00Z".parse().unwrap());
+    let cells: Vec<String> =
+        cells.iter().map(|it| it.as_str().map_or_else(|| it.to_string(), str::to_owned)).collect();
+    expected.assert_eq(&cells.join(" | "));
+}
+
+fn printed(causes: &Causes) -> String {
+    let lines = causes.as_slice().iter().map(|it| format!("{}: {}", it.field, it.message));
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+pub(super) fn kind(name: &str) -> &'static Kind {
+    KINDS.iter().find(|it| it.kind == name).unwrap()
+}
+
+fn container() -> Value {
+    json!({"name": "c", "image": "app:v1", "ports": [{"containerPort": 80, "name": "http"}],
+        "env": [{"name": "A", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}],
+        "readinessProbe": {"httpGet": {"port": "http"}},
+        "volumeMounts": [{"name": "v", "mountPath": "/v"}]})
+}
+
+fn template() -> Value {
+    json!({"metadata": {"labels": {"app": "a"}},
+        "spec": {"containers": [container()], "volumes": [{"name": "v"}]}})
+}
+
+/// A small valid object of each kind, as a user writes it.
+pub(super) fn sample(kind: &Kind) -> Value {
+    let selector = json!({"matchLabels": {"app": "a"}});
+    let mut object = match kind.kind {
+        "Pod" => json!({"spec": template()["spec"]}),
+        "Deployment" | "ReplicaSet" => {
+            json!({"spec": {"selector": selector, "template": template()}})
+        }
+        "Service" => json!({"spec": {"selector": {"app": "a"}, "ports": [{"port": 80}]}}),
+        "EndpointSlice" => json!({"addressType": "IPv4", "ports": [{"port": 80}],
+            "endpoints": [{"addresses": ["10.244.0.2"]}]}),
+        "ConfigMap" => json!({"data": {"key": "value"}}),
+        "Secret" => json!({"stringData": {"key": "value"}}),
+        "Event" => json!({"involvedObject": {"namespace": "n"}}),
+        _ => json!({}),
+    };
+    object["apiVersion"] = match kind.group {
+        "" => kind.version.into(),
+        group => format!("{group}/{}", kind.version).into(),
+    };
+    object["kind"] = kind.kind.into();
+    object["metadata"] = json!({"name": "a"});
+    if kind.namespaced {
+        object["metadata"]["namespace"] = "n".into();
+    }
+    object
+}
+
+/// Every finding about `object`, a line each.
+pub(super) fn findings(kind: &Kind, object: &Value) -> String {
+    let mut causes = Causes::default();
+    (kind.validate)(object, &mut causes);
+    printed(&causes)
+}
+
+/// What is stored of a new object.
+pub(super) fn created(kind: &Kind, mut object: Value) -> Value {
+    schema::prune(kind.schema, &mut object);
+    (kind.default)(&mut object);
+    (kind.prepare_create)(&mut object);
+    object
+}

@@ -1,0 +1,55 @@
+//! Every limit of the request path, with its reason and what happens when it is reached.
+
+use std::time::Duration;
+
+/// Largest request body, in bytes; more is answered with 413. Kubernetes' own limit.
+pub(crate) const BODY_BYTES_MAX: usize = 3 * 1024 * 1024;
+
+/// A body must arrive within this time, or the request is answered with 504: one byte a second
+/// must not hold a connection for weeks. Kubernetes' request timeout.
+pub(crate) const BODY_TIME_MAX: Duration = Duration::from_mins(1);
+
+/// The head of a request must arrive within this time, or the connection is closed. It also ends
+/// HTTP/1.1 connections that are kept open without use.
+pub(crate) const HEAD_TIME_MAX: Duration = Duration::from_mins(2);
+
+/// A TLS handshake must end within this time, or the connection is closed.
+pub(crate) const HANDSHAKE_TIME_MAX: Duration = Duration::from_secs(10);
+
+/// Open connections over all listeners; more wait in the kernel's backlog. An idle one costs about
+/// 30 kB, so this many stay under 400 MB.
+pub(crate) const CONNECTIONS_MAX: usize = 12_000;
+
+/// Requests at once over one HTTP/2 connection. Kubernetes' default; a client that wants more
+/// waits or opens another connection.
+pub(crate) const STREAMS_PER_CONNECTION_MAX: u32 = 250;
+
+/// Watches at once; one more is answered with 429. 1 000 watchers are an expected load.
+pub(crate) const WATCHES_MAX: usize = 10_000;
+
+/// Bytes of watch events handed to a connection at once. Events after that wait in the store's
+/// shared history until the client has taken these.
+pub(crate) const WATCH_CHUNK_BYTES: usize = 64 * 1024;
+
+/// How often a watch that allows bookmarks gets one when nothing else happens. As in Kubernetes.
+pub(crate) const BOOKMARK_PERIOD: Duration = Duration::from_mins(1);
+
+/// Shortest and longest life of a watch whose client names no `timeoutSeconds`, in seconds. As in
+/// Kubernetes (`--min-request-timeout`); the spread keeps clients from returning all at once.
+pub(crate) const WATCH_SECONDS: std::ops::Range<u64> = 1_800..3_600;
+
+/// How often a write is computed anew because the object changed meanwhile, before the client gets
+/// the conflict. Each round means that some other write succeeded.
+pub(crate) const WRITE_ATTEMPTS_MAX: u32 = 32;
+
+/// How often `generateName` is tried with another suffix. As in Kubernetes.
+pub(crate) const GENERATE_NAME_ATTEMPTS_MAX: u32 = 8;
+
+/// Operations in one JSON patch; more is answered with 413. As in Kubernetes.
+pub(crate) const JSON_PATCH_OPERATIONS_MAX: usize = 10_000;
+
+/// After stop was asked, requests that are being answered have this long.
+pub(crate) const DRAIN_TIME_MAX: Duration = Duration::from_secs(5);
+
+/// Wait after `accept` failed (no file descriptors left), so that the loop does not spin.
+pub(crate) const ACCEPT_RETRY: Duration = Duration::from_millis(100);

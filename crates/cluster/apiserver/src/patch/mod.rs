@@ -1,0 +1,158 @@
+//! `PATCH`: which of the patch languages it is, and what it makes of an object.
+
+mod strategic;
+
+use api::status::{Cause, Reason, Status};
+use bytes::Bytes;
+use http::{HeaderMap, Response};
+use serde_json::Value;
+
+use crate::{
+    http::{
+        body::Body,
+        content::{self, Format},
+    },
+    limits::JSON_PATCH_OPERATIONS_MAX,
+    object::decode::{self, FieldValidation},
+    registry::{Call, Part, Registry},
+};
+
+/// The patch languages that are read.
+const READ: &[&str] = &[
+    "application/json-patch+json",
+    "application/merge-patch+json",
+    "application/strategic-merge-patch+json",
+];
+
+/// A patch, read but not applied.
+#[derive(Debug)]
+pub(crate) enum Patch {
+    /// RFC 6902.
+    Json(json_patch::Patch),
+    /// RFC 7386.
+    Merge(Value),
+    /// Kubernetes' own, which knows how lists are merged.
+    Strategic(Value),
+}
+
+impl Patch {
+    /// Reads a body by its media type.
+    pub(crate) fn read(headers: &HeaderMap, body: &[u8]) -> Result<Self, Status> {
+        let media_type = content::media_type(headers);
+        match media_type {
+            "application/json-patch+json" => {
+                let patch: json_patch::Patch = serde_json::from_slice(body).map_err(unreadable)?;
+                if patch.len() > JSON_PATCH_OPERATIONS_MAX {
+                    let message = format!(
+                        "The allowed maximum operations in a JSON patch is \
+                         {JSON_PATCH_OPERATIONS_MAX}, got {}",
+                        patch.len()
+                    );
+                    return Err(Status::new(Reason::RequestEntityTooLarge, message));
+                }
+                Ok(Self::Json(patch))
+            }
+            "application/merge-patch+json" => {
+                Ok(Self::Merge(serde_json::from_slice(body).map_err(unreadable)?))
+            }
+            "application/strategic-merge-patch+json" => {
+                Ok(Self::Strategic(serde_json::from_slice(body).map_err(unreadable)?))
+            }
+            "application/apply-patch+yaml" | "application/apply-patch+cbor" => {
+                let why = format!("{media_type}: server-side apply is not supported yet");
+                Err(Status::unsupported_media_type(READ, &why))
+            }
+            _ => Err(Status::unsupported_media_type(READ, "")),
+        }
+    }
+
+    /// The object after the patch; `schema` is the name of its type.
+    pub(crate) fn apply(&self, schema: &str, old: &Value) -> Result<Value, Status> {
+        let mut new = old.clone();
+        match self {
+            Self::Json(patch) => {
+                json_patch::patch(&mut new, patch).map_err(|error| unprocessable(&error))?;
+            }
+            Self::Merge(patch) => json_patch::merge(&mut new, patch),
+            Self::Strategic(patch) => {
+                let refuse = |error: strategic::Error| Status::bad_request(error.to_string());
+                new = strategic::apply(new, patch, schema).map_err(refuse)?;
+            }
+        }
+        if new.is_object() {
+            Ok(new)
+        } else {
+            Err(Status::bad_request("the patch leaves no object"))
+        }
+    }
+}
+
+fn unreadable(error: serde_json::Error) -> Status {
+    Status::bad_request(format!("error decoding patch: {error}"))
+}
+
+/// 422 as apimachinery makes it of a JSON patch that does not apply.
+fn unprocessable(error: &json_patch::PatchError) -> Status {
+    let message = "the server rejected our request due to an error in our request";
+    Status::new(Reason::Invalid, message).with_cause(Cause {
+        reason: "UnexpectedServerResponse",
+        message: error.to_string(),
+        field: String::new(),
+    })
+}
+
+impl Registry {
+    /// `PATCH …/NAME` and `PATCH …/NAME/status`.
+    pub(crate) async fn patch(
+        &self,
+        call: &Call<'_>,
+        headers: &HeaderMap,
+        body: Bytes,
+    ) -> Result<Response<Body>, Status> {
+        let validation = FieldValidation::of(&call.query)?;
+        let dry_run = call.dry_run()?;
+        let patch = Patch::read(headers, &body)?;
+        let mut warnings = Vec::new();
+        let part = Part::of(call.subresource);
+        let value = self
+            .change(call, part, dry_run, |old| {
+                let new = patch.apply(call.kind.schema, old)?;
+                let new = decode::typed(call.kind, new)?;
+                let decoded =
+                    decode::check(call.kind, new, duplicates(&body, validation), validation);
+                let decoded = decoded.map_err(|why| invalid(&body, &why.cause()))?;
+                warnings = decoded.warnings;
+                Ok(decoded.object)
+            })
+            .await?;
+        self.changed(call, &value, &warnings)
+    }
+}
+
+fn duplicates(body: &[u8], validation: FieldValidation) -> Vec<String> {
+    match validation {
+        FieldValidation::Ignore => Vec::new(),
+        FieldValidation::Warn | FieldValidation::Strict => crate::schema::duplicates(body),
+    }
+}
+
+/// 422 about the patch itself.
+fn invalid(body: &[u8], why: &str) -> Status {
+    let patch = Value::String(String::from_utf8_lossy(body).into_owned());
+    let cause = Cause {
+        reason: "FieldValueInvalid",
+        message: format!("Invalid value: {patch}: {why}"),
+        field: "patch".to_owned(),
+    };
+    Status::invalid("", "", "", vec![cause])
+}
+
+/// Reads the body of a subresource that is an object of its own (Scale, Binding).
+pub(crate) fn read_object(headers: &HeaderMap, body: &[u8]) -> Result<Value, Status> {
+    let format: Format = content::body_format(headers)?;
+    decode::value(body, format)
+        .map_err(|error| Status::bad_request(format!("the body could not be read: {error}")))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,243 @@
+//! Writes over an existing object: update, patch, and the writes of its subresources.
+
+use api::status::Status;
+use bytes::Bytes;
+use http::{HeaderMap, Response, StatusCode};
+use serde_json::{Value, json};
+use store::{Entry, Expect, WriteError};
+
+use super::{Call, Registry, create::take_namespace, render::Header, store_failure};
+use crate::{
+    addresses,
+    http::{body::Body, content, respond},
+    kinds::{Causes, Deletion, Kind, Subresource},
+    limits::WRITE_ATTEMPTS_MAX,
+    object::{
+        self, at,
+        decode::{self, Decoded, FieldValidation},
+        encode::Template,
+        is_terminating, meta, metadata,
+    },
+};
+
+/// Which part of the object a write is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Part {
+    /// Everything but the status.
+    Main,
+    /// The status.
+    Status,
+    /// What the server itself changes on behalf of a subresource: no preparation, no
+    /// validation of the kind.
+    Internal,
+}
+
+impl Part {
+    /// The part a subresource writes.
+    pub(crate) const fn of(subresource: Option<Subresource>) -> Self {
+        match subresource {
+            Some(Subresource::Status) => Self::Status,
+            Some(Subresource::Binding | Subresource::Finalize) => Self::Internal,
+            None | Some(Subresource::Scale | Subresource::Log) => Self::Main,
+        }
+    }
+}
+
+/// What became of an attempt to write.
+enum Attempt {
+    Done(Bytes),
+    /// Somebody else was faster.
+    Overtaken,
+}
+
+impl Registry {
+    /// `PUT …/NAME` and `PUT …/NAME/status`.
+    pub(crate) async fn update(
+        &self,
+        call: &Call<'_>,
+        headers: &HeaderMap,
+        body: Bytes,
+    ) -> Result<Response<Body>, Status> {
+        let validation = FieldValidation::of(&call.query)?;
+        let dry_run = call.dry_run()?;
+        let format = content::body_format(headers)?;
+        let Decoded { mut object, warnings } =
+            decode::object(call.kind, &body, format, validation)?;
+        take_namespace(call, &mut object)?;
+        let given = meta(&object, "name");
+        if given.is_empty() {
+            object::set(&mut object, &["metadata", "name"], json!(call.name));
+        } else if given != call.name {
+            return Err(Status::bad_request(format!(
+                "the name of the object ({given}) does not match the name on the URL ({})",
+                call.name
+            )));
+        }
+        let part = Part::of(call.subresource);
+        let value = self.change(call, part, dry_run, |_| Ok(object.clone())).await?;
+        self.changed(call, &value, &warnings)
+    }
+
+    /// The answer to a write.
+    pub(crate) fn changed(
+        &self,
+        call: &Call<'_>,
+        value: &Bytes,
+        warnings: &[String],
+    ) -> Result<Response<Body>, Status> {
+        let text = self.renderer(call)?.object(value, Header::Shown)?;
+        let mut response = respond::encoded(StatusCode::OK, call.wanted, text)?;
+        respond::warn(&mut response, warnings);
+        Ok(response)
+    }
+
+    /// Reads the object, lets `apply` make the new one of it, and writes that; again if it was
+    /// changed meanwhile and the new one names no resource version. Returns the stored bytes.
+    pub(crate) async fn change(
+        &self,
+        call: &Call<'_>,
+        part: Part,
+        dry_run: bool,
+        mut apply: impl FnMut(&Value) -> Result<Value, Status> + Send,
+    ) -> Result<Bytes, Status> {
+        let key = call.key();
+        for _ in 0..WRITE_ATTEMPTS_MAX {
+            let entry = self.store.get(&key).ok_or_else(|| call.not_found())?;
+            let old = object::parse(&entry.value)?;
+            let mut new = apply(&old)?;
+            check_preconditions(call, &new, &old)?;
+            prepare(call, part, &mut new, &old)?;
+            match self.replace(call, &entry, new, old, dry_run).await? {
+                Attempt::Done(value) => return Ok(value),
+                Attempt::Overtaken => {}
+            }
+        }
+        Err(Status::modified(call.kind.resource(), call.name))
+    }
+
+    /// Writes `new` where `old` stands, or removes the object if that was all it waited for.
+    async fn replace(
+        &self,
+        call: &Call<'_>,
+        entry: &Entry,
+        mut new: Value,
+        old: Value,
+        dry_run: bool,
+    ) -> Result<Attempt, Status> {
+        let reserved = self.addresses.reserve(call.kind, &mut new, Some(&old))?;
+        if same(&new, &old) {
+            return Ok(Attempt::Done(entry.value.clone()));
+        }
+        let template = Template::new(&new)?;
+        let expect = Expect::Modified(entry.modified);
+        if dry_run {
+            return Ok(Attempt::Done(template.at(entry.modified)));
+        }
+        let written = if is_free_to_go(call.kind, &new) {
+            let last = |revision, _: &Entry| template.at(revision);
+            self.store.delete(&entry.key, expect, last).await.inspect(|_| {
+                self.addresses.release(call.kind, &new);
+            })
+        } else {
+            let key = entry.key.clone();
+            self.store.put(key, expect, |revision| template.at(revision)).await
+        };
+        match written {
+            Ok(entry) => {
+                reserved.keep();
+                Ok(Attempt::Done(entry.value))
+            }
+            Err(WriteError::Conflict { .. }) => Ok(Attempt::Overtaken),
+            Err(error) => Err(store_failure(&error)),
+        }
+    }
+}
+
+/// Whether two versions differ in nothing but the resource version.
+fn same(new: &Value, old: &Value) -> bool {
+    let (Some(new), Some(old)) = (new.as_object(), old.as_object()) else { return false };
+    let others = |map: &serde_json::Map<String, Value>| {
+        map.get("metadata").and_then(Value::as_object).cloned().map(|mut it| {
+            it.remove("resourceVersion");
+            it
+        })
+    };
+    let rest = |(key, _): &(&String, &Value)| *key != "metadata";
+    new.len() == old.len()
+        && new.iter().filter(rest).eq(old.iter().filter(rest))
+        && others(new) == others(old)
+}
+
+/// The resource version and the uid in the new object must be those of the stored one.
+fn check_preconditions(call: &Call<'_>, new: &Value, old: &Value) -> Result<(), Status> {
+    let asked = meta(new, "resourceVersion");
+    if !asked.is_empty() && asked != "0" && asked != meta(old, "resourceVersion") {
+        return Err(Status::modified(call.kind.resource(), call.name));
+    }
+    let (asked, found) = (meta(new, "uid"), meta(old, "uid"));
+    if !asked.is_empty() && asked != found {
+        let why = format!(
+            "Precondition failed: UID in precondition: {asked}, UID in object meta: {found}"
+        );
+        return Err(Status::conflict(call.kind.resource(), call.name, &why));
+    }
+    Ok(())
+}
+
+/// Makes the new version ready to be stored, and checks it.
+fn prepare(call: &Call<'_>, part: Part, new: &mut Value, old: &Value) -> Result<(), Status> {
+    let kind = call.kind;
+    drop(object::remove(new, &["metadata", "managedFields"]));
+    if part == Part::Internal {
+        return Ok(());
+    }
+    metadata::keep_server_owned(new, old);
+    (kind.default)(new);
+    match part {
+        Part::Main => {
+            addresses::carry_over(kind, new, old);
+            (kind.prepare_update)(new, old);
+            count_generation(kind, new, old);
+        }
+        Part::Status => (kind.prepare_status)(new, old),
+        Part::Internal => {}
+    }
+    let mut causes = Causes::default();
+    metadata::validate_update(new, old, &mut causes);
+    metadata::validate(kind, new, &mut causes);
+    (kind.validate)(new, &mut causes);
+    (kind.validate_update)(new, old, &mut causes);
+    kind.refuse(call.name, &causes)
+}
+
+/// Adds 1 to the generation if anything but metadata and status differs and the kind itself has
+/// not done so.
+fn count_generation(kind: &Kind, new: &mut Value, old: &Value) {
+    let path = &["metadata", "generation"];
+    if !kind.generation || at(new, path) != at(old, path) {
+        return;
+    }
+    let content = |it: &Value| -> Vec<(String, Value)> {
+        let entries = it.as_object().into_iter().flatten();
+        let counted = entries.filter(|(key, _)| !["metadata", "status"].contains(&key.as_str()));
+        counted.map(|(key, value)| (key.clone(), value.clone())).collect()
+    };
+    if content(new) != content(old) {
+        let generation = at(old, path).and_then(Value::as_i64).unwrap_or(0);
+        object::set(new, path, json!(generation + 1));
+    }
+}
+
+/// Whether an object whose deletion has begun has nothing left to wait for.
+pub(super) fn is_free_to_go(kind: &Kind, object: &Value) -> bool {
+    let empty =
+        |path: &[&str]| at(object, path).and_then(Value::as_array).is_none_or(Vec::is_empty);
+    let grace = at(object, &["metadata", "deletionGracePeriodSeconds"]).and_then(Value::as_i64);
+    is_terminating(object)
+        && empty(&["metadata", "finalizers"])
+        && match kind.deletion {
+            Deletion::Immediate => true,
+            Deletion::Graceful => grace.unwrap_or(0) == 0,
+            Deletion::Finalized => empty(&["spec", "finalizers"]),
+        }
+}

@@ -1,0 +1,51 @@
+//! Delete of all objects a list would show.
+
+use api::status::{Reason, Status};
+use bytes::Bytes;
+use http::{HeaderMap, Response, StatusCode};
+use serde_json::json;
+
+use super::{
+    Call, Registry,
+    delete::{Deleted, Options},
+    keys,
+};
+use crate::{
+    admission,
+    http::{body::Body, query::Query, respond},
+};
+
+impl Registry {
+    /// `DELETE` of a collection, with selectors. Answers with the list of what was deleted.
+    pub(crate) async fn delete_collection(
+        &self,
+        call: &Call<'_>,
+        headers: &HeaderMap,
+        body: Bytes,
+    ) -> Result<Response<Body>, Status> {
+        let options = Options::read(&call.query, headers, &body)?;
+        let found = self.find(call)?;
+        let mut values = Vec::new();
+        for entry in &found.entries {
+            let (namespace, name) = keys::namespace_and_name(&entry.key);
+            admission::delete(call.kind, name)?;
+            let one = Call {
+                kind: call.kind,
+                namespace: Some(namespace),
+                name,
+                subresource: None,
+                query: Query::default(),
+                wanted: call.wanted,
+            };
+            match self.delete_object(&one, &options).await {
+                Ok(Deleted::Gone(value) | Deleted::Waits(value)) => values.push(value),
+                // Somebody else deleted it first.
+                Err(status) if status.reason() == Reason::NotFound => {}
+                Err(status) => return Err(status),
+            }
+        }
+        let metadata = json!({"resourceVersion": found.revision.to_string()});
+        let text = self.renderer(call)?.list(&metadata, values.iter())?;
+        respond::encoded(StatusCode::OK, call.wanted, text)
+    }
+}

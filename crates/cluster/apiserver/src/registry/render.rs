@@ -1,0 +1,202 @@
+//! Stored bytes in the form a client asked for: as they are, as a row of a Table, or as metadata
+//! alone.
+
+use std::{borrow::Cow, fmt::Write as _};
+
+use api::status::Status;
+use bytes::Bytes;
+use jiff::Timestamp;
+use serde::Deserialize;
+use serde_json::{Value, json, value::RawValue};
+
+use super::{Call, Registry};
+use crate::{http::content::Form, kinds::Kind, object};
+
+/// Whether a Table has its column definitions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Header {
+    Shown,
+    /// All but the first event of a watch go without.
+    Left,
+}
+
+/// What the rows of a Table carry besides their cells (`includeObject`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Include {
+    None,
+    Metadata,
+    Object,
+}
+
+/// How objects are written for one request.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Renderer {
+    pub(crate) kind: &'static Kind,
+    pub(crate) form: Form,
+    include: Include,
+    now: Timestamp,
+}
+
+#[derive(Deserialize)]
+struct OnlyMetadata<'a> {
+    #[serde(borrow)]
+    metadata: &'a RawValue,
+}
+
+impl Registry {
+    /// How this call wants its objects.
+    pub(crate) fn renderer(&self, call: &Call<'_>) -> Result<Renderer, Status> {
+        let include = match call.query.get("includeObject") {
+            None | Some("Metadata") => Include::Metadata,
+            Some("None") => Include::None,
+            Some("Object") => Include::Object,
+            Some(other) => {
+                return Err(Status::bad_request(format!(
+                    "unrecognized includeObject value: \"{other}\""
+                )));
+            }
+        };
+        let form = match call.wanted.form {
+            Form::Discovery => Form::Object,
+            form => form,
+        };
+        Ok(Renderer { kind: call.kind, form, include, now: self.clock.now() })
+    }
+}
+
+impl Renderer {
+    /// The same at another time.
+    pub(crate) fn at(self, now: Timestamp) -> Self {
+        Self { now, ..self }
+    }
+
+    /// One object.
+    pub(crate) fn object(self, value: &Bytes, header: Header) -> Result<Bytes, Status> {
+        match self.form {
+            Form::Object | Form::Discovery => Ok(value.clone()),
+            Form::PartialMetadata => Ok(partial(value)?.into()),
+            Form::Table => {
+                let version = object::parse(value)?;
+                let version = object::meta(&version, "resourceVersion");
+                let metadata = json!({"resourceVersion": version});
+                self.table(&metadata, std::iter::once(value), header)
+            }
+        }
+    }
+
+    /// A list of objects.
+    pub(crate) fn list<'a>(
+        self,
+        metadata: &Value,
+        values: impl Iterator<Item = &'a Bytes>,
+    ) -> Result<Bytes, Status> {
+        let (kind, version) = match self.form {
+            Form::Table => return self.table(metadata, values, Header::Shown),
+            Form::Object | Form::Discovery => {
+                (format!("{}List", self.kind.kind), self.kind.api_version())
+            }
+            Form::PartialMetadata => {
+                ("PartialObjectMetadataList".to_owned(), "meta.k8s.io/v1".to_owned())
+            }
+        };
+        let mut text = format!(
+            "{{\"kind\":\"{kind}\",\"apiVersion\":\"{version}\",\"metadata\":{metadata},\
+             \"items\":["
+        )
+        .into_bytes();
+        for (index, value) in values.enumerate() {
+            if index > 0 {
+                text.push(b',');
+            }
+            match self.form {
+                Form::PartialMetadata => text.extend_from_slice(partial(value)?.as_bytes()),
+                _ => text.extend_from_slice(value),
+            }
+        }
+        text.extend_from_slice(b"]}");
+        Ok(text.into())
+    }
+
+    fn table<'a>(
+        self,
+        metadata: &Value,
+        values: impl Iterator<Item = &'a Bytes>,
+        header: Header,
+    ) -> Result<Bytes, Status> {
+        let columns = match header {
+            Header::Shown => Cow::Owned(columns(self.kind).to_string()),
+            Header::Left => Cow::Borrowed("null"),
+        };
+        let mut text = format!(
+            "{{\"kind\":\"Table\",\"apiVersion\":\"meta.k8s.io/v1\",\"metadata\":{metadata},\
+             \"columnDefinitions\":{columns},\"rows\":["
+        );
+        for (index, value) in values.enumerate() {
+            if index > 0 {
+                text.push(',');
+            }
+            let object = object::parse(value)?;
+            let cells = Value::Array((self.kind.row)(&object, self.now));
+            let whole = match self.include {
+                Include::None => Cow::Borrowed("null"),
+                Include::Metadata => Cow::Owned(partial(value)?),
+                Include::Object => String::from_utf8_lossy(value),
+            };
+            // Writing to a string cannot fail.
+            let _ = write!(text, "{{\"cells\":{cells},\"object\":{whole}}}");
+        }
+        text.push_str("]}");
+        Ok(text.into())
+    }
+
+    /// The object of a bookmark: nothing but a resource version, and what marks the end of the
+    /// initial events (KEP-3157).
+    pub(crate) fn bookmark(self, revision: store::Revision, initial_events_end: bool) -> Value {
+        let mut metadata = json!({"resourceVersion": revision.to_string()});
+        if initial_events_end {
+            let annotation = json!({"k8s.io/initial-events-end": "true"});
+            object::set(&mut metadata, &["annotations"], annotation);
+        }
+        match self.form {
+            Form::Table => json!({
+                "kind": "Table",
+                "apiVersion": "meta.k8s.io/v1",
+                "metadata": metadata,
+                "columnDefinitions": null,
+                "rows": [],
+            }),
+            Form::PartialMetadata => json!({
+                "kind": "PartialObjectMetadata",
+                "apiVersion": "meta.k8s.io/v1",
+                "metadata": metadata,
+            }),
+            Form::Object | Form::Discovery => json!({
+                "kind": self.kind.kind,
+                "apiVersion": self.kind.api_version(),
+                "metadata": metadata,
+            }),
+        }
+    }
+}
+
+fn partial(value: &Bytes) -> Result<String, Status> {
+    let only: OnlyMetadata<'_> = serde_json::from_slice(value)
+        .map_err(|error| Status::internal(&format!("decode stored metadata: {error}")))?;
+    Ok(format!(
+        "{{\"kind\":\"PartialObjectMetadata\",\"apiVersion\":\"meta.k8s.io/v1\",\"metadata\":{}}}",
+        only.metadata
+    ))
+}
+
+fn columns(kind: &Kind) -> Value {
+    let columns = kind.columns.iter().map(|it| {
+        json!({
+            "name": it.name,
+            "type": it.kind,
+            "format": it.format,
+            "description": it.description,
+            "priority": it.priority,
+        })
+    });
+    Value::Array(columns.collect())
+}

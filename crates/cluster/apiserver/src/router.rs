@@ -1,0 +1,296 @@
+//! The way of every request: who is it, may they, what is it about, which verb.
+//!
+//! authentication -> authorisation -> route -> verb (decoding, admission, validation, store).
+//! Audit would be around all of it, flow control after authentication.
+
+use std::{
+    convert::Infallible,
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use api::status::Status;
+use http::{Method, Request, Response, request::Parts};
+
+use crate::{
+    endpoints::{discovery::Discovery, health, openapi, openapi::OpenApi, version},
+    http::{
+        body::{Body, Unread},
+        content,
+        path::{ResourcePath, Route},
+        query::Query,
+        respond,
+    },
+    identity::Identity,
+    kinds::{KINDS, Kind, Subresource},
+    registry::{Call, Registry},
+};
+
+/// Everything requests share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) registry: Arc<Registry>,
+    pub(crate) discovery: Discovery,
+    pub(crate) openapi: OpenApi,
+}
+
+/// The API as a `tower::Service`, for one identity. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Router {
+    shared: Arc<Shared>,
+    identity: Arc<Identity>,
+}
+
+impl Router {
+    pub(crate) const fn new(shared: Arc<Shared>, identity: Arc<Identity>) -> Self {
+        Self { shared, identity }
+    }
+}
+
+impl<B> tower::Service<Request<B>> for Router
+where
+    B: http_body::Body + Send + 'static,
+    B::Data: Send,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        let router = self.clone();
+        let (parts, body) = request.into_parts();
+        let body = Unread::new(body);
+        Box::pin(async move {
+            let answer = router.answer(&parts, body).await;
+            Ok(answer.unwrap_or_else(|status| respond::failure(&status)))
+        })
+    }
+}
+
+impl Router {
+    async fn answer(&self, parts: &Parts, body: Unread) -> Result<Response<Body>, Status> {
+        let path = parts.uri.path();
+        if *self.identity == Identity::Anonymous && !health::is_public(path) {
+            return Err(Status::unauthorized());
+        }
+        if !health::is_public(path) {
+            self.authorize(parts)?;
+        }
+        let route = Route::parse(path);
+        if let Route::Resource(resource) = &route {
+            return self.resource(parts, resource, body).await;
+        }
+        if parts.method != Method::GET && parts.method != Method::HEAD {
+            let of = api::status::GroupResource { group: "", resource: "" };
+            return Err(Status::method_not_allowed(of));
+        }
+        self.endpoint(parts, &route)
+    }
+
+    /// Authorisation: roles would be asked here.
+    fn authorize(&self, parts: &Parts) -> Result<(), Status> {
+        if self.identity.may_do_everything() {
+            return Ok(());
+        }
+        let message = format!(
+            "forbidden: User \"{}\" cannot {} path \"{}\"",
+            self.identity.name(),
+            parts.method.as_str().to_lowercase(),
+            parts.uri.path()
+        );
+        Err(Status::new(api::status::Reason::Forbidden, message))
+    }
+
+    /// Everything that is not about objects.
+    fn endpoint(&self, parts: &Parts, route: &Route<'_>) -> Result<Response<Body>, Status> {
+        let Shared { registry, discovery, openapi } = self.shared.as_ref();
+        let headers = &parts.headers;
+        let wanted = || content::negotiate(headers);
+        match *route {
+            Route::Version => Ok(version::answer()),
+            Route::Health(path) => {
+                let text = parts.uri.query().unwrap_or_default();
+                let verbose = text.split('&').any(|it| it.split('=').next() == Some("verbose"));
+                health::answer(registry, path, &Query::parse(parts.uri.query()), verbose)
+            }
+            Route::Core => discovery.core(wanted()?.form, headers),
+            Route::Groups => discovery.groups(wanted()?.form, headers),
+            Route::Group(name) => discovery.group(name, headers),
+            Route::GroupVersion { group, version } => discovery.resources(group, version, headers),
+            Route::OpenApiIndex => openapi.index(headers),
+            Route::OpenApi { group, version } => openapi.document(group, version, headers),
+            Route::OpenApiV2 => Err(openapi::v2()),
+            Route::Root => Ok(respond::value(http::StatusCode::OK, &root_paths())),
+            Route::Resource(_) | Route::Unknown => Err(Status::no_such_path()),
+        }
+    }
+
+    /// Objects: finds the kind, then the verb.
+    async fn resource(
+        &self,
+        parts: &Parts,
+        path: &ResourcePath<'_>,
+        body: Unread,
+    ) -> Result<Response<Body>, Status> {
+        let same = |it: &&&Kind| {
+            it.plural == path.resource && it.group == path.group && it.version == path.version
+        };
+        let kind = *KINDS.iter().find(same).ok_or_else(Status::no_such_path)?;
+        if path.namespace.is_some() && !kind.namespaced {
+            return Err(Status::no_such_path());
+        }
+        let subresource = match path.subresource {
+            None => None,
+            Some(name) => Some(subresource(kind, name).ok_or_else(Status::no_such_path)?),
+        };
+        let call = Call {
+            kind,
+            namespace: path.namespace.as_deref(),
+            name: path.name.as_deref().unwrap_or_default(),
+            subresource,
+            query: Query::parse(parts.uri.query()),
+            wanted: content::negotiate(&parts.headers)?,
+        };
+        match (call.name.is_empty(), call.subresource) {
+            (true, _) => self.collection(parts, &call, body).await,
+            // An object in a namespace is not reached without naming the namespace.
+            (false, _) if kind.namespaced && call.namespace.is_none() => {
+                Err(Status::no_such_path())
+            }
+            (false, None) => self.object(parts, &call, body).await,
+            (false, Some(subresource)) => self.part(parts, &call, subresource, body).await,
+        }
+    }
+
+    async fn collection(
+        &self,
+        parts: &Parts,
+        call: &Call<'_>,
+        body: Unread,
+    ) -> Result<Response<Body>, Status> {
+        let registry = &self.shared.registry;
+        let allow = |verb: &str| allow(call.kind, verb);
+        match parts.method {
+            Method::GET | Method::HEAD if call.query.flag("watch")? => {
+                allow("watch")?;
+                registry.watch(call)
+            }
+            Method::GET | Method::HEAD => {
+                allow("list")?;
+                registry.list(call)
+            }
+            Method::POST if call.kind.namespaced && call.namespace.is_none() => {
+                Err(Status::method_not_allowed(call.kind.resource()))
+            }
+            Method::POST => {
+                allow("create")?;
+                registry.create(call, &parts.headers, body.read().await?).await
+            }
+            Method::DELETE => {
+                allow("deletecollection")?;
+                registry.delete_collection(call, &parts.headers, body.read().await?).await
+            }
+            _ => Err(Status::method_not_allowed(call.kind.resource())),
+        }
+    }
+
+    async fn object(
+        &self,
+        parts: &Parts,
+        call: &Call<'_>,
+        body: Unread,
+    ) -> Result<Response<Body>, Status> {
+        let registry = &self.shared.registry;
+        let allow = |verb: &str| allow(call.kind, verb);
+        match parts.method {
+            Method::GET | Method::HEAD if call.query.flag("watch")? => {
+                allow("watch")?;
+                registry.watch(call)
+            }
+            Method::GET | Method::HEAD => {
+                allow("get")?;
+                registry.get(call)
+            }
+            Method::PUT => {
+                allow("update")?;
+                registry.update(call, &parts.headers, body.read().await?).await
+            }
+            Method::PATCH => {
+                allow("patch")?;
+                registry.patch(call, &parts.headers, body.read().await?).await
+            }
+            Method::DELETE => {
+                allow("delete")?;
+                registry.delete(call, &parts.headers, body.read().await?).await
+            }
+            _ => Err(Status::method_not_allowed(call.kind.resource())),
+        }
+    }
+
+    async fn part(
+        &self,
+        parts: &Parts,
+        call: &Call<'_>,
+        subresource: Subresource,
+        body: Unread,
+    ) -> Result<Response<Body>, Status> {
+        let (registry, headers) = (&self.shared.registry, &parts.headers);
+        match (subresource, &parts.method) {
+            (Subresource::Status, &Method::GET) => registry.get(call),
+            (Subresource::Status, &Method::PUT) => {
+                registry.update(call, headers, body.read().await?).await
+            }
+            (Subresource::Status, &Method::PATCH) => {
+                registry.patch(call, headers, body.read().await?).await
+            }
+            (Subresource::Scale, &Method::GET) => registry.get_scale(call),
+            (Subresource::Scale, &Method::PUT) => {
+                registry.update_scale(call, headers, body.read().await?).await
+            }
+            (Subresource::Scale, &Method::PATCH) => {
+                registry.patch_scale(call, headers, body.read().await?).await
+            }
+            (Subresource::Log, &Method::GET) => registry.log(call).await,
+            (Subresource::Binding, &Method::POST) => {
+                registry.bind(call, headers, body.read().await?).await
+            }
+            (Subresource::Finalize, &Method::PUT) => {
+                registry.finalize(call, headers, body.read().await?).await
+            }
+            _ => Err(Status::method_not_allowed(call.kind.resource())),
+        }
+    }
+}
+
+fn allow(kind: &Kind, verb: &str) -> Result<(), Status> {
+    if kind.verbs.contains(&verb) {
+        Ok(())
+    } else {
+        Err(Status::method_not_allowed(kind.resource()))
+    }
+}
+
+fn subresource(kind: &Kind, name: &str) -> Option<Subresource> {
+    let wanted = match name {
+        "status" => Subresource::Status,
+        "scale" => Subresource::Scale,
+        "log" => Subresource::Log,
+        "binding" => Subresource::Binding,
+        "finalize" => Subresource::Finalize,
+        _ => return None,
+    };
+    kind.subresources.contains(&wanted).then_some(wanted)
+}
+
+fn root_paths() -> serde_json::Value {
+    serde_json::json!({"paths": [
+        "/api", "/apis", "/healthz", "/livez", "/openapi/v3", "/readyz", "/version",
+    ]})
+}

@@ -1,0 +1,108 @@
+//! `/scale`: the replicas of a workload as an `autoscaling/v1` Scale, the same for every kind that
+//! has `spec.replicas`, `status.replicas` and `spec.selector`.
+
+use api::{selector::LabelSelector, status::Status};
+use bytes::Bytes;
+use http::{HeaderMap, Response, StatusCode};
+use serde_json::{Value, json};
+
+use crate::{
+    http::{body::Body, content::Form, respond},
+    object::{self, at, meta},
+    patch::{Patch, read_object},
+    registry::{Call, Part, Registry},
+    schema,
+};
+
+impl Registry {
+    /// `GET`.
+    pub(crate) fn get_scale(&self, call: &Call<'_>) -> Result<Response<Body>, Status> {
+        let entry = self.store.get(&call.key()).ok_or_else(|| call.not_found())?;
+        answer(call, &entry.value)
+    }
+
+    /// `PUT`.
+    pub(crate) async fn update_scale(
+        &self,
+        call: &Call<'_>,
+        headers: &HeaderMap,
+        body: Bytes,
+    ) -> Result<Response<Body>, Status> {
+        let scale = read_object(headers, &body)?;
+        let value =
+            self.change(call, Part::Main, call.dry_run()?, |old| scaled(old, &scale)).await?;
+        answer(call, &value)
+    }
+
+    /// `PATCH`: the patch is about the Scale, not about the workload.
+    pub(crate) async fn patch_scale(
+        &self,
+        call: &Call<'_>,
+        headers: &HeaderMap,
+        body: Bytes,
+    ) -> Result<Response<Body>, Status> {
+        let patch = Patch::read(headers, &body)?;
+        let value = self
+            .change(call, Part::Main, call.dry_run()?, |old| {
+                scaled(old, &patch.apply(schema::SCALE, &scale_of(old)?)?)
+            })
+            .await?;
+        answer(call, &value)
+    }
+}
+
+fn answer(call: &Call<'_>, value: &Bytes) -> Result<Response<Body>, Status> {
+    if call.wanted.form != Form::Object {
+        return Err(Status::not_acceptable(crate::http::content::SERVED));
+    }
+    let scale = scale_of(&object::parse(value)?)?;
+    respond::encoded(StatusCode::OK, call.wanted, scale.to_string().into())
+}
+
+/// The Scale of a workload.
+fn scale_of(workload: &Value) -> Result<Value, Status> {
+    let selector = at(workload, &["spec", "selector"]).cloned().unwrap_or(json!({}));
+    let selector = serde_json::from_value(selector)
+        .map_err(|error| Status::internal(&format!("decode a stored selector: {error}")))?;
+    let selector = LabelSelector::from_object(&selector)
+        .map_err(|error| Status::internal(&format!("read a stored selector: {error}")))?;
+    let mut scale = json!({
+        "kind": "Scale",
+        "apiVersion": "autoscaling/v1",
+        "metadata": {},
+        "spec": {"replicas": at(workload, &["spec", "replicas"]).unwrap_or(&json!(0))},
+        "status": {
+            "replicas": at(workload, &["status", "replicas"]).unwrap_or(&json!(0)),
+            "selector": selector.to_string(),
+        },
+    });
+    for key in ["name", "namespace", "uid", "resourceVersion", "creationTimestamp"] {
+        object::copy(&mut scale, workload, &["metadata", key]);
+    }
+    Ok(scale)
+}
+
+/// The workload with the replicas of a Scale, and with its resource version as precondition.
+fn scaled(workload: &Value, scale: &Value) -> Result<Value, Status> {
+    let name = meta(scale, "name");
+    if !name.is_empty() && name != meta(workload, "name") {
+        let found = meta(workload, "name");
+        return Err(Status::bad_request(format!(
+            "the name of the object ({name}) does not match the name on the URL ({found})"
+        )));
+    }
+    let replicas = match at(scale, &["spec", "replicas"]) {
+        None | Some(Value::Null) => 0,
+        Some(value) => value.as_i64().filter(|it| i32::try_from(*it).is_ok()).ok_or_else(|| {
+            Status::bad_request(format!("spec.replicas: `{value}` is not a 32-bit integer"))
+        })?,
+    };
+    let mut new = workload.clone();
+    object::set(&mut new, &["spec", "replicas"], json!(replicas));
+    for key in ["resourceVersion", "uid"] {
+        if at(scale, &["metadata", key]).is_some() {
+            object::copy(&mut new, scale, &["metadata", key]);
+        }
+    }
+    Ok(new)
+}
