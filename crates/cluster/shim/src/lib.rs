@@ -11,13 +11,25 @@
 
 pub mod wire;
 
+mod channel;
+mod child;
 mod client;
+mod connection;
+mod container;
+mod exec;
 mod files;
 mod leftovers;
+mod log;
+mod pod;
 mod process;
+mod server;
+mod shim;
 mod spawn;
+mod sys;
+mod time;
 
 pub use client::{Client, Error, Started, connect};
 pub use files::{Live, exits, live};
 pub use leftovers::{Leftover, LeftoversError, leftovers};
+pub use server::main;
 pub use spawn::{Spawn, SpawnError, Spawned, spawn};

@@ -1,0 +1,168 @@
+//! What a forked child does until it runs the container's program: everything here happens in a
+//! process of its own, with one thread, that ends by `execve` or by reporting why not.
+//!
+//! Does not fork, wait or log: the parent's side is in `container` and `exec`.
+
+mod launch;
+mod mounts;
+mod root;
+
+use std::{
+    fmt::Display,
+    io,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    path::{Path, PathBuf},
+};
+
+use rustix::{
+    fs::{Mode, OFlags},
+    process::Signal,
+    thread::{LinkNameSpaceType, ThreadNameSpaceType},
+};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    sys,
+    wire::{self, ContainerSpec, Decoder, ProcessSpec, Stage, StartError},
+};
+
+/// What the child says to the shim. That the program runs it says by closing its end, as `execve`
+/// does.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum Report {
+    /// The root is made; the process may be sent.
+    Prepared,
+    /// The end.
+    Failed(StartError),
+}
+
+/// What all containers of a pod share.
+#[derive(Debug)]
+pub(crate) struct Pod {
+    /// The pod's run folder.
+    pub(crate) dir: PathBuf,
+    pub(crate) hostname: String,
+    pub(crate) masked: Vec<PathBuf>,
+    pub(crate) net: OwnedFd,
+    pub(crate) ipc: OwnedFd,
+    pub(crate) uts: OwnedFd,
+    /// Whether this is the machine's first user namespace, not one of ours.
+    pub(crate) initial_user_namespace: bool,
+}
+
+/// The standard streams of a new process.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Stdio<'a> {
+    pub(crate) stdin: BorrowedFd<'a>,
+    pub(crate) stdout: BorrowedFd<'a>,
+    pub(crate) stderr: BorrowedFd<'a>,
+}
+
+/// The first process of a container: makes its root, awaits the process to run, and runs it.
+pub(crate) fn container(pod: &Pod, spec: &ContainerSpec, channel: &OwnedFd, stdio: Stdio<'_>) -> ! {
+    let prepared = || -> Result<ProcessSpec, StartError> {
+        let keep = [channel.as_fd(), pod.net.as_fd(), pod.ipc.as_fd(), pod.uts.as_fd()];
+        detach(&keep, stdio)?;
+        join(pod)?;
+        root::enter(pod, spec)?;
+        let failed = failed(Stage::Fork, "cannot talk to the shim");
+        wire::send(channel, &Report::Prepared, &[]).map_err(&failed)?;
+        match wire::receive(channel, &mut Decoder::default()).map_err(&failed)? {
+            Some(process) => Ok(process),
+            // Nobody is left to tell: the shim is gone, or has given the container up.
+            None => sys::exit(1),
+        }
+    };
+    let error = match prepared() {
+        Ok(process) => launch::launch(pod, &process),
+        Err(error) => error,
+    };
+    report(channel, error)
+}
+
+/// A further process of a running container. The caller has seen to it that this child is in the
+/// container's PID namespace.
+pub(crate) fn exec(
+    pod: &Pod,
+    container: &OwnedFd,
+    process: &ProcessSpec,
+    channel: &OwnedFd,
+    stdio: Stdio<'_>,
+) -> ! {
+    let joined = || -> Result<(), StartError> {
+        detach(&[channel.as_fd(), container.as_fd()], stdio)?;
+        let kinds = ThreadNameSpaceType::MOUNT
+            | ThreadNameSpaceType::NETWORK
+            | ThreadNameSpaceType::INTER_PROCESS_COMMUNICATION
+            | ThreadNameSpaceType::HOST_NAME_AND_NIS_DOMAIN_NAME;
+        rustix::thread::move_into_thread_name_spaces(container.as_fd(), kinds)
+            .map_err(failed(Stage::Namespaces, "cannot join the container's namespaces"))
+    };
+    let error = match joined() {
+        Ok(()) => launch::launch(pod, process),
+        Err(error) => error,
+    };
+    report(channel, error)
+}
+
+fn report(channel: &OwnedFd, error: StartError) -> ! {
+    // A shim that is gone needs no report.
+    wire::send(channel, &Report::Failed(error), &[]).ok();
+    sys::exit(1)
+}
+
+/// Leaves everything of the shim behind but these descriptors: session, signals, output.
+fn detach(keep: &[BorrowedFd<'_>], stdio: Stdio<'_>) -> Result<(), StartError> {
+    let done = || -> io::Result<()> {
+        // Without its shim nobody would read the container's output or learn of its end.
+        rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
+        rustix::process::setsid()?;
+        rustix::stdio::dup2_stdin(stdio.stdin)?;
+        rustix::stdio::dup2_stdout(stdio.stdout)?;
+        rustix::stdio::dup2_stderr(stdio.stderr)?;
+        sys::close_others(keep)?;
+        rustix::process::umask(Mode::empty());
+        sys::reset_signals()
+    };
+    done().map_err(failed(Stage::Fork, "cannot detach from the shim"))
+}
+
+fn join(pod: &Pod) -> Result<(), StartError> {
+    let kinds = [
+        (&pod.net, LinkNameSpaceType::Network),
+        (&pod.ipc, LinkNameSpaceType::InterProcessCommunication),
+        (&pod.uts, LinkNameSpaceType::HostNameAndNISDomainName),
+    ];
+    for (namespace, kind) in kinds {
+        rustix::thread::move_into_link_name_space(namespace.as_fd(), Some(kind))
+            .map_err(failed(Stage::Namespaces, "cannot join the pod's namespaces"))?;
+    }
+    Ok(())
+}
+
+/// Makes a [`StartError`] of a system's error: `what: cause`.
+fn failed<E: Into<io::Error>>(stage: Stage, what: impl Display) -> impl Fn(E) -> StartError {
+    move |error| {
+        let error: io::Error = error.into();
+        let errno = error.raw_os_error().unwrap_or(0);
+        StartError { stage, errno, message: format!("{what}: {}", cause(&error)) }
+    }
+}
+
+/// The system's words without Rust's `(os error 2)`, in lower case as elsewhere in Kubernetes.
+fn cause(error: &io::Error) -> String {
+    let text = error.to_string();
+    let text = text.split(" (os error").next().unwrap_or_default();
+    let mut letters = text.chars();
+    letters.next().map_or_else(String::new, |it| it.to_lowercase().chain(letters).collect())
+}
+
+/// A [`StartError`] without a system's error.
+fn refused(stage: Stage, message: String) -> StartError {
+    StartError { stage, errno: 0, message }
+}
+
+/// Opens something only to name it.
+fn open_path(path: &Path) -> io::Result<OwnedFd> {
+    Ok(rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?)
+}

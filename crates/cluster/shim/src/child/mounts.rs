@@ -1,0 +1,99 @@
+//! Single steps of mounting, on descriptors instead of paths: no step can be led astray by a
+//! symbolic link.
+
+use std::{
+    ffi::OsStr,
+    io,
+    os::fd::{AsFd, OwnedFd},
+    path::Path,
+};
+
+use rustix::{
+    fs::{AtFlags, Mode, OFlags, ResolveFlags, StatxFlags},
+    mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags},
+};
+
+use crate::sys;
+
+/// A new file system, not yet mounted anywhere.
+pub(super) fn new(kind: &str, options: &[(&str, &str)]) -> io::Result<OwnedFd> {
+    new_with(kind, options, MountAttrFlags::empty())
+}
+
+/// The same with mount attributes.
+pub(super) fn new_with(
+    kind: &str,
+    options: &[(&str, &str)],
+    attributes: MountAttrFlags,
+) -> io::Result<OwnedFd> {
+    let context = rustix::mount::fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC)?;
+    for (key, value) in options {
+        if value.is_empty() {
+            rustix::mount::fsconfig_set_flag(&context, *key)?;
+        } else {
+            rustix::mount::fsconfig_set_string(&context, *key, *value)?;
+        }
+    }
+    rustix::mount::fsconfig_create(&context)?;
+    Ok(rustix::mount::fsmount(context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)?)
+}
+
+/// A copy of what is at a path, with everything mounted below it, not yet mounted anywhere.
+pub(super) fn clone(dir: impl AsFd, path: impl AsRef<Path>) -> io::Result<OwnedFd> {
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE
+        | OpenTreeFlags::OPEN_TREE_CLOEXEC
+        | OpenTreeFlags::AT_RECURSIVE
+        // Touching what an automounter would mount could wait for a dead file server.
+        | OpenTreeFlags::AT_NO_AUTOMOUNT;
+    Ok(rustix::mount::open_tree(dir, path.as_ref(), flags)?)
+}
+
+/// A read-only copy of what is at a path, not yet mounted anywhere.
+pub(super) fn clone_read_only(dir: impl AsFd, path: impl AsRef<Path>) -> io::Result<OwnedFd> {
+    let tree = clone(dir, path)?;
+    sys::make_read_only(tree.as_fd())?;
+    Ok(tree)
+}
+
+/// Mounts what is not yet mounted anywhere. `tree` then names the root of the mount.
+pub(super) fn attach(tree: impl AsFd, onto: impl AsFd) -> io::Result<()> {
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+    Ok(rustix::mount::move_mount(tree, "", onto, "", flags)?)
+}
+
+/// Opens a path below `root` as a process would whose root it is, only to name what is there.
+pub(super) fn find(root: impl AsFd, path: impl AsRef<Path>) -> io::Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::CLOEXEC;
+    let resolve = ResolveFlags::IN_ROOT;
+    Ok(rustix::fs::openat2(root, path.as_ref(), flags, Mode::empty(), resolve)?)
+}
+
+/// Opens an entry of a folder, only to name it.
+pub(super) fn entry(dir: impl AsFd, name: &OsStr) -> io::Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    Ok(rustix::fs::openat(dir, name, flags, Mode::empty())?)
+}
+
+/// Makes a folder and opens it.
+pub(super) fn folder(dir: impl AsFd, name: &OsStr) -> io::Result<OwnedFd> {
+    rustix::fs::mkdirat(&dir, name, Mode::from_bits_retain(0o755))?;
+    entry(dir, name)
+}
+
+/// Makes an empty file and opens it.
+pub(super) fn file(dir: impl AsFd, name: &OsStr) -> io::Result<OwnedFd> {
+    let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
+    Ok(rustix::fs::openat(dir, name, flags, Mode::from_bits_retain(0o644))?)
+}
+
+/// Whether a descriptor names a folder.
+pub(super) fn is_folder(fd: impl AsFd) -> io::Result<bool> {
+    let mode = rustix::fs::fstat(fd)?.st_mode;
+    Ok(rustix::fs::FileType::from_raw_mode(mode).is_dir())
+}
+
+/// Which mount a descriptor is on: Linux 5.8.
+pub(super) fn mount_id(fd: impl AsFd) -> io::Result<u64> {
+    let stat = rustix::fs::statx(fd, "", AtFlags::EMPTY_PATH, StatxFlags::MNT_ID)?;
+    Ok(stat.stx_mnt_id)
+}

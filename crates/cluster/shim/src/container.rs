@@ -1,0 +1,387 @@
+//! A container, seen from the shim: its first process, its output, and how it ended.
+//!
+//! What happens inside before the program runs is in `child`; who asked for it and who is told is
+//! in `server`.
+
+use std::{
+    io,
+    os::fd::{AsFd as _, BorrowedFd, OwnedFd},
+};
+
+use rustix::{
+    fs::{Mode, OFlags},
+    io::Errno,
+    pipe::PipeFlags,
+    process::{Signal, WaitStatus},
+};
+
+use crate::{
+    channel::{Channel, News},
+    child::{self, Pod, Stdio},
+    files,
+    log::{Lines, Log, Stream},
+    process::Process,
+    sys::{self, New},
+    time::{self, Moment},
+    wire::{
+        ContainerSpec, ContainerStatus, Exit, Failure, FailureKind, ProcessSpec, Reply, Stage,
+        StartError, State,
+    },
+};
+
+/// Longest id: with its extension it is a file name.
+const ID_BYTES_MAX: usize = 200;
+
+/// Output read at once, and how often before others get their turn.
+const READ_BYTES: usize = 16 * 1024;
+const READS_PER_TURN: usize = 8;
+
+/// What is read after the end at most: what a pipe can hold, see pipe(7), and more than anybody
+/// sets. Only a process outside of the container could go on writing.
+const READS_AT_END: usize = 1024 * 1024 / READ_BYTES;
+
+/// A connection of the shim, as long as it lives.
+pub(crate) type ClientId = u64;
+
+/// A container.
+#[derive(Debug)]
+pub(crate) struct Container {
+    id: String,
+    phase: Phase,
+    /// What it runs in; `None` after its end.
+    live: Option<Live>,
+    log: Log,
+}
+
+#[derive(Debug)]
+struct Live {
+    pid: u32,
+    pidfd: OwnedFd,
+    channel: Option<Channel>,
+    outputs: Vec<Output>,
+    /// When it is killed.
+    deadline: Option<Moment>,
+}
+
+#[derive(Debug)]
+enum Phase {
+    Creating { client: ClientId },
+    Created,
+    Starting { client: ClientId, started_at: String },
+    Running { started_at: String },
+    Exited(Exit),
+}
+
+#[derive(Debug)]
+struct Output {
+    pipe: OwnedFd,
+    lines: Lines,
+}
+
+/// What became of a container that was created or started.
+#[derive(Debug)]
+pub(crate) enum Outcome {
+    /// Nothing yet.
+    Pending,
+    /// Somebody's request is carried out.
+    Answer(ClientId, Reply),
+    /// Somebody's request failed, and the container is to be forgotten.
+    Failed(ClientId, StartError),
+}
+
+/// Which output of a container.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct OutputIndex(usize);
+
+impl Container {
+    /// Starts the first process, which makes the root; the answer comes through the channel.
+    pub(crate) fn create(
+        pod: &Pod,
+        boot: &str,
+        spec: &ContainerSpec,
+        client: ClientId,
+    ) -> Result<Self, StartError> {
+        check_id(&spec.id)?;
+        let log = Log::open(&spec.log).map_err(|it| {
+            failed(Stage::Log, &format!("cannot open the log `{}`", spec.log.display()), &it)
+        })?;
+        let forked = || -> io::Result<Live> {
+            let null =
+                rustix::fs::open("/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+            let (stdout, stdout_writer) = pipe()?;
+            let (stderr, stderr_writer) = pipe()?;
+            let (channel, child_end) = Channel::new()?;
+            let Some(process) = sys::fork(New::PidAndMount)? else {
+                let stdio = Stdio {
+                    stdin: null.as_fd(),
+                    stdout: stdout_writer.as_fd(),
+                    stderr: stderr_writer.as_fd(),
+                };
+                child::container(pod, spec, &child_end, stdio);
+            };
+            let outputs = vec![
+                Output { pipe: stdout, lines: Lines::new(Stream::Stdout) },
+                Output { pipe: stderr, lines: Lines::new(Stream::Stderr) },
+            ];
+            let pid = process.pid.as_raw_nonzero().get().cast_unsigned();
+            let channel = Some(channel);
+            Ok(Live { pid, pidfd: process.pidfd, channel, outputs, deadline: None })
+        };
+        let live = forked().map_err(|it| failed(Stage::Fork, "cannot start a process", &it))?;
+        let container =
+            Self { id: spec.id.clone(), phase: Phase::Creating { client }, live: Some(live), log };
+        let recorded = container.record(pod, boot);
+        recorded.map_err(|it| {
+            // The process ends with the channel that is dropped here.
+            failed(Stage::Fork, "cannot record the process", &it)
+        })?;
+        Ok(container)
+    }
+
+    fn record(&self, pod: &Pod, boot: &str) -> io::Result<()> {
+        match &self.live {
+            Some(live) => files::write_process(&pod.dir, &self.id, &Process::of(live.pid, boot)?),
+            None => Ok(()),
+        }
+    }
+
+    /// Lets the first process run the program; the answer comes through the channel.
+    pub(crate) fn start(&mut self, process: &ProcessSpec, client: ClientId) -> Result<(), Failure> {
+        let channel = self.live.as_ref().and_then(|it| it.channel.as_ref());
+        let (Phase::Created, Some(channel)) = (&self.phase, channel) else {
+            return Err(self.wrong_state("start"));
+        };
+        channel.start(process).map_err(|error| Failure {
+            kind: FailureKind::Other,
+            errno: error.raw_os_error().unwrap_or(0),
+            message: format!("cannot start container `{}`: {error}", self.id),
+        })?;
+        self.phase = Phase::Starting { client, started_at: time::now() };
+        Ok(())
+    }
+
+    /// Reads the channel, which is readable.
+    pub(crate) fn hear(&mut self) -> Outcome {
+        let Some(live) = &mut self.live else { return Outcome::Pending };
+        let Some(channel) = &mut live.channel else { return Outcome::Pending };
+        let pid = live.pid;
+        match (channel.read(), &self.phase) {
+            (News::Prepared, Phase::Creating { client }) => {
+                let answer = Outcome::Answer(*client, Reply::Created { pid });
+                self.phase = Phase::Created;
+                answer
+            }
+            (News::Closed, Phase::Starting { client, started_at }) => {
+                let (client, started_at) = (*client, started_at.clone());
+                live.channel = None;
+                self.phase = Phase::Running { started_at: started_at.clone() };
+                Outcome::Answer(client, Reply::Started { pid, started_at })
+            }
+            (News::Failed(error), Phase::Creating { client } | Phase::Starting { client, .. }) => {
+                Outcome::Failed(*client, error)
+            }
+            (News::Closed, Phase::Creating { client }) => {
+                let message = "the new process was killed".to_owned();
+                Outcome::Failed(*client, StartError { stage: Stage::Fork, errno: 0, message })
+            }
+            (News::None, _) => Outcome::Pending,
+            // Killed while it waited to be started: its end is reported as that of any process.
+            _ => {
+                live.channel = None;
+                Outcome::Pending
+            }
+        }
+    }
+
+    /// Reads an output, which is readable.
+    pub(crate) fn pump(&mut self, index: OutputIndex) {
+        let Some(live) = &mut self.live else { return };
+        let Some(output) = live.outputs.get_mut(index.0) else { return };
+        if output.pump(&mut self.log, READS_PER_TURN).is_break() {
+            drop(live.outputs.swap_remove(index.0));
+        }
+    }
+
+    /// Sends a signal to the first process.
+    pub(crate) fn signal(&self, number: i32) -> Result<(), Failure> {
+        let Some(live) = &self.live else { return Err(self.wrong_state("signal")) };
+        let failed = |kind, errno, cause: &str| Failure {
+            kind,
+            errno,
+            message: format!("cannot send signal {number} to container `{}`: {cause}", self.id),
+        };
+        let Err(error) = sys::signal(live.pidfd.as_fd(), number) else { return Ok(()) };
+        match error.raw_os_error() {
+            // It has just ended, which the next thing to be read tells.
+            Some(libc::ESRCH) => Ok(()),
+            Some(errno @ libc::EINVAL) => {
+                Err(failed(FailureKind::BadRequest, errno, "there is no such signal"))
+            }
+            errno => Err(failed(FailureKind::Other, errno.unwrap_or_default(), &error.to_string())),
+        }
+    }
+
+    /// Sends a signal, and kills the container at the deadline. Stopping what has ended is done.
+    pub(crate) fn stop(&mut self, signal: i32, deadline: Moment) -> Result<(), Failure> {
+        let waits = matches!(self.phase, Phase::Running { .. });
+        let Some(live) = &mut self.live else { return Ok(()) };
+        let deadline = live.deadline.map_or(deadline, |it| it.min(deadline));
+        // A process that has not run its program yet heeds no signal but SIGKILL.
+        live.deadline = Some(if waits { deadline } else { Moment::now() });
+        if waits { self.signal(signal) } else { Ok(()) }
+    }
+
+    /// When the container is to be killed.
+    pub(crate) fn deadline(&self) -> Option<Moment> {
+        self.live.as_ref().and_then(|it| it.deadline)
+    }
+
+    /// Kills the first process, and with it everything in the container.
+    pub(crate) fn kill(&mut self) {
+        if let Some(live) = &mut self.live {
+            live.deadline = None;
+            // It fails only if the process has ended already.
+            rustix::process::pidfd_send_signal(&live.pidfd, Signal::KILL).ok();
+        }
+    }
+
+    /// The first process has ended, and with it every other in the container.
+    pub(crate) fn end(&mut self, status: WaitStatus) -> Option<&Exit> {
+        let mut live = self.live.take()?;
+        for output in &mut live.outputs {
+            if output.pump(&mut self.log, READS_AT_END).is_continue() {
+                output.lines.end(&time::now(), &mut self.log);
+            }
+        }
+        let started_at = match &self.phase {
+            Phase::Running { started_at } | Phase::Starting { started_at, .. } => {
+                Some(started_at.clone())
+            }
+            Phase::Creating { .. } | Phase::Created | Phase::Exited(_) => None,
+        };
+        let (code, signal) = exit_code(status);
+        let (id, finished_at) = (self.id.clone(), time::now());
+        let exit = Exit { id, code, signal, started_at, finished_at, oom_killed: None };
+        self.phase = Phase::Exited(exit);
+        self.exit()
+    }
+
+    /// How it ended.
+    pub(crate) fn exit(&self) -> Option<&Exit> {
+        match &self.phase {
+            Phase::Exited(exit) => Some(exit),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// Process id of the first process, while it runs.
+    pub(crate) fn pid(&self) -> Option<u32> {
+        self.live.as_ref().map(|it| it.pid)
+    }
+
+    /// The first process, if it runs the program.
+    pub(crate) fn running(&self) -> Result<&OwnedFd, Failure> {
+        match (&self.phase, &self.live) {
+            (Phase::Running { .. }, Some(live)) => Ok(&live.pidfd),
+            _ => Err(self.wrong_state("exec")),
+        }
+    }
+
+    pub(crate) fn status(&self) -> ContainerStatus {
+        let pid = self.pid().unwrap_or_default();
+        let state = match &self.phase {
+            Phase::Creating { .. } | Phase::Created => State::Created { pid },
+            Phase::Starting { started_at, .. } | Phase::Running { started_at } => {
+                State::Running { pid, started_at: started_at.clone() }
+            }
+            Phase::Exited(exit) => State::Exited(exit.clone()),
+        };
+        let log_error = self.log.error().map(str::to_owned);
+        ContainerStatus { id: self.id.clone(), state, log_error }
+    }
+
+    /// Whether the channel is open.
+    pub(crate) fn channel(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.live.as_ref()?.channel.as_ref()?.as_fd())
+    }
+
+    /// The outputs that are open.
+    pub(crate) fn outputs(&self) -> impl Iterator<Item = (OutputIndex, BorrowedFd<'_>)> {
+        let outputs = self.live.iter().flat_map(|it| it.outputs.iter().enumerate());
+        outputs.map(|(index, it)| (OutputIndex(index), it.pipe.as_fd()))
+    }
+
+    /// The refusal of a request that does not fit the state.
+    pub(crate) fn wrong_state(&self, request: &str) -> Failure {
+        let state = match &self.phase {
+            Phase::Creating { .. } => "being created",
+            Phase::Created => "created and not started",
+            Phase::Starting { .. } => "being started",
+            Phase::Running { .. } => "running",
+            Phase::Exited(_) => "not running any more",
+        };
+        let message = format!("cannot {request} container `{}`: it is {state}", self.id);
+        Failure { kind: FailureKind::WrongState, errno: 0, message }
+    }
+}
+
+impl Output {
+    /// Reads and logs what there is; breaks at the end of the output.
+    fn pump(&mut self, log: &mut Log, reads: usize) -> std::ops::ControlFlow<()> {
+        use std::ops::ControlFlow;
+        let mut bytes = [0; READ_BYTES];
+        for _ in 0..reads {
+            match rustix::io::read(&self.pipe, &mut bytes) {
+                Ok(0) => {
+                    self.lines.end(&time::now(), log);
+                    return ControlFlow::Break(());
+                }
+                Ok(count) => {
+                    self.lines.push(bytes.get(..count).unwrap_or_default(), &time::now(), log);
+                }
+                Err(Errno::INTR) => {}
+                // Nothing more for now; a pipe has no other errors.
+                Err(_) => break,
+            }
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+/// A pipe whose reading end does not block.
+pub(crate) fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
+    let (reader, writer) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
+    rustix::io::ioctl_fionbio(&reader, true)?;
+    Ok((reader, writer))
+}
+
+/// Exit code and signal of a process that has ended.
+pub(crate) fn exit_code(status: WaitStatus) -> (i32, Option<i32>) {
+    /// What shells and container runtimes add to the number of a signal.
+    const SIGNALLED: i32 = 128;
+    match (status.exit_status(), status.terminating_signal()) {
+        (Some(code), _) => (code, None),
+        (None, Some(signal)) => (SIGNALLED + signal, Some(signal)),
+        (None, None) => (SIGNALLED, None),
+    }
+}
+
+fn check_id(id: &str) -> Result<(), StartError> {
+    let allowed = |it: char| it.is_ascii_alphanumeric() || matches!(it, '-' | '_' | '.');
+    let good = !id.is_empty() && !id.starts_with('.') && id.chars().all(allowed);
+    if good && id.len() <= ID_BYTES_MAX {
+        return Ok(());
+    }
+    let message = format!("container id `{id}` is not a name of letters, digits, `-`, `_` and `.`");
+    Err(StartError { stage: Stage::Spec, errno: 0, message })
+}
+
+/// A [`StartError`] of a system's error.
+pub(crate) fn failed(stage: Stage, what: &str, error: &io::Error) -> StartError {
+    let errno = error.raw_os_error().unwrap_or(0);
+    StartError { stage, errno, message: format!("{what}: {error}") }
+}

@@ -1,0 +1,67 @@
+//! The pod's namespaces: network, IPC and UTS, made once and held as long as the shim lives.
+//!
+//! The shim itself stays in those of the cluster, so that others find these through it.
+
+use std::{io, os::fd::AsFd as _, os::fd::OwnedFd, path::Path};
+
+use rustix::{
+    fs::{Mode, OFlags},
+    io::Errno,
+    thread::{LinkNameSpaceType, UnshareFlags},
+};
+
+use crate::{child::Pod, sys, wire::PodSpec};
+
+/// Inode of the machine's first user namespace: PROC_USER_INIT_INO of linux/proc_ns.h.
+const INITIAL_USER_NAMESPACE: u64 = 0xEFFF_FFFD;
+
+/// Longest host name: __NEW_UTS_LEN of linux/utsname.h.
+const HOSTNAME_MAX: usize = 64;
+
+/// Makes the namespaces of a pod.
+pub(crate) fn make(dir: &Path, spec: PodSpec) -> io::Result<Pod> {
+    let PodSpec { hostname, masked } = spec;
+    if HOSTNAME_MAX < hostname.len() {
+        let text = format!("host name `{hostname}` is longer than {HOSTNAME_MAX} bytes");
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+    }
+    let kinds = [
+        ("net", LinkNameSpaceType::Network),
+        ("ipc", LinkNameSpaceType::InterProcessCommunication),
+        ("uts", LinkNameSpaceType::HostNameAndNISDomainName),
+    ];
+    let open_all = || -> io::Result<[OwnedFd; 3]> {
+        let [net, ipc, uts] = kinds.map(|(name, _)| open(name));
+        Ok([net?, ipc?, uts?])
+    };
+    let own = open_all()?;
+    sys::unshare(UnshareFlags::NEWNET | UnshareFlags::NEWIPC | UnshareFlags::NEWUTS)?;
+    rustix::system::sethostname(hostname.as_bytes())?;
+    open_ports()?;
+    let [net, ipc, uts] = open_all()?;
+    for (namespace, (_, kind)) in own.iter().zip(kinds) {
+        rustix::thread::move_into_link_name_space(namespace.as_fd(), Some(kind))?;
+    }
+    let user = rustix::fs::stat("/proc/self/ns/user")?;
+    let initial_user_namespace = user.st_ino == INITIAL_USER_NAMESPACE;
+    Ok(Pod { dir: dir.to_owned(), hostname, masked, net, ipc, uts, initial_user_namespace })
+}
+
+/// Lets every user of the pod listen on every port, as containerd does: the ports are the pod's.
+fn open_ports() -> io::Result<()> {
+    let path = "/proc/sys/net/ipv4/ip_unprivileged_port_start";
+    let file = match rustix::fs::open(path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty()) {
+        Ok(file) => file,
+        // A read-only /proc/sys, as in some containers: low ports then need root.
+        Err(Errno::ROFS | Errno::ACCESS | Errno::NOENT) => return Ok(()),
+        Err(error) => return Err(error.into()),
+    };
+    rustix::io::write(file, b"0")?;
+    Ok(())
+}
+
+/// A namespace of this process.
+pub(crate) fn open(name: &str) -> io::Result<OwnedFd> {
+    let path = format!("/proc/self/ns/{name}");
+    Ok(rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?)
+}

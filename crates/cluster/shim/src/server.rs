@@ -1,0 +1,199 @@
+//! The shim's process: one thread, one `poll`, woken only by requests, output and ends.
+//!
+//! Begins and ends the process, and finds out what has happened; what is done then is in `shim`.
+
+use std::{
+    ffi::OsString,
+    io::{self, Write as _},
+    os::fd::OwnedFd,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use rustix::{
+    event::{PollFd, PollFlags, Timespec},
+    fs::{Mode, OFlags},
+    io::Errno,
+};
+
+use crate::{
+    container::{ClientId, OutputIndex},
+    files::{self, OwnRecord},
+    pod,
+    process::{self, Process},
+    shim::Shim,
+    sys,
+    time::Moment,
+    wire::{Failure, FailureKind, Reply, Request},
+};
+
+/// Connections not yet accepted; the kernel makes further clients wait.
+const BACKLOG: i32 = 64;
+
+/// The signals the shim is told of by descriptor: ended children, and the machine's shutdown.
+const SIGNALS: [i32; 4] = [libc::SIGCHLD, libc::SIGTERM, libc::SIGINT, libc::SIGHUP];
+
+/// `coracle shim …`: serves until told to exit. `arguments` are those after `shim`; standard input
+/// is the control socket.
+#[must_use]
+pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    match Arguments::parse(arguments).map_err(io::Error::other).and_then(|it| run(&it)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Not eprintln: standard error may be closed, and that is no reason to panic.
+            drop(writeln!(io::stderr(), "coracle shim: {error}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The command line of a shim, without `coracle shim`.
+struct Arguments {
+    /// `NAMESPACE/NAME` of the pod.
+    pod: String,
+    dir: PathBuf,
+}
+
+impl Arguments {
+    fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Self, String> {
+        let mut arguments = arguments.into_iter();
+        let mut next = || arguments.next();
+        match (next(), next(), next(), next()) {
+            (Some(pod), Some(flag), Some(dir), None) if flag == "--dir" => {
+                Ok(Self { pod: pod.to_string_lossy().into_owned(), dir: dir.into() })
+            }
+            _ => Err("it is started by the cluster: shim NAMESPACE/POD --dir DIR".to_owned()),
+        }
+    }
+}
+
+fn run(arguments: &Arguments) -> io::Result<()> {
+    let mut control = Control { socket: detach()?, failed: false };
+    match begin(arguments, &mut control) {
+        Ok(Some(mut shim)) => {
+            let served = serve(&mut shim);
+            files::remove_own(&arguments.dir)?;
+            served
+        }
+        Ok(None) => Ok(()),
+        Err(error) => {
+            control.fail(FailureKind::Other, &error);
+            Err(error)
+        }
+    }
+}
+
+/// The connection to whoever started the shim.
+struct Control {
+    socket: OwnedFd,
+    failed: bool,
+}
+
+impl Control {
+    fn fail(&mut self, kind: FailureKind, error: &io::Error) {
+        let errno = error.raw_os_error().unwrap_or(0);
+        let failure = Failure { kind, errno, message: format!("cannot be a shim: {error}") };
+        if !self.failed {
+            self.failed = true;
+            // Nobody may be there to be told; standard error is told as well.
+            crate::wire::send(&self.socket, &Reply::Failed(failure), &[]).ok();
+        }
+    }
+}
+
+/// Leaves the caller's session, folder and limits, and returns the control socket it gave us as
+/// standard input, which becomes /dev/null.
+fn detach() -> io::Result<OwnedFd> {
+    rustix::thread::set_name(c"coracle shim")?;
+    // Fails only for the leader of a process group, who then is detached already.
+    rustix::process::setsid().ok();
+    let control = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3)?;
+    let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
+    rustix::stdio::dup2_stdin(&null)?;
+    rustix::process::chdir("/")?;
+    rustix::process::umask(Mode::from_bits_retain(0o077));
+    Ok(control)
+}
+
+/// Makes everything a shim has; `None` if there is nothing to do.
+fn begin(arguments: &Arguments, control: &mut Control) -> io::Result<Option<Shim>> {
+    let dir = &arguments.dir;
+    let mut decoder = crate::wire::Decoder::default();
+    let Some(request) = crate::wire::receive::<Request>(&control.socket, &mut decoder)? else {
+        return Ok(None);
+    };
+    let Request::Pod(spec) = request else {
+        return Err(io::Error::other("the first message is not `pod`"));
+    };
+    let Some(lock) = files::lock(dir)? else {
+        let error = io::Error::other(format!("the pod has one already, in `{}`", dir.display()));
+        control.fail(FailureKind::AnotherShim, &error);
+        return Err(error);
+    };
+    let pod = pod::make(dir, spec)?;
+    let boot = process::boot()?;
+    let own = Process::of(std::process::id(), &boot)?;
+    make_root_folder(dir)?;
+    let listener = files::listen(dir, BACKLOG)?;
+    files::write_own(dir, &OwnRecord { pod: arguments.pod.clone(), process: own })?;
+    let signals = sys::signal_fd(&SIGNALS)?;
+    let mut shim = Shim::new(pod, boot, listener, signals, lock)?;
+    shim.adopt(control.socket.try_clone()?)?;
+    Ok(Some(shim))
+}
+
+fn make_root_folder(dir: &Path) -> io::Result<()> {
+    match rustix::fs::mkdir(dir.join(files::ROOT), Mode::RWXU) {
+        Ok(()) | Err(Errno::EXIST) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// What has happened.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Source {
+    /// A child has ended, or the machine shuts down.
+    Signals,
+    /// A new client.
+    Listener,
+    /// A client has sent something, or is gone.
+    Client(ClientId),
+    /// A new process has something to say: by its process id.
+    Channel(u32),
+    /// A container has written something: by the process id of its first process.
+    Output(u32, OutputIndex),
+    /// An exec'd process has written something: by its process id.
+    ExecOutput(u32),
+}
+
+fn serve(shim: &mut Shim) -> io::Result<()> {
+    while shim.goes_on() {
+        for source in wait(shim)? {
+            shim.handle(source)?;
+        }
+        shim.expire(Moment::now());
+    }
+    Ok(())
+}
+
+/// Waits until something happens or a deadline passes.
+fn wait(shim: &Shim) -> io::Result<Vec<Source>> {
+    let (sources, mut fds): (Vec<Source>, Vec<PollFd<'_>>) = shim
+        .sources()
+        .map(|(source, fd)| (source, PollFd::from_borrowed_fd(fd, PollFlags::IN)))
+        .unzip();
+    let timeout = shim.deadline().map(|it| {
+        let wait = it.since(Moment::now());
+        Timespec {
+            tv_sec: i64::try_from(wait.as_secs()).unwrap_or(i64::MAX),
+            tv_nsec: i64::from(wait.subsec_nanos()),
+        }
+    });
+    match rustix::event::poll(&mut fds, timeout.as_ref()) {
+        Ok(_) => {}
+        Err(Errno::INTR) => return Ok(Vec::new()),
+        Err(error) => return Err(error.into()),
+    }
+    let ready = sources.into_iter().zip(&fds).filter(|(_, it)| !it.revents().is_empty());
+    Ok(ready.map(|(source, _)| source).collect())
+}

@@ -1,0 +1,189 @@
+#![expect(unsafe_code, reason = "clone3, execve, mount_setattr and signals have no safe form")]
+//! System calls that need `unsafe`, each behind a function that keeps its rules.
+//!
+//! Only for the shim's own process and its children before they run a program: both have one
+//! thread.
+
+use std::{
+    ffi::{CStr, CString},
+    io,
+    os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd},
+    ptr,
+};
+
+use rustix::{process::Pid, thread::UnshareFlags};
+
+/// Namespaces a new process gets of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum New {
+    /// PID and mount namespace: the first process of a container.
+    PidAndMount,
+    /// None.
+    Nothing,
+}
+
+/// A new process, seen from its parent.
+#[derive(Debug)]
+pub(crate) struct Child {
+    pub(crate) pid: Pid,
+    pub(crate) pidfd: OwnedFd,
+}
+
+/// A copy of this process: `None` in the child.
+///
+/// The caller has one thread, so the child may allocate and take locks like any process.
+pub(crate) fn fork(new: New) -> io::Result<Option<Child>> {
+    let mut pidfd: RawFd = -1;
+    let namespaces = match new {
+        New::PidAndMount => libc::CLONE_NEWPID | libc::CLONE_NEWNS,
+        New::Nothing => 0,
+    };
+    let flags = u64::from((namespaces | libc::CLONE_PIDFD).cast_unsigned());
+    let arguments = [
+        flags,
+        // Where the kernel writes the pidfd.
+        ptr::from_mut(&mut pidfd) as u64,
+        0,
+        0,
+        u64::from(libc::SIGCHLD.cast_unsigned()),
+        0,
+        0,
+        0,
+    ];
+    // SAFETY: `arguments` is a struct clone_args of version 0 (64 bytes: flags, pidfd, child_tid,
+    // parent_tid, exit_signal, stack, stack_size, tls). No memory is shared and no stack is given,
+    // so this is a fork; the process has one thread, so no lock is held by a thread the child
+    // lacks.
+    let pid =
+        unsafe { libc::syscall(libc::SYS_clone3, &raw const arguments, size_of_val(&arguments)) };
+    match i32::try_from(pid) {
+        Ok(0) => Ok(None),
+        Ok(pid) if 0 < pid => {
+            let pid = Pid::from_raw(pid).ok_or(io::ErrorKind::InvalidData)?;
+            // SAFETY: the kernel made this descriptor for us, and nobody else knows it.
+            let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
+            Ok(Some(Child { pid, pidfd }))
+        }
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Ends a forked child without the exit handlers of its parent.
+pub(crate) fn exit(code: i32) -> ! {
+    // SAFETY: ends the process at once; nothing of it is used afterwards.
+    unsafe { libc::_exit(code) }
+}
+
+/// Moves this process into new namespaces.
+pub(crate) fn unshare(flags: UnshareFlags) -> rustix::io::Result<()> {
+    // SAFETY: FILES is not among the flags, so nobody loses sight of a descriptor.
+    unsafe { rustix::thread::unshare_unsafe(flags.difference(UnshareFlags::FILES)) }
+}
+
+/// Closes every descriptor above standard error but these, in a child that will only use these.
+pub(crate) fn close_others(keep: &[BorrowedFd<'_>]) -> io::Result<()> {
+    let mut keep: Vec<u32> = keep.iter().map(|it| it.as_raw_fd().cast_unsigned()).collect();
+    keep.sort_unstable();
+    let mut first: u32 = 3;
+    for fd in keep {
+        if first < fd {
+            close_range(first, fd - 1)?;
+        }
+        first = first.max(fd + 1);
+    }
+    close_range(first, u32::MAX)
+}
+
+fn close_range(first: u32, last: u32) -> io::Result<()> {
+    // SAFETY: the caller does not use the descriptors any more: it is a child whose copies of the
+    // parent's owners are never dropped, because it ends by execve or _exit.
+    match unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Blocks the signals and returns a descriptor that is readable when one is pending.
+pub(crate) fn signal_fd(signals: &[i32]) -> io::Result<OwnedFd> {
+    let set = signal_set(signals);
+    // SAFETY: `set` is an initialised set, and the old one is not asked for.
+    if unsafe { libc::sigprocmask(libc::SIG_BLOCK, &raw const set, ptr::null_mut()) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: `set` is an initialised set; -1 asks for a new descriptor.
+    let fd = unsafe { libc::signalfd(-1, &raw const set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel made this descriptor for us, and nobody else knows it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Gives a child the signal mask and dispositions that a program expects at its start.
+pub(crate) fn reset_signals() -> io::Result<()> {
+    for signal in 1..=libc::SIGRTMAX() {
+        // SAFETY: SIG_DFL is no handler. For signals that cannot be set this fails, as it may.
+        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    }
+    let none = signal_set(&[]);
+    // SAFETY: `none` is an initialised set, and the old one is not asked for.
+    match unsafe { libc::sigprocmask(libc::SIG_SETMASK, &raw const none, ptr::null_mut()) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+fn signal_set(signals: &[i32]) -> libc::sigset_t {
+    let mut set = std::mem::MaybeUninit::uninit();
+    // SAFETY: sigemptyset initialises what it is given.
+    unsafe { libc::sigemptyset(set.as_mut_ptr()) };
+    // SAFETY: initialised by the line before.
+    let mut set = unsafe { set.assume_init() };
+    for signal in signals {
+        // SAFETY: `set` is initialised; a number that is no signal leaves it as it is.
+        unsafe { libc::sigaddset(&raw mut set, *signal) };
+    }
+    set
+}
+
+/// Makes a detached mount and everything mounted in it read-only: mount_setattr(2), Linux 5.12.
+pub(crate) fn make_read_only(tree: BorrowedFd<'_>) -> io::Result<()> {
+    /// MOUNT_ATTR_RDONLY of linux/mount.h.
+    const RDONLY: u64 = 1;
+    let attributes: [u64; 4] = [RDONLY, 0, 0, 0];
+    let flags = libc::AT_EMPTY_PATH | libc::AT_RECURSIVE;
+    // SAFETY: `attributes` is a struct mount_attr of version 0 (32 bytes: attr_set, attr_clr,
+    // propagation, userns_fd), and the path is an empty C string.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            tree.as_raw_fd(),
+            c"".as_ptr(),
+            flags,
+            &raw const attributes,
+            size_of_val(&attributes),
+        )
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Sends a signal, by its number, to the process of a pidfd: pidfd_send_signal(2).
+pub(crate) fn signal(pidfd: BorrowedFd<'_>, number: i32) -> io::Result<()> {
+    let no_info = ptr::null::<libc::siginfo_t>();
+    // SAFETY: without siginfo the kernel fills in its own, as kill(2) does.
+    let result = unsafe {
+        libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), number, no_info, 0)
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Runs a program in place of this process; returns only if that fails.
+pub(crate) fn execute(program: &CStr, argv: &[CString], env: &[CString]) -> io::Error {
+    let pointers = |strings: &[CString]| -> Vec<*const libc::c_char> {
+        strings.iter().map(|it| it.as_ptr()).chain([ptr::null()]).collect()
+    };
+    let (argv, env) = (pointers(argv), pointers(env));
+    // SAFETY: all are C strings that live until the call is over, and both lists end with null.
+    unsafe { libc::execve(program.as_ptr(), argv.as_ptr(), env.as_ptr()) };
+    io::Error::last_os_error()
+}
