@@ -4,8 +4,10 @@
 
 mod backoff;
 mod clock;
+mod sys;
 mod tasks;
 
 pub use backoff::Backoff;
 pub use clock::Clock;
+pub use sys::watch_descriptor;
 pub use tasks::{OnExit, Tasks};
