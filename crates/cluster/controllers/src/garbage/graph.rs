@@ -1,0 +1,78 @@
+//! Who depends on whom, by uid: what the caches know, turned around.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use client::Key;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+
+/// An object of any kind; kinds are numbered.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Node {
+    pub(super) kind: usize,
+    pub(super) key: Key,
+}
+
+impl Node {
+    /// The key by which the loop, which knows of one kind of keys only, refers to the object. No
+    /// name contains a slash.
+    pub(super) fn to_key(&self) -> Key {
+        let name = format!("{}/{}", self.kind, self.key.name);
+        Key { namespace: self.key.namespace.clone(), name }
+    }
+
+    /// The object that `key` refers to.
+    pub(super) fn from_key(key: &Key) -> Option<Self> {
+        let (kind, name) = key.name.split_once('/')?;
+        let name = name.to_owned();
+        Some(Self { kind: kind.parse().ok()?, key: Key { namespace: key.namespace.clone(), name } })
+    }
+}
+
+/// Owners and dependents of all objects.
+#[derive(Debug, Default)]
+pub(super) struct Graph {
+    objects: BTreeMap<String, Node>,
+    dependents: BTreeMap<String, BTreeSet<Node>>,
+}
+
+impl Graph {
+    /// `node` was `old` and is `new`.
+    pub(super) fn update(
+        &mut self,
+        node: &Node,
+        old: Option<&ObjectMeta>,
+        new: Option<&ObjectMeta>,
+    ) {
+        if let Some(old) = old {
+            self.objects.remove(old.uid.as_deref().unwrap_or_default());
+            for owner in owners(old) {
+                if let Some(dependents) = self.dependents.get_mut(owner) {
+                    dependents.remove(node);
+                    if dependents.is_empty() {
+                        self.dependents.remove(owner);
+                    }
+                }
+            }
+        }
+        if let Some(new) = new {
+            self.objects.insert(new.uid.clone().unwrap_or_default(), node.clone());
+            for owner in owners(new) {
+                self.dependents.entry(owner.to_owned()).or_default().insert(node.clone());
+            }
+        }
+    }
+
+    /// The objects that name this one as their owner.
+    pub(super) fn dependents(&self, uid: &str) -> Vec<Node> {
+        self.dependents.get(uid).into_iter().flatten().cloned().collect()
+    }
+
+    /// The object with this uid, if it is there.
+    pub(super) fn find(&self, uid: &str) -> Option<Node> {
+        self.objects.get(uid).cloned()
+    }
+}
+
+fn owners(meta: &ObjectMeta) -> impl Iterator<Item = &str> {
+    meta.owner_references.iter().flatten().map(|it| it.uid.as_str())
+}
