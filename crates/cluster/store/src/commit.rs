@@ -14,7 +14,7 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     task::Waker,
-    thread::{self, JoinHandle},
+    thread::JoinHandle,
 };
 
 use bytes::Bytes;
@@ -23,12 +23,12 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     Entry, Event, Revision, WriteError,
+    compact::{Compaction, Job},
     history::History,
     index::Index,
     limits::Limits,
     log::{AppendError, Appended, Log},
     recover::Recovered,
-    snapshot::Snapshot,
 };
 
 /// Everything the handles, the watches and the threads of a store share.
@@ -37,7 +37,7 @@ pub(crate) struct Shared {
     doorbell: Doorbell,
     /// Cancelled when the store has failed.
     pub(crate) failed: CancellationToken,
-    closing: AtomicBool,
+    pub(crate) closing: AtomicBool,
     limits: Limits,
 }
 
@@ -54,9 +54,7 @@ pub(crate) struct State {
     /// None while somebody appends.
     log: Option<Log>,
     failure: Option<Arc<io::Error>>,
-    sealed_bytes: u64,
-    compacting: bool,
-    compactor: Option<JoinHandle<()>>,
+    pub(crate) compaction: Compaction,
 }
 
 /// Writes on their way to the disk.
@@ -148,22 +146,6 @@ impl State {
         self.queue.last = self.revision;
         self.take_waiting()
     }
-
-    /// The snapshot to be written now, if any.
-    fn compaction(&mut self, log: &Log, limits: &Limits) -> Option<Snapshot> {
-        let due = limits.compact_bytes.max(self.index.bytes() as u64);
-        if self.compacting || self.sealed_bytes < due {
-            return None;
-        }
-        self.compacting = true;
-        Some(Snapshot {
-            backend: Arc::clone(log.backend()),
-            sequence: log.sequence(),
-            replaces_bytes: self.sealed_bytes,
-            revision: self.revision,
-            entries: self.index.all(),
-        })
-    }
 }
 
 impl Shared {
@@ -176,9 +158,7 @@ impl Shared {
             queue: Queue { last: revision, ..Queue::default() },
             log: Some(log),
             failure: None,
-            sealed_bytes,
-            compacting: false,
-            compactor: None,
+            compaction: Compaction::new(sealed_bytes),
         };
         Self {
             state: Mutex::new(state),
@@ -220,9 +200,11 @@ impl Shared {
     fn committed(self: &Arc<Self>, log: Log, batch: Vec<Write>, appended: Appended) {
         let mut state = self.lock();
         let wake = state.show(&batch);
-        let snapshot = appended.sealed_bytes.and_then(|bytes| {
-            state.sealed_bytes += bytes + self.limits.file_cost_bytes;
-            state.compaction(&log, &self.limits)
+        let job = appended.sealed_bytes.and_then(|bytes| {
+            let live = state.index.bytes() as u64;
+            let cost = bytes + self.limits.file_cost_bytes;
+            let due = self.limits.compact_bytes.max(live);
+            state.compaction.sealed(cost, due).then(|| Job::new(&log, state.revision))
         });
         state.log = Some(log);
         let more = !state.queue.waiting.is_empty();
@@ -232,9 +214,7 @@ impl Shared {
         }
         wake.into_iter().for_each(Waker::wake);
         answer_all(batch, &Ok(()));
-        if let Some(snapshot) = snapshot {
-            self.compact(snapshot);
-        }
+        self.compact(job);
     }
 
     fn fail(&self, batch: Vec<Write>, error: io::Error) {
@@ -246,38 +226,6 @@ impl Shared {
         drop(state);
         answer_all(batch.into_iter().chain(queued), &Err(WriteError::Failed(error)));
         self.failed.cancel();
-    }
-
-    fn compact(self: &Arc<Self>, snapshot: Snapshot) {
-        let shared = Arc::clone(self);
-        if self.limits.compact_inline {
-            return shared.write_snapshot(&snapshot);
-        }
-        let thread = thread::Builder::new().name("store-compact".to_owned());
-        let started = thread.spawn(move || shared.write_snapshot(&snapshot));
-        let mut state = self.lock();
-        match started {
-            Ok(thread) => state.compactor = Some(thread),
-            Err(error) => {
-                state.compacting = false;
-                drop(state);
-                tracing::warn!(%error, "cannot start compacting the log");
-            }
-        }
-    }
-
-    fn write_snapshot(&self, snapshot: &Snapshot) {
-        let outcome = snapshot.write(&self.closing);
-        let mut state = self.lock();
-        state.compacting = false;
-        if outcome.is_ok() {
-            state.sealed_bytes = state.sealed_bytes.saturating_sub(snapshot.replaces_bytes);
-        }
-        drop(state);
-        if let Err(error) = outcome {
-            // The log goes on growing, and the next file that is full tries again.
-            tracing::warn!(%error, "cannot compact the log");
-        }
     }
 
     /// Runs the committer thread until the store closes.
@@ -296,7 +244,7 @@ impl Shared {
     pub(crate) fn close(&self, committer: Option<JoinHandle<()>>) {
         self.closing.store(true, Ordering::Relaxed);
         self.doorbell.close();
-        let compactor = self.lock().compactor.take();
+        let compactor = self.lock().compaction.take_thread();
         for thread in [committer, compactor].into_iter().flatten() {
             if thread.join().is_err() {
                 tracing::error!("a thread of the store has panicked");

@@ -23,8 +23,11 @@ impl Index {
         self.bytes
     }
 
-    pub(crate) fn all(&self) -> Vec<Entry> {
-        self.entries.values().cloned().collect()
+    /// The next `count` entries after a key, or the first ones.
+    pub(crate) fn piece(&self, after: Option<&[u8]>, count: usize) -> Vec<Entry> {
+        let start = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let found = self.entries.range::<[u8], _>((start, Bound::Unbounded));
+        found.map(|(_, entry)| entry.clone()).take(count).collect()
     }
 
     /// Puts an entry in; returns the one it replaces.

@@ -14,6 +14,7 @@
 
 mod backend;
 mod commit;
+mod compact;
 mod entry;
 mod error;
 mod format;

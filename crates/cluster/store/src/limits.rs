@@ -19,8 +19,10 @@ pub(crate) struct Limits {
     pub(crate) buffer_kept_bytes: usize,
     /// Writes that wait for the disk; at the limit, further ones are refused as `Busy`.
     pub(crate) pending_bytes: usize,
-    /// Whether snapshots are written by whoever caused them instead of a thread of their own, so
-    /// that a test can foresee the order of things.
+    /// Entries that are copied for a snapshot at a time, under the lock: about 0.4 ms of work.
+    pub(crate) compact_entries: usize,
+    /// Whether snapshots are written by the commits that follow, one piece each, instead of a
+    /// thread of their own, so that a test can foresee the order of things.
     pub(crate) compact_inline: bool,
 }
 
@@ -33,6 +35,7 @@ impl Default for Limits {
             file_cost_bytes: 64 << 10,
             buffer_kept_bytes: 256 << 10,
             pending_bytes: 64 << 20,
+            compact_entries: 1_000,
             compact_inline: false,
         }
     }

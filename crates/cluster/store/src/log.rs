@@ -139,8 +139,12 @@ impl Log {
     }
 
     /// Where files are kept, for writing a snapshot.
-    pub(crate) fn backend(&self) -> &Arc<dyn Backend> {
+    pub(crate) const fn backend(&self) -> &Arc<dyn Backend> {
         &self.backend
+    }
+
+    pub(crate) const fn durability(&self) -> Durability {
+        self.durability
     }
 }
 

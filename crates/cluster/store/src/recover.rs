@@ -78,7 +78,12 @@ struct Replay {
     index: Index,
     history: History,
     revision: Revision,
-    /// Whether the end of what was read may have been lost with the machine, although it was
+    /// Up to here the log completes a snapshot that was copied while writes went on: what was
+    /// before each of them is not known, so they are no events.
+    completing: Revision,
+    /// The last record of the log file before, if there was one.
+    end_of_log: Option<Revision>,
+    /// Whether the end of that file may have been lost with the machine, although it was
     /// acknowledged: so it is with `Durability::Process`.
     lossy: bool,
 }
@@ -87,7 +92,14 @@ impl Replay {
     fn new(config: &Config) -> Self {
         let history =
             History::new(Revision::ZERO, config.history_events_max, config.history_bytes_max);
-        Self { index: Index::default(), history, revision: Revision::ZERO, lossy: false }
+        Self {
+            index: Index::default(),
+            history,
+            revision: Revision::ZERO,
+            completing: Revision::ZERO,
+            end_of_log: None,
+            lossy: false,
+        }
     }
 
     fn apply(&mut self, kind: EventKind, record: &Record<'_>) {
@@ -98,6 +110,9 @@ impl Replay {
             EventKind::Delete => self.index.remove(&entry.key),
         };
         self.revision = record.revision;
+        if record.revision <= self.completing {
+            return;
+        }
         // Nobody watches yet, so nobody is to be woken.
         self.history.push(Arc::new(Event { kind, entry, previous }), &mut Vec::new());
     }
@@ -195,25 +210,30 @@ impl Folder<'_> {
                     replay.index.insert(Entry { key, value, created, modified });
                     count += 1;
                 }
-                RecordKind::End if record.created.get() == count => break,
+                RecordKind::End if record.created.get() == count => {
+                    replay.revision = header.base;
+                    replay.completing = record.durable;
+                    replay.history.restart(record.durable);
+                    return Ok(());
+                }
                 RecordKind::End | RecordKind::Put | RecordKind::Delete => {
                     return Err(self.corrupt(name, offset, "this record does not belong here"));
                 }
             }
             offset = next;
         }
-        replay.skip_to(header.base);
-        Ok(())
     }
 
     /// Replays one log file.
     fn read_log(&self, name: FileName, last: bool, replay: &mut Replay) -> Result<Tail, OpenError> {
         let (bytes, header) = self.read(name)?;
-        match header.base > replay.revision {
-            // Here revisions were passed over on purpose.
-            true if replay.lossy => replay.skip_to(header.base),
-            true => return Err(self.corrupt(name, 0, "the records before this file are missing")),
-            false => {}
+        match replay.end_of_log {
+            Some(end) if header.base > end && replay.lossy => replay.skip_to(header.base),
+            Some(end) if header.base == end => {}
+            None if header.base <= replay.revision => {}
+            Some(_) | None => {
+                return Err(self.corrupt(name, 0, "the records before this file are missing"));
+            }
         }
         replay.lossy = header.unflushed;
         let mut expected = header.base.next();
@@ -234,7 +254,8 @@ impl Folder<'_> {
                 }
             }
         };
-        if expected.previous() < replay.revision && !replay.lossy {
+        replay.end_of_log = Some(expected.previous());
+        if last && expected.previous() < replay.revision.max(replay.completing) {
             return Err(self.corrupt(name, offset, "records are missing at the end"));
         }
         Ok(Tail { name, used: offset as u64, size: bytes.len() as u64, torn })

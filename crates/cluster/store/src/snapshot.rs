@@ -1,18 +1,14 @@
-//! Snapshots: all entries at one revision in one file, so that older log files can go.
+//! Snapshots: the entries in one file, so that older log files can go.
 //!
 //! Crash-safe: the file is complete and durable before it gets its name, and nothing is removed
 //! before that name is durable.
 
-use std::{
-    io,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-};
+use std::{io, sync::Arc};
+
+use bytes::Bytes;
 
 use crate::{
-    Entry, Revision,
+    Durability, Entry, Revision,
     backend::{Backend, BackendFile, Mode},
     format::{FileKind, FileName, Header, Record, RecordKind},
 };
@@ -20,74 +16,100 @@ use crate::{
 /// Bytes that are encoded before they are written.
 const CHUNK_BYTES: usize = 256 << 10;
 
-/// A snapshot to be written.
+/// A snapshot that is being written, piece by piece, while writes go on.
+///
+/// It shows each entry as it stands when its piece is copied, at `base` or later. The log after
+/// `base` is read on top of it, which leads to the same end from either.
 #[derive(Debug)]
 pub(crate) struct Snapshot {
-    pub(crate) backend: Arc<dyn Backend>,
-    /// The first log file that is still needed beside it.
-    pub(crate) sequence: u64,
-    /// Bytes of the log files before that one.
-    pub(crate) replaces_bytes: u64,
-    pub(crate) revision: Revision,
-    pub(crate) entries: Vec<Entry>,
-}
-
-impl Snapshot {
-    /// Writes the file and removes what it replaces. `cancelled` is looked at now and then.
-    pub(crate) fn write(&self, cancelled: &AtomicBool) -> io::Result<()> {
-        let name = FileName::snapshot(self.sequence);
-        let prepared = self.prepare(name, cancelled);
-        if prepared.is_err() {
-            // Frees the space. If this fails too, the next start removes the file.
-            drop(self.backend.remove(&name.temporary()));
-        }
-        prepared?;
-        self.backend.rename(&name.temporary(), &name.text())?;
-        self.backend.sync_folder()?;
-        remove_replaced(&*self.backend, self.sequence)
-    }
-
-    fn prepare(&self, name: FileName, cancelled: &AtomicBool) -> io::Result<()> {
-        let file = self.backend.open(&name.temporary(), Mode::Create)?;
-        let header = Header { name, base: self.revision, unflushed: false };
-        let mut writer = Writer { file, offset: 0, buffer: header.encode().to_vec() };
-        for entry in &self.entries {
-            record(entry).encode(&mut writer.buffer);
-            if writer.buffer.len() >= CHUNK_BYTES {
-                if cancelled.load(Ordering::Relaxed) {
-                    return Err(io::Error::new(io::ErrorKind::Interrupted, "the store closes"));
-                }
-                writer.flush()?;
-            }
-        }
-        self.end().encode(&mut writer.buffer);
-        writer.flush()?;
-        writer.file.sync()
-    }
-
-    const fn end(&self) -> Record<'static> {
-        Record {
-            kind: RecordKind::End,
-            revision: self.revision,
-            durable: Revision::ZERO,
-            created: Revision::new(self.entries.len() as u64),
-            key: &[],
-            value: &[],
-        }
-    }
-}
-
-struct Writer {
+    backend: Arc<dyn Backend>,
+    name: FileName,
+    base: Revision,
     file: Box<dyn BackendFile>,
     offset: u64,
     buffer: Vec<u8>,
+    /// The last key that was looked at, and how many entries were taken.
+    last: Option<Bytes>,
+    count: u64,
 }
 
-impl Writer {
+impl Snapshot {
+    /// Begins a snapshot that will replace all log files before the one numbered `sequence`, in
+    /// which the write at `base` must be.
+    pub(crate) fn create(
+        backend: &Arc<dyn Backend>,
+        sequence: u64,
+        base: Revision,
+    ) -> io::Result<Self> {
+        let name = FileName::snapshot(sequence);
+        let file = backend.open(&name.temporary(), Mode::Create)?;
+        let buffer = Header { name, base, unflushed: false }.encode().to_vec();
+        let backend = Arc::clone(backend);
+        Ok(Self { backend, name, base, file, offset: 0, buffer, last: None, count: 0 })
+    }
+
+    /// The key after which the next piece begins.
+    pub(crate) fn last(&self) -> Option<&[u8]> {
+        self.last.as_deref()
+    }
+
+    /// Adds the entries that follow after [`Snapshot::last`].
+    pub(crate) fn add(&mut self, piece: &[Entry]) -> io::Result<()> {
+        for entry in piece {
+            record(entry).encode(&mut self.buffer);
+            self.count += 1;
+            if self.buffer.len() >= CHUNK_BYTES {
+                self.flush()?;
+            }
+        }
+        self.last = piece.last().map(|it| it.key.clone());
+        Ok(())
+    }
+
+    /// Completes the file, gives it its name and removes what it replaces. `copied` is the
+    /// revision when the last piece was copied: up to there the log belongs to the snapshot.
+    pub(crate) fn finish(mut self, copied: Revision, durability: Durability) -> io::Result<()> {
+        let end = Record {
+            kind: RecordKind::End,
+            revision: self.base,
+            durable: copied,
+            created: Revision::new(self.count),
+            key: &[],
+            value: &[],
+        };
+        end.encode(&mut self.buffer);
+        self.flush()?;
+        self.file.sync()?;
+        if durability == Durability::Process {
+            self.flush_logs()?;
+        }
+        self.backend.rename(&self.name.temporary(), &self.name.text())?;
+        self.backend.sync_folder()?;
+        remove_replaced(&*self.backend, self.name.sequence)
+    }
+
+    /// Removes what has been written, to free the space. If this fails, the next start does it.
+    pub(crate) fn abandon(backend: &dyn Backend, sequence: u64) {
+        drop(backend.remove(&FileName::snapshot(sequence).temporary()));
+    }
+
     fn flush(&mut self) -> io::Result<()> {
         self.file.write_at(self.offset, &self.buffer)?;
         self.offset += self.buffer.len() as u64;
         self.buffer.clear();
+        Ok(())
+    }
+
+    /// Flushes the log files that belong to the snapshot.
+    fn flush_logs(&self) -> io::Result<()> {
+        let names = self.backend.names()?;
+        let logs = names
+            .iter()
+            .filter_map(|it| FileName::parse(it))
+            .filter(|it| it.kind == FileKind::Log && it.sequence >= self.name.sequence);
+        for log in logs {
+            self.backend.open(&log.text(), Mode::Existing)?.sync()?;
+        }
         Ok(())
     }
 }

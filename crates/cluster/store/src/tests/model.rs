@@ -23,6 +23,7 @@ const LIMITS: Limits = Limits {
     file_cost_bytes: 100,
     buffer_kept_bytes: 1 << 10,
     pending_bytes: 1 << 20,
+    compact_entries: 1,
     compact_inline: true,
 };
 
