@@ -137,7 +137,7 @@ fn strategy(strategy: &Value, path: Path<'_>, causes: &mut Causes) {
     match strategy.text("type") {
         "RollingUpdate" => rolling_update(strategy.field("rollingUpdate"), rolling, causes),
         "Recreate" if strategy.has("rollingUpdate") => {
-            causes.forbidden(rolling, "may not be specified when strategy `type` is 'Recreate'")
+            causes.forbidden(rolling, "may not be specified when strategy `type` is 'Recreate'");
         }
         "Recreate" => {}
         _ => causes.not_supported(

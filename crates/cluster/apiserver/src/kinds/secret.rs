@@ -61,6 +61,10 @@ fn default(secret: &mut Value) {
     }
 }
 
+fn names_no_account(secret: &Value) -> bool {
+    secret.at(&["metadata", "annotations"]).text(ACCOUNT).is_empty()
+}
+
 fn validate(secret: &Value, causes: &mut Causes) {
     let data = Path::new("data");
     let mut bytes = 0;
@@ -91,11 +95,9 @@ fn validate(secret: &Value, causes: &mut Causes) {
                 required("password");
             }
         }
-        "kubernetes.io/service-account-token" => {
-            if secret.at(&["metadata", "annotations"]).text(ACCOUNT).is_empty() {
-                let annotations = Path::new("metadata");
-                causes.required(annotations.child("annotations").key(ACCOUNT), "");
-            }
+        "kubernetes.io/service-account-token" if names_no_account(secret) => {
+            let annotations = Path::new("metadata");
+            causes.required(annotations.child("annotations").key(ACCOUNT), "");
         }
         _ => {}
     }

@@ -15,7 +15,6 @@ pub(super) fn check(kind: &Kind, change: Value, expected: Expect) {
 }
 
 /// What is wrong with a `change` merged into the stored sample of `kind`.
-#[expect(clippy::needless_pass_by_value, reason = "expect![] is written in place")]
 pub(super) fn check_update(kind: &Kind, change: Value, expected: Expect) {
     let old = created(kind, sample(kind));
     check_update_of(kind, &old, change, expected);

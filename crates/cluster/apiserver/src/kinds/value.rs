@@ -42,7 +42,7 @@ impl Read for Value {
         self.field(name).as_array().map(Vec::as_slice).unwrap_or_default()
     }
 
-    fn members(&self, name: &str) -> impl Iterator<Item = (&str, &Value)> {
+    fn members(&self, name: &str) -> impl Iterator<Item = (&str, &Self)> {
         let members = self.field(name).as_object();
         members.into_iter().flatten().map(|(name, value)| (name.as_str(), value))
     }

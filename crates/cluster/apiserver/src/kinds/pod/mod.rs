@@ -1,4 +1,5 @@
-//! Pods.
+//! Pods. What the cluster adds to a new pod beyond its defaults (account, tolerations, priority) is
+//! admission's business.
 
 mod row;
 mod update;
@@ -54,11 +55,6 @@ const COLUMNS: &[Column] = &[
     wide("Readiness Gates", "Conditions beyond the containers that are true, of all such."),
 ];
 
-/// Seconds a pod stays on a node that is not ready or not reachable, unless it says otherwise.
-const EVICTION_SECONDS: i64 = 300;
-/// Account of pods that name none.
-const ACCOUNT: &str = "default";
-
 fn default(pod: &mut Value) {
     let Some(spec) = object_mut(pod, "spec") else { return };
     pod_spec::default(spec);
@@ -79,34 +75,10 @@ fn default_requests(container: &mut Value) {
     }
 }
 
-/// What admission adds to a new pod, and its first status.
+/// The first status.
 fn prepare_create(pod: &mut Value) {
-    if let Some(spec) = object_mut(pod, "spec") {
-        set_default(spec, "serviceAccountName", ACCOUNT);
-        set_default(spec, "serviceAccount", ACCOUNT);
-        set_default(spec, "priority", 0);
-        set_default(spec, "preemptionPolicy", "PreemptLowerPriority");
-        tolerate_short_outages(spec);
-    }
     let class = quality_of_service(pod.field("spec"));
     set(pod, "status", json!({"phase": "Pending", "qosClass": class}));
-}
-
-fn tolerate_short_outages(spec: &mut Value) {
-    for key in ["node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"] {
-        let tolerated = spec.items("tolerations").iter().any(|it| {
-            matches!(it.text("key"), "" if it.text("operator") == "Exists")
-                || it.text("key") == key && matches!(it.text("effect"), "" | "NoExecute")
-        });
-        if tolerated {
-            continue;
-        }
-        set_default(spec, "tolerations", json!([]));
-        if let Some(Value::Array(tolerations)) = spec.get_mut("tolerations") {
-            tolerations.push(json!({"key": key, "operator": "Exists", "effect": "NoExecute",
-                "tolerationSeconds": EVICTION_SECONDS}));
-        }
-    }
 }
 
 /// The class by which pods give way when a node runs short (`status.qosClass`).
@@ -175,20 +147,19 @@ mod tests {
     }
 
     #[test]
-    fn a_new_pod_is_admitted() {
-        let pod = created(json!({"spec": {"containers": [{"name": "a", "image": "x"}]}}));
-        assert_eq!(pod.at(&["spec", "serviceAccountName"]), "default");
+    fn a_new_pod_is_pending() {
+        let pod = created(json!({"spec": {"containers": [{"name": "a", "image": "x"}]},
+            "status": {"phase": "Running"}}));
         assert_eq!(pod.at(&["spec", "enableServiceLinks"]), true);
-        assert_eq!(pod.at(&["spec", "priority"]), 0);
-        assert_eq!(pod.field("spec").items("tolerations").len(), 2);
         assert_eq!(pod.field("status"), &json!({"phase": "Pending", "qosClass": "BestEffort"}));
     }
 
     #[test]
-    fn tolerations_given_are_kept() {
-        let tolerations = json!([{"operator": "Exists"}]);
-        let pod = created(json!({"spec": {"tolerations": tolerations}}));
-        assert_eq!(pod.at(&["spec", "tolerations"]), &tolerations);
+    fn limits_are_requests() {
+        let resources = json!({"limits": {"cpu": "2", "memory": "1Gi"}, "requests": {"cpu": "1"}});
+        let pod = created(json!({"spec": {"containers": [{"resources": resources}]}}));
+        let requests = &pod["spec"]["containers"][0]["resources"]["requests"];
+        assert_eq!(*requests, json!({"cpu": "1", "memory": "1Gi"}));
     }
 
     #[test]

@@ -156,7 +156,7 @@ fn mounts_have_volumes() {
 #[test]
 fn volumes_have_one_source() {
     let check_volumes = |volumes: Value, expected| {
-        check(json!({"volumes": volumes, "containers": [{"name": "c", "image": "x"}]}), expected)
+        check(json!({"volumes": volumes, "containers": [{"name": "c", "image": "x"}]}), expected);
     };
     check_volumes(
         json!([{"name": "v", "emptyDir": {}, "secret": {"secretName": "s"}}]),
