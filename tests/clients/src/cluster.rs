@@ -14,8 +14,8 @@ use anyhow::{Context as _, bail};
 /// Longest a command may take: a start, or a roll-out, on a machine that does other things as well.
 const COMMAND_SECONDS_MAX: &str = "120";
 
-/// What scripts may use besides commands. `await FILE TEXT` waits until a file holds a line that
-/// matches.
+/// What scripts may use besides commands: `await FILE TEXT` waits until a file holds a line that
+/// matches, `fetch URL` prints what is there, once something is.
 const PRELUDE: &str = r#"
 await() {
     for _ in $(seq 600); do
@@ -25,6 +25,19 @@ await() {
     echo "never seen in $1: $2"
     cat "$1"
     return 1
+}
+fetch() {
+    python3 - "$1" <<'EOF'
+import sys, time, urllib.request
+for attempt in range(300):
+    try:
+        print(urllib.request.urlopen(sys.argv[1], timeout=5).read().decode().strip())
+        sys.exit(0)
+    except OSError as it:
+        error = it
+        time.sleep(0.1)
+sys.exit(f"{sys.argv[1]}: {error}")
+EOF
 }
 "#;
 
