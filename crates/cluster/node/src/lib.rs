@@ -1,1 +1,30 @@
-//! To be written.
+//! The node agent: does on this machine what a kubelet does on its own. It registers the Node,
+//! drives every pod bound to it through its life, and reports.
+//!
+//! Containers are the shims' children and outlive this process; whoever comes next adopts them.
+//! It knows nothing of services beyond their variables, chooses no pods, and talks to nobody but the
+//! API, the shims and [`PodNetwork`].
+
+mod agent;
+mod handle;
+
+mod context;
+mod machine;
+mod references;
+mod register;
+
+mod pod;
+
+mod environment;
+mod files;
+mod links;
+mod logs;
+mod probe;
+mod quantity;
+mod volumes;
+
+pub use agent::{Agent, BuildError, Config, Peers, build};
+pub use context::PodNetwork;
+pub use files::Dns;
+pub use handle::Handle;
+pub use logs::{LogOptions, LogsError};

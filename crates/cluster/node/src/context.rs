@@ -1,0 +1,169 @@
+//! What all pods of the node share: folders, network, objects, clock. Handed in, never global.
+
+use std::{
+    fs, io,
+    net::Ipv4Addr,
+    os::{fd::OwnedFd, unix::fs::DirBuilderExt as _},
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use client::{Cache, Client, Events, Key};
+use futures_util::future::BoxFuture;
+use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret, Service};
+use runtime::Clock;
+use tokio::{sync::Semaphore, time::Instant};
+
+use crate::{environment::Objects, files::Dns, links::Links, machine::Machine};
+
+/// A pod's network, as the node needs it.
+pub trait PodNetwork: Send + Sync {
+    /// Gives the network namespace `netns` of the pod an interface, an address and routes. A pod
+    /// that is attached already (by an earlier process) keeps its address.
+    fn attach<'a>(
+        &'a self,
+        pod_uid: &'a str,
+        netns: OwnedFd,
+    ) -> BoxFuture<'a, anyhow::Result<Ipv4Addr>>;
+    /// Takes it away and frees the address. Detaching what is not attached is no error.
+    fn detach<'a>(&'a self, pod_uid: &'a str) -> BoxFuture<'a, anyhow::Result<()>>;
+    /// Resolves once no service sends new connections to `address`. The caller bounds the wait.
+    fn unrouted(&self, address: Ipv4Addr) -> BoxFuture<'_, ()>;
+}
+
+/// What all pods of the node share.
+pub(crate) struct Context {
+    pub(crate) machine: Machine,
+    pub(crate) address: Ipv4Addr,
+    pub(crate) state_dir: PathBuf,
+    pub(crate) run_dir: PathBuf,
+    pub(crate) executable: PathBuf,
+    pub(crate) inherited: Vec<(String, String)>,
+    pub(crate) dns: Dns,
+    pub(crate) network: Arc<dyn PodNetwork>,
+    pub(crate) client: Client,
+    pub(crate) events: Events,
+    pub(crate) clock: Clock,
+    pub(crate) objects: CachedObjects,
+    /// Bounds how many sandboxes and containers are made at once.
+    pub(crate) starts: Semaphore,
+    /// Beginning of [`Self::uptime`].
+    pub(crate) begun: Instant,
+}
+
+impl Context {
+    /// Time since the agent began, on a clock that never jumps.
+    pub(crate) fn uptime(&self) -> Duration {
+        self.begun.elapsed()
+    }
+
+    /// The tokio time at which [`Self::uptime`] will be `uptime`.
+    pub(crate) fn instant(&self, uptime: Duration) -> Instant {
+        self.begun + uptime
+    }
+
+    /// The links as last seen.
+    pub(crate) fn links(&self) -> Links {
+        let key = Key::namespaced(api::link::NAMESPACE, api::link::CONFIG_MAP);
+        Links::read(self.objects.config_maps.get(&key).as_deref())
+    }
+}
+
+/// The objects that pods refer to, from the process's caches.
+#[derive(Clone, Debug)]
+pub(crate) struct CachedObjects {
+    pub(crate) config_maps: Cache<ConfigMap>,
+    pub(crate) secrets: Cache<Secret>,
+    pub(crate) services: Cache<Service>,
+}
+
+impl Objects for CachedObjects {
+    fn config_map(&self, namespace: &str, name: &str) -> Option<Arc<ConfigMap>> {
+        self.config_maps.get(&Key::namespaced(namespace, name))
+    }
+
+    fn secret(&self, namespace: &str, name: &str) -> Option<Arc<Secret>> {
+        self.secrets.get(&Key::namespaced(namespace, name))
+    }
+
+    fn services(&self) -> Vec<Arc<Service>> {
+        self.services.list()
+    }
+}
+
+/// The folders of one pod. All that is known of a pod whose API object is gone.
+#[derive(Clone, Debug)]
+pub(crate) struct Folders {
+    /// metadata.uid.
+    pub(crate) uid: String,
+    /// Socket, exit files: gone after a reboot.
+    pub(crate) run: PathBuf,
+    /// Volumes and files.
+    pub(crate) state: PathBuf,
+    /// Logs.
+    pub(crate) logs: PathBuf,
+}
+
+impl Folders {
+    /// Folders of `pod`.
+    pub(crate) fn of(context: &Context, pod: &Pod) -> Self {
+        let text = |it: &Option<String>| it.clone().unwrap_or_default();
+        let metadata = &pod.metadata;
+        let (namespace, name) = (text(&metadata.namespace), text(&metadata.name));
+        let uid = text(&metadata.uid);
+        let logs = context.state_dir.join("logs").join(format!("{namespace}_{name}_{uid}"));
+        Self::new(context, uid, logs)
+    }
+
+    /// Folders of a pod of which only the uid is known: its logs are found by their name.
+    pub(crate) fn of_orphan(context: &Context, uid: String) -> Self {
+        let logs = context.state_dir.join("logs");
+        let suffix = format!("_{uid}");
+        let found = fs::read_dir(&logs)
+            .into_iter()
+            .flatten()
+            .flatten()
+            .find(|it| it.file_name().to_string_lossy().ends_with(&suffix));
+        let logs = found.map_or_else(|| logs.join(suffix), |it| it.path());
+        Self::new(context, uid, logs)
+    }
+
+    fn new(context: &Context, uid: String, logs: PathBuf) -> Self {
+        let run = context.run_dir.join("pods").join(&uid);
+        let state = context.state_dir.join("pods").join(&uid);
+        Self { uid, run, state, logs }
+    }
+
+    /// The uids of all pods that have folders, in order.
+    pub(crate) fn all(context: &Context) -> io::Result<Vec<String>> {
+        let mut uids = Vec::new();
+        for dir in [&context.run_dir, &context.state_dir] {
+            let entries = match fs::read_dir(dir.join("pods")) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                other => other?,
+            };
+            for entry in entries {
+                uids.push(entry?.file_name().to_string_lossy().into_owned());
+            }
+        }
+        uids.sort();
+        uids.dedup();
+        Ok(uids)
+    }
+
+    /// The log file of a run of a container.
+    pub(crate) fn log(&self, container: &str, attempt: u32) -> PathBuf {
+        self.logs.join(container).join(format!("{attempt}.log"))
+    }
+
+    /// The file that a run of a container finds at its `terminationMessagePath`.
+    pub(crate) fn termination_message(&self, container: &str, attempt: u32) -> PathBuf {
+        self.state.join("containers").join(container).join(attempt.to_string())
+    }
+}
+
+/// Makes a folder that only its owner can look into, and those above it.
+pub(crate) fn make_private(folder: &Path) -> io::Result<()> {
+    fs::DirBuilder::new().mode(0o700).recursive(true).create(folder)
+}

@@ -1,0 +1,232 @@
+//! The text of a pod's `/etc/resolv.conf` and `/etc/hosts`, as a kubelet writes them.
+//! <https://kubernetes.io/docs/concepts/services-networking/dns-pod-service/>
+//!
+//! Pure; the pod's folder and its mounts are elsewhere.
+
+use std::{fmt::Write as _, net::Ipv4Addr};
+
+use k8s_openapi::api::core::v1::{HostAlias, Pod, PodDNSConfigOption};
+
+/// Longest host name Linux takes: `HOST_NAME_MAX` less its end, as the kubelet cuts it.
+const HOST_NAME_MAX: usize = 63;
+
+/// How pods of this cluster resolve names.
+#[derive(Clone, Debug)]
+pub struct Dns {
+    /// Address of the cluster's DNS server. It also answers for names outside the cluster.
+    pub server: Ipv4Addr,
+    /// Domain of the cluster, `cluster.local` by custom.
+    pub domain: String,
+    /// Search path of the machine's own resolver, appended to the pod's.
+    pub host_search: Vec<String>,
+}
+
+/// The pod's host name: what it asks for, else its own name, cut to what Linux takes.
+#[must_use]
+pub fn host_name(pod: &Pod) -> String {
+    let asked = pod.spec.as_ref().and_then(|it| it.hostname.as_deref());
+    let name = asked.filter(|it| !it.is_empty()).or(pod.metadata.name.as_deref());
+    let name: String = name.unwrap_or_default().chars().take(HOST_NAME_MAX).collect();
+    name.trim_end_matches(['-', '.']).to_owned()
+}
+
+/// The pod's `/etc/hosts`.
+#[must_use]
+pub fn hosts(pod: &Pod, address: Ipv4Addr, domain: &str) -> String {
+    let mut text = "# Kubernetes-managed hosts file.\n\
+        127.0.0.1\tlocalhost\n\
+        ::1\tlocalhost ip6-localhost ip6-loopback\n\
+        fe00::0\tip6-localnet\n\
+        fe00::0\tip6-mcastprefix\n\
+        fe00::1\tip6-allnodes\n\
+        fe00::2\tip6-allrouters\n"
+        .to_owned();
+    let name = host_name(pod);
+    let spec = pod.spec.as_ref();
+    let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
+    let subdomain = spec.and_then(|it| it.subdomain.as_deref()).filter(|it| !it.is_empty());
+    let line = match subdomain {
+        Some(it) => format!("{address}\t{name}.{it}.{namespace}.svc.{domain}\t{name}\n"),
+        None => format!("{address}\t{name}\n"),
+    };
+    text.push_str(&line);
+    let aliases = spec.and_then(|it| it.host_aliases.as_deref()).unwrap_or_default();
+    if !aliases.is_empty() {
+        text.push_str("\n# Entries added by HostAliases.\n");
+        text.extend(aliases.iter().map(alias_line));
+    }
+    text
+}
+
+fn alias_line(alias: &HostAlias) -> String {
+    format!("{}\t{}\n", alias.ip, alias.hostnames.as_deref().unwrap_or_default().join("\t"))
+}
+
+/// The pod's `/etc/resolv.conf`. `dnsPolicy: Default` also asks the cluster's server, only without
+/// the cluster's search path: the machine's own resolver often listens on a loopback address that
+/// a pod cannot reach, and the cluster's server passes on what it does not know.
+#[must_use]
+pub fn resolv_conf(pod: &Pod, dns: &Dns) -> String {
+    let spec = pod.spec.as_ref();
+    let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
+    let policy = spec.and_then(|it| it.dns_policy.as_deref()).unwrap_or("ClusterFirst");
+    let mut servers = Vec::new();
+    let mut searches = Vec::new();
+    let mut options: Vec<(String, Option<String>)> = Vec::new();
+    match policy {
+        "None" => {}
+        "Default" => {
+            servers.push(dns.server.to_string());
+            searches.clone_from(&dns.host_search);
+        }
+        _ => {
+            let domain = &dns.domain;
+            servers.push(dns.server.to_string());
+            searches.push(format!("{namespace}.svc.{domain}"));
+            searches.push(format!("svc.{domain}"));
+            searches.push(domain.clone());
+            searches.extend(dns.host_search.iter().cloned());
+            options.push(("ndots".to_owned(), Some("5".to_owned())));
+        }
+    }
+    if let Some(config) = spec.and_then(|it| it.dns_config.as_ref()) {
+        add_missing(&mut servers, config.nameservers.as_deref());
+        add_missing(&mut searches, config.searches.as_deref());
+        config.options.iter().flatten().for_each(|it| set_option(&mut options, it));
+    }
+    let mut text = String::new();
+    if !searches.is_empty() {
+        text.push_str(&format_line("search", &searches));
+    }
+    for server in servers {
+        text.push_str(&format_line("nameserver", &[server]));
+    }
+    if !options.is_empty() {
+        let options: Vec<String> = options
+            .into_iter()
+            .map(|(name, value)| value.map_or(name.clone(), |value| format!("{name}:{value}")))
+            .collect();
+        text.push_str(&format_line("options", &options));
+    }
+    text
+}
+
+fn add_missing(list: &mut Vec<String>, more: Option<&[String]>) {
+    for it in more.unwrap_or_default() {
+        if !list.contains(it) {
+            list.push(it.clone());
+        }
+    }
+}
+
+fn set_option(options: &mut Vec<(String, Option<String>)>, option: &PodDNSConfigOption) {
+    let name = option.name.clone().unwrap_or_default();
+    match options.iter_mut().find(|(it, _)| *it == name) {
+        Some((_, value)) => value.clone_from(&option.value),
+        None => options.push((name, option.value.clone())),
+    }
+}
+
+fn format_line(word: &str, values: &[String]) -> String {
+    let mut line = word.to_owned();
+    for value in values {
+        // Writing to a String cannot fail.
+        write!(line, " {value}").unwrap_or_default();
+    }
+    line.push('\n');
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use expect_test::{Expect, expect};
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn pod(spec: Value) -> Pod {
+        let metadata = json!({ "namespace": "shop", "name": "app-1" });
+        serde_json::from_value(json!({ "metadata": metadata, "spec": spec })).unwrap()
+    }
+
+    fn check_resolv(spec: Value, expected: &Expect) {
+        let dns = Dns {
+            server: Ipv4Addr::new(10, 96, 0, 10),
+            domain: "cluster.local".to_owned(),
+            host_search: vec!["lan".to_owned()],
+        };
+        expected.assert_eq(&resolv_conf(&pod(spec), &dns));
+    }
+
+    #[test]
+    fn resolv_conf_of_each_policy() {
+        check_resolv(
+            json!({ "containers": [] }),
+            &expect![[r#"
+                search shop.svc.cluster.local svc.cluster.local cluster.local lan
+                nameserver 10.96.0.10
+                options ndots:5
+            "#]],
+        );
+        check_resolv(
+            json!({ "containers": [], "dnsPolicy": "Default" }),
+            &expect![[r#"
+                search lan
+                nameserver 10.96.0.10
+            "#]],
+        );
+        check_resolv(
+            json!({ "containers": [], "dnsPolicy": "None", "dnsConfig": { "nameservers": ["1.2.3.4"] } }),
+            &expect![[r#"
+                nameserver 1.2.3.4
+            "#]],
+        );
+    }
+
+    #[test]
+    fn dns_config_adds_and_overrides() {
+        check_resolv(
+            json!({ "containers": [], "dnsConfig": {
+                "nameservers": ["10.96.0.10", "1.2.3.4"],
+                "searches": ["lan", "corp"],
+                "options": [{ "name": "ndots", "value": "2" }, { "name": "edns0" }] } }),
+            &expect![[r#"
+                search shop.svc.cluster.local svc.cluster.local cluster.local lan corp
+                nameserver 10.96.0.10
+                nameserver 1.2.3.4
+                options ndots:2 edns0
+            "#]],
+        );
+    }
+
+    #[test]
+    fn hosts_file() {
+        let address = Ipv4Addr::new(10, 244, 0, 9);
+        let spec = json!({ "containers": [], "subdomain": "web", "hostAliases": [
+            { "ip": "1.2.3.4", "hostnames": ["a", "b"] }] });
+        expect![[r#"
+            # Kubernetes-managed hosts file.
+            127.0.0.1	localhost
+            ::1	localhost ip6-localhost ip6-loopback
+            fe00::0	ip6-localnet
+            fe00::0	ip6-mcastprefix
+            fe00::1	ip6-allnodes
+            fe00::2	ip6-allrouters
+            10.244.0.9	app-1.web.shop.svc.cluster.local	app-1
+
+            # Entries added by HostAliases.
+            1.2.3.4	a	b
+        "#]]
+        .assert_eq(&hosts(&pod(spec), address, "cluster.local"));
+    }
+
+    #[test]
+    fn host_name_is_cut() {
+        let mut pod = pod(json!({ "containers": [] }));
+        assert_eq!(host_name(&pod), "app-1");
+        pod.metadata.name = Some(format!("{}-tail", "x".repeat(62)));
+        assert_eq!(host_name(&pod), "x".repeat(62));
+        pod.spec.as_mut().unwrap().hostname = Some("other".to_owned());
+        assert_eq!(host_name(&pod), "other");
+    }
+}

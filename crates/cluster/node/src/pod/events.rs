@@ -1,0 +1,91 @@
+//! The events of one pod, with the kubelet's reasons and words.
+
+use client::{EventType, Events, Resource as _};
+use k8s_openapi::api::core::v1::Pod;
+
+use super::{
+    decide::Decision,
+    seen::{Waiting, containers},
+};
+
+/// Tells each thing once: what a container waits for is told when it changes.
+#[derive(Debug)]
+pub(crate) struct Teller {
+    events: Events,
+    told: std::collections::BTreeMap<String, Waiting>,
+}
+
+impl Teller {
+    pub(crate) fn new(events: Events) -> Self {
+        Self { events, told: std::collections::BTreeMap::new() }
+    }
+
+    /// About the pod, or one of its containers.
+    pub(crate) fn tell(
+        &self,
+        pod: &Pod,
+        container: Option<&str>,
+        (kind, reason): (EventType, &'static str),
+        note: impl Into<String>,
+    ) {
+        let mut about = pod.object_ref(&());
+        about.field_path = container.map(|name| {
+            let init = pod.spec.as_ref().and_then(|it| it.init_containers.as_deref());
+            let list = match init.unwrap_or_default().iter().any(|it| it.name == name) {
+                true => "initContainers",
+                false => "containers",
+            };
+            format!("spec.{list}{{{name}}}")
+        });
+        self.events.record(about, kind, reason, note);
+    }
+
+    /// What containers wait for since this decision.
+    pub(crate) fn tell_waits(&mut self, pod: &Pod, decision: &Decision) {
+        for (_, container) in containers(pod) {
+            let name = container.name.as_str();
+            let waiting = decision.waiting.get(name);
+            if waiting == self.told.get(name) {
+                continue;
+            }
+            match waiting {
+                Some(waiting) => {
+                    self.tell_wait(pod, name, container.image.as_deref(), waiting);
+                    self.told.insert(name.to_owned(), waiting.clone());
+                }
+                None => drop(self.told.remove(name)),
+            }
+        }
+    }
+
+    fn tell_wait(&self, pod: &Pod, name: &str, image: Option<&str>, waiting: &Waiting) {
+        let warn = |reason: &'static str, note: String| {
+            self.tell(pod, Some(name), (EventType::Warning, reason), note);
+        };
+        let message = waiting.message.as_deref().unwrap_or_default();
+        match waiting.reason.as_str() {
+            "CrashLoopBackOff" => {
+                let metadata = &pod.metadata;
+                let text = |it: &Option<String>| it.clone().unwrap_or_default();
+                let (pod, uid) = (text(&metadata.name), text(&metadata.uid));
+                let namespace = text(&metadata.namespace);
+                let note = format!(
+                    "Back-off restarting failed container {name} in pod {pod}_{namespace}({uid})"
+                );
+                warn("BackOff", note);
+            }
+            "ErrImageNeverPull" => {
+                let image = image.unwrap_or_default();
+                let note = format!(
+                    "Container image \"{image}\" is not present with pull policy of Never: {message}"
+                );
+                warn("ErrImageNeverPull", note);
+                warn("Failed", "Error: ErrImageNeverPull".to_owned());
+            }
+            "CreateContainerConfigError" | "CreateContainerError" => {
+                warn("Failed", format!("Error: {message}"));
+            }
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,30 @@
+//! One pod: from what is seen to what is done.
+//!
+//! Read in this order: [`seen`] (facts), [`decide`] (what to do), [`status`] (what to tell),
+//! `worker` (the loop), `stage` (what a pod's place is made of).
+
+pub mod seen;
+
+pub mod crash_loop;
+pub mod decide;
+pub mod qos;
+pub mod status;
+
+pub(crate) mod worker;
+
+mod acts;
+mod facts;
+mod last_words;
+mod launch;
+mod probing;
+mod tries;
+
+mod events;
+mod report;
+
+mod shim;
+pub(crate) mod stage;
+mod stages;
+
+#[cfg(test)]
+mod model;

@@ -1,0 +1,46 @@
+//! The pod's `/etc/resolv.conf` and `/etc/hosts`.
+
+use std::{fs, io, path::PathBuf};
+
+use super::super::stage::{Launch, Parts, Phase, Place, Stage, StageError};
+use crate::files::{hosts, resolv_conf};
+
+/// See the module.
+pub(crate) struct PodFiles;
+
+impl Stage for PodFiles {
+    fn name(&self) -> &'static str {
+        "files"
+    }
+
+    fn prepare<'a>(&'a self, place: &'a Place, parts: &'a mut Parts) -> Phase<'a> {
+        let written = write(place, parts).map_err(StageError::sandbox);
+        Box::pin(std::future::ready(written))
+    }
+
+    fn start<'a>(
+        &'a self,
+        place: &'a Place,
+        _parts: &'a Parts,
+        launch: &'a mut Launch,
+    ) -> Phase<'a> {
+        launch.spec.resolv_conf = Some(path(place, RESOLV_CONF));
+        launch.spec.hosts = Some(path(place, HOSTS));
+        Box::pin(std::future::ready(Ok(())))
+    }
+}
+
+const RESOLV_CONF: &str = "resolv.conf";
+const HOSTS: &str = "hosts";
+
+fn path(place: &Place, name: &str) -> PathBuf {
+    place.folders.state.join(name)
+}
+
+/// Writes in place: the files are mounted by inode into containers that may run already.
+fn write(place: &Place, parts: &Parts) -> io::Result<()> {
+    let (Some(pod), Some(address)) = (&place.pod, parts.address) else { return Ok(()) };
+    let dns = &place.context.dns;
+    fs::write(path(place, RESOLV_CONF), resolv_conf(pod, dns))?;
+    fs::write(path(place, HOSTS), hosts(pod, address, &dns.domain))
+}

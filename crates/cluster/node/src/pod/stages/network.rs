@@ -1,0 +1,34 @@
+//! The pod's interface and address.
+
+use super::super::stage::{Parts, Phase, Place, Stage, StageError};
+
+/// See the module.
+pub(crate) struct Network;
+
+impl Stage for Network {
+    fn name(&self) -> &'static str {
+        "network"
+    }
+
+    fn prepare<'a>(&'a self, place: &'a Place, parts: &'a mut Parts) -> Phase<'a> {
+        Box::pin(async {
+            let pod = place.pod.as_ref().and_then(|it| it.spec.as_ref());
+            if pod.and_then(|it| it.host_network) == Some(true) {
+                return Err(StageError::sandbox("hostNetwork is not supported yet"));
+            }
+            let netns = parts.netns.take();
+            let netns = netns.ok_or_else(|| StageError::sandbox("no network namespace"))?;
+            let attached = place.context.network.attach(&place.folders.uid, netns).await;
+            parts.address = Some(attached.map_err(StageError::sandbox)?);
+            Ok(())
+        })
+    }
+
+    fn stop<'a>(&'a self, place: &'a Place, parts: &'a mut Parts) -> Phase<'a> {
+        Box::pin(async {
+            parts.address = None;
+            let detached = place.context.network.detach(&place.folders.uid).await;
+            detached.map_err(StageError::sandbox)
+        })
+    }
+}

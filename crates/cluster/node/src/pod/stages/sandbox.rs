@@ -1,0 +1,187 @@
+//! The pod's folders and its shim, which holds the pod's namespaces.
+
+use std::{fs, io, path::Path, process::Child};
+
+use shim::{
+    Spawn, SpawnError,
+    wire::{FailureKind, PodSpec, Reply, Request},
+};
+
+use super::super::{
+    shim::{Connection, is_absent, unexpected},
+    stage::{Parts, Phase, Place, Stage, StageError},
+};
+use crate::{context::make_private, files::host_name};
+
+/// See the module.
+pub(crate) struct Shim;
+
+impl Stage for Shim {
+    fn name(&self) -> &'static str {
+        "shim"
+    }
+
+    fn prepare<'a>(&'a self, place: &'a Place, parts: &'a mut Parts) -> Phase<'a> {
+        Box::pin(async {
+            make_private(&place.folders.run).map_err(StageError::sandbox)?;
+            make_private(&place.folders.state).map_err(StageError::sandbox)?;
+            if adopt(place, parts).await? {
+                return Ok(());
+            }
+            match spawn(place).await? {
+                Some(made) => {
+                    parts.process = Some(made.process);
+                    parts.netns = Some(made.netns);
+                }
+                // Another process was quicker; it cannot have gone again.
+                None => drop(adopt(place, parts).await?),
+            }
+            Ok(())
+        })
+    }
+
+    fn stop<'a>(&'a self, place: &'a Place, parts: &'a mut Parts) -> Phase<'a> {
+        Box::pin(async {
+            end(&place.folders.run).await.map_err(StageError::sandbox)?;
+            if let Some(process) = parts.process.take() {
+                reap(process).await;
+            }
+            let run = place.folders.run.clone();
+            blocking(move || shim::leftovers(&run)).await.map(drop)
+        })
+    }
+
+    fn clean<'a>(&'a self, place: &'a Place) -> Phase<'a> {
+        Box::pin(async {
+            let folders = place.folders.clone();
+            blocking(move || {
+                [folders.logs, folders.state, folders.run].iter().try_for_each(|it| remove(it))
+            })
+            .await
+        })
+    }
+}
+
+/// Takes over the shim that is there, if one is.
+async fn adopt(place: &Place, parts: &mut Parts) -> Result<bool, StageError> {
+    let mut connection = match Connection::open(&place.folders.run) {
+        Err(error) if is_absent(&error) => return Ok(false),
+        other => other.map_err(StageError::sandbox)?,
+    };
+    let reply = match connection.call(&Request::Netns).await {
+        Err(shim::Error::Closed) => return Ok(false),
+        other => other.map_err(StageError::sandbox)?,
+    };
+    let Some(netns) = connection.take_fd() else {
+        return Err(StageError::sandbox(unexpected("netns", reply)));
+    };
+    match connection.call(&Request::Status).await.map_err(StageError::sandbox)? {
+        Reply::Status(status) => parts.found = status.containers,
+        other => return Err(StageError::sandbox(unexpected("status", other))),
+    }
+    parts.netns = Some(netns);
+    Ok(true)
+}
+
+/// Starts a shim, after ending what a dead one has left. `None` if another one is there.
+async fn spawn(place: &Place) -> Result<Option<shim::Spawned>, StageError> {
+    let context = &place.context;
+    let pod = place.pod.as_deref();
+    let metadata = pod.map(|it| &it.metadata);
+    let text = |it: Option<&String>| it.cloned().unwrap_or_default();
+    let namespace = text(metadata.and_then(|it| it.namespace.as_ref()));
+    let label = format!("{namespace}/{}", text(metadata.and_then(|it| it.name.as_ref())));
+    let spec = PodSpec {
+        hostname: pod.map(host_name).unwrap_or_default(),
+        masked: vec![context.state_dir.clone(), context.run_dir.clone()],
+    };
+    let (executable, dir) = (context.executable.clone(), place.folders.run.clone());
+    blocking(move || {
+        shim::leftovers(&dir).map_err(|error| chain(&error))?;
+        let spawn = Spawn { executable: &executable, dir: &dir, pod: &label, spec: &spec };
+        match shim::spawn(&spawn) {
+            Ok(spawned) => Ok(Some(spawned)),
+            Err(SpawnError::Shim(shim::Error::Failed(it)))
+                if it.kind == FailureKind::AnotherShim =>
+            {
+                Ok(None)
+            }
+            Err(error) => Err(chain(&error)),
+        }
+    })
+    .await
+}
+
+/// Kills what runs and ends the shim; no shim is no error.
+async fn end(run: &Path) -> Result<(), shim::Error> {
+    let mut connection = match Connection::open(run) {
+        Err(error) if is_absent(&error) => return Ok(()),
+        other => other?,
+    };
+    // Of a pod whose object is gone, containers may still run.
+    let mut exits = Connection::open(run)?;
+    let known = connection.call(&Request::Status).await?;
+    let Reply::Status(status) = known else { return Err(unexpected("status", known)) };
+    let running: Vec<String> = status
+        .containers
+        .into_iter()
+        .filter(|it| !matches!(it.state, shim::wire::State::Exited(_)))
+        .map(|it| it.id)
+        .collect();
+    for id in &running {
+        let stop = Request::Stop { id: id.clone(), signal: libc::SIGKILL, grace_ms: 0 };
+        connection.call(&stop).await?;
+    }
+    let mut left = running.len();
+    let mut notice = if left == 0 { None } else { Some(exits.call(&Request::Subscribe).await) };
+    while let Some(reply) = notice.take() {
+        let Reply::Exited(exit) = reply? else { continue };
+        if running.contains(&exit.id) {
+            left -= 1;
+        }
+        if left != 0 {
+            notice = Some(exits.answer().await);
+        }
+    }
+    match connection.call(&Request::Exit).await {
+        Ok(_) | Err(shim::Error::Closed) => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+/// Waits for a shim that has ended, so that it does not stay as a zombie.
+pub(crate) async fn reap(mut process: Child) {
+    let waited = tokio::task::spawn_blocking(move || process.wait()).await;
+    if let Ok(Err(error)) = waited {
+        tracing::debug!(%error, "shim not waited for");
+    }
+}
+
+fn remove(folder: &Path) -> io::Result<()> {
+    match fs::remove_dir_all(folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut words = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        words += &format!(": {error}");
+        cause = error.source();
+    }
+    words
+}
+
+/// Runs what blocks for some milliseconds away from the runtime's threads.
+async fn blocking<T, E>(
+    work: impl FnOnce() -> Result<T, E> + Send + 'static,
+) -> Result<T, StageError>
+where
+    T: Send + 'static,
+    E: std::fmt::Display + Send + 'static,
+{
+    let result = tokio::task::spawn_blocking(work).await.map_err(StageError::sandbox)?;
+    result.map_err(StageError::sandbox)
+}

@@ -1,0 +1,64 @@
+//! One try of a probe: over the network, or by the shim inside the container.
+
+use std::{net::Ipv4Addr, path::Path, time::Duration};
+
+use k8s_openapi::api::core::v1::Pod;
+use shim::wire::{ExecSpec, ProcessSpec, Reply, Request};
+
+use super::{
+    facts::run_id,
+    probing::Due,
+    seen::containers,
+    shim::{Connection, unexpected},
+};
+use crate::probe::{self, Check, OUTPUT_BYTES_MAX, Outcome};
+
+/// Tries.
+pub(super) async fn attempt(pod: &Pod, due: &Due, address: Ipv4Addr, run: &Path) -> Outcome {
+    let Some((_, container)) = containers(pod).find(|(_, it)| it.name == due.container) else {
+        return Outcome::Unknown("the container is not part of the pod".to_owned());
+    };
+    let timeout = probe::timeout(&due.probe);
+    match probe::check(&due.probe, container, address) {
+        Check::Http(request) => request.send(timeout).await,
+        Check::Tcp { host, port } => probe::tcp(&host, port, timeout).await,
+        Check::Refused(reason) => Outcome::Unknown(reason),
+        Check::Exec(argv) => match exec(due, argv, run, timeout).await {
+            Ok(outcome) => outcome,
+            Err(error) => Outcome::Unknown(error.to_string()),
+        },
+    }
+}
+
+async fn exec(
+    due: &Due,
+    argv: Vec<String>,
+    run: &Path,
+    timeout: Duration,
+) -> Result<Outcome, shim::Error> {
+    let spec = ExecSpec {
+        id: run_id(&due.container, due.attempt),
+        process: ProcessSpec { argv: argv.clone(), ..ProcessSpec::default() },
+        output_max: u32::try_from(OUTPUT_BYTES_MAX).ok(),
+        timeout_ms: u64::try_from(timeout.as_millis()).ok(),
+    };
+    let mut connection = Connection::open(run)?;
+    let executed = connection.call(&Request::Exec(spec)).await;
+    match executed {
+        Ok(Reply::Executed { .. }) => {}
+        Ok(other) => return Err(unexpected("exec", other)),
+        // No such program: the probe's, not the container's, words.
+        Err(shim::Error::Start(error)) => return Ok(Outcome::Failure(error.message)),
+        Err(error) => return Err(error),
+    }
+    match connection.answer().await? {
+        Reply::Finished(it) if it.timed_out => Ok(Outcome::Failure(format!(
+            "command timed out: \"{}\" timed out after {}s",
+            argv.join(" "),
+            timeout.as_secs()
+        ))),
+        Reply::Finished(it) if it.code == 0 => Ok(Outcome::Success),
+        Reply::Finished(it) => Ok(Outcome::Failure(it.output.unwrap_or_default())),
+        other => Err(unexpected("finished", other)),
+    }
+}

@@ -1,0 +1,309 @@
+//! The Node object and its Lease: what this node says of itself, and that it lives.
+//! <https://kubernetes.io/docs/reference/node/node-status/>
+
+use std::{net::Ipv4Addr, path::PathBuf, time::Duration};
+
+use anyhow::Context as _;
+use client::{Api, Client, Patch, PatchParams, PostParams};
+use jiff::Timestamp;
+use k8s_openapi::{
+    api::{coordination::v1::Lease, core::v1::Node},
+    apimachinery::pkg::apis::meta::v1::{MicroTime, Time},
+};
+use runtime::Clock;
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+
+use crate::machine::{Left, Machine};
+
+/// How often the Lease is renewed and the conditions are looked at. A kubelet renews every 10 s so
+/// that other machines notice its death within 40 s. Here the API dies with the node, so nobody
+/// could notice earlier; every renewal is a wake-up and a write to disk, of which an idle laptop
+/// should see few.
+const RENEWAL: Duration = Duration::from_secs(300);
+/// How long the Lease holds: three renewals, the kubelet's proportion rounded down.
+const LEASE_SECONDS: u64 = 3 * RENEWAL.as_secs();
+/// Namespace of node leases.
+const LEASE_NAMESPACE: &str = "kube-node-lease";
+/// Wait after a failed registration.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// Pods this node takes. Memory and process ids end before: an idle pod costs less than 1 MB.
+const PODS_MAX: u32 = 1000;
+/// Less memory than this is pressure: the kubelet's `memory.available<100Mi`.
+const MEMORY_LEFT_MIN: u64 = 100 << 20;
+/// Less room than this is pressure. A kubelet says 10 %, which on a laptop's large, well-filled disk
+/// would be always; nothing is evicted here, so what counts is whether pods can still write.
+const STORAGE_LEFT_MIN: u64 = 1 << 30;
+/// Fewer free process ids than this are pressure.
+const PROCESSES_LEFT_MIN: u64 = 1000;
+
+/// What the node says of itself.
+#[derive(Clone, Debug)]
+pub struct Registration {
+    /// The machine.
+    pub machine: Machine,
+    /// Address of the node for pods.
+    pub address: Ipv4Addr,
+    /// Version of the program.
+    pub version: String,
+    /// The Kubernetes version whose kubelet this behaves as, like `v1.36.0`.
+    pub kubelet_version: String,
+    /// The state folder, for room left on its disk.
+    pub state: PathBuf,
+}
+
+/// Registers the node, and keeps its Lease and conditions until told to stop.
+pub async fn run(
+    registration: Registration,
+    client: Client,
+    clock: Clock,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
+    let mut known = None;
+    loop {
+        let result = registration.report(&client, clock.now(), &mut known).await;
+        let wait = match result {
+            Ok(()) => RENEWAL,
+            Err(error) => {
+                tracing::warn!(error = format!("{error:#}"), "node not registered");
+                RETRY
+            }
+        };
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => return Ok(()),
+            () = tokio::time::sleep(wait) => {}
+        }
+    }
+}
+
+impl Registration {
+    async fn report(
+        &self,
+        client: &Client,
+        now: Timestamp,
+        known: &mut Option<Node>,
+    ) -> anyhow::Result<()> {
+        let name = &self.machine.name;
+        let nodes: Api<Node> = Api::all(client.clone());
+        let old = match known.take() {
+            Some(node) => node,
+            None => self.create(&nodes).await.context("create node")?,
+        };
+        let left = Left::read(&self.state).context("look at the machine")?;
+        let status = self.status(&old, left, now);
+        let patch = Patch::Merge(json!({ "status": status }));
+        let node = nodes.patch_status(name, &PatchParams::default(), &patch).await;
+        *known = Some(node.context("write node status")?);
+        self.renew(client, now, known.as_ref()).await.context("renew lease")
+    }
+
+    async fn create(&self, nodes: &Api<Node>) -> client_result::Result<Node> {
+        let node: Node = serde_json::from_value(self.object()).map_err(client_result::malformed)?;
+        match nodes.create(&PostParams::default(), &node).await {
+            Err(error) if client::is_already_exists(&error) => {
+                let labels = json!({ "metadata": { "labels": self.labels() } });
+                let params = PatchParams::default();
+                nodes.patch(&self.machine.name, &params, &Patch::Merge(labels)).await
+            }
+            other => other,
+        }
+    }
+
+    fn labels(&self) -> Value {
+        let architecture = self.machine.architecture;
+        json!({
+            "beta.kubernetes.io/arch": architecture,
+            "beta.kubernetes.io/os": "linux",
+            "kubernetes.io/arch": architecture,
+            "kubernetes.io/hostname": self.machine.name,
+            "kubernetes.io/os": "linux",
+        })
+    }
+
+    fn object(&self) -> Value {
+        json!({
+            "apiVersion": "v1",
+            "kind": "Node",
+            "metadata": { "name": self.machine.name, "labels": self.labels() },
+            "spec": {},
+        })
+    }
+
+    fn status(&self, old: &Node, left: Left, now: Timestamp) -> Value {
+        let machine = &self.machine;
+        let resources = json!({
+            "cpu": quantity_of_cpu(machine.cpu_millis),
+            "memory": format!("{}Ki", machine.memory_bytes / 1024),
+            "ephemeral-storage": format!("{}Ki", machine.storage_bytes / 1024),
+            "pods": PODS_MAX.to_string(),
+        });
+        json!({
+            "addresses": [
+                { "type": "InternalIP", "address": self.address.to_string() },
+                { "type": "Hostname", "address": machine.name },
+            ],
+            "capacity": resources,
+            "allocatable": resources,
+            "conditions": conditions(old, left, now),
+            "nodeInfo": {
+                "architecture": machine.architecture,
+                "bootID": machine.boot_id,
+                "containerRuntimeVersion": format!("coracle://{}", self.version),
+                "kernelVersion": machine.kernel,
+                "kubeProxyVersion": "",
+                "kubeletVersion": self.kubelet_version,
+                "machineID": machine.machine_id,
+                "operatingSystem": "linux",
+                "osImage": machine.os_image,
+                "systemUUID": machine.machine_id,
+            },
+        })
+    }
+
+    async fn renew(
+        &self,
+        client: &Client,
+        now: Timestamp,
+        node: Option<&Node>,
+    ) -> client_result::Result<()> {
+        let leases: Api<Lease> = Api::namespaced(client.clone(), LEASE_NAMESPACE);
+        let name = &self.machine.name;
+        let spec = json!({
+            "holderIdentity": name,
+            "leaseDurationSeconds": LEASE_SECONDS,
+            "renewTime": MicroTime(now),
+        });
+        let patch = Patch::Merge(json!({ "spec": spec }));
+        match leases.patch(name, &PatchParams::default(), &patch).await {
+            Err(error) if client::is_not_found(&error) => {}
+            other => return other.map(drop),
+        }
+        let uid = node.and_then(|it| it.metadata.uid.as_deref()).unwrap_or_default();
+        let owner = json!({ "apiVersion": "v1", "kind": "Node", "name": name, "uid": uid });
+        let lease = serde_json::from_value(json!({
+            "metadata": { "name": name, "namespace": LEASE_NAMESPACE, "ownerReferences": [owner] },
+            "spec": spec,
+        }));
+        let lease: Lease = lease.map_err(client_result::malformed)?;
+        leases.create(&PostParams::default(), &lease).await.map(drop)
+    }
+}
+
+/// The client's results, and an object of ours that its types do not take.
+mod client_result {
+    pub(super) type Result<T> = std::result::Result<T, client::Error>;
+
+    pub(super) fn malformed(error: serde_json::Error) -> client::Error {
+        client::Error::SerdeError(error)
+    }
+}
+
+fn quantity_of_cpu(millis: u64) -> String {
+    if millis.is_multiple_of(1000) { (millis / 1000).to_string() } else { format!("{millis}m") }
+}
+
+fn conditions(old: &Node, left: Left, now: Timestamp) -> Value {
+    let list = [
+        condition(
+            "MemoryPressure",
+            left.memory_bytes < MEMORY_LEFT_MIN,
+            ("KubeletHasInsufficientMemory", "kubelet has insufficient memory available"),
+            ("KubeletHasSufficientMemory", "kubelet has sufficient memory available"),
+        ),
+        condition(
+            "DiskPressure",
+            left.storage_bytes < STORAGE_LEFT_MIN,
+            ("KubeletHasDiskPressure", "kubelet has disk pressure"),
+            ("KubeletHasNoDiskPressure", "kubelet has no disk pressure"),
+        ),
+        condition(
+            "PIDPressure",
+            left.processes < PROCESSES_LEFT_MIN,
+            ("KubeletHasInsufficientPID", "kubelet has insufficient PID available"),
+            ("KubeletHasSufficientPID", "kubelet has sufficient PID available"),
+        ),
+        condition("Ready", true, ("KubeletReady", "kubelet is posting ready status"), ("", "")),
+    ];
+    let before = old.status.as_ref().and_then(|it| it.conditions.as_deref()).unwrap_or_default();
+    let stamped = list.map(|mut it| {
+        let same = before.iter().find(|old| it["type"] == old.type_ && it["status"] == old.status);
+        let since = same.and_then(|it| it.last_transition_time.clone()).unwrap_or(Time(now));
+        it["lastHeartbeatTime"] = json!(Time(now));
+        it["lastTransitionTime"] = json!(since);
+        it
+    });
+    json!(stamped)
+}
+
+fn condition(kind: &str, holds: bool, yes: (&str, &str), no: (&str, &str)) -> Value {
+    let (reason, message) = if holds { yes } else { no };
+    let status = if holds { "True" } else { "False" };
+    json!({ "type": kind, "status": status, "reason": reason, "message": message })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn seen(node: &Node) -> String {
+        let conditions = node.status.as_ref().unwrap().conditions.as_ref().unwrap().iter();
+        let line = |time: &Option<Time>| time.as_ref().unwrap().0.as_second();
+        conditions
+            .map(|it| {
+                let (beat, since) = (line(&it.last_heartbeat_time), line(&it.last_transition_time));
+                format!(
+                    "{}={} {} {beat} {since}\n",
+                    it.type_,
+                    it.status,
+                    it.reason.clone().unwrap()
+                )
+            })
+            .collect()
+    }
+
+    #[test]
+    fn status_tells_the_machine_and_keeps_transitions() {
+        let registration = Registration {
+            machine: Machine {
+                name: "ship".to_owned(),
+                cpu_millis: 2000,
+                memory_bytes: 8 << 30,
+                storage_bytes: 100 << 30,
+                kernel: "6.18.0".to_owned(),
+                os_image: "Debian".to_owned(),
+                architecture: "amd64",
+                machine_id: "m".to_owned(),
+                boot_id: "b".to_owned(),
+            },
+            address: Ipv4Addr::new(10, 244, 0, 1),
+            version: "0.1.0".to_owned(),
+            kubelet_version: "v1.36.0".to_owned(),
+            state: PathBuf::new(),
+        };
+        let left = |memory_bytes| Left { memory_bytes, storage_bytes: 50 << 30, processes: 9999 };
+        let at = |seconds| Timestamp::from_second(seconds).unwrap();
+        let of = |old: &Node, left, now| -> Node {
+            let mut object = registration.object();
+            object["status"] = registration.status(old, left, at(now));
+            serde_json::from_value(object).unwrap()
+        };
+        let first = of(&Node::default(), left(1 << 30), 1);
+        let second = of(&first, left(1), 300);
+        expect_test::expect![[r#"
+            MemoryPressure=True KubeletHasInsufficientMemory 300 300
+            DiskPressure=False KubeletHasNoDiskPressure 300 1
+            PIDPressure=False KubeletHasSufficientPID 300 1
+            Ready=True KubeletReady 300 1
+        "#]]
+        .assert_eq(&seen(&second));
+        let capacity = first.status.unwrap().capacity.unwrap();
+        let capacity: Vec<String> =
+            capacity.iter().map(|(name, it)| format!("{name}={}", it.0)).collect();
+        assert_eq!(
+            capacity,
+            ["cpu=2", "ephemeral-storage=104857600Ki", "memory=8388608Ki", "pods=1000"]
+        );
+    }
+}
