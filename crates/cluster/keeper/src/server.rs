@@ -33,6 +33,9 @@ const CLIENTS_MAX: usize = 32;
 /// Connections not yet accepted; the kernel makes further clients wait.
 const BACKLOG: i32 = 32;
 
+/// The keeper makes a lock, a log and a socket: mode 0600 from the first moment.
+const UMASK: Mode = Mode::RWXG.union(Mode::RWXO).union(Mode::XUSR);
+
 /// `coracle keeper …`: serves until told to exit. `arguments` are those after `keeper`; standard
 /// input is the control socket.
 #[must_use]
@@ -76,6 +79,7 @@ fn run(arguments: &Arguments) -> io::Result<()> {
 /// Leaves the caller's session and folder, and returns the control socket it gave us as standard
 /// input, which becomes /dev/null.
 fn detach() -> io::Result<OwnedFd> {
+    sys::close_inherited()?;
     sys::ignore_children();
     rustix::thread::set_name(c"coracle keeper")?;
     // Fails only for the leader of a process group, who then is detached already.
@@ -84,7 +88,7 @@ fn detach() -> io::Result<OwnedFd> {
     let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
     rustix::stdio::dup2_stdin(&null)?;
     rustix::process::chdir("/")?;
-    rustix::process::umask(Mode::from_bits_retain(0o077));
+    rustix::process::umask(UMASK);
     Ok(control)
 }
 
@@ -284,7 +288,6 @@ fn bind(run_dir: &Path) -> io::Result<OwnedFd> {
     }
     let socket = wire::socket(SocketFlags::NONBLOCK)?;
     let (address, _dir) = wire::address(run_dir, wire::SOCKET)?;
-    // The umask makes it 0600 from the first moment.
     rustix::net::bind(&socket, &address)?;
     rustix::net::listen(&socket, BACKLOG)?;
     Ok(socket)

@@ -22,6 +22,16 @@ pub(crate) fn exit(code: i32) -> ! {
     unsafe { libc::_exit(code) }
 }
 
+/// Closes what the caller's other files and locks were handed down as: a process that lives for
+/// ever would hold them for ever. To be called before this process opens anything.
+pub(crate) fn close_inherited() -> std::io::Result<()> {
+    // SAFETY: nothing in this process has opened a descriptor above standard error yet.
+    match unsafe { libc::syscall(libc::SYS_close_range, 3, u32::MAX, 0) } {
+        0 => Ok(()),
+        _ => Err(std::io::Error::last_os_error()),
+    }
+}
+
 /// Moves this process into new namespaces.
 pub(crate) fn unshare(flags: UnshareFlags) -> rustix::io::Result<()> {
     // SAFETY: FILES is not among the flags used, so no thread loses sight of a descriptor.

@@ -143,8 +143,11 @@ pub(crate) fn listen(dir: &Path, backlog: i32) -> io::Result<OwnedFd> {
     remove(dir, SOCKET)?;
     let socket = socket(SocketFlags::NONBLOCK)?;
     let (address, _dir) = address(dir)?;
-    // The shim's umask makes it 0600 from the first moment.
-    rustix::net::bind(&socket, &address)?;
+    // It is 0600 from the first moment.
+    let former = rustix::process::umask(Mode::RWXG | Mode::RWXO | Mode::XUSR);
+    let bound = rustix::net::bind(&socket, &address);
+    rustix::process::umask(former);
+    bound?;
     rustix::net::listen(&socket, backlog)?;
     Ok(socket)
 }

@@ -104,6 +104,7 @@ impl Control {
 /// Leaves the caller's session, folder and limits, and returns the control socket it gave us as
 /// standard input, which becomes /dev/null.
 fn detach() -> io::Result<OwnedFd> {
+    sys::close_inherited()?;
     rustix::thread::set_name(c"coracle shim")?;
     // Fails only for the leader of a process group, who then is detached already.
     rustix::process::setsid().ok();

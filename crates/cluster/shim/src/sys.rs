@@ -94,9 +94,15 @@ pub(crate) fn close_others(keep: &[BorrowedFd<'_>]) -> io::Result<()> {
     close_range(first, u32::MAX)
 }
 
+/// Closes what the caller's other files and locks were handed down as: a pod's whole life is too
+/// long to hold them. To be called before this process opens anything.
+pub(crate) fn close_inherited() -> io::Result<()> {
+    close_range(3, u32::MAX)
+}
+
 fn close_range(first: u32, last: u32) -> io::Result<()> {
-    // SAFETY: the caller does not use the descriptors any more: it is a child whose copies of the
-    // parent's owners are never dropped, because it ends by execve or _exit.
+    // SAFETY: nobody uses the descriptors: either nothing has been opened yet, or this is a child
+    // whose copies of its parent's owners are never dropped, because it ends by execve or _exit.
     match unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) } {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),

@@ -1,0 +1,318 @@
+//! The keeper with real namespaces: as the invoking user and, started by root, as an ordinary user
+//! as well.
+//!
+//! This binary is also the keeper it starts, and the process that runs one scenario: entering
+//! namespaces needs a process with one thread.
+
+use std::{
+    ffi::OsString,
+    fs,
+    io::{Read as _, Write as _},
+    net::{SocketAddr, TcpListener, TcpStream},
+    os::{
+        fd::OwnedFd,
+        unix::{fs::PermissionsExt, process::CommandExt as _},
+    },
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitCode, Stdio},
+};
+
+use coracle_keeper::{Client, Error, FailureKind, Namespaces, Process, Spawn, SpawnError, Standby};
+use libtest_mimic::{Failed, Trial};
+use rustix::process::{Pid, Signal};
+
+/// An ordinary user without any rights: `nobody` on most machines.
+const USER: u32 = 65_534;
+
+type Scenario = fn(&Place);
+
+const SCENARIOS: [(&str, Scenario); 8] = [
+    ("namespaces_are_entered_with_all_capabilities", entered),
+    ("sockets_are_the_hosts", sockets),
+    ("second_keeper_is_refused", second),
+    ("standby_takes_over_after_kill", standby),
+    ("standby_refuses_while_the_keeper_lives", early_standby),
+    ("standby_ends_with_the_cluster", orphaned_standby),
+    ("namespaces_are_found_through_a_live_process", adopted),
+    ("exit_leaves_nothing_behind", exit),
+];
+
+fn main() -> ExitCode {
+    let mut arguments = std::env::args_os().skip(1);
+    match arguments.next().as_ref().and_then(|it| it.to_str()) {
+        Some("keeper") => coracle_keeper::main(arguments),
+        Some("scenario") => scenario(&arguments.collect::<Vec<OsString>>()),
+        _ => libtest_mimic::run(&libtest_mimic::Arguments::from_args(), trials()).exit_code(),
+    }
+}
+
+fn trials() -> Vec<Trial> {
+    let root = rustix::process::geteuid().is_root();
+    let users: &[Option<u32>] = if root { &[None, Some(USER)] } else { &[None] };
+    let all = users.iter().flat_map(|user| SCENARIOS.iter().map(move |it| (*user, it.0)));
+    all.map(|(user, name)| {
+        let title = user.map_or_else(|| name.to_owned(), |_| format!("{name}::as_a_user"));
+        Trial::test(title, move || run(name, user))
+    })
+    .collect()
+}
+
+/// Runs a scenario in a process of its own, with a folder of its own.
+fn run(name: &str, user: Option<u32>) -> Result<(), Failed> {
+    let dir = tempfile::tempdir()?;
+    fs::set_permissions(&dir, PermissionsExt::from_mode(0o755))?;
+    // Build folders may lie where the user may not look.
+    let executable = dir.path().join("coracle");
+    fs::copy(std::env::current_exe()?, &executable)?;
+    let place = dir.path().join("place");
+    fs::create_dir_all(place.join("run"))?;
+    for path in [place.clone(), place.join("run")] {
+        std::os::unix::fs::chown(&path, user, user)?;
+        fs::set_permissions(&path, PermissionsExt::from_mode(0o700))?;
+    }
+    let mut command = Command::new("timeout");
+    command.args(["--kill-after=1", "30"]).arg(&executable).args(["scenario", name]).arg(&place);
+    if let Some(user) = user {
+        command.uid(user).gid(user);
+    }
+    let before = mounts_and_links();
+    let output = command.output()?;
+    if mounts_and_links() != before {
+        return Err("the host's mounts or links have changed".into());
+    }
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    if output.status.success() { Ok(()) } else { Err(format!("{}\n{text}", output.status).into()) }
+}
+
+fn mounts_and_links() -> (String, String) {
+    let read = |path: &str| fs::read_to_string(path).unwrap();
+    let links = read("/proc/self/net/dev");
+    let names = links.lines().filter_map(|it| it.split_once(':')).map(|it| it.0.to_owned() + " ");
+    (read("/proc/self/mountinfo"), names.collect())
+}
+
+fn scenario(arguments: &[OsString]) -> ExitCode {
+    let [name, dir] = arguments else { return ExitCode::FAILURE };
+    let place =
+        Place { executable: std::env::current_exe().unwrap(), run_dir: Path::new(dir).join("run") };
+    let (_, scenario) = SCENARIOS.iter().find(|it| name == it.0).unwrap();
+    // A keeper outlives everybody, also a test that fails.
+    let result = std::panic::catch_unwind(|| scenario(&place));
+    if let Ok(client) = Client::connect(&place.run_dir) {
+        client.exit().unwrap();
+    }
+    if result.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+struct Place {
+    executable: PathBuf,
+    run_dir: PathBuf,
+}
+
+impl Place {
+    fn command(&self) -> Spawn<'_> {
+        let Self { executable, run_dir } = self;
+        Spawn { executable, name: "test", run_dir, log: None, adopt: None }
+    }
+
+    fn keeper(&self) -> Client {
+        coracle_keeper::spawn(&self.command()).unwrap()
+    }
+}
+
+fn kill(pid: u32) {
+    let pid = Pid::from_raw(pid.cast_signed()).unwrap();
+    rustix::process::kill_process(pid, Signal::KILL).unwrap();
+}
+
+/// Waits until the other side of a socket is gone.
+fn await_end(socket: impl std::os::fd::AsFd) {
+    use rustix::event::{PollFd, PollFlags, poll};
+    poll(&mut [PollFd::new(&socket, PollFlags::RDHUP)], None).unwrap();
+}
+
+fn entered(place: &Place) {
+    let mut keeper = place.keeper();
+    let outside = fs::read_link("/proc/self/ns/net").unwrap();
+    fs::write(place.run_dir.join("marker"), "here").unwrap();
+    std::env::set_current_dir(&place.run_dir).unwrap();
+    let namespaces = keeper.namespaces().unwrap();
+    let root = rustix::process::geteuid().is_root();
+    assert_eq!(namespaces.user.is_none(), root);
+    coracle_keeper::enter(&namespaces).unwrap();
+    assert_ne!(fs::read_link("/proc/self/ns/net").unwrap(), outside);
+    assert_eq!(fs::read_to_string("marker").unwrap(), "here");
+    // What is started later keeps the capabilities, and can be looked into.
+    let script = "grep CapEff /proc/self/status; id -u; ls /proc/self/fd >/dev/null && echo fd";
+    let output = Command::new("/bin/sh").args(["-c", script]).output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    let own = fs::read_to_string("/proc/self/status").unwrap();
+    let own = own.lines().find(|it| it.starts_with("CapEff")).unwrap();
+    assert_ne!(own.trim_end_matches('0').len(), "CapEff:\t".len());
+    let uid = rustix::process::geteuid().as_raw();
+    assert_eq!(text, format!("{own}\n{uid}\nfd\n"));
+    // A mount shows inside only: the host's table is compared outside.
+    fs::create_dir("mounted").unwrap();
+    fs::write("mounted/file", "").unwrap();
+    let mount = Command::new("mount").args(["-t", "tmpfs", "none", "mounted"]).status().unwrap();
+    assert!(mount.success());
+    assert!(!fs::exists("mounted/file").unwrap());
+}
+
+fn sockets(place: &Place) {
+    let mut keeper = place.keeper();
+    let namespaces = keeper.namespaces().unwrap();
+    let outside = TcpListener::bind("127.0.0.1:0").unwrap();
+    coracle_keeper::enter(&namespaces).unwrap();
+    let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
+    let listener = TcpListener::from(keeper.listen(any).unwrap());
+    let address = listener.local_addr().unwrap();
+    assert!(TcpStream::connect(address).is_err());
+    for (address, listener) in [(address, &listener), (outside.local_addr().unwrap(), &outside)] {
+        let mut ours = TcpStream::from(keeper.connect_tcp(address).unwrap());
+        ours.set_nonblocking(false).unwrap();
+        let (mut theirs, _) = listener.accept().unwrap();
+        theirs.write_all(b"hello").unwrap();
+        drop(theirs);
+        let mut text = String::new();
+        ours.read_to_string(&mut text).unwrap();
+        assert_eq!(text, "hello");
+    }
+    let error = keeper.listen(address).unwrap_err();
+    assert_eq!(error.failure().unwrap().kind, FailureKind::AddressInUse);
+    let refused = keeper.listen("203.0.113.1:1".parse().unwrap()).unwrap_err();
+    assert_eq!(refused.failure().unwrap().kind, FailureKind::AddressNotAvailable);
+}
+
+fn second(place: &Place) {
+    let mut first = place.keeper();
+    let error = coracle_keeper::spawn(&place.command()).unwrap_err();
+    let SpawnError::Keeper(Error::Failed(failure)) = error else { panic!("{error:?}") };
+    assert_eq!(failure.kind, FailureKind::AnotherKeeper);
+    let mut other = Client::connect(&place.run_dir).unwrap();
+    assert_eq!(other.ping().unwrap(), first.ping().unwrap());
+}
+
+fn standby(place: &Place) {
+    let mut keeper = place.keeper();
+    let namespaces = keeper.namespaces().unwrap();
+    let mut standby = keeper.standby().unwrap();
+    coracle_keeper::enter(&namespaces).unwrap();
+    for _ in 0..3 {
+        let pid = keeper.ping().unwrap();
+        kill(pid);
+        await_end(&keeper);
+        assert!(keeper.closed());
+        assert!(matches!(keeper.ping().unwrap_err(), Error::Closed | Error::Io(_)));
+        keeper = standby.take_over(&namespaces).unwrap();
+        assert_ne!(keeper.ping().unwrap(), pid);
+        standby = keeper.standby().unwrap();
+        // Everybody else finds it where the former was, with the same namespaces.
+        let mut other = Client::connect(&place.run_dir).unwrap();
+        assert!(other.namespaces().unwrap().same(&namespaces).unwrap());
+        // It lives on the host's side.
+        let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
+        let listener = TcpListener::from(keeper.listen(any).unwrap());
+        drop(keeper.connect_tcp(listener.local_addr().unwrap()).unwrap());
+        listener.accept().unwrap();
+    }
+}
+
+fn early_standby(place: &Place) {
+    let mut keeper = place.keeper();
+    let namespaces = keeper.namespaces().unwrap();
+    let standby = Standby::spawn(&place.command()).unwrap();
+    let error = standby.take_over(&namespaces).unwrap_err();
+    assert_eq!(error.failure().unwrap().kind, FailureKind::AnotherKeeper);
+    keeper.ping().unwrap();
+}
+
+fn orphaned_standby(place: &Place) {
+    let mut keeper = place.keeper();
+    let standby = keeper.standby().unwrap();
+    let pid = keeper.ping().unwrap();
+    let children = format!("/proc/{pid}/task/{pid}/children");
+    let child = fs::read_to_string(&children).unwrap().trim().parse().unwrap();
+    let pid = Pid::from_raw(child).unwrap();
+    let pidfd = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).unwrap();
+    drop(standby);
+    await_process(&pidfd);
+    // No zombie stays either.
+    while !fs::read_to_string(&children).unwrap().is_empty() {
+        std::thread::yield_now();
+    }
+}
+
+fn await_process(pidfd: &OwnedFd) {
+    use rustix::event::{PollFd, PollFlags, poll};
+    poll(&mut [PollFd::new(pidfd, PollFlags::IN)], None).unwrap();
+}
+
+fn adopted(place: &Place) {
+    let mut keeper = place.keeper();
+    let namespaces = keeper.namespaces().unwrap();
+    // What a shim is: a process that stays inside.
+    let mut shim = inside(&namespaces);
+    kill(keeper.ping().unwrap());
+    await_end(&keeper);
+    drop(namespaces);
+    let start_time = start_time(shim.id());
+    let process = Process { pid: shim.id(), start_time };
+    let wrong = Process { start_time: start_time + 1, ..process };
+    let error = coracle_keeper::spawn(&Spawn { adopt: Some(wrong), ..place.command() });
+    assert!(error.unwrap_err().to_string().contains("it has ended"));
+    let own = std::process::id();
+    let own = Process { pid: own, start_time: self::start_time(own) };
+    let error = coracle_keeper::spawn(&Spawn { adopt: Some(own), ..place.command() });
+    assert!(error.unwrap_err().to_string().contains("it is not inside a cluster"));
+    let mut next =
+        coracle_keeper::spawn(&Spawn { adopt: Some(process), ..place.command() }).unwrap();
+    let of_shim = Namespaces::of(shim.id()).unwrap();
+    let found = next.namespaces().unwrap();
+    assert!(found.same(&of_shim).unwrap());
+    shim.kill().unwrap();
+    shim.wait().unwrap();
+    // They can be entered although everybody who was inside is gone.
+    coracle_keeper::enter(&found).unwrap();
+}
+
+/// Starts a process inside, which stays until it is killed.
+fn inside(namespaces: &Namespaces) -> Child {
+    let link = |fd: &OwnedFd| {
+        use std::os::fd::AsRawFd as _;
+        format!("/proc/{}/fd/{}", std::process::id(), fd.as_raw_fd())
+    };
+    let mut command = Command::new("nsenter");
+    if let Some(user) = &namespaces.user {
+        command.arg("--preserve-credentials").arg(format!("--user={}", link(user)));
+    }
+    command.arg(format!("--mount={}", link(&namespaces.mount)));
+    command.arg(format!("--net={}", link(&namespaces.net)));
+    command.args(["sh", "-c", "echo; exec sleep 1000"]).stdout(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    // It has something to say once it is inside.
+    child.stdout.as_mut().unwrap().read_exact(&mut [0]).unwrap();
+    child
+}
+
+fn start_time(pid: u32) -> u64 {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    stat.rsplit_once(')').unwrap().1.split(' ').nth(20).unwrap().parse().unwrap()
+}
+
+fn exit(place: &Place) {
+    let mut keeper = place.keeper();
+    let pid = keeper.ping().unwrap();
+    // It holds nothing of whoever started it: this test's own standard streams are pipes.
+    let fds = fs::read_dir(format!("/proc/{pid}/fd")).unwrap().map(|it| it.unwrap().path());
+    let held: Vec<_> = fds.map(|it| fs::read_link(it).unwrap()).collect();
+    assert!(held.iter().all(|it| !it.to_string_lossy().starts_with("pipe:")), "{held:?}");
+    let title = fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap();
+    assert!(title.starts_with("coracle\0keeper\0test\0"), "{title}");
+    assert_eq!(fs::read_to_string(format!("/proc/{pid}/comm")).unwrap(), "coracle keeper\n");
+    let mode = fs::metadata(place.run_dir.join("keeper.sock")).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    keeper.exit().unwrap();
+    assert!(Client::connect(&place.run_dir).is_err());
+    drop(place.keeper());
+}

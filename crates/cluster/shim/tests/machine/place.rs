@@ -1,0 +1,187 @@
+//! Where a scenario takes place: folders, a cluster's namespaces, pods.
+
+use std::{
+    fs,
+    os::unix::fs::DirBuilderExt as _,
+    path::{Path, PathBuf},
+};
+
+use coracle_shim::{
+    Client, Error, Spawn, Spawned,
+    wire::{ContainerSpec, ExecSpec, Exit, Mount, PodSpec, ProcessSpec, Root, Source, StartError},
+};
+use keeper::Namespaces;
+
+/// The folders of a cluster.
+pub(crate) struct Place {
+    pub(crate) executable: PathBuf,
+    pub(crate) dir: PathBuf,
+    pub(crate) run_dir: PathBuf,
+    pub(crate) state_dir: PathBuf,
+}
+
+/// A pod with its shim.
+pub(crate) struct Pod {
+    pub(crate) dir: PathBuf,
+    pub(crate) state_dir: PathBuf,
+    pub(crate) shim: Spawned,
+}
+
+impl Place {
+    pub(crate) fn new(dir: &Path) -> Self {
+        let (run_dir, state_dir) = (dir.join("run"), dir.join("state"));
+        Self {
+            executable: std::env::current_exe().unwrap(),
+            dir: dir.to_owned(),
+            run_dir,
+            state_dir,
+        }
+    }
+
+    /// The keeper, started if there is none.
+    pub(crate) fn keeper(&self) -> keeper::Client {
+        let Self { executable, run_dir, .. } = self;
+        keeper::Client::connect(run_dir).unwrap_or_else(|_| {
+            let adopt = coracle_shim::live(run_dir)
+                .unwrap()
+                .first()
+                .map(|it| keeper::Process { pid: it.pid, start_time: it.start_time });
+            keeper::spawn(&keeper::Spawn { executable, name: "test", run_dir, log: None, adopt })
+                .unwrap()
+        })
+    }
+
+    /// Goes into the cluster's namespaces.
+    pub(crate) fn enter(&self) -> Namespaces {
+        let namespaces = self.keeper().namespaces().unwrap();
+        keeper::enter(&namespaces).unwrap();
+        namespaces
+    }
+
+    pub(crate) fn pod_dir(&self) -> PathBuf {
+        self.run_dir.join("pods/11111111-2222-3333-4444-555555555555")
+    }
+
+    pub(crate) fn spec(&self) -> PodSpec {
+        let masked = vec![self.state_dir.clone(), self.run_dir.clone()];
+        PodSpec { hostname: "web-1".to_owned(), masked }
+    }
+
+    /// Starts a pod; the caller is inside.
+    pub(crate) fn pod(&self) -> Pod {
+        let dir = self.pod_dir();
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(&dir).unwrap();
+        let (executable, spec) = (&self.executable, &self.spec());
+        let shim =
+            coracle_shim::spawn(&Spawn { executable, dir: &dir, pod: "default/web-1", spec });
+        Pod { dir, state_dir: self.state_dir.clone(), shim: shim.unwrap() }
+    }
+
+    /// Goes inside and starts a pod.
+    pub(crate) fn cluster_with_pod(&self) -> Pod {
+        self.enter();
+        self.pod()
+    }
+
+    /// Ends what runs.
+    pub(crate) fn clean(&self) {
+        coracle_shim::leftovers(&self.pod_dir()).ok();
+        if let Ok(client) = keeper::Client::connect(&self.run_dir) {
+            client.exit().unwrap();
+        }
+    }
+}
+
+impl Pod {
+    pub(crate) fn container(&self, id: &str) -> ContainerSpec {
+        ContainerSpec {
+            id: id.to_owned(),
+            root: Root::Host,
+            mounts: Vec::new(),
+            resolv_conf: None,
+            hosts: None,
+            shm_bytes: 1024 * 1024,
+            log: self.log_path(id),
+        }
+    }
+
+    pub(crate) fn log_path(&self, id: &str) -> PathBuf {
+        self.state_dir.join("logs").join(id).join("0.log")
+    }
+
+    /// Creates and starts a container.
+    pub(crate) fn start(
+        &mut self,
+        spec: ContainerSpec,
+        process: ProcessSpec,
+    ) -> Result<u32, StartError> {
+        let id = spec.id.clone();
+        let client = &mut self.shim.client;
+        let started = client.create(spec).and_then(|_| client.start(&id, process));
+        started.map(|it| it.pid).map_err(start_error)
+    }
+
+    /// Runs a script to its end; returns exit and log.
+    pub(crate) fn run(&mut self, spec: ContainerSpec, script: &str) -> (Exit, String) {
+        let id = spec.id.clone();
+        self.start(spec, sh(script)).unwrap();
+        (self.await_exit(&id), self.log(&id))
+    }
+
+    /// Runs a script to its end in a plain container; returns the log.
+    pub(crate) fn output(&mut self, script: &str) -> String {
+        let (exit, log) = self.run(self.container("web.0"), script);
+        assert_eq!(exit.code, 0, "{log}");
+        log
+    }
+
+    pub(crate) fn await_exit(&self, id: &str) -> Exit {
+        let mut client = Client::connect(&self.dir).unwrap();
+        client.subscribe().unwrap();
+        loop {
+            let exit = client.exited().unwrap();
+            if exit.id == id {
+                return exit;
+            }
+        }
+    }
+
+    /// The log without its times.
+    pub(crate) fn log(&self, id: &str) -> String {
+        let text = fs::read_to_string(self.log_path(id)).unwrap();
+        let lines = text.lines().map(|it| it.split_once(' ').unwrap().1.to_owned() + "\n");
+        lines.collect()
+    }
+
+    pub(crate) fn exec(&mut self, id: &str, script: &str) -> coracle_shim::wire::Finished {
+        let exec =
+            ExecSpec { id: id.to_owned(), process: sh(script), output_max: None, timeout_ms: None };
+        self.shim.client.exec_captured(exec, 4096).unwrap()
+    }
+}
+
+pub(crate) fn start_error(error: Error) -> StartError {
+    match error {
+        Error::Start(error) => error,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// A process that runs a shell script.
+pub(crate) fn sh(script: &str) -> ProcessSpec {
+    process(&["/bin/sh", "-c", script])
+}
+
+pub(crate) fn process(argv: &[&str]) -> ProcessSpec {
+    let argv = argv.iter().map(|it| (*it).to_owned()).collect();
+    let env = vec!["PATH=/usr/bin:/bin".to_owned(), "NAME=web".to_owned()];
+    ProcessSpec { argv, env, ..ProcessSpec::default() }
+}
+
+pub(crate) fn bind(path: &Path, target: &str) -> Mount {
+    Mount {
+        source: Source::Bind { path: path.to_owned() },
+        target: target.into(),
+        read_only: false,
+    }
+}
