@@ -8,3 +8,9 @@ pub mod names;
 pub mod quantity;
 pub mod selector;
 pub mod status;
+
+/// The Kubernetes release whose API and node behaviour this is.
+pub const KUBERNETES_VERSION: &str = "v1.36.0";
+
+/// Domain of the cluster's DNS names, Kubernetes' own default.
+pub const CLUSTER_DOMAIN: &str = "cluster.local";

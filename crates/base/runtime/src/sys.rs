@@ -12,5 +12,6 @@ use tokio::io::{Interest, unix::AsyncFd};
 pub fn watch_descriptor(fd: OwnedFd, interest: Interest) -> io::Result<AsyncFd<OwnedFd>> {
     // SAFETY: an `OwnedFd` names the same open descriptor until it is dropped, and here it is
     // dropped only by the `AsyncFd`, after that has deregistered it.
-    unsafe { AsyncFd::register_with_interest(fd, interest) }
+    let watched = unsafe { AsyncFd::register_with_interest(fd, interest) };
+    watched.map_err(Into::into)
 }
