@@ -32,7 +32,8 @@ const IGNORED: [&str; 1] = ["Event"];
 pub(crate) fn start(controller: &Controller) {
     let controller = controller.clone();
     let tasks = controller.tasks.clone();
-    tasks.spawn("garbage", OnExit::StopProcess, |stop| async move {
+    // Ends when the loop that it starts runs: only that one must not end by itself.
+    tasks.spawn("garbage", OnExit::Log, |stop| async move {
         tokio::select! {
             biased;
             () = stop.cancelled() => {}

@@ -53,7 +53,7 @@ fn watch_content(controller: &Controller, namespaces: &Cache<Namespace>, emptied
     let (controller, namespaces, emptied) =
         (controller.clone(), namespaces.clone(), emptied.clone());
     let tasks = controller.tasks.clone();
-    tasks.spawn("namespace-content", OnExit::StopProcess, |stop| async move {
+    tasks.spawn("namespace-content", OnExit::Log, |stop| async move {
         let kinds = tokio::select! {
             biased;
             () = stop.cancelled() => return Ok(()),
