@@ -2,8 +2,7 @@
 //! each is joined to one that is made on the host's side.
 //!
 //! The pod sees its connection accepted before the other one is made, so a refusal reaches it as a
-//! reset right after. UDP other than DNS, and ICMP, do not leave the cluster: the routing table says
-//! unreachable, at once.
+//! reset right after. UDP other than DNS, and ICMP, do not leave the cluster: a route prohibits it, at once.
 
 use std::{
     io,

@@ -41,7 +41,7 @@ pub use netlink::Error as NetlinkError;
 pub use pods::AttachError;
 
 use dns::{ResolvConf, Resolver, Upstream};
-use nft::Layout;
+use nft::{Layout, Table};
 use pods::Pods;
 use publish::Publisher;
 use services::{Routed, Services};
@@ -110,7 +110,7 @@ impl Network {
         let pods = Arc::new(Pods::adopt(addresses)?);
         let local_ports = config.local_ports.iter().copied().chain([API_PORT]).collect();
         let layout = Layout { addresses, egress_port: egress::PORT, local_ports };
-        let contents = nft::open(&layout)?;
+        let (table, contents) = Table::open(&layout)?;
         let resolv_conf = ResolvConf::parse(&config.host_resolv_conf);
 
         let egress = listen(SocketAddrV4::new(gateway, egress::PORT))?;
@@ -119,7 +119,7 @@ impl Network {
 
         let directory = directory::Shared::default();
         let api = SocketAddrV4::new(gateway, API_PORT);
-        let services = Services::new(contents, directory.clone(), api);
+        let services = Services::new((table, contents), directory.clone(), api, tasks);
         let routed = services.routed();
         start_services(services, caches, tasks);
         let upstream = Upstream::new(resolv_conf.servers.clone(), Arc::clone(&sockets));

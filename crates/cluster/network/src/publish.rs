@@ -271,13 +271,31 @@ mod tests {
 
     #[test]
     fn publishes_tcp_ports_of_cluster_addresses() {
-        check("8080:80, 80", "10.96.0.7", expect![[r#"
+        check(
+            "8080:80, 80",
+            "10.96.0.7",
+            expect![[r#"
             80 > 10.96.0.7:80
-            8080 > 10.96.0.7:80"#]]);
-        check("8080:81,53", "10.96.0.7", expect![[r#"
+            8080 > 10.96.0.7:80"#]],
+        );
+        check(
+            "8080:81,53",
+            "10.96.0.7",
+            expect![[r#"
             the Service has no TCP port 81 to publish
-            the Service has no TCP port 53 to publish"#]]);
-        check("8080:80", "None", expect!["a Service without a cluster address cannot be published"]);
-        check("http", "10.96.0.7", expect!["annotation coracle.dev/publish: `http` is not HOSTPORT:PORT with ports from 1 to 65535"]);
+            the Service has no TCP port 53 to publish"#]],
+        );
+        check(
+            "8080:80",
+            "None",
+            expect!["a Service without a cluster address cannot be published"],
+        );
+        check(
+            "http",
+            "10.96.0.7",
+            expect![
+                "annotation coracle.dev/publish: `http` is not HOSTPORT:PORT with ports from 1 to 65535"
+            ],
+        );
     }
 }

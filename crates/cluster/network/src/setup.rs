@@ -29,5 +29,7 @@ pub(crate) fn prepare(addresses: &Addresses) -> Result<(), Error> {
         link: LOOPBACK,
         via: None,
         source: Some(addresses.gateway()),
-    })
+    })?;
+    // "No route" would be a soft error, for which a UDP client waits in vain.
+    routing.prohibit_everything_else()
 }

@@ -42,6 +42,8 @@ pub(crate) fn set_for_cluster() -> Result<(), Error> {
         required("ipv4/conf/all/arp_filter", "0"),
         required("ipv4/conf/default/arp_filter", "0"),
         required("ipv4/ip_unprivileged_port_start", "0"),
+        // Who sends to a service without endpoints is told each time, not once a second.
+        required("ipv4/icmp_ratelimit", "0"),
         // Links without IPv6 do not look for routers, so the machine sleeps.
         optional("ipv6/conf/default/disable_ipv6", "1"),
         // Bridged packets would pass the rules twice. We make no bridge; a user may.

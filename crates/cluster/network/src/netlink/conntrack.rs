@@ -9,6 +9,7 @@ use std::{
     collections::BTreeSet,
     io,
     net::{Ipv4Addr, SocketAddrV4},
+    sync::{Mutex, PoisonError},
 };
 
 use rustix::io::Errno;
@@ -23,6 +24,10 @@ const IPCTNL_MSG_CT_GET: u16 = NFNL_SUBSYS_CTNETLINK | 1;
 const IPCTNL_MSG_CT_DELETE: u16 = NFNL_SUBSYS_CTNETLINK | 2;
 const CTA_TUPLE_ORIG: u16 = 1;
 const CTA_TUPLE_REPLY: u16 = 2;
+const CTA_FILTER: u16 = 25;
+const CTA_FILTER_ORIG_FLAGS: u16 = 1;
+/// `CTA_FILTER_FLAG(CTA_PROTO_NUM)`: only entries with the protocol of the given tuple.
+const CTA_FILTER_PROTO_NUM: u32 = 1 << 3;
 const CTA_TUPLE_IP: u16 = 1;
 const CTA_TUPLE_PROTO: u16 = 2;
 const CTA_IP_V4_SRC: u16 = 1;
@@ -45,27 +50,49 @@ pub(crate) struct Flow {
     pub(crate) endpoint: SocketAddrV4,
 }
 
-/// Forgets the UDP flows that `removed` names; the next packet of such a client chooses anew.
-pub(crate) fn forget(removed: &BTreeSet<Flow>) -> Result<usize, Error> {
-    let doing = || "list tracked connections".to_owned();
-    let mut socket = Socket::open(Family::Netfilter).doing(doing)?;
-    let sequence = socket.sequences(1);
-    let mut dump = Datagram::default();
-    let flags = NLM_F_REQUEST | NLM_F_DUMP;
-    dump.message(Header { kind: IPCTNL_MSG_CT_GET, flags, sequence }, |body| {
-        body.fixed(&GENERIC);
-    });
-    let entries = socket.exchange(dump.as_bytes(), sequence, sequence).doing(doing)?;
-    let mut forgotten = 0;
-    for entry in entries {
-        let Some(attributes) = entry.payload.get(GENERIC.len()..) else { continue };
-        let Some(original) = wire::attribute(attributes, CTA_TUPLE_ORIG) else { continue };
-        if flow(attributes).is_some_and(|it| removed.contains(&it)) {
-            remove(&mut socket, original).doing(|| "forget a tracked connection".to_owned())?;
-            forgotten += 1;
+/// The tracked connections of the network namespace in which it is first used.
+#[derive(Debug, Default)]
+pub(crate) struct Conntrack {
+    /// Opened once and kept, for the reason that the nftables table keeps its own.
+    socket: Mutex<Option<Socket>>,
+}
+
+impl Conntrack {
+    /// Forgets the UDP flows that `removed` names; the next packet of such a client chooses anew.
+    /// Takes milliseconds: the kernel looks through one table for the whole machine.
+    pub(crate) fn forget(&self, removed: &BTreeSet<Flow>) -> Result<usize, Error> {
+        let doing = || "list tracked connections".to_owned();
+        let mut kept = self.socket.lock().unwrap_or_else(PoisonError::into_inner);
+        let socket = match &mut *kept {
+            Some(socket) => socket,
+            None => kept.insert(Socket::open(Family::Netfilter).doing(doing)?),
+        };
+        let sequence = socket.sequences(1);
+        let mut dump = Datagram::default();
+        let flags = NLM_F_REQUEST | NLM_F_DUMP;
+        dump.message(Header { kind: IPCTNL_MSG_CT_GET, flags, sequence }, |body| {
+            // Kernels before 5.8 pass over the filter, and answer with all entries.
+            body.fixed(&GENERIC).nested(CTA_FILTER, |filter| {
+                filter.attribute(CTA_FILTER_ORIG_FLAGS, &CTA_FILTER_PROTO_NUM.to_ne_bytes());
+            });
+            body.nested(CTA_TUPLE_ORIG, |tuple| {
+                tuple.nested(CTA_TUPLE_PROTO, |protocol| {
+                    protocol.attribute(CTA_PROTO_NUM, &[UDP]);
+                });
+            });
+        });
+        let entries = socket.exchange(dump.as_bytes(), sequence, sequence).doing(doing)?;
+        let mut forgotten = 0;
+        for entry in entries {
+            let Some(attributes) = entry.payload.get(GENERIC.len()..) else { continue };
+            let Some(original) = wire::attribute(attributes, CTA_TUPLE_ORIG) else { continue };
+            if flow(attributes).is_some_and(|it| removed.contains(&it)) {
+                remove(socket, original).doing(|| "forget a tracked connection".to_owned())?;
+                forgotten += 1;
+            }
         }
+        Ok(forgotten)
     }
-    Ok(forgotten)
 }
 
 fn remove(socket: &mut Socket, original: &[u8]) -> io::Result<()> {

@@ -155,6 +155,19 @@ impl Routing {
         Ok(())
     }
 
+    /// Refuses what no other route leads anywhere: senders are told at once, and that it is final.
+    pub(crate) fn prohibit_everything_else(&mut self) -> Result<(), Error> {
+        let mut message = RouteMessage::default();
+        message.header.address_family = AddressFamily::Inet;
+        message.header.table = RouteHeader::RT_TABLE_MAIN;
+        message.header.protocol = RouteProtocol::Static;
+        message.header.kind = RouteType::Prohibit;
+        let flags = NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE;
+        self.call(RouteNetlinkMessage::NewRoute(message), flags)
+            .doing(|| "add the route that prohibits everything else".to_owned())?;
+        Ok(())
+    }
+
     /// The IPv4 routes of the main table.
     pub(crate) fn routes(&mut self) -> Result<Vec<Route>, Error> {
         let mut message = RouteMessage::default();

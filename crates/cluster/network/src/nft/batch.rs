@@ -4,7 +4,7 @@ use std::io;
 
 use super::expressions::Expressions;
 use crate::netlink::{
-    Family, Socket,
+    Socket,
     wire::{Body, Datagram, Header},
 };
 
@@ -33,8 +33,6 @@ pub(super) const GENERIC: [u8; 4] = [2, 0, 0, 0];
 /// network byte order.
 const GENERIC_BATCH: [u8; 4] = [0, 0, 0, 10];
 
-/// First sequence number of every batch: each has a socket of its own.
-const FIRST: u32 = 1;
 /// `NFTA_LIST_ELEM`.
 pub(super) const LIST_ELEM: u16 = 1;
 /// Elements in one message: the list is one attribute of at most 65 535 bytes, an element has 44.
@@ -78,12 +76,18 @@ pub(super) struct Element {
 pub(super) struct Batch {
     table: &'static str,
     datagram: Datagram,
+    first: u32,
     next: u32,
 }
 
 impl Batch {
-    pub(super) fn new(table: &'static str) -> Self {
-        let mut batch = Self { table, datagram: Datagram::default(), next: FIRST };
+    /// An empty transaction, which is to be committed over `socket` before anything else is sent.
+    pub(super) fn new(table: &'static str, socket: &mut Socket) -> Self {
+        Self::numbered(table, socket.sequences(1))
+    }
+
+    fn numbered(table: &'static str, first: u32) -> Self {
+        let mut batch = Self { table, datagram: Datagram::default(), first, next: first };
         batch.message(BATCH_BEGIN, 0, GENERIC_BATCH, |_| {});
         batch
     }
@@ -176,15 +180,23 @@ impl Batch {
 
     /// Sends the transaction; on an error the kernel has changed nothing.
     pub(super) fn commit(mut self, socket: &mut Socket) -> io::Result<()> {
-        if self.next == FIRST + 1 {
+        let (first, last) = (self.first, self.next - 1);
+        if first == last {
             return Ok(());
         }
+        // The first number was taken when the batch was begun, the others and the end's now.
+        socket.sequences(self.next - first);
         // Older kernels acknowledge only what is inside the batch; the last message suffices,
         // because a refusal of any other is reported before.
-        let last = self.next - 1;
         self.datagram.add_flags(NLM_F_ACK);
         self.message(BATCH_END, 0, GENERIC_BATCH, |_| {});
-        socket.exchange(self.datagram.as_bytes(), FIRST, last).map(drop)
+        socket.exchange(self.datagram.as_bytes(), first, last).map(drop)
+    }
+
+    /// A transaction that is only looked at.
+    #[cfg(test)]
+    pub(super) fn unsent(table: &'static str) -> Self {
+        Self::numbered(table, 1)
     }
 
     #[cfg(test)]
@@ -213,9 +225,4 @@ fn user_data(comment: &str) -> Vec<u8> {
     let mut data = vec![COMMENT, length];
     data.extend(comment.bytes().take(usize::from(length) - 1).chain([0]));
     data
-}
-
-/// A socket for one transaction or dump.
-pub(super) fn open() -> io::Result<Socket> {
-    Socket::open(Family::Netfilter)
 }

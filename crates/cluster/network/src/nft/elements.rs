@@ -238,7 +238,7 @@ mod tests {
             from,
             to,
         });
-        let mut batch = Batch::new("coracle");
+        let mut batch = Batch::unsent("coracle");
         write(&mut batch, &changes);
         let messages = wire::messages(batch.as_bytes()).skip(1).map(|message| {
             let list = wire::attribute(&message.payload[4..], 3).unwrap();

@@ -66,7 +66,7 @@ impl Layout {
     }
 
     /// TCP that is for neither a pod nor a service nor a port served here goes to the proxy. All
-    /// other traffic that leads nowhere is answered by the routing table: unreachable, at once.
+    /// other traffic that leads nowhere is answered by the routing table: prohibited, at once.
     fn write_egress(&self, batch: &mut Batch) {
         let Addresses { pods, services } = self.addresses;
         let gateway = self.addresses.gateway();

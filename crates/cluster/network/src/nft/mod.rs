@@ -11,4 +11,4 @@ mod table;
 
 pub(crate) use elements::{Change, Contents, Frontend, SLOTS, Selection, Slots, Transport};
 pub(crate) use layout::Layout;
-pub(crate) use table::{apply, load, open};
+pub(crate) use table::Table;

@@ -1,6 +1,9 @@
 //! The table in the kernel: taken over or made at start, then changed by transactions.
 
-use std::io;
+use std::{
+    io,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
 
 use rustix::io::Errno;
 
@@ -10,7 +13,7 @@ use super::{
     layout::Layout,
 };
 use crate::netlink::{
-    Doing, Error, Reply, Socket,
+    Doing, Error, Family, Reply, Socket,
     wire::{self, Body, Datagram, Header},
 };
 
@@ -21,70 +24,89 @@ const ELEMENT_LEN: usize = 44;
 /// A transaction is one datagram. Half of what the socket takes is left for headers.
 const SPARE: usize = 2;
 
-/// Takes over the table that is there, with what is in it, if it is of this layout. Otherwise makes
-/// it anew in one transaction, with what the old one had, so that services are routed all the time.
-/// Returns what it has. Like everything here, of the network namespace of the calling thread.
-pub(crate) fn open(layout: &Layout) -> Result<Contents, Error> {
-    let comment = comment().doing(|| format!("read the nftables table `{NAME}`"))?;
-    let Some(comment) = comment else {
-        make(layout, &Contents::default())?;
-        return Ok(Contents::default());
-    };
-    let contents = load()?;
-    if comment != layout.fingerprint() {
-        make(layout, &contents)?;
-    }
-    Ok(contents)
+/// The table `ip coracle` of the network namespace in which it was opened.
+#[derive(Debug)]
+pub(crate) struct Table {
+    /// Kept open: closing such a socket waits until the kernel has freed what earlier transactions
+    /// removed (`nft_rcv_nl_event`), which takes from milliseconds to seconds.
+    socket: Mutex<Socket>,
 }
 
-/// What is in the table now.
-pub(crate) fn load() -> Result<Contents, Error> {
-    let mut contents = Contents::default();
-    for set in [SERVICES, STICKY_SERVICES, HAIRPIN] {
-        let replies = dump(GETSETELEM, batch::NLM_F_DUMP, |body| {
-            body.text(1, NAME).text(2, set.name);
-        });
-        let replies = match replies {
-            // A table of another layout may lack a set.
-            Err(error) if is_not_found(&error) => continue,
-            other => other.doing(|| format!("read the nftables set `{}`", set.name))?,
+impl Table {
+    /// Takes over the table that is there, with what is in it, if it is of this layout. Otherwise
+    /// makes it anew in one transaction, with what the old one had, so that services are routed all
+    /// the time. Also returns what it has.
+    pub(crate) fn open(layout: &Layout) -> Result<(Self, Contents), Error> {
+        let socket = Socket::open(Family::Netfilter);
+        let socket = socket.doing(|| "open a netfilter socket".to_owned())?;
+        let table = Self { socket: Mutex::new(socket) };
+        let comment = comment(&mut table.socket());
+        let comment = comment.doing(|| format!("read the nftables table `{NAME}`"))?;
+        let Some(comment) = comment else {
+            table.make(layout, &Contents::default())?;
+            return Ok((table, Contents::default()));
         };
-        for reply in replies {
-            if let Some(attributes) = reply.payload.get(GENERIC.len()..) {
-                elements::read(set.name, attributes, &mut contents);
+        let contents = table.load()?;
+        if comment != layout.fingerprint() {
+            table.make(layout, &contents)?;
+        }
+        Ok((table, contents))
+    }
+
+    /// What is in the table now.
+    pub(crate) fn load(&self) -> Result<Contents, Error> {
+        let mut socket = self.socket();
+        let mut contents = Contents::default();
+        for set in [SERVICES, STICKY_SERVICES, HAIRPIN] {
+            let replies = read(&mut socket, GETSETELEM, batch::NLM_F_DUMP, |body| {
+                body.text(1, NAME).text(2, set.name);
+            });
+            let replies = match replies {
+                // A table of another layout may lack a set.
+                Err(error) if is_not_found(&error) => continue,
+                other => other.doing(|| format!("read the nftables set `{}`", set.name))?,
+            };
+            for reply in replies {
+                if let Some(attributes) = reply.payload.get(GENERIC.len()..) {
+                    elements::read(set.name, attributes, &mut contents);
+                }
             }
         }
+        Ok(contents)
     }
-    Ok(contents)
-}
 
-/// Replaces whatever table there is, by one transaction as far as it holds everything. Only with
-/// some hundred service ports, and only after an upgrade that changed the rules, do the last of
-/// them follow in further transactions.
-fn make(layout: &Layout, contents: &Contents) -> Result<(), Error> {
-    let doing = || format!("make the nftables table `{NAME}`");
-    let mut units = contents.units();
-    let mut socket = batch::open().doing(doing)?;
-    let mut batch = Batch::new(NAME);
-    // Deleting a table that is not there is an error, adding one that is there is none.
-    batch.table("");
-    batch.delete_table();
-    layout.write(&mut batch);
-    elements::write(&mut batch, &take(&mut units, elements_max(&socket)));
-    batch.commit(&mut socket).doing(doing)?;
-    apply(units)
-}
-
-/// Makes changes. Those of one unit are made in the same transaction, and as many units as fit.
-pub(crate) fn apply(mut units: Vec<Vec<Change>>) -> Result<(), Error> {
-    while !units.is_empty() {
-        let doing = || format!("change the nftables table `{NAME}`");
-        let mut socket = batch::open().doing(doing)?;
-        let mut batch = Batch::new(NAME);
+    /// Replaces whatever table there is, by one transaction as far as it holds everything. Only
+    /// with some hundred service ports, and only after an upgrade that changed the rules, do the
+    /// last of them follow in further transactions.
+    fn make(&self, layout: &Layout, contents: &Contents) -> Result<(), Error> {
+        let mut units = contents.units();
+        let mut socket = self.socket();
+        let mut batch = Batch::new(NAME, &mut socket);
+        // Deleting a table that is not there is an error, adding one that is there is none.
+        batch.table("");
+        batch.delete_table();
+        layout.write(&mut batch);
         elements::write(&mut batch, &take(&mut units, elements_max(&socket)));
-        batch.commit(&mut socket).doing(doing)?;
+        batch.commit(&mut socket).doing(|| format!("make the nftables table `{NAME}`"))?;
+        drop(socket);
+        self.apply(units)
     }
-    Ok(())
+
+    /// Makes changes. Those of one unit are made in the same transaction, and as many units as fit.
+    pub(crate) fn apply(&self, mut units: Vec<Vec<Change>>) -> Result<(), Error> {
+        let mut socket = self.socket();
+        while !units.is_empty() {
+            let mut batch = Batch::new(NAME, &mut socket);
+            elements::write(&mut batch, &take(&mut units, elements_max(&socket)));
+            batch.commit(&mut socket).doing(|| format!("change the nftables table `{NAME}`"))?;
+        }
+        Ok(())
+    }
+
+    fn socket(&self) -> MutexGuard<'_, Socket> {
+        // What an exchange that panicked left unread is passed over by the next.
+        self.socket.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// How many elements a transaction may add and remove.
@@ -123,9 +145,9 @@ impl Contents {
 }
 
 /// The comment of the table; none if there is no table.
-fn comment() -> io::Result<Option<String>> {
+fn comment(socket: &mut Socket) -> io::Result<Option<String>> {
     const USER_DATA: u16 = 6;
-    let replies = dump(GETTABLE, batch::NLM_F_ACK, |body| {
+    let replies = read(socket, GETTABLE, batch::NLM_F_ACK, |body| {
         body.text(1, NAME);
     });
     let replies = match replies {
@@ -140,8 +162,12 @@ fn comment() -> io::Result<Option<String>> {
     Ok(Some(comment.unwrap_or_default()))
 }
 
-fn dump(kind: u16, flags: u16, body: impl FnOnce(&mut Body<'_>)) -> io::Result<Vec<Reply>> {
-    let mut socket = batch::open()?;
+fn read(
+    socket: &mut Socket,
+    kind: u16,
+    flags: u16,
+    body: impl FnOnce(&mut Body<'_>),
+) -> io::Result<Vec<Reply>> {
     let sequence = socket.sequences(1);
     let mut datagram = Datagram::default();
     let flags = batch::NLM_F_REQUEST | flags;

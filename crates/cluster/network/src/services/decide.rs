@@ -150,6 +150,14 @@ fn hairpins(installed: &Installed, decision: &Decision) -> (Vec<Ipv4Addr>, Vec<I
     (added.into_iter().collect(), removed.into_iter().collect())
 }
 
+impl Decision {
+    /// The ready endpoints of what changes.
+    pub(crate) fn ready(&self) -> BTreeSet<Ipv4Addr> {
+        let backends = self.after.values().flatten().filter(|it| !it.draining);
+        backends.flat_map(Backend::addresses).collect()
+    }
+}
+
 impl Backend {
     fn addresses(&self) -> BTreeSet<Ipv4Addr> {
         self.slots.values().map(|it| *it.ip()).collect()

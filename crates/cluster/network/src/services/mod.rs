@@ -3,28 +3,28 @@
 
 mod decide;
 mod slots;
+mod stale;
 
 use std::{
     collections::BTreeSet,
     net::{Ipv4Addr, SocketAddrV4},
+    sync::Arc,
     time::Duration,
 };
 
 use client::Subscription;
 use k8s_openapi::api::{core::v1::Service, discovery::v1::EndpointSlice};
-use runtime::Backoff;
+use runtime::{Backoff, OnExit, Tasks};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     directory,
-    netlink::{
-        Error,
-        conntrack::{self, Flow},
-    },
-    nft::{self, Contents},
+    netlink::Error,
+    nft::{Contents, Table},
 };
 use decide::{Address, Decision, Installed, Seen, decide};
+use stale::StaleFlows;
 
 /// Waits after the kernel refused a change. It does so only if somebody else changed the table or
 /// memory is short, and both may pass soon.
@@ -39,12 +39,20 @@ struct State {
     /// The table shows what the API said at least once since this process began.
     synced: bool,
     installed: Installed,
+    /// Ready endpoints in changes that are on their way to the kernel.
+    coming: BTreeSet<Ipv4Addr>,
+}
+
+impl State {
+    fn leads_to(&self, address: Ipv4Addr) -> bool {
+        self.installed.is_ready(address) || self.coming.contains(&address)
+    }
 }
 
 impl Routed {
     /// Waits until no service port leads to `address`, other than for want of better.
     pub(crate) async fn without(&mut self, address: Ipv4Addr) {
-        self.wait_for(|state| !state.installed.is_ready(address)).await;
+        self.wait_for(|state| !state.leads_to(address)).await;
     }
 
     /// Waits until the table shows what the API said.
@@ -63,6 +71,8 @@ impl Routed {
 /// The loop and all that it knows.
 #[derive(Debug)]
 pub(crate) struct Services {
+    table: Arc<Table>,
+    stale: Arc<StaleFlows>,
     directory: directory::Shared,
     state: watch::Sender<State>,
     /// Service addresses to decide about.
@@ -72,12 +82,20 @@ pub(crate) struct Services {
 
 impl Services {
     /// `contents` is what the table has, `api` where the API is served in this network.
-    pub(crate) fn new(contents: Contents, directory: directory::Shared, api: SocketAddrV4) -> Self {
+    pub(crate) fn new(
+        (table, contents): (Table, Contents),
+        directory: directory::Shared,
+        api: SocketAddrV4,
+        tasks: &Tasks,
+    ) -> Self {
         let installed = Installed::found(contents);
         // Whatever was found and has no Service any more goes with the first decision.
         let dirty = installed.addresses();
-        let state = watch::Sender::new(State { synced: false, installed });
-        Self { directory, state, dirty, api }
+        let state = watch::Sender::new(State { synced: false, installed, coming: BTreeSet::new() });
+        let stale = Arc::new(StaleFlows::default());
+        let forgetting = Arc::clone(&stale);
+        tasks.spawn("stale-udp-flows", OnExit::StopProcess, |stop| forgetting.run(stop));
+        Self { table: Arc::new(table), stale, directory, state, dirty, api }
     }
 
     pub(crate) fn routed(&self) -> Routed {
@@ -134,19 +152,20 @@ impl Services {
     async fn reconcile(&mut self) -> Result<(), Error> {
         let decision = self.decide();
         if !decision.units.is_empty() {
-            let units = decision.units.clone();
-            if let Err(error) = blocking(move || nft::apply(units)).await {
+            self.state.send_modify(|state| state.coming = decision.ready());
+            let (table, units) = (Arc::clone(&self.table), decision.units.clone());
+            if let Err(error) = blocking(move || table.apply(units)).await {
                 self.start_over().await?;
                 return Err(error);
             }
         }
         self.dirty.clear();
-        let stale = decision.stale.clone();
+        self.stale.add(&decision.stale);
         self.state.send_modify(|state| {
             state.synced = true;
             state.installed.done(decision);
+            state.coming.clear();
         });
-        forget(stale).await;
         Ok(())
     }
 
@@ -163,23 +182,15 @@ impl Services {
 
     /// Looks at what the kernel really has, and decides about all of it again.
     async fn start_over(&mut self) -> Result<(), Error> {
-        let found = Installed::found(blocking(nft::load).await?);
+        let table = Arc::clone(&self.table);
+        let found = Installed::found(blocking(move || table.load()).await?);
         self.dirty.extend(found.addresses());
         self.dirty.extend(self.directory.read().addresses());
-        self.state.send_modify(|state| state.installed = found);
+        self.state.send_modify(|state| {
+            state.installed = found;
+            state.coming.clear();
+        });
         Ok(())
-    }
-}
-
-/// Ends the UDP flows to endpoints that are none any more. Without it a client finds out only when
-/// its flow times out.
-async fn forget(stale: BTreeSet<Flow>) {
-    if stale.is_empty() {
-        return;
-    }
-    match blocking(move || conntrack::forget(&stale)).await {
-        Ok(count) => tracing::debug!(count, "udp flows forgotten"),
-        Err(error) => tracing::warn!(error = describe(&error), "udp flows not forgotten"),
     }
 }
 

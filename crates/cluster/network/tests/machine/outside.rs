@@ -1,0 +1,181 @@
+//! The way to the host and the world, names, and published ports.
+
+use std::{
+    io::{self, Read as _, Write as _},
+    net::{TcpListener, TcpStream},
+    os::fd::OwnedFd,
+    str::FromStr as _,
+    time::{Duration, Instant},
+};
+
+use hickory_proto::{
+    op::{Message, MessageType, OpCode, Query, ResponseCode},
+    rr::{Name, RData, Record, RecordType, rdata::A},
+};
+use serde_json::json;
+
+use crate::{
+    Test,
+    namespace::{self, OUTSIDE, ask, exchange, host, udp},
+    world::{World, eventually, until},
+};
+
+pub(crate) const TESTS: &[Test] = &[
+    ("tcp_leaves_through_the_host", tcp_leaves_through_the_host),
+    ("what_cannot_leave_fails_at_once", what_cannot_leave_fails_at_once),
+    ("names_of_the_cluster", names_of_the_cluster),
+    ("names_outside_are_asked_of_the_host", names_outside_are_asked_of_the_host),
+    ("ports_are_published_on_the_host", ports_are_published_on_the_host),
+];
+
+fn tcp_leaves_through_the_host() {
+    let world = World::start();
+    let a = world.pod("a");
+    namespace::serve(host(), 8080, "host");
+    // The host sees its own addresses: the connection is made on its side.
+    assert_eq!(ask(&a.netns, "10.244.0.1:8080").unwrap(), "host 127.0.0.1");
+    assert_eq!(ask(&a.netns, &format!("{OUTSIDE}:8080")).unwrap(), format!("host {OUTSIDE}"));
+    // Nobody answers there: accepted by the proxy, then reset.
+    let error = ask(&a.netns, &format!("{OUTSIDE}:8081")).unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+    echo_much(&a.netns);
+}
+
+/// Half-closed connections and more bytes than any buffer holds.
+fn echo_much(netns: &OwnedFd) {
+    const BYTES: usize = 8 << 20;
+    let listener = namespace::inside(host(), || TcpListener::bind((OUTSIDE, 8082)).unwrap());
+    std::thread::spawn(move || {
+        let (mut client, _) = listener.accept().unwrap();
+        let mut received = Vec::new();
+        client.read_to_end(&mut received).unwrap();
+        client.write_all(&received.len().to_be_bytes()).unwrap();
+    });
+    let counted = namespace::inside(netns, || {
+        let mut stream = TcpStream::connect((OUTSIDE, 8082)).unwrap();
+        stream.write_all(&vec![7; BYTES]).unwrap();
+        stream.shutdown(std::net::Shutdown::Write).unwrap();
+        let mut count = [0; size_of::<usize>()];
+        stream.read_exact(&mut count).unwrap();
+        usize::from_be_bytes(count)
+    });
+    assert_eq!(counted, BYTES);
+}
+
+fn what_cannot_leave_fails_at_once() {
+    let world = World::start();
+    let a = world.pod("a");
+    let started = Instant::now();
+    let error = exchange(&udp(&a.netns, &format!("{OUTSIDE}:123")), b"?").unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::HostUnreachable);
+    assert!(started.elapsed() < Duration::from_millis(500));
+}
+
+fn question(name: &str, kind: RecordType) -> Vec<u8> {
+    let mut message = Message::new(4711, MessageType::Query, OpCode::Query);
+    message.metadata.recursion_desired = true;
+    message.add_query(Query::query(Name::from_str(name).unwrap(), kind));
+    message.to_vec().unwrap()
+}
+
+fn look_up(netns: &OwnedFd, name: &str, kind: RecordType) -> (ResponseCode, Vec<String>) {
+    let answer = exchange(&udp(netns, "10.96.0.10:53"), &question(name, kind)).unwrap();
+    let answer = Message::from_vec(&answer).unwrap();
+    assert_eq!(answer.metadata.id, 4711);
+    let records = answer.answers.iter().map(|it| it.data.to_string()).collect();
+    (answer.metadata.response_code, records)
+}
+
+fn names_of_the_cluster() {
+    let world = World::start();
+    let (a, b) = (world.pod("a"), world.pod("b"));
+    world.service("web", "10.96.0.7");
+    world.service("db", "None");
+    world.endpoints("db", &[&b]);
+    let db = "db.shop.svc.cluster.local.";
+    let found = eventually(|| look_up(&a.netns, db, RecordType::A), |it| !it.1.is_empty());
+    assert_eq!(found, (ResponseCode::NoError, vec![b.address.to_string()]));
+    let web = "web.shop.svc.cluster.local.";
+    assert_eq!(look_up(&a.netns, web, RecordType::A).1, ["10.96.0.7"]);
+    assert_eq!(look_up(&a.netns, web, RecordType::AAAA), (ResponseCode::NoError, vec![]));
+    let nothing = look_up(&a.netns, "nope.shop.svc.cluster.local.", RecordType::A);
+    assert_eq!(nothing, (ResponseCode::NXDomain, vec![]));
+    // Over TCP, two questions on one connection.
+    let question = question(web, RecordType::A);
+    let length = u16::try_from(question.len()).unwrap().to_be_bytes();
+    namespace::inside(&a.netns, || {
+        let mut stream = TcpStream::connect("10.96.0.10:53").unwrap();
+        for _ in 0..2 {
+            stream.write_all(&[&length, question.as_slice()].concat()).unwrap();
+            let mut length = [0; 2];
+            stream.read_exact(&mut length).unwrap();
+            let mut answer = vec![0; u16::from_be_bytes(length).into()];
+            stream.read_exact(&mut answer).unwrap();
+            assert_eq!(Message::from_vec(&answer).unwrap().answers.len(), 1);
+        }
+    });
+    // An endpoint that goes is gone from the names too.
+    world.endpoints("db", &[]);
+    eventually(|| look_up(&a.netns, db, RecordType::A), |it| it.1.is_empty());
+}
+
+/// The host's name server: every name is 192.0.2.1, answers of a forger come first.
+fn serve_names() {
+    let socket = namespace::inside(host(), || std::net::UdpSocket::bind("127.0.0.1:53").unwrap());
+    std::thread::spawn(move || {
+        let mut buffer = [0; 512];
+        while let Ok((length, client)) = socket.recv_from(&mut buffer) {
+            let mut answer = Message::from_vec(&buffer[..length]).unwrap();
+            answer.metadata.message_type = MessageType::Response;
+            let name = answer.queries[0].name().clone();
+            let mut forged = answer.clone();
+            forged.metadata.id ^= 1;
+            let address = |it: [u8; 4]| RData::A(A(it.into()));
+            forged.add_answer(Record::from_rdata(name.clone(), 60, address([203, 0, 113, 66])));
+            answer.add_answer(Record::from_rdata(name, 60, address([192, 0, 2, 1])));
+            for message in [forged, answer] {
+                socket.send_to(&message.to_vec().unwrap(), client).unwrap();
+            }
+        }
+    });
+}
+
+fn names_outside_are_asked_of_the_host() {
+    let world = World::start();
+    let a = world.pod("a");
+    let refused = look_up(&a.netns, "example.com.", RecordType::A);
+    assert_eq!(refused, (ResponseCode::ServFail, vec![]));
+    serve_names();
+    let found = look_up(&a.netns, "example.com.", RecordType::A);
+    assert_eq!(found, (ResponseCode::NoError, vec!["192.0.2.1".to_owned()]));
+    let spec = json!({"type": "ExternalName", "externalName": "db.example.com"});
+    world.service_with("outside", spec, json!({}));
+    let name = "outside.shop.svc.cluster.local.";
+    let found = eventually(|| look_up(&a.netns, name, RecordType::A), |it| !it.1.is_empty());
+    assert_eq!(found.1, ["db.example.com.", "192.0.2.1"]);
+}
+
+fn ports_are_published_on_the_host() {
+    let world = World::start();
+    let b = world.pod("b");
+    let used = namespace::inside(host(), || TcpListener::bind("127.0.0.1:9001").unwrap());
+    let annotations = |it: &str| json!({"coracle.dev/publish": it});
+    let spec = json!({"clusterIP": "10.96.0.7"});
+    world.service_with("web", spec.clone(), annotations("9000:80,9001:80"));
+    world.endpoints("web", &[&b]);
+    let from_host = |port: u16| ask(host(), &format!("127.0.0.1:{port}"));
+    assert_eq!(eventually(|| from_host(9000), Result::is_ok).unwrap(), "b 10.244.0.1");
+    let events = eventually(|| world.api.recorded(), |it| !it.is_empty());
+    assert!(events[0].contains("port 9001 of the host is in use"), "{events:?}");
+    drop(used);
+    world.service_with("web", spec, annotations("9001:80"));
+    assert_eq!(eventually(|| from_host(9001), Result::is_ok).unwrap(), "b 10.244.0.1");
+    until(
+        || from_host(9000).map_err(|it| it.kind()),
+        |it| *it == Err(io::ErrorKind::ConnectionRefused),
+    );
+    // Without endpoints the client on the host is told so.
+    world.endpoints("web", &[]);
+    assert!(world.is_unrouted(b.address, namespace::PATIENCE));
+    assert_eq!(from_host(9001).unwrap_err().kind(), io::ErrorKind::ConnectionReset);
+}

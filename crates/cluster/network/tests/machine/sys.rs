@@ -1,0 +1,42 @@
+//! System calls without a safe wrapper.
+#![expect(unsafe_code, reason = "unshare and the interface ioctls have no safe wrapper")]
+
+use std::{io, net::Ipv4Addr, os::fd::AsRawFd as _};
+
+use rustix::thread::UnshareFlags;
+
+/// Moves the calling thread (for a user namespace: the process) into new namespaces.
+pub(crate) fn unshare(flags: UnshareFlags) -> io::Result<()> {
+    assert!(!flags.contains(UnshareFlags::FILES));
+    // SAFETY: the table of file descriptors stays shared, the one case that is unsafe.
+    unsafe { rustix::thread::unshare_unsafe(flags) }.map_err(io::Error::from)
+}
+
+/// Gives the loopback link, or an alias of it (`lo:1`), an address and sets it up.
+pub(crate) fn set_up_loopback(name: &str, address: Ipv4Addr) -> io::Result<()> {
+    let socket = std::net::UdpSocket::bind("0.0.0.0:0")?;
+    // SAFETY: all-zero is a valid value of this plain C structure.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    for (to, from) in request.ifr_name.iter_mut().zip(name.bytes()) {
+        *to = from.cast_signed();
+    }
+    let address = libc::sockaddr_in {
+        sin_family: libc::sa_family_t::try_from(libc::AF_INET).unwrap(),
+        sin_port: 0,
+        sin_addr: libc::in_addr { s_addr: u32::from_ne_bytes(address.octets()) },
+        sin_zero: [0; 8],
+    };
+    // SAFETY: `sockaddr_in` and `sockaddr` have the same size, and any bytes are a `sockaddr`.
+    request.ifr_ifru.ifru_addr =
+        unsafe { std::mem::transmute::<libc::sockaddr_in, libc::sockaddr>(address) };
+    // SAFETY: the request outlives the call and holds an address, as SIOCSIFADDR wants.
+    check(unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFADDR, &raw mut request) })?;
+    request.ifr_ifru.ifru_flags =
+        libc::c_short::try_from(libc::IFF_UP | libc::IFF_LOOPBACK).unwrap();
+    // SAFETY: the request outlives the call and holds flags, as SIOCSIFFLAGS wants.
+    check(unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw mut request) })
+}
+
+fn check(result: libc::c_int) -> io::Result<()> {
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}

@@ -1,0 +1,213 @@
+//! A cluster's network with everything around it that a test needs.
+
+use std::{
+    io,
+    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
+    os::fd::OwnedFd,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use client::{Caches, Events};
+use coracle_network::{Addresses, Config, Handle, HostSockets, Network};
+use futures_util::{FutureExt as _, future::BoxFuture};
+use runtime::{Clock, Tasks};
+use serde_json::{Value, json};
+use tokio::runtime::Runtime;
+
+use crate::{
+    api::{Api, SERVICES, SLICES},
+    namespace::{self, PATIENCE},
+};
+
+/// The network, the API it follows, and the runtime it lives in.
+pub(crate) struct World {
+    pub(crate) api: Api,
+    pub(crate) config: Config,
+    runtime: Runtime,
+    running: Option<(Handle, Tasks)>,
+}
+
+/// A pod: its namespace and its address.
+pub(crate) struct Pod {
+    pub(crate) netns: OwnedFd,
+    pub(crate) address: Ipv4Addr,
+}
+
+impl World {
+    /// A network that runs.
+    pub(crate) fn start() -> Self {
+        let mut world = Self {
+            api: Api::default(),
+            config: Config {
+                addresses: Addresses::default(),
+                local_ports: Vec::new(),
+                host_resolv_conf: "nameserver 127.0.0.1\nsearch lan\n".to_owned(),
+            },
+            runtime: Runtime::new().unwrap(),
+            running: None,
+        };
+        world.resume();
+        world
+    }
+
+    /// Starts the network again, as after a restart of the process.
+    pub(crate) fn resume(&mut self) {
+        let _context = self.runtime.enter();
+        let tasks = Tasks::default();
+        let caches = Caches::new(self.api.client(), &tasks);
+        let events = Events::new(self.api.client(), "network", "", Clock::system(), &tasks);
+        let sockets = Arc::new(Host);
+        let handle = Network::build(&self.config, &caches, events, sockets, &tasks).unwrap();
+        self.runtime.block_on(handle.synced());
+        self.running = Some((handle, tasks));
+    }
+
+    /// Ends everything the network does in this process; what is in the kernel stays.
+    pub(crate) fn stop(&mut self) {
+        let (_, tasks) = self.running.take().unwrap();
+        assert!(self.runtime.block_on(tasks.shutdown(PATIENCE)));
+    }
+
+    fn handle(&self) -> &Handle {
+        &self.running.as_ref().unwrap().0
+    }
+
+    pub(crate) fn attach(&self, uid: &str, netns: &OwnedFd) -> Ipv4Addr {
+        let netns = netns.try_clone().unwrap();
+        self.runtime.block_on(self.handle().attach(uid, netns)).unwrap()
+    }
+
+    pub(crate) fn detach(&self, uid: &str) {
+        self.runtime.block_on(self.handle().detach(uid)).unwrap();
+    }
+
+    /// Whether the address is unrouted before patience ends.
+    pub(crate) fn is_unrouted(&self, address: Ipv4Addr, within: Duration) -> bool {
+        let unrouted =
+            async { tokio::time::timeout(within, self.handle().unrouted(address)).await };
+        self.runtime.block_on(unrouted).is_ok()
+    }
+
+    /// A pod with a server of its name at port 80, TCP and UDP.
+    pub(crate) fn pod(&self, name: &'static str) -> Pod {
+        let netns = namespace::new();
+        let address = self.attach(name, &netns);
+        namespace::serve(&netns, 80, name);
+        namespace::serve_udp(&netns, 80, name);
+        Pod { netns, address }
+    }
+
+    /// A Service with ports 80 for TCP and UDP.
+    pub(crate) fn service(&self, name: &str, cluster_ip: &str) {
+        self.service_with(name, json!({"clusterIP": cluster_ip}), json!({}));
+    }
+
+    /// The same with more in its specification and with annotations.
+    pub(crate) fn service_with(&self, name: &str, mut spec: Value, annotations: Value) {
+        spec["ports"] = json!([
+            {"name": "tcp", "port": 80}, {"name": "udp", "port": 80, "protocol": "UDP"},
+        ]);
+        let object = json!({"metadata": {"annotations": annotations}, "spec": spec});
+        self.api.put(SERVICES, name, object);
+    }
+
+    /// What the Service's ready endpoints are.
+    pub(crate) fn endpoints(&self, service: &str, pods: &[&Pod]) {
+        let endpoints: Vec<Value> =
+            pods.iter().map(|it| json!({"addresses": [it.address]})).collect();
+        let object = json!({
+            "metadata": {"labels": {"kubernetes.io/service-name": service}},
+            "addressType": "IPv4",
+            "ports": [{"name": "tcp", "port": 80, "protocol": "TCP"},
+                {"name": "udp", "port": 80, "protocol": "UDP"}],
+            "endpoints": endpoints,
+        });
+        self.api.put(SLICES, service, object);
+    }
+}
+
+/// Sockets of the namespace that plays the host.
+#[derive(Debug)]
+struct Host;
+
+impl HostSockets for Host {
+    fn connect_tcp(&self, to: SocketAddr) -> BoxFuture<'_, io::Result<OwnedFd>> {
+        let connect = move || TcpStream::connect(to).map(OwnedFd::from);
+        async move { namespace::inside(namespace::host(), connect) }.boxed()
+    }
+
+    fn connect_udp(&self, to: SocketAddr) -> BoxFuture<'_, io::Result<OwnedFd>> {
+        let connect = move || {
+            let socket = UdpSocket::bind("0.0.0.0:0")?;
+            socket.connect(to)?;
+            Ok(OwnedFd::from(socket))
+        };
+        async move { namespace::inside(namespace::host(), connect) }.boxed()
+    }
+
+    fn listen(&self, at: SocketAddr) -> BoxFuture<'_, io::Result<OwnedFd>> {
+        let listen = move || TcpListener::bind(at).map(OwnedFd::from);
+        async move { namespace::inside(namespace::host(), listen) }.boxed()
+    }
+}
+
+/// Asks until the answer is as wanted; fails if that takes too long.
+pub(crate) fn eventually<T>(mut ask: impl FnMut() -> T, wanted: impl Fn(&T) -> bool) -> T
+where
+    T: std::fmt::Debug,
+{
+    const STEP: Duration = Duration::from_micros(200);
+    for _ in 0..PATIENCE.as_micros() / STEP.as_micros() {
+        let answer = ask();
+        if wanted(&answer) {
+            return answer;
+        }
+        thread::sleep(STEP);
+    }
+    panic!("still {:?}", ask());
+}
+
+/// The same where the answer does not matter.
+pub(crate) fn until<T: std::fmt::Debug>(ask: impl FnMut() -> T, wanted: impl Fn(&T) -> bool) {
+    drop(eventually(ask, wanted));
+}
+
+/// A client in a pod that never stops asking.
+pub(crate) struct Traffic {
+    stop: Arc<AtomicBool>,
+    client: JoinHandle<(usize, Vec<String>)>,
+}
+
+impl Traffic {
+    pub(crate) fn start(pod: &Pod, address: &str) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let (stopped, netns) = (Arc::clone(&stop), pod.netns.try_clone().unwrap());
+        let address: SocketAddr = address.parse().unwrap();
+        let ask = move || {
+            let (mut count, mut failures) = (0, Vec::new());
+            while !stopped.load(Ordering::Relaxed) {
+                count += 1;
+                match namespace::read(address) {
+                    Ok(answer) if !answer.is_empty() => {}
+                    other => failures.push(format!("{other:?}")),
+                }
+            }
+            (count, failures)
+        };
+        let client = thread::spawn(move || namespace::inside(&netns, ask));
+        Self { stop, client }
+    }
+
+    /// Ends the client and requires that nothing failed; how often it asked.
+    pub(crate) fn finish(self) -> usize {
+        self.stop.store(true, Ordering::Relaxed);
+        let (count, failures) = self.client.join().unwrap();
+        assert_eq!(failures, Vec::<String>::new(), "of {count}");
+        count
+    }
+}
