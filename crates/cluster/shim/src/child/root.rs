@@ -22,7 +22,7 @@ use std::{
 };
 
 use rustix::{
-    fs::{AtFlags, Dir, FileType, Gid, Mode, Uid},
+    fs::{AtFlags, Dir, FileType, Gid, Mode, OFlags, Uid},
     io::Errno,
     mount::{MountAttrFlags, MountPropagationFlags, UnmountFlags},
 };
@@ -362,7 +362,9 @@ enum Content {
 /// Copies the entries of a folder of the host, except some.
 fn clone_entries(host: &OwnedFd, skipped: &[&OsStr]) -> io::Result<Vec<Entry>> {
     let mut entries = Vec::new();
-    for entry in Dir::read_from(host)? {
+    // `host` is there to name entries, and cannot itself be read (O_PATH).
+    let read = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    for entry in Dir::new(rustix::fs::openat(host, ".", read, Mode::empty())?)? {
         let entry = entry?;
         let name = OsStr::from_bytes(entry.file_name().to_bytes());
         if [".", ".."].map(OsStr::new).contains(&name) || skipped.contains(&name) {
