@@ -1,2 +1,33 @@
-//! The binary.
-fn main() {}
+//! The `coracle` binary: every program is a subcommand of it.
+//!
+//! The two roles that live for ever, keeper and shim, are dispatched before anything else exists
+//! (argument parser, logging, runtime), so that they stay as small as they are.
+
+mod apply;
+mod cli;
+mod cluster;
+mod directories;
+mod down;
+mod events;
+mod kubeconfig;
+mod lock;
+mod logs;
+mod manifest;
+mod output;
+mod progress;
+mod project;
+mod session;
+mod start;
+mod status;
+mod up;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let mut arguments = std::env::args_os().skip(1);
+    match arguments.next().as_deref().and_then(std::ffi::OsStr::to_str) {
+        Some("shim") => shim::main(arguments),
+        Some("keeper") => keeper::main(arguments),
+        _ => cli::main(),
+    }
+}

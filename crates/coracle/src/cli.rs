@@ -1,0 +1,219 @@
+//! The command line: flags, exit codes, and which module does what.
+//!
+//! Exit codes: 0 done, 1 failed (the message says why), 2 unusable arguments.
+
+use std::{env, path::PathBuf, process::ExitCode, time::Duration};
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::{
+    cluster,
+    directories::{Directories, Environment},
+    down, events, kubeconfig, logs, output, status, up,
+};
+
+/// Name of the cluster where none is given.
+pub(crate) const DEFAULT_NAME: &str = "default";
+
+/// A Kubernetes one person can carry: runs a folder of manifests on this machine.
+#[derive(Debug, Parser)]
+#[command(name = "coracle", version, propagate_version = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    /// Cluster to use; several live side by side.
+    #[arg(long, global = true, default_value = DEFAULT_NAME)]
+    name: String,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Start the cluster if needed, apply manifests, wait until all is ready, follow logs.
+    Up(UpArguments),
+    /// Stop the pods and the cluster; volumes and state stay.
+    Down {
+        /// Remove volumes and state too: nothing is left.
+        #[arg(long)]
+        delete: bool,
+    },
+    /// What runs, and whether it is ready.
+    Status {
+        /// Format of the answer.
+        #[arg(short, long, default_value = "text")]
+        output: Format,
+    },
+    /// Print the logs of pods.
+    Logs(LogsArguments),
+    /// List what happened lately, oldest first.
+    Events {
+        /// Namespace; all of them if not given.
+        #[arg(short, long)]
+        namespace: Option<String>,
+        /// Format of the answer.
+        #[arg(short, long, default_value = "text")]
+        output: Format,
+    },
+    /// Print the administrator's kubeconfig, or merge it into the user's own.
+    Kubeconfig {
+        /// Add or renew the context `coracle` (`coracle-NAME`) in `$KUBECONFIG` or `~/.kube/config`
+        /// and make it the current one.
+        #[arg(long)]
+        merge: bool,
+    },
+    /// The cluster process itself; `up` starts it.
+    #[command(hide = true)]
+    Cluster(ClusterArguments),
+}
+
+/// A format of output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// For people.
+    Text,
+    /// For machines.
+    Json,
+}
+
+/// Arguments of `up`.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct UpArguments {
+    /// Folder or file of manifests, or `-` for standard input. Without it the cluster is started
+    /// and nothing applied.
+    pub(crate) path: Option<PathBuf>,
+    /// Return when all is ready instead of following logs.
+    #[arg(short, long)]
+    pub(crate) detach: bool,
+    /// With --detach: give up waiting after this many seconds; what runs goes on running.
+    #[arg(long, default_value = "300", value_parser = parse_seconds)]
+    pub(crate) timeout: Duration,
+    #[command(flatten)]
+    pub(crate) start: StartArguments,
+}
+
+/// How a cluster process is started; of no effect on one that runs already.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct StartArguments {
+    /// Port of 127.0.0.1 for the API; if not given, the one used last, else 6443 or the next free.
+    #[arg(long)]
+    pub(crate) port: Option<u16>,
+    /// When a write is acknowledged: `disk` after it was flushed to the disk, `process` after it was
+    /// handed to the kernel (survives kill -9, not a power cut).
+    #[arg(long, default_value = "disk")]
+    pub(crate) durability: Durability,
+}
+
+/// When a write is acknowledged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Durability {
+    /// After it was flushed to the disk.
+    Disk,
+    /// After it was handed to the kernel.
+    Process,
+}
+
+/// Arguments of `logs`.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct LogsArguments {
+    /// Only pods whose name begins so; all pods if not given.
+    pub(crate) prefix: Option<String>,
+    /// Namespace; all of them if not given.
+    #[arg(short, long)]
+    pub(crate) namespace: Option<String>,
+    /// Go on with what comes.
+    #[arg(short, long)]
+    pub(crate) follow: bool,
+    /// Only this many lines from the end of each container's log.
+    #[arg(long)]
+    pub(crate) tail: Option<u32>,
+    /// Only what is younger than this many seconds.
+    #[arg(long)]
+    pub(crate) since: Option<u32>,
+}
+
+/// Variables of the invoking user that linked programs get: who they are, and where their tools lie.
+const INHERITED: [&str; 7] = ["HOME", "LANG", "LOGNAME", "PATH", "SHELL", "TERM", "USER"];
+
+/// Arguments of the cluster process.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct ClusterArguments {
+    #[command(flatten)]
+    pub(crate) start: StartArguments,
+}
+
+fn parse_seconds(text: &str) -> Result<Duration, String> {
+    text.parse().map(Duration::from_secs).map_err(|error| format!("`{text}`: {error}"))
+}
+
+/// Runs the command that the process was started with.
+pub(crate) fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let environment = read_environment();
+    let done = Directories::resolve(&cli.name, &environment)
+        .and_then(|directories| run(cli.command, &directories, &environment));
+    match done {
+        Ok(code) => code,
+        // A reader such as `head` has heard enough.
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => output::failure(&error),
+    }
+}
+
+fn run(
+    command: Command,
+    directories: &Directories,
+    environment: &Environment,
+) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Up(arguments) => up::run(directories, &arguments),
+        Command::Down { delete } => {
+            down::run(directories, delete)?;
+            if delete {
+                kubeconfig::unmerge(directories, &environment.user_kubeconfig())?;
+            }
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Status { output } => status::run(directories, output),
+        Command::Logs(arguments) => logs::run(directories, &arguments),
+        Command::Events { namespace, output } => {
+            events::run(directories, namespace.as_deref(), output)
+        }
+        Command::Kubeconfig { merge } => {
+            let user = environment.user_kubeconfig();
+            kubeconfig::run(directories, merge.then_some(user.as_deref()))
+        }
+        Command::Cluster(arguments) => {
+            cluster::main(directories, &arguments, environment.inherited.clone())
+        }
+    }
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    let broken = |it: &std::io::Error| it.kind() == std::io::ErrorKind::BrokenPipe;
+    error.downcast_ref::<std::io::Error>().is_some_and(broken)
+}
+
+fn read_environment() -> Environment {
+    #[expect(clippy::disallowed_methods, reason = "the one place that reads the environment")]
+    let text = |key: &str| env::var(key).ok().filter(|it| !it.is_empty());
+    let path = |key: &str| text(key).map(PathBuf::from);
+    Environment {
+        data_home: path("XDG_DATA_HOME"),
+        runtime_dir: path("XDG_RUNTIME_DIR"),
+        home: path("HOME"),
+        kubeconfig: path("KUBECONFIG"),
+        inherited: INHERITED.iter().filter_map(|it| Some(((*it).to_owned(), text(it)?))).collect(),
+        uid: rustix::process::geteuid().as_raw(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,118 @@
+//! Thin bridges between crates that must not know each other: each implements what one asks for
+//! with what another offers, and decides nothing.
+
+use std::{
+    io,
+    net::{Ipv4Addr, SocketAddr},
+    os::fd::OwnedFd,
+    sync::OnceLock,
+};
+
+use api::status::{Reason, Status};
+use apiserver::{LogRequest, LogStream, NodeConnector};
+use futures_util::{StreamExt as _, future::BoxFuture};
+use jiff::{SignedDuration, Timestamp};
+use runtime::Clock;
+
+use super::host::Host;
+
+impl network::HostSockets for Host {
+    fn connect_tcp(&self, to: SocketAddr) -> BoxFuture<'_, io::Result<OwnedFd>> {
+        Box::pin(async move { Self::connect_tcp(self, to).map_err(as_io) })
+    }
+
+    fn connect_udp(&self, to: SocketAddr) -> BoxFuture<'_, io::Result<OwnedFd>> {
+        Box::pin(async move { Self::connect_udp(self, to).map_err(as_io) })
+    }
+
+    fn listen(&self, at: SocketAddr) -> BoxFuture<'_, io::Result<OwnedFd>> {
+        Box::pin(async move { Self::listen(self, at).map_err(as_io) })
+    }
+}
+
+fn as_io(error: keeper::Error) -> io::Error {
+    let kind = match error.failure().map(|it| it.kind) {
+        Some(keeper::FailureKind::AddressInUse) => io::ErrorKind::AddrInUse,
+        Some(keeper::FailureKind::AddressNotAvailable) => io::ErrorKind::AddrNotAvailable,
+        Some(keeper::FailureKind::PermissionDenied) => io::ErrorKind::PermissionDenied,
+        _ => io::ErrorKind::Other,
+    };
+    io::Error::new(kind, error)
+}
+
+/// The pods' network, as the node agent asks for it.
+#[derive(Debug)]
+pub(super) struct PodNetwork(pub(super) network::Handle);
+
+impl node::PodNetwork for PodNetwork {
+    fn attach<'a>(
+        &'a self,
+        pod_uid: &'a str,
+        netns: OwnedFd,
+    ) -> BoxFuture<'a, anyhow::Result<Ipv4Addr>> {
+        Box::pin(async move { Ok(self.0.attach(pod_uid, netns).await?) })
+    }
+
+    fn detach<'a>(&'a self, pod_uid: &'a str) -> BoxFuture<'a, anyhow::Result<()>> {
+        Box::pin(async move { Ok(self.0.detach(pod_uid).await?) })
+    }
+
+    fn unrouted(&self, address: Ipv4Addr) -> BoxFuture<'_, ()> {
+        Box::pin(self.0.unrouted(address))
+    }
+}
+
+/// The logs of the one node, as the API server asks for them. The node is built after the server, so
+/// it is connected later.
+#[derive(Debug, Default)]
+pub(super) struct NodeLogs(OnceLock<node::Handle>);
+
+impl NodeLogs {
+    /// Connects the node. Only the first call counts: there is one node.
+    pub(super) fn connect(&self, node: node::Handle) {
+        drop(self.0.set(node));
+    }
+
+    fn read(&self, request: &LogRequest) -> Result<LogStream, Status> {
+        let Some(node) = self.0.get() else {
+            let message = format!("node `{}` is not connected yet", request.node);
+            return Err(Status::new(Reason::ServiceUnavailable, message));
+        };
+        let container = Some(request.container.as_str());
+        let options = log_options(&request.options, Clock::system().now());
+        let chunks = node
+            .logs(&request.namespace, &request.pod, container, &options)
+            .map_err(|error| log_status(&error))?;
+        Ok(chunks.map(Ok).boxed())
+    }
+}
+
+impl NodeConnector for NodeLogs {
+    fn logs(&self, request: LogRequest) -> apiserver::Answer<'_, LogStream> {
+        Box::pin(async move { self.read(&request) })
+    }
+}
+
+fn log_options(options: &apiserver::LogOptions, now: Timestamp) -> node::LogOptions {
+    let seconds_ago = |seconds: u64| {
+        let seconds = i64::try_from(seconds).unwrap_or(i64::MAX);
+        now.checked_sub(SignedDuration::from_secs(seconds)).unwrap_or(Timestamp::MIN)
+    };
+    node::LogOptions {
+        follow: options.follow,
+        previous: options.previous,
+        tail_lines: options.tail_lines,
+        since: options.since_time.or(options.since_seconds.map(seconds_ago)),
+        timestamps: options.timestamps,
+        limit_bytes: options.limit_bytes,
+    }
+}
+
+fn log_status(error: &node::LogsError) -> Status {
+    let reason = match error {
+        node::LogsError::BadRequest(_) => Reason::BadRequest,
+        node::LogsError::NotFound(_) => Reason::NotFound,
+        node::LogsError::Io { .. } => Reason::InternalError,
+    };
+    Status::new(reason, error.to_string())
+}

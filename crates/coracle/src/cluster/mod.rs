@@ -1,0 +1,124 @@
+//! `coracle cluster`: the process that is the cluster. Takes its lock and the host's sockets, enters
+//! the namespaces, and then builds and runs every component in order.
+
+mod adapters;
+mod host;
+mod running;
+
+use std::{
+    fs, io,
+    net::{Ipv4Addr, SocketAddr, TcpListener},
+    process::ExitCode,
+};
+
+use anyhow::{Context as _, bail};
+
+use crate::{
+    cli::{ClusterArguments, StartArguments},
+    directories::{Directories, write_private},
+    lock::{self, Lock},
+    output,
+    start::Answer,
+};
+use host::Host;
+
+/// The port that Kubernetes' API server has by custom.
+const API_PORT_FIRST: u16 = 6443;
+
+/// How many ports after the first are tried: more clusters than one machine carries.
+const API_PORTS_TRIED: u16 = 100;
+
+/// What the process has got before it entered the namespaces.
+struct Prepared {
+    lock: Lock,
+    host: Host,
+    listener: TcpListener,
+    port: u16,
+}
+
+/// Runs the cluster process to its end.
+pub(crate) fn main(
+    directories: &Directories,
+    arguments: &ClusterArguments,
+    inherited: Vec<(String, String)>,
+) -> anyhow::Result<ExitCode> {
+    tracing_subscriber::fmt().with_ansi(false).with_writer(io::stderr).init();
+    let done = prepare(directories, &arguments.start).and_then(|prepared| {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .enable_all()
+            .build()
+            .context("start the runtime")?;
+        runtime.block_on(running::run(directories, &arguments.start, prepared, inherited))
+    });
+    match done {
+        Ok(()) => Ok(ExitCode::SUCCESS),
+        Err(error) => {
+            tracing::error!(error = format!("{error:#}"), "the cluster process ends");
+            answer(&Answer::Failed(error.chain().map(ToString::to_string).collect()))?;
+            Ok(ExitCode::FAILURE)
+        }
+    }
+}
+
+/// Tells who started this process how it went. Said once; later calls go to nobody.
+fn answer(answer: &Answer) -> anyhow::Result<()> {
+    let text = serde_json::to_string(answer).context("print the answer")?;
+    // Whoever started this process may be gone.
+    drop(output::line(&text));
+    let null = fs::OpenOptions::new().write(true).open("/dev/null").context("open /dev/null")?;
+    rustix::stdio::dup2_stdout(null).context("let go of standard output")
+}
+
+/// Everything that must be done on the host's side, while there is one thread.
+fn prepare(directories: &Directories, arguments: &StartArguments) -> anyhow::Result<Prepared> {
+    // Of its own session: neither Ctrl-C nor the end of the terminal is for it. Started by hand it
+    // may lead one already.
+    match rustix::process::setsid() {
+        Ok(_) | Err(rustix::io::Errno::PERM) => {}
+        Err(error) => return Err(error).context("begin a session"),
+    }
+    rustix::thread::set_name(c"coracle").context("set the process's name")?;
+    let Some(lock) = Lock::take(&directories.run, lock::CLUSTER)? else {
+        bail!("another process of cluster `{}` runs already", directories.name);
+    };
+    let host = Host::connect(&directories.name, &directories.run, &directories.keeper_log())?;
+    let (listener, port) = listen(directories, &host, arguments.port)?;
+    host.enter()?;
+    Ok(Prepared { lock, host, listener, port })
+}
+
+/// Opens the API's port on the host: the one asked for, or the one of last time, or the next free.
+fn listen(
+    directories: &Directories,
+    host: &Host,
+    wish: Option<u16>,
+) -> anyhow::Result<(TcpListener, u16)> {
+    let path = directories.state.join("port");
+    let remembered = fs::read_to_string(&path).ok().and_then(|it| it.trim().parse().ok());
+    let customary = (0..API_PORTS_TRIED).map(|it| API_PORT_FIRST + it);
+    let candidates: Vec<u16> = match wish {
+        Some(port) => vec![port],
+        None => remembered.into_iter().chain(customary).collect(),
+    };
+    let mut refused = None;
+    for port in candidates {
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        match host.listen(address) {
+            Ok(socket) => {
+                write_private(&path, format!("{port}\n").as_bytes())
+                    .with_context(|| format!("remember the port in `{}`", path.display()))?;
+                let listener = TcpListener::from(socket);
+                listener.set_nonblocking(true).context("prepare the API's socket")?;
+                return Ok((listener, port));
+            }
+            Err(error) => refused = Some((port, error)),
+        }
+    }
+    let (port, error) = refused.context("no port to try")?;
+    Err(error).with_context(|| {
+        format!(
+            "listen on 127.0.0.1:{port} for the API: free that port, or choose another with \
+             --port, or leave --port out and the next free one is used"
+        )
+    })
+}

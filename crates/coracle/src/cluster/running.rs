@@ -1,0 +1,225 @@
+//! The components of a cluster: built in the order in which they need each other, stopped in
+//! reverse.
+
+use std::{net::TcpListener, sync::Arc, time::Duration};
+
+use anyhow::{Context as _, bail};
+use apiserver::Server;
+use client::{Caches, Client, Events};
+use network::{Addresses, Network};
+use node::{Dns, Peers};
+use runtime::{Clock, Tasks};
+use store::Store;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use super::{
+    Prepared,
+    adapters::{NodeLogs, PodNetwork},
+    answer,
+};
+use crate::{
+    cli::{Durability, StartArguments},
+    directories::{Directories, write_private},
+    lock::Running,
+    start::Answer,
+};
+
+/// How long the components of one phase may take to stop. What is late is named in the log.
+const STOP_GRACE: Duration = Duration::from_secs(2);
+
+/// Longest grace that a pod gets when the cluster stops, however long a one its spec asks for: whoever
+/// typed Ctrl-C waits for it, and can type it again.
+const PODS_GRACE_MAX: Duration = Duration::from_secs(60);
+
+/// What a running cluster consists of.
+struct Components {
+    /// API, with its connections.
+    api: Tasks,
+    /// Everything that is a client of the API.
+    clients: Tasks,
+    node: node::Handle,
+}
+
+/// Why the process is to end.
+enum End {
+    /// Pods are to go on.
+    LeavePods,
+    /// Pods are to stop first.
+    StopPods,
+    /// A component that the process needs has ended by itself.
+    Failed,
+}
+
+/// Runs the cluster until it is told to end.
+pub(super) async fn run(
+    directories: &Directories,
+    arguments: &StartArguments,
+    prepared: Prepared,
+    inherited: Vec<(String, String)>,
+) -> anyhow::Result<()> {
+    let mut signals = Signals::listen()?;
+    let Prepared { mut lock, host, listener, port } = prepared;
+    let failed = Tasks::default();
+    let components =
+        build(directories, arguments, &failed, host, inherited, (listener, port)).await?;
+    let version = env!("CARGO_PKG_VERSION").to_owned();
+    let pid = rustix::process::getpid().as_raw_nonzero().get();
+    let running = Running { pid, port, version };
+    lock.announce(&running).context("say in the lock who runs here")?;
+    tracing::info!(pid, port, version = running.version, "the cluster runs");
+    answer(&Answer::Ready(running))?;
+    let end = tokio::select! {
+        biased;
+        end = signals.next() => end,
+        () = failed.failed() => End::Failed,
+    };
+    stop(&components, &mut signals, &end).await;
+    match end {
+        End::LeavePods | End::StopPods => Ok(()),
+        End::Failed => bail!("a component ended by itself: the lines before this one say which"),
+    }
+}
+
+async fn build(
+    directories: &Directories,
+    arguments: &StartArguments,
+    failed: &Tasks,
+    host: super::Host,
+    inherited: Vec<(String, String)>,
+    (listener, port): (TcpListener, u16),
+) -> anyhow::Result<Components> {
+    let (api, clients, clock) = (failed.component(), failed.component(), Clock::system());
+    host.watch(&clients);
+    let addresses = Addresses::default();
+    let store = open_store(directories, arguments)?;
+    let connector = Arc::new(NodeLogs::default());
+    let config = apiserver::Config {
+        advertised: (addresses.gateway(), network::API_PORT).into(),
+        node_connector: connector.clone(),
+        ..apiserver::Config::new(directories.state.join("pki"), fastrand::u64(..))
+    };
+    let server = Server::build(config, store, &api).await.context("build the API server")?;
+    write_kubeconfig(directories, &server, port)?;
+    let client = client::in_process(server.service());
+    let caches = Caches::new(client.clone(), &clients);
+
+    let network = build_network(addresses, &host, &client, &caches, &clients)?;
+    let inside = TcpListener::bind((addresses.gateway(), network::API_PORT))
+        .context("listen for the API in the cluster's network")?;
+    inside.set_nonblocking(true).context("prepare the API's inner socket")?;
+    server.serve(inside, &api);
+
+    let config =
+        controllers::Config { root_ca: server.authority().to_owned(), clock: clock.clone() };
+    controllers::run(config, &caches, &client, &clients);
+    scheduler::run(scheduler::Config { clock: clock.clone() }, &caches, &client, &clients);
+    let peers = Peers { client, caches, network: Arc::new(PodNetwork(network.clone())), clock };
+    let agent = node::build(node_config(directories, inherited, &network), peers, &clients)
+        .context("build the node")?;
+    let node = agent.handle();
+    connector.connect(node.clone());
+    agent.run(&clients);
+    server.serve(listener, &api);
+    Ok(Components { api, clients, node })
+}
+
+fn node_config(
+    directories: &Directories,
+    inherited: Vec<(String, String)>,
+    network: &network::Handle,
+) -> node::Config {
+    let addresses = network.addresses();
+    node::Config {
+        address: addresses.gateway(),
+        state_dir: directories.state.clone(),
+        run_dir: directories.run.clone(),
+        executable: "/proc/self/exe".into(),
+        inherited,
+        dns: Dns {
+            server: addresses.dns(),
+            domain: api::CLUSTER_DOMAIN.to_owned(),
+            host_search: network.host_resolver().1.to_vec(),
+        },
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        kubelet_version: api::KUBERNETES_VERSION.to_owned(),
+    }
+}
+
+fn open_store(directories: &Directories, arguments: &StartArguments) -> anyhow::Result<Store> {
+    let durability = match arguments.durability {
+        Durability::Disk => store::Durability::Disk,
+        Durability::Process => store::Durability::Process,
+    };
+    let dir = directories.state.join("store");
+    let config = store::Config { durability, ..store::Config::new(dir.clone()) };
+    Store::open(&config).with_context(|| format!("open the store in `{}`", dir.display()))
+}
+
+fn write_kubeconfig(directories: &Directories, server: &Server, port: u16) -> anyhow::Result<()> {
+    let text = server.kubeconfig(&directories.context(), &format!("https://127.0.0.1:{port}"));
+    let path = directories.kubeconfig();
+    write_private(&path, text.as_bytes())
+        .with_context(|| format!("write kubeconfig `{}`", path.display()))
+}
+
+fn build_network(
+    addresses: Addresses,
+    host: &super::Host,
+    client: &Client,
+    caches: &Caches,
+    tasks: &Tasks,
+) -> anyhow::Result<network::Handle> {
+    let host_resolv_conf = match std::fs::read_to_string("/etc/resolv.conf") {
+        Ok(text) => text,
+        Err(error) => {
+            tracing::warn!(%error, "no /etc/resolv.conf: pods resolve only the cluster's names");
+            String::new()
+        }
+    };
+    let config = network::Config { addresses, local_ports: Vec::new(), host_resolv_conf };
+    let events = Events::new(client.clone(), "network", "", Clock::system(), tasks);
+    Network::build(&config, caches, events, Arc::new(host.clone()), tasks)
+        .context("build the network")
+}
+
+/// Stops the components, the last first; without its clients the API has nothing left to do.
+async fn stop(components: &Components, signals: &mut Signals, end: &End) {
+    if matches!(end, End::StopPods) {
+        tokio::select! {
+            stopped = components.node.stop_all(PODS_GRACE_MAX) => {
+                if !stopped {
+                    tracing::error!("pods did not stop in time");
+                }
+            }
+            _ = signals.terminate.recv() => tracing::warn!("told to leave the rest of the pods"),
+        }
+    }
+    for (phase, tasks) in [("clients", &components.clients), ("api", &components.api)] {
+        if !tasks.shutdown(STOP_GRACE).await {
+            tracing::warn!(phase, running = ?tasks, "did not stop in time");
+        }
+    }
+}
+
+/// The signals that mean something to this process.
+struct Signals {
+    /// SIGTERM: end, and leave the pods.
+    terminate: Signal,
+    /// SIGINT: stop the pods, then end. `coracle down` sends it.
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn listen() -> anyhow::Result<Self> {
+        let terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
+        let interrupt = signal(SignalKind::interrupt()).context("listen for SIGINT")?;
+        Ok(Self { terminate, interrupt })
+    }
+
+    async fn next(&mut self) -> End {
+        tokio::select! {
+            _ = self.terminate.recv() => End::LeavePods,
+            _ = self.interrupt.recv() => End::StopPods,
+        }
+    }
+}

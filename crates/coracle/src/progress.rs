@@ -1,0 +1,226 @@
+//! What still keeps an application from being ready, and why: a pure function of what the API says,
+//! shown by `up` while it waits and by `status`.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::{
+    api::{
+        apps::v1::Deployment,
+        core::v1::{ContainerStatus, Pod},
+    },
+    apimachinery::pkg::apis::meta::v1::LabelSelector,
+};
+
+/// A workload that is not ready.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Waiting {
+    /// `kind/name`, with the namespace if it is not `default`.
+    pub(crate) object: String,
+    /// How far it is, and what its pods wait for.
+    pub(crate) reason: String,
+    /// Whether it looks as though waiting will not help: a container fails again and again.
+    pub(crate) failing: bool,
+}
+
+/// The deployments and bare pods of `namespaces` that are not ready yet.
+pub(crate) fn waiting(deployments: &[&Deployment], pods: &[&Pod]) -> Vec<Waiting> {
+    let deployments = deployments.iter().filter_map(|it| deployment(it, pods));
+    let bare = pods.iter().filter(|it| it.metadata.owner_references.is_none());
+    deployments.chain(bare.filter_map(|it| bare_pod(it))).collect()
+}
+
+fn deployment(deployment: &Deployment, pods: &[&Pod]) -> Option<Waiting> {
+    let spec = deployment.spec.as_ref()?;
+    let wanted = spec.replicas.unwrap_or(1);
+    let status = deployment.status.clone().unwrap_or_default();
+    let seen = status.observed_generation >= deployment.metadata.generation;
+    let updated = status.updated_replicas.unwrap_or(0);
+    let available = status.available_replicas.unwrap_or(0);
+    let old = status.replicas.unwrap_or(0) - updated;
+    if seen && updated >= wanted && available >= wanted && old <= 0 {
+        return None;
+    }
+    let namespace = deployment.metadata.namespace.as_deref();
+    let ours = pods
+        .iter()
+        .filter(|it| it.metadata.namespace.as_deref() == namespace && selects(&spec.selector, it));
+    let mut reason = format!("{} of {wanted} ready", available.min(updated));
+    let troubles: Vec<Trouble> = ours.filter_map(|it| trouble(it)).collect();
+    if let Some(trouble) = troubles.iter().max_by_key(|it| it.failing) {
+        reason = format!("{reason}; {}", trouble.text);
+    }
+    Some(Waiting {
+        object: object("deployment", namespace, deployment.metadata.name.as_deref()),
+        reason,
+        failing: troubles.iter().any(|it| it.failing),
+    })
+}
+
+fn bare_pod(pod: &Pod) -> Option<Waiting> {
+    let trouble = trouble(pod)?;
+    let namespace = pod.metadata.namespace.as_deref();
+    Some(Waiting {
+        object: object("pod", namespace, pod.metadata.name.as_deref()),
+        reason: trouble.text,
+        failing: trouble.failing,
+    })
+}
+
+struct Trouble {
+    text: String,
+    failing: bool,
+}
+
+/// Why a pod is not ready; nothing for one that is, has done its work, or is on its way out.
+fn trouble(pod: &Pod) -> Option<Trouble> {
+    let status = pod.status.clone().unwrap_or_default();
+    let ready = condition(pod, "Ready").is_some_and(|(it, _)| it == "True");
+    let finished = status.phase.as_deref() == Some("Succeeded");
+    if ready || finished || pod.metadata.deletion_timestamp.is_some() {
+        return None;
+    }
+    let name = pod.metadata.name.as_deref().unwrap_or_default();
+    let initial = status.init_container_statuses.iter().flatten();
+    let containers = initial.chain(status.container_statuses.iter().flatten());
+    let of_container = containers.filter_map(container_trouble).max_by_key(|it| it.failing);
+    let unscheduled = || match condition(pod, "PodScheduled") {
+        Some((state, message)) if state == "False" => {
+            Some(Trouble { text: format!("not scheduled: {message}"), failing: false })
+        }
+        _ => None,
+    };
+    let found = of_container.or_else(unscheduled).unwrap_or_else(|| Trouble {
+        text: status.phase.clone().unwrap_or_else(|| "Pending".to_owned()),
+        failing: status.phase.as_deref() == Some("Failed"),
+    });
+    Some(Trouble { text: format!("pod {name}: {}", found.text), ..found })
+}
+
+fn container_trouble(status: &ContainerStatus) -> Option<Trouble> {
+    let name = &status.name;
+    let state = status.state.clone().unwrap_or_default();
+    if let Some(waiting) = state.waiting {
+        let reason = waiting.reason.unwrap_or_default();
+        // Why it ended last says more than that it waits to be tried again.
+        let last = status.last_state.as_ref().and_then(|it| it.terminated.as_ref());
+        let message = match last {
+            Some(last) => {
+                let said = last.message.as_ref().map(|it| format!(": {}", it.trim_end()));
+                format!(", ended with exit code {}{}", last.exit_code, said.unwrap_or_default())
+            }
+            None => waiting.message.map(|it| format!(": {it}")).unwrap_or_default(),
+        };
+        let failing = !matches!(reason.as_str(), "ContainerCreating" | "PodInitializing" | "");
+        return Some(Trouble { text: format!("container {name}: {reason}{message}"), failing });
+    }
+    if let Some(ended) = state.terminated {
+        let failing = ended.exit_code != 0;
+        let text = format!("container {name} ended with exit code {}", ended.exit_code);
+        return failing.then_some(Trouble { text, failing });
+    }
+    let text = format!("container {name} runs but is not ready");
+    (!status.ready).then_some(Trouble { text, failing: false })
+}
+
+fn condition(pod: &Pod, kind: &str) -> Option<(String, String)> {
+    let conditions = pod.status.as_ref()?.conditions.as_ref()?;
+    let found = conditions.iter().find(|it| it.type_ == kind)?;
+    Some((found.status.clone(), found.message.clone().unwrap_or_default()))
+}
+
+/// Whether the `matchLabels` of a workload's selector fit the pod: enough to say whose pod it is.
+fn selects(selector: &LabelSelector, pod: &Pod) -> bool {
+    let none = BTreeMap::new();
+    let labels = pod.metadata.labels.as_ref().unwrap_or(&none);
+    let wanted = selector.match_labels.as_ref().unwrap_or(&none);
+    wanted.iter().all(|(key, value)| labels.get(key) == Some(value))
+}
+
+fn object(kind: &str, namespace: Option<&str>, name: Option<&str>) -> String {
+    let name = name.unwrap_or_default();
+    match namespace {
+        Some("default") | None => format!("{kind}/{name}"),
+        Some(namespace) => format!("{kind}/{name} in {namespace}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use expect_test::{Expect, expect};
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    #[track_caller]
+    fn check(deployment: Value, pods: Value, expected: Expect) {
+        let deployment: Deployment = serde_json::from_value(deployment).unwrap();
+        let pods: Vec<Pod> = serde_json::from_value(pods).unwrap();
+        let pods: Vec<&Pod> = pods.iter().collect();
+        let lines = waiting(&[&deployment], &pods);
+        let line = |it: &Waiting| {
+            format!("{}: {}{}", it.object, it.reason, if it.failing { " (failing)" } else { "" })
+        };
+        expected.assert_eq(&lines.iter().map(line).collect::<Vec<String>>().join("\n"));
+    }
+
+    fn worker(status: Value) -> Value {
+        json!({
+            "metadata": {"name": "worker", "namespace": "default", "generation": 2},
+            "spec": {"replicas": 1, "selector": {"matchLabels": {"app": "worker"}},
+                     "template": {}},
+            "status": status,
+        })
+    }
+
+    fn pod(status: Value) -> Value {
+        json!({
+            "metadata": {"name": "worker-1", "namespace": "default", "labels": {"app": "worker"},
+                         "ownerReferences": [{"apiVersion": "apps/v1", "kind": "ReplicaSet",
+                                              "name": "worker-1", "uid": "1"}]},
+            "status": status,
+        })
+    }
+
+    #[test]
+    fn nothing_to_wait_for() {
+        let done = json!({"observedGeneration": 2, "replicas": 1, "updatedReplicas": 1,
+                          "availableReplicas": 1});
+        check(worker(done), json!([]), expect![""]);
+    }
+
+    #[test]
+    fn an_old_generation_is_not_ready() {
+        let old = json!({"observedGeneration": 1, "replicas": 1, "updatedReplicas": 1,
+                         "availableReplicas": 1});
+        check(worker(old), json!([]), expect!["deployment/worker: 1 of 1 ready"]);
+    }
+
+    #[test]
+    fn says_what_a_container_waits_for() {
+        let waiting = json!({"reason": "CrashLoopBackOff", "message": "back-off 10s"});
+        let last = json!({"exitCode": 3, "message": "no such file\n"});
+        let status = json!({"phase": "Running", "containerStatuses": [{
+            "name": "worker", "ready": false, "restartCount": 1, "image": "", "imageID": "",
+            "state": {"waiting": waiting}, "lastState": {"terminated": last}}]});
+        check(
+            worker(json!({"observedGeneration": 2})),
+            json!([pod(status)]),
+            expect![
+                "deployment/worker: 0 of 1 ready; pod worker-1: container worker: CrashLoopBackOff, ended with exit code 3: no such file (failing)"
+            ],
+        );
+    }
+
+    #[test]
+    fn says_why_a_pod_is_not_scheduled() {
+        let status = json!({"phase": "Pending", "conditions": [
+            {"type": "PodScheduled", "status": "False", "message": "0/1 nodes are available"}]});
+        check(
+            worker(json!({"observedGeneration": 2})),
+            json!([pod(status)]),
+            expect![
+                "deployment/worker: 0 of 1 ready; pod worker-1: not scheduled: 0/1 nodes are available"
+            ],
+        );
+    }
+}

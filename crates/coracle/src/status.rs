@@ -1,0 +1,144 @@
+//! `coracle status`: what runs, and whether it is ready.
+
+use std::process::ExitCode;
+
+use k8s_openapi::api::{
+    apps::v1::Deployment,
+    core::v1::{Node, Pod, Service},
+};
+use serde_json::{Value, json};
+
+use crate::{
+    cli::Format,
+    directories::Directories,
+    lock::{self, Running},
+    output,
+    progress::{self, Waiting},
+    session::{self, Session},
+};
+
+/// Exit code when the cluster does not run, as `systemctl status` has it.
+const EXIT_NOT_RUNNING: u8 = 3;
+
+/// Prints the status.
+pub(crate) fn run(directories: &Directories, format: Format) -> anyhow::Result<ExitCode> {
+    let Some(running) = lock::running(&directories.run)? else {
+        let text = format!("cluster `{}` does not run", directories.name);
+        match format {
+            Format::Text => output::line(&text)?,
+            Format::Json => {
+                output::line(&json!({"name": directories.name, "running": false}).to_string())?;
+            }
+        }
+        return Ok(ExitCode::from(EXIT_NOT_RUNNING));
+    };
+    let seen = session::run(directories, observe)?;
+    match format {
+        Format::Text => output::line(&text(directories, &running, &seen))?,
+        Format::Json => output::line(&format!("{:#}", json_of(directories, &running, &seen)))?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+struct Seen {
+    node_ready: bool,
+    pods: usize,
+    rows: Vec<Row>,
+    waiting: Vec<Waiting>,
+}
+
+struct Row {
+    namespace: String,
+    name: String,
+    ready: i32,
+    wanted: i32,
+    published: String,
+}
+
+async fn observe(session: Session) -> anyhow::Result<Seen> {
+    let nodes = session.caches.of::<Node>();
+    let deployments = session.caches.of::<Deployment>();
+    let pods = session.caches.of::<Pod>();
+    let services = session.caches.of::<Service>();
+    tokio::join!(nodes.synced(), deployments.synced(), pods.synced(), services.synced());
+    let (deployments, pods, services) = (deployments.list(), pods.list(), services.list());
+    let deployments: Vec<&Deployment> = deployments.iter().map(AsRef::as_ref).collect();
+    let pods: Vec<&Pod> = pods.iter().map(AsRef::as_ref).collect();
+    let services: Vec<&Service> = services.iter().map(AsRef::as_ref).collect();
+    Ok(Seen {
+        node_ready: nodes.list().iter().any(|it| is_ready(it)),
+        pods: pods.len(),
+        rows: deployments.iter().map(|it| row(it, &services)).collect(),
+        waiting: progress::waiting(&deployments, &pods),
+    })
+}
+
+fn is_ready(node: &Node) -> bool {
+    let conditions = node.status.iter().flat_map(|it| it.conditions.iter().flatten());
+    conditions.into_iter().any(|it| it.type_ == "Ready" && it.status == "True")
+}
+
+fn row(deployment: &Deployment, services: &[&Service]) -> Row {
+    let status = deployment.status.as_ref();
+    let namespace = deployment.metadata.namespace.clone().unwrap_or_default();
+    let name = deployment.metadata.name.clone().unwrap_or_default();
+    let published = services
+        .iter()
+        .filter(|it| it.metadata.namespace.as_deref() == Some(&namespace))
+        .filter(|it| it.metadata.name.as_deref() == Some(&name))
+        .filter_map(|it| it.metadata.annotations.as_ref()?.get(api::annotation::PUBLISH));
+    Row {
+        ready: status.and_then(|it| it.available_replicas).unwrap_or(0),
+        wanted: deployment.spec.as_ref().and_then(|it| it.replicas).unwrap_or(1),
+        published: published.cloned().collect(),
+        namespace,
+        name,
+    }
+}
+
+fn text(directories: &Directories, running: &Running, seen: &Seen) -> String {
+    let mut text = format!(
+        "cluster `{}` runs (process {}, version {}), API at https://127.0.0.1:{}, node {}, {} pods",
+        directories.name,
+        running.pid,
+        running.version,
+        running.port,
+        if seen.node_ready { "ready" } else { "not ready" },
+        seen.pods,
+    );
+    if !seen.rows.is_empty() {
+        let header = ["NAMESPACE", "DEPLOYMENT", "READY", "PUBLISHED"].map(str::to_owned).to_vec();
+        let row = |it: &Row| {
+            let ready = format!("{}/{}", it.ready, it.wanted);
+            vec![it.namespace.clone(), it.name.clone(), ready, it.published.clone()]
+        };
+        let rows: Vec<Vec<String>> =
+            std::iter::once(header).chain(seen.rows.iter().map(row)).collect();
+        text.push_str("\n\n");
+        text.push_str(&output::table(&rows));
+    }
+    for waiting in &seen.waiting {
+        text.push_str(&format!("\n{}: {}", waiting.object, waiting.reason));
+    }
+    text
+}
+
+fn json_of(directories: &Directories, running: &Running, seen: &Seen) -> Value {
+    let row = |it: &Row| {
+        json!({"namespace": it.namespace, "name": it.name, "ready": it.ready,
+               "replicas": it.wanted, "published": it.published})
+    };
+    let waiting =
+        |it: &Waiting| json!({"object": it.object, "reason": it.reason, "failing": it.failing});
+    json!({
+        "name": directories.name,
+        "running": true,
+        "pid": running.pid,
+        "version": running.version,
+        "server": format!("https://127.0.0.1:{}", running.port),
+        "nodeReady": seen.node_ready,
+        "pods": seen.pods,
+        "deployments": seen.rows.iter().map(row).collect::<Vec<Value>>(),
+        "waiting": seen.waiting.iter().map(waiting).collect::<Vec<Value>>(),
+    })
+}

@@ -1,0 +1,289 @@
+//! `coracle up`: builds what is linked, starts the cluster, applies the manifests, waits until all is
+//! ready, follows the logs; Ctrl-C stops what it started.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    process::ExitCode,
+};
+
+use anyhow::Context as _;
+use api::link::{self, Link};
+use k8s_openapi::api::{apps::v1::Deployment, core::v1::Pod};
+use runtime::OnExit;
+use serde_json::json;
+use tokio::sync::mpsc;
+
+use crate::{
+    apply::{self, Target},
+    cli::UpArguments,
+    directories::Directories,
+    down,
+    lock::Running,
+    logs,
+    manifest::{self, Object},
+    output::{self, Progress},
+    progress::{self, Waiting},
+    project::Project,
+    session::{self, Session},
+    start,
+};
+
+/// The order in which kinds are applied: what others refer to comes first. Kinds that are not named
+/// come after these, in the order of the manifests.
+const KINDS_FIRST: [&str; 6] =
+    ["Namespace", "ServiceAccount", "Secret", "ConfigMap", "Service", "PersistentVolumeClaim"];
+
+/// Runs the command.
+pub(crate) fn run(directories: &Directories, arguments: &UpArguments) -> anyhow::Result<ExitCode> {
+    let mut progress = Progress::start();
+    let (objects, project) = match &arguments.path {
+        Some(path) => (in_order(manifest::read(path)?), Project::read(path)?),
+        None => (Vec::new(), Project::default()),
+    };
+    project.build(|text| progress.say(text))?;
+    progress.say(&format!("starting cluster `{}`", directories.name));
+    let (running, started) = start::ensure(directories, &arguments.start)?;
+    let up = Up { directories, arguments, objects, project, running, started };
+    session::run(directories, async |session| up.follow(session, progress).await)
+}
+
+struct Up<'a> {
+    directories: &'a Directories,
+    arguments: &'a UpArguments,
+    objects: Vec<Object>,
+    project: Project,
+    running: Running,
+    started: bool,
+}
+
+impl Up<'_> {
+    async fn follow(&self, session: Session, mut progress: Progress) -> anyhow::Result<ExitCode> {
+        let mut interrupts = interrupts(&session)?;
+        self.link(&session).await?;
+        let namespaces = self.apply(&session, &mut progress).await?;
+        let lines = if self.arguments.detach || self.objects.is_empty() {
+            None
+        } else {
+            let wanted = logs::Wanted { namespaces, follow: true, ..logs::Wanted::default() };
+            Some(logs::start(&session, wanted))
+        };
+        tokio::select! {
+            biased;
+            _ = interrupts.recv() => return self.interrupted(progress, interrupts).await,
+            waited = self.wait(&session, &mut progress, lines) => match waited? {
+                Waited::Ready(lines) => {
+                    self.say_ready(&progress);
+                    drop(progress);
+                    let Some(mut lines) = lines else { return Ok(ExitCode::SUCCESS) };
+                    loop {
+                        tokio::select! {
+                            biased;
+                            _ = interrupts.recv() => {
+                                return self.interrupted(Progress::start(), interrupts).await;
+                            }
+                            line = lines.recv() => match line {
+                                Some(line) => output::line(&line)?,
+                                None => return Ok(ExitCode::SUCCESS),
+                            },
+                        }
+                    }
+                }
+                Waited::TimedOut(waiting) => {
+                    drop(progress);
+                    return Ok(self.say_not_ready(&waiting));
+                }
+            },
+        }
+    }
+
+    /// Tells the cluster which images are linked to local source.
+    async fn link(&self, session: &Session) -> anyhow::Result<()> {
+        let links: BTreeMap<String, Link> = self.project.links()?;
+        if links.is_empty() {
+            return Ok(());
+        }
+        let mut data = BTreeMap::new();
+        for (name, link) in links {
+            data.insert(name, serde_json::to_string(&link).context("print a link")?);
+        }
+        let object = json!({
+            "apiVersion": "v1",
+            "kind": "ConfigMap",
+            "metadata": {"name": link::CONFIG_MAP, "namespace": link::NAMESPACE},
+            "data": data,
+        });
+        apply::merge(&session.client, &object).await.context("tell the cluster of the links")
+    }
+
+    async fn apply(
+        &self,
+        session: &Session,
+        progress: &mut Progress,
+    ) -> anyhow::Result<BTreeSet<String>> {
+        let mut namespaces = BTreeSet::new();
+        for object in &self.objects {
+            let target = Target::find(&session.client, object).await?;
+            let namespace = target.namespace.clone().unwrap_or_default();
+            let mut annotations = Vec::new();
+            if object.kind() == "Service" {
+                let published = self.project.published(&namespace, object.name());
+                let published: Vec<String> = published.iter().map(ToString::to_string).collect();
+                if !published.is_empty() {
+                    annotations.push((api::annotation::PUBLISH, published.join(",")));
+                }
+            }
+            let outcome = apply::apply(&session.client, &target, object, &annotations).await?;
+            progress.keep(&format!("{target} {outcome}"));
+            if target.namespace.is_some() {
+                namespaces.insert(namespace);
+            }
+        }
+        Ok(namespaces)
+    }
+
+    /// Waits until nothing that was applied is unready, printing log lines meanwhile.
+    async fn wait(
+        &self,
+        session: &Session,
+        progress: &mut Progress,
+        mut lines: Option<mpsc::Receiver<String>>,
+    ) -> anyhow::Result<Waited> {
+        let deployments = session.caches.of::<Deployment>();
+        let pods = session.caches.of::<Pod>();
+        let mut of_deployments = deployments.subscribe();
+        let mut of_pods = pods.subscribe();
+        tokio::join!(deployments.synced(), pods.synced());
+        let timeout = tokio::time::sleep(self.arguments.timeout);
+        tokio::pin!(timeout);
+        loop {
+            let (seen, all_pods) = (deployments.list(), pods.list());
+            let applied: Vec<&Deployment> = seen
+                .iter()
+                .map(AsRef::as_ref)
+                .filter(|it: &&Deployment| self.applied("Deployment", &it.metadata))
+                .collect();
+            let ours: Vec<&Pod> = all_pods
+                .iter()
+                .map(AsRef::as_ref)
+                .filter(|it: &&Pod| {
+                    it.metadata.owner_references.is_some() || self.applied("Pod", &it.metadata)
+                })
+                .collect();
+            let waiting = progress::waiting(&applied, &ours);
+            if waiting.is_empty() {
+                return Ok(Waited::Ready(lines));
+            }
+            progress.say(&summary(&waiting));
+            tokio::select! {
+                _ = of_deployments.next() => {}
+                _ = of_pods.next() => {}
+                Some(line) = next_line(&mut lines) => output::line(&line)?,
+                () = &mut timeout, if self.arguments.detach => {
+                    return Ok(Waited::TimedOut(waiting));
+                }
+            }
+        }
+    }
+
+    fn applied(
+        &self,
+        kind: &str,
+        metadata: &k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta,
+    ) -> bool {
+        let (name, namespace) = (metadata.name.as_deref(), metadata.namespace.as_deref());
+        self.objects.iter().any(|it| {
+            it.kind() == kind
+                && Some(it.name()) == name
+                && Some(it.namespace().unwrap_or("default")) == namespace
+        })
+    }
+
+    fn say_ready(&self, progress: &Progress) {
+        let name = &self.directories.name;
+        progress.keep(&format!(
+            "ready; API at https://127.0.0.1:{}, for kubectl: export KUBECONFIG={}",
+            self.running.port,
+            self.directories.kubeconfig().display()
+        ));
+        if self.arguments.detach {
+            progress.keep(&format!("`coracle down --name {name}` stops it"));
+        }
+    }
+
+    fn say_not_ready(&self, waiting: &[Waiting]) -> ExitCode {
+        let seconds = self.arguments.timeout.as_secs();
+        output::note(&format!("error: not ready after {seconds} s; all of it goes on running:"));
+        for it in waiting {
+            output::note(&format!("  {}: {}", it.object, it.reason));
+        }
+        ExitCode::FAILURE
+    }
+
+    /// Stops what this command started.
+    async fn interrupted(
+        &self,
+        progress: Progress,
+        mut interrupts: mpsc::Receiver<()>,
+    ) -> anyhow::Result<ExitCode> {
+        drop(progress);
+        let name = &self.directories.name;
+        if !self.started {
+            output::note(&format!(
+                "cluster `{name}` ran before and runs on; `coracle down --name {name}` stops it"
+            ));
+            return Ok(ExitCode::SUCCESS);
+        }
+        output::note("stopping; Ctrl-C again leaves what is left to end by itself");
+        tokio::select! {
+            done = down::stop(self.directories, false) => done.map(|()| ExitCode::SUCCESS),
+            _ = interrupts.recv() => Ok(ExitCode::FAILURE),
+        }
+    }
+}
+
+enum Waited {
+    Ready(Option<mpsc::Receiver<String>>),
+    TimedOut(Vec<Waiting>),
+}
+
+async fn next_line(lines: &mut Option<mpsc::Receiver<String>>) -> Option<String> {
+    match lines {
+        Some(lines) => lines.recv().await,
+        None => None,
+    }
+}
+
+fn summary(waiting: &[Waiting]) -> String {
+    let lines: Vec<String> =
+        waiting.iter().map(|it| format!("{}: {}", it.object, it.reason)).collect();
+    format!("waiting for {}", lines.join(" · "))
+}
+
+/// Every Ctrl-C or SIGTERM that comes, for as long as the session lives.
+fn interrupts(session: &Session) -> anyhow::Result<mpsc::Receiver<()>> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut interrupt = signal(SignalKind::interrupt()).context("listen for Ctrl-C")?;
+    let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
+    let (sender, receiver) = mpsc::channel(1);
+    session.tasks.spawn("signals", OnExit::Log, |stop| async move {
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return Ok(()),
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+            }
+            if sender.send(()).await.is_err() {
+                return Ok(());
+            }
+        }
+    });
+    Ok(receiver)
+}
+
+fn in_order(mut objects: Vec<Object>) -> Vec<Object> {
+    let rank = |it: &Object| {
+        KINDS_FIRST.iter().position(|kind| *kind == it.kind()).unwrap_or(KINDS_FIRST.len())
+    };
+    objects.sort_by_key(rank);
+    objects
+}
