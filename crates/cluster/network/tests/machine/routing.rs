@@ -98,7 +98,8 @@ fn endpoints_are_swapped_without_a_failure() {
 fn a_ready_endpoint_is_routed_at_once() {
     let world = World::start();
     let (a, b) = (world.pod("a"), world.pod("b"));
-    world.service("web", "10.96.0.7");
+    let spec = json!({"clusterIP": "10.96.0.7", "ports": [{"name": "tcp", "port": 80}]});
+    world.service_with("web", spec, json!({}));
     let mut took = Vec::new();
     for _ in 0..20 {
         world.endpoints("web", &[]);

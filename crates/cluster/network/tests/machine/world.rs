@@ -107,11 +107,13 @@ impl World {
         self.service_with(name, json!({"clusterIP": cluster_ip}), json!({}));
     }
 
-    /// The same with more in its specification and with annotations.
+    /// The same with more in its specification, other ports if it has any, and annotations.
     pub(crate) fn service_with(&self, name: &str, mut spec: Value, annotations: Value) {
-        spec["ports"] = json!([
-            {"name": "tcp", "port": 80}, {"name": "udp", "port": 80, "protocol": "UDP"},
-        ]);
+        if spec["ports"].is_null() {
+            spec["ports"] = json!([
+                {"name": "tcp", "port": 80}, {"name": "udp", "port": 80, "protocol": "UDP"},
+            ]);
+        }
         let object = json!({"metadata": {"annotations": annotations}, "spec": spec});
         self.api.put(SERVICES, name, object);
     }
