@@ -1,7 +1,9 @@
 //! Rules that hold for every kind of the table.
 
 use expect_test::expect;
-use serde_json::json;
+use k8s_openapi::api::core::v1 as core;
+use proptest::prelude::*;
+use serde_json::{Value, json};
 
 use super::{
     Causes, KINDS,
@@ -50,6 +52,34 @@ fn defaulting_twice_is_defaulting_once() {
         let once = object.clone();
         (kind.default)(&mut object);
         assert_eq!(object, once, "{}", kind.kind);
+    }
+}
+
+/// Reads `object` as client programs do.
+fn read_as<K: serde::de::DeserializeOwned>(object: &Value) -> Result<(), serde_json::Error> {
+    serde_json::from_value::<K>(object.clone()).map(drop)
+}
+
+#[test]
+fn client_types_can_read_every_kind() {
+    for kind in KINDS {
+        let object = created(kind, sample(kind));
+        let read = match kind.kind {
+            "ConfigMap" => read_as::<core::ConfigMap>(&object),
+            "Deployment" => read_as::<k8s_openapi::api::apps::v1::Deployment>(&object),
+            "EndpointSlice" => read_as::<k8s_openapi::api::discovery::v1::EndpointSlice>(&object),
+            "Event" => read_as::<core::Event>(&object),
+            "Lease" => read_as::<k8s_openapi::api::coordination::v1::Lease>(&object),
+            "Namespace" => read_as::<core::Namespace>(&object),
+            "Node" => read_as::<core::Node>(&object),
+            "Pod" => read_as::<core::Pod>(&object),
+            "ReplicaSet" => read_as::<k8s_openapi::api::apps::v1::ReplicaSet>(&object),
+            "Secret" => read_as::<core::Secret>(&object),
+            "Service" => read_as::<core::Service>(&object),
+            "ServiceAccount" => read_as::<core::ServiceAccount>(&object),
+            other => panic!("say how clients read `{other}`"),
+        };
+        assert!(read.is_ok(), "{}: {read:?}", kind.kind);
     }
 }
 
@@ -110,4 +140,44 @@ fn tables_are_kubectls() {
         endpointslices: Name, AddressType, Ports, Endpoints, Age
     "#]]
     .assert_eq(&text);
+}
+
+/// `object` with some of its fields taken away or replaced by something else, as `choices` say.
+fn mangled(object: &Value, choices: &mut impl Iterator<Item = u8>) -> Value {
+    match (choices.next().unwrap_or(u8::MAX), object) {
+        (0, _) => Value::Null,
+        (1, _) => json!({}),
+        (2, _) => json!([{}]),
+        (3, _) => json!("x"),
+        (4, _) => json!(-1),
+        (_, Value::Object(members)) => {
+            members.iter().map(|(name, value)| (name.clone(), mangled(value, choices))).collect()
+        }
+        (_, Value::Array(items)) => items.iter().map(|it| mangled(it, choices)).collect(),
+        (_, other) => other.clone(),
+    }
+}
+
+proptest! {
+    #[test]
+    fn nonsense_is_found_not_fatal(choices in prop::collection::vec(0..40_u8, 0..60)) {
+        for kind in KINDS {
+            let object = mangled(&created(kind, sample(kind)), &mut choices.iter().copied());
+            let mut once = object.clone();
+            schema::prune(kind.schema, &mut once);
+            let mut twice = once.clone();
+            schema::prune(kind.schema, &mut twice);
+            prop_assert_eq!(&once, &twice, "pruned twice");
+            (kind.default)(&mut once);
+            let mut twice = once.clone();
+            (kind.default)(&mut twice);
+            prop_assert_eq!(&once, &twice, "defaulted twice");
+            findings(kind, &once);
+            let mut causes = Causes::default();
+            (kind.validate_update)(&once, &object, &mut causes);
+            (kind.row)(&once, jiff::Timestamp::UNIX_EPOCH);
+            let mut status = object.clone();
+            (kind.prepare_status)(&mut status, &once);
+        }
+    }
 }

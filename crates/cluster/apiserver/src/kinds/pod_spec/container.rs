@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use api::names;
 use serde_json::Value;
 
-use super::{env, probe, resources, volume};
+use super::{env, probe, resources, security, volume};
 use crate::kinds::{Causes, path::Path, rules, value::Read};
 
 /// What a container needs to know of the rest of its pod.
@@ -68,6 +68,7 @@ fn validate_one(container: &Value, pod: Pod<'_>, path: Path<'_>, causes: &mut Ca
     mounts(container, pod, path, causes);
     rules::one_of(container, "imagePullPolicy", &["Always", "IfNotPresent", "Never"], path, causes);
     resources::validate(container.field("resources"), path.child("resources"), causes);
+    security::container(container.field("securityContext"), path.child("securityContext"), causes);
 }
 
 /// An init container that does not stay runs to its end before the others: it has no probes.

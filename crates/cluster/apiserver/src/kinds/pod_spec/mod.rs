@@ -4,8 +4,10 @@
 mod container;
 mod default;
 mod env;
+mod placement;
 mod probe;
 mod resources;
+mod security;
 mod validate;
 mod volume;
 

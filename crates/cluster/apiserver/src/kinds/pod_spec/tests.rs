@@ -266,3 +266,72 @@ fn tolerations_make_sense() {
         spec.tolerations[1].operator: Unsupported value: "Near": supported values: "Equal", "Exists""#]],
     );
 }
+
+#[test]
+fn affinities_select_something() {
+    let node = |it: Value| json!({"affinity": {"nodeAffinity": it}});
+    let required = "requiredDuringSchedulingIgnoredDuringExecution";
+    check(
+        node(json!({required: {}})),
+        expect![
+            "spec.affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms: Required value: must have at least one node selector term"
+        ],
+    );
+    let term = json!({"matchExpressions": [{"key": "a", "operator": "Gt"}, {"key": "a", "operator": "Like"}]});
+    check(
+        node(json!({required: {"nodeSelectorTerms": [term]}})),
+        expect![[r#"
+        spec.affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms[0].matchExpressions[0].values: Required value: must be specified single value when `operator` is 'Lt' or 'Gt'
+        spec.affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms[0].matchExpressions[1].operator: Invalid value: "Like": not a valid selector operator"#]],
+    );
+    check(
+        json!({"affinity": {"podAntiAffinity": {required: [{}]}}}),
+        expect![
+            "spec.affinity.podAntiAffinity.requiredDuringSchedulingIgnoredDuringExecution[0].topologyKey: Required value: can not be empty"
+        ],
+    );
+    check(
+        json!({"topologySpreadConstraints": [{"topologyKey": "zone", "maxSkew": 0, "whenUnsatisfiable": "Cry"}]}),
+        expect![[r#"
+        spec.topologySpreadConstraints[0].maxSkew: Invalid value: 0: must be greater than zero
+        spec.topologySpreadConstraints[0].whenUnsatisfiable: Unsupported value: "Cry": supported values: "DoNotSchedule", "ScheduleAnyway""#]],
+    );
+}
+
+#[test]
+fn users_are_in_range() {
+    check(
+        json!({"securityContext": {"runAsUser": -1, "supplementalGroups": [1, 4_294_967_296_u64]}}),
+        expect![[r#"
+        spec.securityContext.runAsUser: Invalid value: -1: must be between 0 and 2147483647, inclusive
+        spec.securityContext.supplementalGroups[1]: Invalid value: 4294967296: must be between 0 and 2147483647, inclusive"#]],
+    );
+    check_container(
+        json!({"securityContext": {"privileged": true, "allowPrivilegeEscalation": false}}),
+        expect![[
+            r#"spec.containers[0].securityContext: Invalid value: {"allowPrivilegeEscalation":false,"privileged":true}: cannot set `allowPrivilegeEscalation` to false and `privileged` to true"#
+        ]],
+    );
+}
+
+#[test]
+fn dns_needs_a_server() {
+    check(
+        json!({"dnsPolicy": "None"}),
+        expect![
+            "spec.dnsConfig: Required value: must provide `dnsConfig` when `dnsPolicy` is None"
+        ],
+    );
+    check(
+        json!({"dnsPolicy": "None", "dnsConfig": {"searches": ["a b"]}}),
+        expect![[r#"
+        spec.dnsConfig.nameservers: Required value: must provide at least one DNS nameserver when `dnsPolicy` is None
+        spec.dnsConfig.searches[0]: Invalid value: "a b": a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')"#]],
+    );
+    check(
+        json!({"dnsConfig": {"nameservers": ["1.1.1.1", "x"]}}),
+        expect![[
+            r#"spec.dnsConfig.nameservers[1]: Invalid value: "x": must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)"#
+        ]],
+    );
+}

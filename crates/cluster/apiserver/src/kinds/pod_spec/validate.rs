@@ -5,13 +5,16 @@ use serde_json::{Value, json};
 
 use super::{
     container::{self, Pod},
-    volume,
+    placement, security, volume,
 };
 use crate::kinds::{Causes, path::Path, rules, value::Read};
 
 const RESTART_POLICIES: &[&str] = &["Always", "OnFailure", "Never"];
 const DNS_POLICIES: &[&str] = &["ClusterFirstWithHostNet", "ClusterFirst", "Default", "None"];
-const EFFECTS: &[&str] = &["NoSchedule", "PreferNoSchedule", "NoExecute"];
+/// Name servers that a resolver asks.
+const NAMESERVERS_MAX: usize = 3;
+/// Search paths that resolvers have room for.
+const SEARCHES_MAX: usize = 32;
 
 /// Checks the `spec` of a pod or template at `path`.
 pub(in crate::kinds) fn validate(spec: &Value, path: Path<'_>, causes: &mut Causes) {
@@ -20,7 +23,8 @@ pub(in crate::kinds) fn validate(spec: &Value, path: Path<'_>, causes: &mut Caus
     container::validate(spec, pod, path, causes);
     rules::one_of(spec, "restartPolicy", RESTART_POLICIES, path, causes);
     rules::one_of(spec, "dnsPolicy", DNS_POLICIES, path, causes);
-    rules::labels(spec.field("nodeSelector"), path.child("nodeSelector"), causes);
+    placement::validate(spec, path, causes);
+    security::pod(spec.field("securityContext"), path.child("securityContext"), causes);
     optional_name(spec, "serviceAccountName", names::dns1123_subdomain, path, causes);
     optional_name(spec, "nodeName", names::dns1123_subdomain, path, causes);
     optional_name(spec, "hostname", names::dns1123_label, path, causes);
@@ -33,7 +37,7 @@ pub(in crate::kinds) fn validate(spec: &Value, path: Path<'_>, causes: &mut Caus
             causes.invalid(path.child("activeDeadlineSeconds"), &json!(seconds), &problem);
         }
     }
-    tolerations(spec, path, causes);
+    dns(spec, path, causes);
     host_aliases(spec, path, causes);
     image_pull_secrets(spec, path, causes);
 }
@@ -88,42 +92,42 @@ fn optional_name(
     }
 }
 
-fn tolerations(spec: &Value, path: Path<'_>, causes: &mut Causes) {
-    let list = path.child("tolerations");
-    for (index, toleration) in spec.items("tolerations").iter().enumerate() {
-        let path = list.index(index);
-        let (key, operator) = (toleration.text("key"), toleration.text("operator"));
-        if !key.is_empty() {
-            rules::all(names::qualified_name(key), path.child("key"), key, causes);
-        } else if operator != "Exists" {
-            let detail = "operator must be Exists when `key` is empty, which means \"match all \
-                          values and all keys\"";
-            causes.invalid(path.child("operator"), toleration.field("operator"), detail);
-        }
-        let effect = toleration.text("effect");
-        if toleration.has("tolerationSeconds") && effect != "NoExecute" {
-            let detail = "effect must be 'NoExecute' when `tolerationSeconds` is set";
-            causes.invalid(path.child("effect"), &Value::from(effect), detail);
-        }
-        match operator {
-            "" | "Equal" => {
-                let value = toleration.text("value");
-                rules::all(names::label_value(value), path.child("operator"), value, causes);
-            }
-            "Exists" if toleration.text("value").is_empty() => {}
-            "Exists" => causes.invalid(
-                path.child("operator"),
-                toleration.field("value"),
-                "value must be empty when `operator` is 'Exists'",
-            ),
-            _ => causes.not_supported(
-                path.child("operator"),
-                toleration.field("operator"),
-                &["Equal", "Exists"],
-            ),
-        }
-        if !effect.is_empty() && !EFFECTS.contains(&effect) {
-            causes.not_supported(path.child("effect"), toleration.field("effect"), EFFECTS);
+fn dns(spec: &Value, path: Path<'_>, causes: &mut Causes) {
+    let none = spec.text("dnsPolicy") == "None";
+    let path = path.child("dnsConfig");
+    if none && !spec.has("dnsConfig") {
+        causes.required(path, "must provide `dnsConfig` when `dnsPolicy` is None");
+        return;
+    }
+    let config = spec.field("dnsConfig");
+    let servers = config.items("nameservers");
+    let list = path.child("nameservers");
+    if none && servers.is_empty() {
+        let detail = "must provide at least one DNS nameserver when `dnsPolicy` is None";
+        causes.required(list, detail);
+    }
+    if NAMESERVERS_MAX < servers.len() {
+        let detail = format!("must not have more than {NAMESERVERS_MAX} nameservers");
+        causes.invalid(list, config.field("nameservers"), &detail);
+    }
+    for (index, server) in servers.iter().enumerate() {
+        rules::ip(server.as_str().unwrap_or_default(), list.index(index), causes);
+    }
+    let list = path.child("searches");
+    let searches = config.items("searches");
+    if SEARCHES_MAX < searches.len() {
+        let detail = format!("must not have more than {SEARCHES_MAX} search paths");
+        causes.invalid(list, config.field("searches"), &detail);
+    }
+    for (index, search) in searches.iter().enumerate() {
+        let search = search.as_str().unwrap_or_default();
+        let relative = search.strip_suffix('.').unwrap_or(search);
+        rules::all(names::dns1123_subdomain(relative), list.index(index), search, causes);
+    }
+    let list = path.child("options");
+    for (index, option) in config.items("options").iter().enumerate() {
+        if option.text("name").is_empty() {
+            causes.required(list.index(index), "must not be empty");
         }
     }
 }
