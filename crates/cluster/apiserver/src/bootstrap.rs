@@ -2,6 +2,7 @@
 //! Service by which pods find the API.
 
 use api::status::{Reason, Status};
+use futures_util::StreamExt as _;
 use serde_json::{Value, json};
 
 use crate::{
@@ -16,6 +17,9 @@ use crate::{
 
 const NAMESPACES: &[&str] = &["default", "kube-system", "kube-public", "kube-node-lease"];
 
+/// Name of the Service and the EndpointSlice by which pods find the API.
+const NAME: &str = "kubernetes";
+
 /// Offset of the API's own address in the range of cluster IPs.
 const API_OFFSET: u32 = 1;
 
@@ -24,10 +28,43 @@ pub(crate) async fn run(registry: &Registry, config: &Config) -> Result<(), Stat
     for name in NAMESPACES {
         ensure(registry, "Namespace", None, json!({"metadata": {"name": name}})).await?;
     }
+    publish(registry, config).await
+}
+
+/// Makes the API's own Service and endpoints again whenever they are deleted, as in Kubernetes.
+/// Runs until the server stops.
+pub(crate) async fn keep_published(registry: &Registry, config: &Config) -> anyhow::Result<()> {
+    let keys = ["Service", "EndpointSlice"].map(|kind| call(kind, Some("default"), NAME));
+    let mut watches = Vec::new();
+    for call in keys.into_iter().flatten() {
+        watches.push(registry.store.watch(&call.key(), registry.store.revision())?);
+    }
+    publish(registry, config).await?;
+    let mut events = futures_util::stream::select_all(watches);
+    loop {
+        let event = tokio::select! {
+            biased;
+            () = registry.stop.cancelled() => return Ok(()),
+            event = events.next() => event,
+        };
+        match event {
+            Some(Ok(event)) if event.kind == store::EventKind::Delete => {
+                publish(registry, config).await?;
+            }
+            Some(Ok(_)) => {}
+            Some(Err(lagged)) => return Err(lagged.into()),
+            // The store was closed.
+            None => return Ok(()),
+        }
+    }
+}
+
+/// Service and EndpointSlice of the API.
+async fn publish(registry: &Registry, config: &Config) -> Result<(), Status> {
     let ip = config.service_range.address(API_OFFSET).to_string();
     let labels = json!({"component": "apiserver", "provider": "kubernetes"});
     let service = json!({
-        "metadata": {"name": "kubernetes", "namespace": "default", "labels": labels},
+        "metadata": {"name": NAME, "namespace": "default", "labels": labels},
         "spec": {
             "clusterIP": ip,
             "ports": [{
@@ -41,9 +78,9 @@ pub(crate) async fn run(registry: &Registry, config: &Config) -> Result<(), Stat
     ensure(registry, "Service", Some("default"), service).await?;
     let slice = json!({
         "metadata": {
-            "name": "kubernetes",
+            "name": NAME,
             "namespace": "default",
-            "labels": {"kubernetes.io/service-name": "kubernetes"},
+            "labels": {"kubernetes.io/service-name": NAME},
         },
         "addressType": if config.advertised.is_ipv4() { "IPv4" } else { "IPv6" },
         "endpoints": [{
@@ -58,7 +95,7 @@ pub(crate) async fn run(registry: &Registry, config: &Config) -> Result<(), Stat
 
 /// Brings the address of the API up to date.
 async fn advertise(registry: &Registry, slice: &Value) -> Result<(), Status> {
-    let Some(call) = call("EndpointSlice", Some("default"), "kubernetes") else { return Ok(()) };
+    let Some(call) = call("EndpointSlice", Some("default"), NAME) else { return Ok(()) };
     registry
         .change(&call, crate::registry::Part::Main, false, |old| {
             let mut new = old.clone();

@@ -27,6 +27,9 @@ mod subresources;
 pub mod kinds;
 pub mod schema;
 
+#[cfg(test)]
+mod tests;
+
 pub use self::{
     addresses::ServiceRange,
     config::Config,

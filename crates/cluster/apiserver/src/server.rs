@@ -85,6 +85,10 @@ impl Server {
             ended.cancel();
             Ok(())
         });
+        let (own, settings) = (Arc::clone(&registry), config.clone());
+        tasks.spawn("apiserver-own-service", OnExit::StopProcess, |_| async move {
+            bootstrap::keep_published(&own, &settings).await
+        });
         let shared = Arc::new(Shared {
             registry,
             discovery: Discovery::new(config.advertised),

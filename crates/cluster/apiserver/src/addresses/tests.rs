@@ -61,7 +61,7 @@ fn gives_out_and_respects() {
 #[test]
 fn comes_back_when_the_write_fails_or_the_service_goes() {
     let addresses = Addresses::new(ServiceRange::default());
-    let wanted = json!({"metadata": {}, "spec": {"clusterIP": "10.96.0.7"}});
+    let mut wanted = json!({"metadata": {}, "spec": {"clusterIP": "10.96.0.7"}});
     for _ in 0..2 {
         drop(addresses.reserve(service_kind(), &mut wanted.clone(), None).unwrap());
     }
@@ -72,7 +72,7 @@ fn comes_back_when_the_write_fails_or_the_service_goes() {
     let old = kept.clone();
     addresses.reserve(service_kind(), &mut kept, Some(&old)).unwrap().keep();
     addresses.release(service_kind(), &kept);
-    drop(addresses.reserve(service_kind(), &mut wanted.clone(), None).unwrap());
+    drop(addresses.reserve(service_kind(), &mut wanted, None).unwrap());
 }
 
 #[test]

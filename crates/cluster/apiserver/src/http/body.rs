@@ -10,7 +10,7 @@ use std::{
 
 use api::status::{Reason, Status};
 use bytes::Bytes;
-use futures_util::Stream;
+use futures_util::{Stream, StreamExt as _};
 use http_body::{Frame, SizeHint};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 
@@ -32,7 +32,7 @@ impl Body {
     }
 
     pub(crate) fn chunks(chunks: impl Stream<Item = Bytes> + Send + 'static) -> Self {
-        Self(Content::Chunks(Box::pin(chunks)))
+        Self(Content::Chunks(Box::pin(chunks.fuse())))
     }
 }
 

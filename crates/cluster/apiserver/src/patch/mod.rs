@@ -91,14 +91,11 @@ fn unreadable(error: serde_json::Error) -> Status {
     Status::bad_request(format!("error decoding patch: {error}"))
 }
 
-/// 422 as apimachinery makes it of a JSON patch that does not apply.
+/// 422 as Kubernetes answers a JSON patch that does not apply: without the reason, which is in the
+/// log instead.
 fn unprocessable(error: &json_patch::PatchError) -> Status {
-    let message = "the server rejected our request due to an error in our request";
-    Status::new(Reason::Invalid, message).with_cause(Cause {
-        reason: "UnexpectedServerResponse",
-        message: error.to_string(),
-        field: String::new(),
-    })
+    tracing::debug!(%error, "JSON patch does not apply");
+    Status::new(Reason::Invalid, "the server rejected our request due to an error in our request")
 }
 
 impl Registry {

@@ -1,0 +1,143 @@
+//! Deletes: preconditions, finalizers, grace, namespaces, collections.
+
+use expect_test::expect;
+
+use super::{Api, pass, pick};
+
+const MAPS: &str = "/api/v1/namespaces/default/configmaps";
+const PODS: &str = "/api/v1/namespaces/default/pods";
+
+const DELETION: &[&str] = &[
+    "/metadata/deletionTimestamp",
+    "/metadata/deletionGracePeriodSeconds",
+    "/metadata/finalizers",
+];
+
+#[tokio::test(start_paused = true)]
+async fn at_once() {
+    let api = Api::new().await;
+    api.config_map("a", "").await;
+    let delete = format!("DELETE {MAPS}/a");
+    api.check(&delete, r#"{"preconditions":{"uid":"other"}}"#, expect![[r#"409 Conflict Operation cannot be fulfilled on configmaps "a": Precondition failed: UID in precondition: other, UID in object meta: 015b4857-625a-4156-9d3e-252b8cf7b561"#]]).await;
+    api.check(&delete, r#"{"preconditions":{"resourceVersion":"1"}}"#, expect![[r#"409 Conflict Operation cannot be fulfilled on configmaps "a": Precondition failed: ResourceVersion in precondition: 1, ResourceVersion in object meta: 7"#]]).await;
+    api.check(&delete, r#"{"propagationPolicy":"Else"}"#, expect![[r#"400 BadRequest propagationPolicy: Unsupported value: "Else": supported values: "Background", "Foreground", "Orphan""#]]).await;
+    api.value(&delete, r#"{"dryRun":["All"]}"#).await;
+    api.check(&delete, r#"{"kind":"DeleteOptions","apiVersion":"v1"}"#, expect![[r#"200 {"apiVersion":"v1","details":{"kind":"configmaps","name":"a","uid":"015b4857-625a-4156-9d3e-252b8cf7b561"},"kind":"Status","metadata":{},"status":"Success"}"#]]).await;
+    api.check(&delete, "", expect![[r#"404 NotFound configmaps "a" not found"#]]).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn finalizers_hold() {
+    let api = Api::new().await;
+    api.config_map("a", "").await;
+    let (object, patch) = (format!("{MAPS}/a"), format!("PATCH+merge {MAPS}/a"));
+    api.value(&patch, r#"{"metadata":{"finalizers":["x/y","x/z"]}}"#).await;
+    let waiting = api.value(&format!("DELETE {object}"), "").await;
+    expect![[r#"2026-01-01T12:00:00Z 0 ["x/y","x/z"]"#]].assert_eq(&pick(&waiting, DELETION));
+    // Again: nothing changes.
+    let again = api.value(&format!("DELETE {object}"), "").await;
+    assert_eq!(again, waiting);
+    api.check(&patch, r#"{"metadata":{"finalizers":["x/y","x/z","x/new"]}}"#, expect![[r#"422 Invalid ConfigMap "a" is invalid: metadata.finalizers: Forbidden: no new finalizers can be added if the object is being deleted, found new finalizers []string{"x/new"}"#]]).await;
+    api.value(&patch, r#"{"metadata":{"finalizers":["x/y"]}}"#).await;
+    let last = api.value(&patch, r#"{"metadata":{"finalizers":null}}"#).await;
+    expect!["2026-01-01T12:00:00Z 0 -"].assert_eq(&pick(&last, DELETION));
+    api.check(&format!("GET {object}"), "", expect![[r#"404 NotFound configmaps "a" not found"#]])
+        .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn propagation_becomes_a_finalizer() {
+    let api = Api::new().await;
+    for (name, policy) in [("a", "Foreground"), ("b", "Orphan")] {
+        api.config_map(name, "").await;
+        let body = format!(r#"{{"propagationPolicy":"{policy}"}}"#);
+        let waiting = api.value(&format!("DELETE {MAPS}/{name}"), &body).await;
+        let expected = if name == "a" { "foregroundDeletion" } else { "orphan" };
+        assert_eq!(waiting["metadata"]["finalizers"][0], expected);
+    }
+    // A later background delete takes it away, and the object goes.
+    api.value(&format!("DELETE {MAPS}/a?propagationPolicy=Background"), "").await;
+    api.check(&format!("GET {MAPS}/a"), "", expect![[r#"404 NotFound configmaps "a" not found"#]])
+        .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn pods_go_gracefully() {
+    let api = Api::new().await;
+    api.pod("unbound", None).await;
+    api.value(&format!("DELETE {PODS}/unbound"), "").await;
+    api.check(
+        &format!("GET {PODS}/unbound"),
+        "",
+        expect![[r#"404 NotFound pods "unbound" not found"#]],
+    )
+    .await;
+    api.pod("p", Some("n1")).await;
+    let delete = format!("DELETE {PODS}/p");
+    let waiting = api.value(&delete, "").await;
+    expect!["2026-01-01T12:00:30Z 30 -"].assert_eq(&pick(&waiting, DELETION));
+    pass(5).await;
+    // It can be hastened, not put off.
+    let later = api.value(&delete, r#"{"gracePeriodSeconds":60}"#).await;
+    expect!["2026-01-01T12:00:30Z 30 -"].assert_eq(&pick(&later, DELETION));
+    let sooner = api.value(&delete, r#"{"gracePeriodSeconds":7}"#).await;
+    expect!["2026-01-01T12:00:07Z 7 -"].assert_eq(&pick(&sooner, DELETION));
+    // The node is done.
+    api.value(&delete, r#"{"gracePeriodSeconds":0}"#).await;
+    api.check(&format!("GET {PODS}/p"), "", expect![[r#"404 NotFound pods "p" not found"#]]).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn namespaces_wait_for_their_controller() {
+    let api = Api::new().await;
+    let made = api.value("POST /api/v1/namespaces", r#"{"metadata":{"name":"n"}}"#).await;
+    expect![[r#"["kubernetes"] Active {"kubernetes.io/metadata.name":"n"}"#]]
+        .assert_eq(&pick(&made, &["/spec/finalizers", "/status/phase", "/metadata/labels"]));
+    let namespace = "/api/v1/namespaces/n";
+    let going = api.value(&format!("DELETE {namespace}"), "").await;
+    expect![[r#"Terminating 2026-01-01T12:00:00Z ["kubernetes"]"#]].assert_eq(&pick(
+        &going,
+        &["/status/phase", "/metadata/deletionTimestamp", "/spec/finalizers"],
+    ));
+    api.check(&format!("POST {namespace}/configmaps"), r#"{"metadata":{"name":"a"}}"#, expect![[r#"403 Forbidden configmaps "a" is forbidden: unable to create new content in namespace n because it is being terminated"#]])
+        .await;
+    let body = r#"{"metadata":{"name":"n"},"spec":{"finalizers":[]}}"#;
+    api.value(&format!("PUT {namespace}/finalize"), body).await;
+    api.check(
+        &format!("GET {namespace}"),
+        "",
+        expect![[r#"404 NotFound namespaces "n" not found"#]],
+    )
+    .await;
+    api.check(
+        "DELETE /api/v1/namespaces/default",
+        "",
+        expect![[
+            r#"403 Forbidden namespaces "default" is forbidden: this namespace may not be deleted"#
+        ]],
+    )
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn collections() {
+    let api = Api::new().await;
+    api.config_map("a", r#""x":"1""#).await;
+    api.config_map("b", r#""x":"1""#).await;
+    api.config_map("c", "").await;
+    let deleted = api.value(&format!("DELETE {MAPS}?labelSelector=x"), "").await;
+    assert_eq!(
+        pick(&deleted, &["/items/0/metadata/name", "/items/1/metadata/name", "/items/2"]),
+        "a b -"
+    );
+    let left = api.value(&format!("GET {MAPS}"), "").await;
+    assert_eq!(pick(&left, &["/items/0/metadata/name", "/items/1"]), "c -");
+    api.check(
+        "DELETE /api/v1/namespaces",
+        "",
+        expect![
+            "405 MethodNotAllowed the server does not allow this method on the requested resource"
+        ],
+    )
+    .await;
+}

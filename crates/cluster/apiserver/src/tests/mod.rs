@@ -1,0 +1,170 @@
+//! The API as a client sees it, over the router in process, on a paused clock: what goes in, what
+//! comes out.
+
+mod changes;
+mod deletes;
+mod endpoints;
+mod https;
+mod lists;
+mod objects;
+mod parts;
+mod watches;
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use expect_test::Expect;
+use http::Request;
+use http_body_util::{BodyExt as _, Full};
+use jiff::Timestamp;
+use runtime::{Clock, Tasks};
+use serde_json::Value;
+use store::{Durability, Store};
+use tower::ServiceExt as _;
+
+use crate::{Answer, Body, Config, LogRequest, LogStream, NodeConnector, Router, Server};
+
+/// A server on a clock that begins at noon of the first day of 2026.
+pub(crate) struct Api {
+    pub(crate) server: Server,
+    pub(crate) tasks: Tasks,
+    router: Router,
+    _folder: tempfile::TempDir,
+}
+
+/// A node whose logs repeat the question.
+#[derive(Debug)]
+struct Echo;
+
+impl NodeConnector for Echo {
+    fn logs(&self, request: LogRequest) -> Answer<'_, LogStream> {
+        let LogRequest { namespace, pod, node, container, options, .. } = request;
+        let text = format!("{node} {namespace}/{pod}/{container} {options:?}\n");
+        let stream: LogStream = Box::pin(futures_util::stream::iter([Ok(Bytes::from(text))]));
+        Box::pin(std::future::ready(Ok(stream)))
+    }
+}
+
+impl Api {
+    pub(crate) async fn new() -> Self {
+        let noon: Timestamp = "2026-01-01T12:00:00Z".parse().unwrap();
+        Self::with_clock(Clock::following_tokio(noon)).await
+    }
+
+    pub(crate) async fn with_clock(clock: Clock) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let mut store = store::Config::new(folder.path().join("store"));
+        store.durability = Durability::Process;
+        store.history_events_max = 64;
+        let store = Store::open(&store).unwrap();
+        let tasks = Tasks::default();
+        let config = Config {
+            clock,
+            node_connector: Arc::new(Echo),
+            ..Config::new(folder.path().join("pki"), 1)
+        };
+        let server = Server::build(config, store, &tasks).await.unwrap();
+        Self { router: server.service(), server, tasks, _folder: folder }
+    }
+
+    /// Sends `METHOD[+flavour] PATH`. Flavours: for bodies `merge`, `json`, `strategic`, `apply`,
+    /// `yaml`, `protobuf`; for answers `table`, `partial`, `discovery`.
+    pub(crate) async fn send(&self, request: &str, body: &str) -> http::Response<Body> {
+        let (method, path) = request.split_once(' ').unwrap();
+        let (method, flavour) = method.split_once('+').unwrap_or((method, ""));
+        let content_type = match flavour {
+            "merge" => "application/merge-patch+json",
+            "json" => "application/json-patch+json",
+            "strategic" => "application/strategic-merge-patch+json",
+            "apply" => "application/apply-patch+yaml",
+            "yaml" => "application/yaml",
+            "protobuf" => "application/vnd.kubernetes.protobuf",
+            _ => "application/json",
+        };
+        let accept = match flavour {
+            "table" => "application/json;as=Table;v=v1;g=meta.k8s.io,application/json",
+            "partial" => "application/json;as=PartialObjectMetadata;v=v1;g=meta.k8s.io",
+            "discovery" => "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList",
+            "yaml" => "application/yaml",
+            _ => "application/json",
+        };
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header("content-type", content_type)
+            .header("accept", accept)
+            .body(Full::new(Bytes::from(body.to_owned())))
+            .unwrap();
+        self.router.clone().oneshot(request).await.unwrap()
+    }
+
+    /// Sends and must succeed; the answer.
+    pub(crate) async fn value(&self, request: &str, body: &str) -> Value {
+        let (code, text) = text(self.send(request, body).await).await;
+        assert!(code < 300, "{request}: {code} {text}");
+        serde_json::from_str(&text).unwrap()
+    }
+
+    /// Sends, and compares status and body. Of a failure, only reason and message are shown.
+    pub(crate) async fn check(&self, request: &str, body: &str, expect: Expect) {
+        let response = self.send(request, body).await;
+        let warnings: String = response
+            .headers()
+            .get_all("warning")
+            .iter()
+            .map(|it| format!("\nwarning: {}", it.to_str().unwrap()))
+            .collect();
+        let (code, text) = text(response).await;
+        let shown = match serde_json::from_str::<Value>(&text) {
+            Ok(value) if value["status"] == "Failure" => format!(
+                "{} {}",
+                value["reason"].as_str().unwrap(),
+                value["message"].as_str().unwrap()
+            ),
+            _ => text,
+        };
+        expect.assert_eq(&format!("{code} {shown}{warnings}"));
+    }
+
+    /// Makes a ConfigMap in `default`.
+    pub(crate) async fn config_map(&self, name: &str, labels: &str) -> Value {
+        let body = format!(r#"{{"metadata":{{"name":"{name}","labels":{{{labels}}}}}}}"#);
+        self.value("POST /api/v1/namespaces/default/configmaps", &body).await
+    }
+
+    /// Makes a pod in `default`, bound to node `n1` if `bound`.
+    pub(crate) async fn pod(&self, name: &str, node: Option<&str>) -> Value {
+        let body = format!(
+            r#"{{"metadata":{{"name":"{name}"}},"spec":{{"containers":[{{"name":"c","image":"i"}}]}}}}"#
+        );
+        self.value("POST /api/v1/namespaces/default/pods", &body).await;
+        let path = format!("/api/v1/namespaces/default/pods/{name}");
+        if let Some(node) = node {
+            let body = format!(r#"{{"target":{{"name":"{node}"}}}}"#);
+            self.value(&format!("POST {path}/binding"), &body).await;
+        }
+        self.value(&format!("GET {path}"), "").await
+    }
+}
+
+/// Status and body of an answer that ends.
+pub(crate) async fn text(response: http::Response<Body>) -> (u16, String) {
+    let code = response.status().as_u16();
+    let bytes = response.into_body().collect().await.unwrap().to_bytes();
+    (code, String::from_utf8(bytes.to_vec()).unwrap())
+}
+
+/// What is left of an object when only some of it matters: values by JSON pointer.
+pub(crate) fn pick(value: &Value, pointers: &[&str]) -> String {
+    let texts = pointers.iter().map(|it| match value.pointer(it) {
+        None => "-".to_owned(),
+        Some(Value::String(text)) => text.clone(),
+        Some(other) => other.to_string(),
+    });
+    texts.collect::<Vec<_>>().join(" ")
+}
+
+/// Lets the server's tasks run, then some time pass.
+pub(crate) async fn pass(seconds: u64) {
+    tokio::time::sleep(Duration::from_secs(seconds)).await;
+}
