@@ -3,7 +3,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    io,
+    fmt, io,
     net::Ipv4Addr,
     path::PathBuf,
     sync::Arc,
@@ -76,6 +76,12 @@ pub struct Peers {
     pub clock: Clock,
 }
 
+impl fmt::Debug for Peers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Peers").finish_non_exhaustive()
+    }
+}
+
 /// Why there is no node.
 #[derive(Debug, thiserror::Error)]
 pub enum BuildError {
@@ -102,6 +108,12 @@ pub struct Agent {
     pods: Cache<Pod>,
     registration: Registration,
     handle: Handle,
+}
+
+impl fmt::Debug for Agent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Agent").field("name", &self.name()).finish_non_exhaustive()
+    }
 }
 
 /// Makes the node. Must be called inside a tokio runtime.

@@ -23,7 +23,7 @@ pub struct Dns {
 
 /// The pod's host name: what it asks for, else its own name, cut to what Linux takes.
 #[must_use]
-pub fn host_name(pod: &Pod) -> String {
+pub(crate) fn host_name(pod: &Pod) -> String {
     let asked = pod.spec.as_ref().and_then(|it| it.hostname.as_deref());
     let name = asked.filter(|it| !it.is_empty()).or(pod.metadata.name.as_deref());
     let name: String = name.unwrap_or_default().chars().take(HOST_NAME_MAX).collect();
@@ -32,7 +32,7 @@ pub fn host_name(pod: &Pod) -> String {
 
 /// The pod's `/etc/hosts`.
 #[must_use]
-pub fn hosts(pod: &Pod, address: Ipv4Addr, domain: &str) -> String {
+pub(crate) fn hosts(pod: &Pod, address: Ipv4Addr, domain: &str) -> String {
     let mut text = "# Kubernetes-managed hosts file.\n\
         127.0.0.1\tlocalhost\n\
         ::1\tlocalhost ip6-localhost ip6-loopback\n\
@@ -66,7 +66,7 @@ fn alias_line(alias: &HostAlias) -> String {
 /// the cluster's search path: the machine's own resolver often listens on a loopback address that
 /// a pod cannot reach, and the cluster's server passes on what it does not know.
 #[must_use]
-pub fn resolv_conf(pod: &Pod, dns: &Dns) -> String {
+pub(crate) fn resolv_conf(pod: &Pod, dns: &Dns) -> String {
     let spec = pod.spec.as_ref();
     let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
     let policy = spec.and_then(|it| it.dns_policy.as_deref()).unwrap_or("ClusterFirst");

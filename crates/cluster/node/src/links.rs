@@ -9,13 +9,13 @@ use k8s_openapi::api::core::v1::ConfigMap;
 
 /// Every link, by its key in the ConfigMap.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Links(BTreeMap<String, Link>);
+pub(crate) struct Links(BTreeMap<String, Link>);
 
 impl Links {
     /// Reads the ConfigMap. A value that is no link is logged and left out: it must not take the
     /// other links away.
     #[must_use]
-    pub fn read(object: Option<&ConfigMap>) -> Self {
+    pub(crate) fn read(object: Option<&ConfigMap>) -> Self {
         let mut links = BTreeMap::new();
         for (key, value) in object.and_then(|it| it.data.as_ref()).into_iter().flatten() {
             match serde_json::from_str::<Link>(value) {
@@ -31,14 +31,14 @@ impl Links {
 
     /// The link that stands in for `image`; the first by key if there are several.
     #[must_use]
-    pub fn find(&self, image: &str) -> Option<&Link> {
+    pub(crate) fn find(&self, image: &str) -> Option<&Link> {
         self.0.values().find(|it| it.applies_to(image))
     }
 }
 
 /// What a container without a link is told, as its waiting message.
 #[must_use]
-pub fn not_linked(image: &str) -> String {
+pub(crate) fn not_linked(image: &str) -> String {
     let name = api::link::repository(image);
     format!(
         "image `{image}` cannot be run: images are not supported yet. Link it to local source: \
@@ -49,7 +49,7 @@ pub fn not_linked(image: &str) -> String {
 /// The link's entry point, its program's path made absolute if it is relative and not looked up in
 /// `PATH`.
 #[must_use]
-pub fn entry_point(link: &Link) -> Vec<String> {
+pub(crate) fn entry_point(link: &Link) -> Vec<String> {
     let mut run = link.run.clone();
     if let Some(program) = run.first_mut()
         && program.contains('/')

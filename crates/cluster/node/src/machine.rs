@@ -6,7 +6,7 @@ use rustix::{fs::statvfs, system::uname};
 
 /// Facts that do not change while the process runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Machine {
+pub(crate) struct Machine {
     /// Host name in lower case: the node's name.
     pub name: String,
     /// CPUs this process may use, in thousandths.
@@ -29,7 +29,7 @@ pub struct Machine {
 
 /// What is left of the machine now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Left {
+pub(crate) struct Left {
     /// Memory that can be had without swapping, in bytes.
     pub memory_bytes: u64,
     /// Room on the file system with the state folder, in bytes.
@@ -40,7 +40,7 @@ pub struct Left {
 
 impl Machine {
     /// Reads the facts; `state` is any folder on the file system that holds volumes and logs.
-    pub fn read(state: &Path) -> io::Result<Self> {
+    pub(crate) fn read(state: &Path) -> io::Result<Self> {
         let system = uname();
         let file_system = statvfs(state)?;
         let cpus = std::thread::available_parallelism()?.get();
@@ -60,7 +60,7 @@ impl Machine {
 
 impl Left {
     /// Reads what is left now.
-    pub fn read(state: &Path) -> io::Result<Self> {
+    pub(crate) fn read(state: &Path) -> io::Result<Self> {
         let file_system = statvfs(state)?;
         Ok(Self {
             memory_bytes: meminfo("MemAvailable")?,

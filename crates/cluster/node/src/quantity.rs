@@ -5,7 +5,7 @@
 
 /// The quantity in thousandths of its unit, rounded up; `None` if it is none.
 #[must_use]
-pub fn millis(text: &str) -> Option<i128> {
+pub(crate) fn millis(text: &str) -> Option<i128> {
     let end =
         text.find(|it: char| !matches!(it, '0'..='9' | '.' | '+' | '-')).unwrap_or(text.len());
     let (number, suffix) = text.split_at_checked(end)?;
@@ -26,7 +26,7 @@ pub fn millis(text: &str) -> Option<i128> {
 
 /// Whole units (bytes, say), rounded up.
 #[must_use]
-pub fn units(text: &str) -> Option<u64> {
+pub(crate) fn units(text: &str) -> Option<u64> {
     millis(text).and_then(|it| u64::try_from((it + 999) / 1000).ok())
 }
 

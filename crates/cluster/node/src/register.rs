@@ -7,7 +7,10 @@ use anyhow::Context as _;
 use client::{Api, Client, Patch, PatchParams, PostParams};
 use jiff::Timestamp;
 use k8s_openapi::{
-    api::{coordination::v1::Lease, core::v1::Node},
+    api::{
+        coordination::v1::Lease,
+        core::v1::{Node, NodeCondition},
+    },
     apimachinery::pkg::apis::meta::v1::{MicroTime, Time},
 };
 use runtime::Clock;
@@ -40,7 +43,7 @@ const PROCESSES_LEFT_MIN: u64 = 1000;
 
 /// What the node says of itself.
 #[derive(Clone, Debug)]
-pub struct Registration {
+pub(crate) struct Registration {
     /// The machine.
     pub machine: Machine,
     /// Address of the node for pods.
@@ -54,7 +57,7 @@ pub struct Registration {
 }
 
 /// Registers the node, and keeps its Lease and conditions until told to stop.
-pub async fn run(
+pub(crate) async fn run(
     registration: Registration,
     client: Client,
     clock: Clock,
@@ -204,7 +207,7 @@ fn quantity_of_cpu(millis: u64) -> String {
     if millis.is_multiple_of(1000) { (millis / 1000).to_string() } else { format!("{millis}m") }
 }
 
-fn conditions(old: &Node, left: Left, now: Timestamp) -> Value {
+fn conditions(old: &Node, left: Left, now: Timestamp) -> [NodeCondition; 4] {
     let list = [
         condition(
             "MemoryPressure",
@@ -227,20 +230,23 @@ fn conditions(old: &Node, left: Left, now: Timestamp) -> Value {
         condition("Ready", true, ("KubeletReady", "kubelet is posting ready status"), ("", "")),
     ];
     let before = old.status.as_ref().and_then(|it| it.conditions.as_deref()).unwrap_or_default();
-    let stamped = list.map(|mut it| {
-        let same = before.iter().find(|old| it["type"] == old.type_ && it["status"] == old.status);
+    list.map(|it| {
+        let same = before.iter().find(|old| old.type_ == it.type_ && old.status == it.status);
         let since = same.and_then(|it| it.last_transition_time.clone()).unwrap_or(Time(now));
-        it["lastHeartbeatTime"] = json!(Time(now));
-        it["lastTransitionTime"] = json!(since);
-        it
-    });
-    json!(stamped)
+        let (beat, since) = (Some(Time(now)), Some(since));
+        NodeCondition { last_heartbeat_time: beat, last_transition_time: since, ..it }
+    })
 }
 
-fn condition(kind: &str, holds: bool, yes: (&str, &str), no: (&str, &str)) -> Value {
+fn condition(kind: &str, holds: bool, yes: (&str, &str), no: (&str, &str)) -> NodeCondition {
     let (reason, message) = if holds { yes } else { no };
-    let status = if holds { "True" } else { "False" };
-    json!({ "type": kind, "status": status, "reason": reason, "message": message })
+    NodeCondition {
+        type_: kind.to_owned(),
+        status: if holds { "True" } else { "False" }.to_owned(),
+        reason: Some(reason.to_owned()),
+        message: Some(message.to_owned()),
+        ..NodeCondition::default()
+    }
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@
 /// Replaces each `$(NAME)` that `value` knows. `$$` is a plain `$`, so `$$(NAME)` stays as text;
 /// a name that is not known, or a reference that never ends, stays as it is written.
 #[must_use]
-pub fn expand<'a>(text: &str, value: impl Fn(&str) -> Option<&'a str>) -> String {
+pub(crate) fn expand<'a>(text: &str, value: impl Fn(&str) -> Option<&'a str>) -> String {
     let mut result = String::with_capacity(text.len());
     let mut rest = text;
     while let Some((before, after)) = rest.split_once('$') {

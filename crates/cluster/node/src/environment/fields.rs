@@ -9,7 +9,7 @@ use crate::quantity;
 
 /// What only the node knows of a pod.
 #[derive(Clone, Debug)]
-pub struct Place {
+pub(crate) struct Place {
     /// The pod's address.
     pub pod_ip: Ipv4Addr,
     /// The node's address.

@@ -14,11 +14,11 @@ use k8s_openapi::api::core::v1::{
     ConfigMap, Container, EnvVar, EnvVarSource, Pod, Secret, Service,
 };
 
-pub use expand::expand;
-pub use fields::Place;
+pub(crate) use expand::expand;
+pub(crate) use fields::Place;
 
 /// The objects that pods refer to, as last seen.
-pub trait Objects {
+pub(crate) trait Objects {
     /// The ConfigMap, if there is one.
     fn config_map(&self, namespace: &str, name: &str) -> Option<Arc<ConfigMap>>;
     /// The Secret, if there is one.
@@ -31,24 +31,24 @@ pub trait Objects {
 /// the waiting reason `CreateContainerConfigError`.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
-pub struct ConfigError(pub String);
+pub(crate) struct ConfigError(pub String);
 
 /// A container's variables, each name once, those of `base` (what the machine gives) first.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Environment {
+pub(crate) struct Environment {
     variables: Vec<(String, String)>,
 }
 
 impl Environment {
     /// The variables in the order the kubelet sets them.
     #[must_use]
-    pub fn into_variables(self) -> Vec<(String, String)> {
+    pub(crate) fn into_variables(self) -> Vec<(String, String)> {
         self.variables
     }
 
     /// The value of `name`.
     #[must_use]
-    pub fn get(&self, name: &str) -> Option<&str> {
+    pub(crate) fn get(&self, name: &str) -> Option<&str> {
         self.variables.iter().find(|(it, _)| it == name).map(|(_, value)| value.as_str())
     }
 
@@ -62,7 +62,7 @@ impl Environment {
 
 /// Makes the environment of `container`: `base`, overridden by `envFrom`, by `env`, and, where
 /// none of these has the name, the service variables. `$(NAME)` sees what was set before it.
-pub fn environment(
+pub(crate) fn environment(
     pod: &Pod,
     container: &Container,
     place: &Place,
@@ -220,7 +220,7 @@ impl Context<'_> {
 /// The command line: `command` takes the place of `entry_point`, `args` are appended; both are
 /// expanded. With an entry point and no `command`, the entry point is not expanded.
 #[must_use]
-pub fn command_line(
+pub(crate) fn command_line(
     container: &Container,
     entry_point: &[String],
     environment: &Environment,

@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::{Service, ServicePort};
 /// Variables of the services a pod of `namespace` is told about, in the order of the services:
 /// those of its own namespace if `links` (`enableServiceLinks`), and always `default/kubernetes`.
 /// Services without an address (headless, external name) have none.
-pub fn variables<'a>(
+pub(super) fn variables<'a>(
     services: impl IntoIterator<Item = &'a Service>,
     namespace: &str,
     links: bool,

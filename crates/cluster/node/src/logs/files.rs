@@ -19,14 +19,14 @@ const CHUNK_BYTES: usize = 64 * 1024;
 
 /// A place in a run's log.
 #[derive(Debug)]
-pub struct Files {
+pub(super) struct Files {
     path: PathBuf,
     open: Option<File>,
 }
 
 impl Files {
     /// At the oldest record, or, with `tail`, so many records before the newest.
-    pub fn open(path: PathBuf, tail: Option<u64>) -> io::Result<Self> {
+    pub(super) fn open(path: PathBuf, tail: Option<u64>) -> io::Result<Self> {
         let mut files = Self { path, open: None };
         let mut older: Vec<File> = Vec::new();
         let mut wanted = tail;
@@ -51,7 +51,7 @@ impl Files {
     }
 
     /// Appends the next bytes to `buffer`; `false` if there are none now.
-    pub fn read(&mut self, buffer: &mut Vec<u8>) -> io::Result<bool> {
+    pub(super) fn read(&mut self, buffer: &mut Vec<u8>) -> io::Result<bool> {
         if self.open.is_none() {
             self.open = open(&self.name(0))?;
         }
@@ -88,17 +88,26 @@ impl Files {
     }
 
     fn name(&self, index: u32) -> PathBuf {
-        if index == 0 {
-            return self.path.clone();
-        }
-        let mut name = self.path.clone().into_os_string();
-        name.push(format!(".{index}"));
-        name.into()
+        name(&self.path, index)
     }
 }
 
+/// The names that the files of the log `path` can have.
+pub(crate) fn log_files(path: &Path) -> Vec<PathBuf> {
+    (0..=ROTATED_MAX).map(|index| name(path, index)).collect()
+}
+
+fn name(path: &Path, index: u32) -> PathBuf {
+    if index == 0 {
+        return path.to_owned();
+    }
+    let mut name = path.to_owned().into_os_string();
+    name.push(format!(".{index}"));
+    name.into()
+}
+
 /// The last `lines` records of a log as they are in its files, for termination messages.
-pub fn tail(path: &Path, lines: u64) -> io::Result<Vec<u8>> {
+pub(crate) fn tail(path: &Path, lines: u64) -> io::Result<Vec<u8>> {
     let mut files = Files::open(path.to_owned(), Some(lines))?;
     let mut buffer = Vec::new();
     while files.read(&mut buffer)? {}

@@ -12,7 +12,7 @@ const RECORD_BYTES_MAX: usize = 64 * 1024;
 
 /// What to keep of each record.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Format {
+pub(crate) struct Format {
     /// Leave out what is older.
     pub since: Option<Timestamp>,
     /// Put the time before each line.
@@ -23,7 +23,7 @@ pub struct Format {
 
 /// Reads records, writes lines.
 #[derive(Debug)]
-pub struct Formatter {
+pub(crate) struct Formatter {
     format: Format,
     /// The beginning of a record whose end has not been read.
     rest: Vec<u8>,
@@ -35,18 +35,18 @@ pub struct Formatter {
 impl Formatter {
     /// At the beginning of a line.
     #[must_use]
-    pub fn new(format: Format) -> Self {
+    pub(crate) fn new(format: Format) -> Self {
         Self { format, rest: Vec::new(), within_line: false, written: 0 }
     }
 
     /// Whether the limit is reached: nothing more will come.
     #[must_use]
-    pub fn is_full(&self) -> bool {
+    pub(crate) fn is_full(&self) -> bool {
         self.format.limit_bytes.is_some_and(|it| it <= self.written)
     }
 
     /// Takes the next bytes of the files, appends to `output`.
-    pub fn feed(&mut self, bytes: &[u8], output: &mut Vec<u8>) {
+    pub(crate) fn feed(&mut self, bytes: &[u8], output: &mut Vec<u8>) {
         let start = output.len();
         let mut bytes = bytes;
         while let Some(end) = bytes.iter().position(|it| *it == b'\n') {

@@ -16,9 +16,9 @@ use tokio::sync::watch as channel;
 
 use crate::pod::status::attempt_of;
 
-pub use files::tail;
-pub use line::{Format, Formatter};
-pub use watch::Watcher;
+pub(crate) use files::{log_files, tail};
+pub(crate) use line::{Format, Formatter};
+pub(crate) use watch::Watcher;
 
 use files::Files;
 use watch::Changes;

@@ -26,7 +26,7 @@ const EVENTS_BYTES: usize = 4096;
 
 /// Watches folders. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct Watcher {
+pub(crate) struct Watcher {
     shared: Arc<Shared>,
 }
 
@@ -45,7 +45,7 @@ impl Shared {
 
 impl Watcher {
     /// Starts watching nothing. Must be called inside a tokio runtime.
-    pub fn new(tasks: &Tasks) -> io::Result<Self> {
+    pub(crate) fn new(tasks: &Tasks) -> io::Result<Self> {
         let inotify = inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC)?;
         let shared = Arc::new(Shared {
             inotify: watch_descriptor(inotify, Interest::READABLE)?,
@@ -57,7 +57,7 @@ impl Watcher {
     }
 
     /// Watches `folder` until the result is dropped.
-    pub fn folder(&self, folder: &Path) -> io::Result<Changes> {
+    pub(crate) fn folder(&self, folder: &Path) -> io::Result<Changes> {
         let flags = WatchFlags::MODIFY | WatchFlags::CREATE | WatchFlags::MOVED_TO;
         let mut folders = self.shared.folders();
         let id = inotify::add_watch(self.shared.inotify.get_ref(), folder, flags)?;
@@ -69,7 +69,7 @@ impl Watcher {
 
 /// Changes of one folder.
 #[derive(Debug)]
-pub struct Changes {
+pub(crate) struct Changes {
     shared: Arc<Shared>,
     id: i32,
     receiver: watch::Receiver<()>,
@@ -77,7 +77,7 @@ pub struct Changes {
 
 impl Changes {
     /// Waits until something in the folder has changed since the last call.
-    pub async fn next(&mut self) {
+    pub(crate) async fn next(&mut self) {
         // The sender lives until this is dropped.
         drop(self.receiver.changed().await);
     }

@@ -6,16 +6,16 @@ use client::EventType::{Normal, Warning};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Container;
 use runtime::Backoff;
-use shim::wire::{self, FailureKind, Reply, Request};
+use shim::wire::{self, Request};
 
 use super::{
     decide::{Action, Decision},
     facts::run_id,
     launch,
     probing::{self, Told},
-    report::{self, Written},
-    seen::{Routing, RunState, Sandbox, Waiting, containers},
-    shim::{Connection, unexpected},
+    report::Written,
+    seen::{Routing, RunState, Sandbox, containers},
+    shim::Connection,
     stage::{self, Launch, Parts, Place, StageError},
     stages::sandbox::reap,
     tries,
@@ -31,6 +31,8 @@ const PREPARE_RETRY: Backoff =
     Backoff { base: Duration::from_millis(500), max: Duration::from_secs(60) };
 /// Wait after a sandbox that could not be taken down.
 const STOP_RETRY: Duration = Duration::from_secs(1);
+/// Wait after a signal that could not be sent.
+const SIGNAL_RETRY: Duration = Duration::from_secs(1);
 
 impl Worker {
     /// Looks at what decides whether a container can be configured.
@@ -60,7 +62,7 @@ impl Worker {
                     self.terminate(&container, deadline, why);
                 }
                 Action::Kill { container } => {
-                    self.signal(&container, libc::SIGKILL, Duration::ZERO)
+                    self.signal(&container, libc::SIGKILL, Duration::ZERO);
                 }
                 Action::Stop => self.take_down(false),
                 Action::Clean => self.take_down(true),
@@ -87,8 +89,11 @@ impl Worker {
             Done::Stopped { result, cleaned } => self.take_stopped(result, cleaned),
             Done::Signalled { container, result } => {
                 if let Err(error) = result {
-                    // Its end is on its way, or the shim's: either will be noticed.
+                    // Mostly because it has ended, which will be noticed; else SIGKILL comes next.
                     tracing::debug!(pod = self.place.folders.uid, container, %error, "not signalled");
+                    let retry = self.context.uptime() + SIGNAL_RETRY;
+                    let facts = self.containers.get_mut(&container);
+                    facts.into_iter().for_each(|it| it.stopping(retry, false));
                 }
             }
             Done::Probed { due, outcome } => {
@@ -265,8 +270,12 @@ impl Worker {
         self.sandbox = Sandbox::Failed { message, retry: self.context.uptime() };
     }
 
-    /// Brings volumes up to date with the objects they show.
-    pub(super) fn refresh_volumes(&self) {
+    /// An object that the pod refers to may have changed: brings volumes up to date, and tries at
+    /// once what may have failed for want of it.
+    pub(super) fn take_nudge(&mut self) {
+        if let Sandbox::Failed { retry, .. } = &mut self.sandbox {
+            *retry = Duration::ZERO;
+        }
         if !matches!(self.sandbox, Sandbox::Up { .. }) || self.parts.volumes.is_empty() {
             return;
         }
@@ -308,23 +317,24 @@ impl Worker {
         let pod = Arc::clone(&self.pod);
         let Some((_, container)) = containers(&pod).find(|(_, it)| it.name == name) else { return };
         let Some(facts) = self.containers.get_mut(&name) else { return };
-        // The sandbox may have been lost meanwhile; then so is the run.
-        let waits = facts.run.as_ref().is_some_and(|it| it.state == RunState::Starting);
-        if !waits {
-            return;
-        }
+        let Some(run) = facts.run.as_ref().filter(|it| it.attempt == attempt) else { return };
+        // It may have ended already, or its sandbox may have been lost.
+        let waits = run.state == RunState::Starting;
         facts.image_id = image_id;
         match result {
             Ok(started_at) => {
-                facts.started(attempt, started_at, probing::initial(container));
-                self.probing.started(container, attempt, self.context.uptime());
+                if waits {
+                    facts.started(attempt, started_at, probing::initial(container));
+                    self.probing.started(container, attempt, self.context.uptime());
+                }
                 let tell = |reason, note| {
                     self.teller.tell(&pod, Some(&name), (Normal, reason), note);
                 };
                 tell("Created", format!("Created container: {name}"));
                 tell("Started", format!("Started container {name}"));
-                self.refuse_hooks(container);
+                self.tell_unsupported(container);
             }
+            Err(_) if !waits => {}
             Err(error) => {
                 let message = error.to_string();
                 self.teller.tell(
@@ -338,18 +348,22 @@ impl Worker {
         }
     }
 
-    fn refuse_hooks(&self, container: &Container) {
-        let Some(lifecycle) = &container.lifecycle else { return };
+    /// Says what a container asks for and does not get.
+    fn tell_unsupported(&self, container: &Container) {
         let name = container.name.as_str();
-        let tell = |reason, hook: &str| {
-            let note = format!("{hook} hooks are not supported yet: that of {name} is not run");
+        let tell = |reason, what: &str| {
+            let note = format!("{what} not supported yet: container {name} goes without");
             self.teller.tell(&self.pod, Some(name), (Warning, reason), note);
         };
-        if lifecycle.post_start.is_some() {
-            tell("FailedPostStartHook", "postStart");
+        let lifecycle = container.lifecycle.as_ref();
+        if lifecycle.is_some_and(|it| it.post_start.is_some()) {
+            tell("FailedPostStartHook", "postStart hooks are");
         }
-        if lifecycle.pre_stop.is_some() {
-            tell("FailedPreStopHook", "preStop");
+        if lifecycle.is_some_and(|it| it.pre_stop.is_some()) {
+            tell("FailedPreStopHook", "preStop hooks are");
+        }
+        if container.ports.iter().flatten().any(|it| it.host_port.is_some_and(|it| it != 0)) {
+            tell("HostPortNotSupported", "hostPort is");
         }
     }
 
@@ -395,10 +409,11 @@ impl Worker {
     }
 
     fn probe(&mut self, due: probing::Due) {
-        let (Sandbox::Up { address }, pod) = (&self.sandbox, Arc::clone(&self.pod)) else { return };
-        let (address, run) = (*address, self.place.folders.run.clone());
+        let Sandbox::Up { address } = self.sandbox else { return };
+        let (context, folders) = (Arc::clone(&self.context), self.place.folders.clone());
+        let pod = Arc::clone(&self.pod);
         self.pending.push(Box::pin(async move {
-            let outcome = tries::attempt(&pod, &due, address, &run).await;
+            let outcome = tries::attempt(&context, (&pod, &folders), &due, address).await;
             Done::Probed { due, outcome }
         }));
     }

@@ -12,14 +12,14 @@ use runtime::Backoff;
 use super::seen::Exit;
 
 /// 10 s, 20 s, … 5 min: the kubelet's. The first restart does not wait.
-pub const BACKOFF: Backoff =
+pub(crate) const BACKOFF: Backoff =
     Backoff { base: Duration::from_secs(10), max: Duration::from_secs(300) };
 /// A run this long forgives all before it, as with the kubelet (twice the longest back-off).
-pub const FORGIVEN_AFTER: Duration = Duration::from_secs(600);
+pub(crate) const FORGIVEN_AFTER: Duration = Duration::from_secs(600);
 
 /// The level after one more run has ended.
 #[must_use]
-pub fn level_after(failures: u32, exit: &Exit) -> u32 {
+pub(crate) fn level_after(failures: u32, exit: &Exit) -> u32 {
     let ran = exit.finished_at.duration_since(exit.started_at);
     let forgiven = Duration::try_from(ran).is_ok_and(|it| FORGIVEN_AFTER <= it);
     if forgiven { 1 } else { failures.saturating_add(1) }
@@ -27,14 +27,14 @@ pub fn level_after(failures: u32, exit: &Exit) -> u32 {
 
 /// How long to wait at a level: none after the first end.
 #[must_use]
-pub fn delay(failures: u32) -> Duration {
+pub(crate) fn delay(failures: u32) -> Duration {
     BACKOFF.delay(failures.saturating_sub(1))
 }
 
 /// What is left of the wait that began at `finished_at`. Never more than the whole wait, even if
 /// the time of day was set back.
 #[must_use]
-pub fn remaining(failures: u32, finished_at: Timestamp, now: Timestamp) -> Duration {
+pub(crate) fn remaining(failures: u32, finished_at: Timestamp, now: Timestamp) -> Duration {
     let delay = delay(failures);
     let passed = Duration::try_from(now.duration_since(finished_at)).unwrap_or_default();
     delay.saturating_sub(passed)
@@ -42,7 +42,7 @@ pub fn remaining(failures: u32, finished_at: Timestamp, now: Timestamp) -> Durat
 
 /// The waiting message of the kubelet; [`recover`] reads it back.
 #[must_use]
-pub fn message(failures: u32, container: &str, pod: &str) -> String {
+pub(crate) fn message(failures: u32, container: &str, pod: &str) -> String {
     let wait = go_duration(delay(failures));
     format!("back-off {wait} restarting failed container={container} pod={pod}")
 }
@@ -50,7 +50,7 @@ pub fn message(failures: u32, container: &str, pod: &str) -> String {
 /// The level of a container whose status was written by an earlier process: from the wait it
 /// names, else from the gap between its last two runs.
 #[must_use]
-pub fn recover(status: &ContainerStatus) -> u32 {
+pub(crate) fn recover(status: &ContainerStatus) -> u32 {
     let state = status.state.as_ref();
     if let Some(waiting) = state.and_then(|it| it.waiting.as_ref()) {
         let message = waiting.message.as_deref().unwrap_or_default();

@@ -20,7 +20,7 @@ const GRACE_DEFAULT: Duration = Duration::from_secs(30);
 
 /// One step, each safe to repeat.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Action {
+pub(crate) enum Action {
     /// Make the sandbox.
     Prepare,
     /// Start a container's run number `attempt`.
@@ -54,7 +54,7 @@ pub enum Action {
 
 /// How a worker's life ends, once every action is done and the status is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum End {
+pub(crate) enum End {
     /// Delete the API object for good.
     Delete,
     /// Nobody to tell.
@@ -63,7 +63,7 @@ pub enum End {
 
 /// What to do, and why nothing more.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Decision {
+pub(crate) struct Decision {
     /// What to do now, in this order.
     pub actions: Vec<Action>,
     /// Why a container does not run, by its name.
@@ -78,7 +78,7 @@ pub struct Decision {
 
 /// Decides.
 #[must_use]
-pub fn decide(seen: &Seen<'_>) -> Decision {
+pub(crate) fn decide(seen: &Seen<'_>) -> Decision {
     let mut out = Decision::default();
     match goal(seen) {
         Goal::Run => run(seen, &mut out),
@@ -112,7 +112,7 @@ enum After {
 
 /// Whether the pod is on its way out for good, so that its phase is final once its containers end.
 #[must_use]
-pub fn is_leaving(seen: &Seen<'_>) -> bool {
+pub(crate) fn is_leaving(seen: &Seen<'_>) -> bool {
     seen.vanished || seen.pod.metadata.deletion_timestamp.is_some()
 }
 
@@ -142,7 +142,7 @@ fn seconds(seconds: i64) -> Duration {
 impl Decision {
     /// Whether something is about to start, so that the status will change in a moment.
     #[must_use]
-    pub fn starts(&self) -> bool {
+    pub(crate) fn starts(&self) -> bool {
         self.actions.iter().any(|it| matches!(it, Action::Prepare | Action::Start { .. }))
     }
 
@@ -191,7 +191,7 @@ fn run(seen: &Seen<'_>, out: &mut Decision) {
 
 /// Whether no container will ever run again: the pod has succeeded or failed.
 #[must_use]
-pub fn is_over(seen: &Seen<'_>) -> bool {
+pub(crate) fn is_over(seen: &Seen<'_>) -> bool {
     if seen.is_final() {
         return true;
     }

@@ -27,6 +27,8 @@ pub(crate) struct Recipe {
 }
 
 /// Composes the next run of `container`, or says what it has to wait for.
+///
+/// Linked source runs as the invoking user: `runAsUser` and the like are for images.
 pub(crate) fn recipe(
     context: &Context,
     links: &Links,

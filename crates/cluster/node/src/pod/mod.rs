@@ -3,12 +3,12 @@
 //! Read in this order: [`seen`] (facts), [`decide`] (what to do), [`status`] (what to tell),
 //! `worker` (the loop), `stage` (what a pod's place is made of).
 
-pub mod seen;
+pub(crate) mod seen;
 
-pub mod crash_loop;
-pub mod decide;
-pub mod qos;
-pub mod status;
+pub(crate) mod crash_loop;
+pub(crate) mod decide;
+pub(crate) mod qos;
+pub(crate) mod status;
 
 pub(crate) mod worker;
 

@@ -7,7 +7,7 @@ use crate::quantity;
 
 /// `Guaranteed`, `Burstable` or `BestEffort`.
 #[must_use]
-pub fn class(pod: &Pod) -> &'static str {
+pub(crate) fn class(pod: &Pod) -> &'static str {
     let spec = pod.spec.as_ref();
     let init = spec.and_then(|it| it.init_containers.as_deref()).unwrap_or_default();
     let main = spec.map(|it| it.containers.as_slice()).unwrap_or_default();

@@ -6,13 +6,14 @@ use std::{sync::Arc, time::Duration};
 use client::{Api, Client, DeleteParams, Patch, PatchParams, Preconditions};
 use futures_util::{FutureExt as _, future::BoxFuture};
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
+use runtime::Backoff;
 use serde_json::{Map, Value, json};
 
 /// While a container is just being started, a status that is about to change again waits at most
 /// this long, so that a pod's start is one write and not three. Starts take some milliseconds.
 const SETTLE_MAX: Duration = Duration::from_millis(100);
-/// Wait after a write that failed for no reason of ours.
-const RETRY: Duration = Duration::from_secs(1);
+/// Waits after writes that failed.
+const RETRY: Backoff = Backoff { base: Duration::from_secs(1), max: Duration::from_secs(60) };
 
 /// What came of a write.
 #[derive(Debug)]
@@ -32,6 +33,8 @@ pub(crate) struct Report {
     /// Since when a change waits to settle.
     unsettled: Option<Duration>,
     retry: Option<Duration>,
+    /// In a row.
+    failures: u32,
 }
 
 /// What is to be done about a status.
@@ -88,10 +91,11 @@ impl Report {
     /// A write has ended.
     pub(crate) fn end(&mut self, written: &Written, now: Duration) {
         self.writing = false;
-        self.retry = match written {
-            Written::Failed(_) => Some(now + RETRY),
-            Written::Pod(_) | Written::Vanished => None,
+        self.failures = match written {
+            Written::Failed(_) => self.failures.saturating_add(1),
+            Written::Pod(_) | Written::Vanished => 0,
         };
+        self.retry = (self.failures != 0).then(|| now + RETRY.delay(self.failures));
     }
 }
 
@@ -105,13 +109,19 @@ fn same(written: Option<&PodStatus>, wanted: &PodStatus) -> bool {
 pub(crate) fn write(client: &Client, pod: &Pod, status: &PodStatus) -> BoxFuture<'static, Written> {
     let (api, name) = api(client, pod);
     let patch = patch(pod, status);
+    let (uid, revision) = (pod.metadata.uid.clone(), pod.metadata.resource_version.clone());
     async move {
-        match api.patch_status(&name, &PatchParams::default(), &Patch::Merge(patch)).await {
+        let params = PatchParams::default();
+        let conflict = match api.patch_status(&name, &params, &Patch::Merge(patch)).await {
+            Ok(pod) => return Written::Pod(Arc::new(pod)),
+            Err(error) if client::is_conflict(&error) => error,
+            Err(error) => return failed(&error),
+        };
+        match api.get(&name).await {
+            Ok(pod) if pod.metadata.uid != uid => Written::Vanished,
+            // Not because somebody else was quicker.
+            Ok(pod) if pod.metadata.resource_version == revision => failed(&conflict),
             Ok(pod) => Written::Pod(Arc::new(pod)),
-            Err(error) if client::is_conflict(&error) => match api.get(&name).await {
-                Ok(pod) => Written::Pod(Arc::new(pod)),
-                Err(error) => failed(&error),
-            },
             Err(error) => failed(&error),
         }
     }

@@ -9,7 +9,7 @@ use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, PodStatus};
 
 /// Everything a decision is made from.
 #[derive(Clone, Copy, Debug)]
-pub struct Seen<'a> {
+pub(crate) struct Seen<'a> {
     /// Time of day, for time stamps and for back-off, which must outlive the process.
     pub now: Timestamp,
     /// Time on a clock that never jumps, for grace periods.
@@ -30,7 +30,7 @@ pub struct Seen<'a> {
 
 /// Namespaces, shim, network and volumes of a pod, taken as one thing.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Sandbox {
+pub(crate) enum Sandbox {
     /// Not there; folders may be.
     Absent,
     /// Being made.
@@ -55,7 +55,7 @@ pub enum Sandbox {
 
 /// Where the wait for routing stands, once a pod is to stop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Routing {
+pub(crate) enum Routing {
     /// The pod may be routed to; nobody waits for the contrary.
     Routed,
     /// Waiting for every service to drop the address.
@@ -66,7 +66,7 @@ pub enum Routing {
 
 /// Facts of one container.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ContainerSeen {
+pub(crate) struct ContainerSeen {
     /// The newest run.
     pub run: Option<Run>,
     /// How the run before it ended.
@@ -83,7 +83,7 @@ pub struct ContainerSeen {
 
 /// What probes have found out of the newest run. Without a probe of a kind, the best.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Health {
+pub(crate) struct Health {
     /// The startup probe has succeeded.
     pub started: bool,
     /// The readiness probe succeeds.
@@ -94,7 +94,7 @@ pub struct Health {
 
 /// Why a probe gave up on a container.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Verdict {
+pub(crate) struct Verdict {
     /// For the `Killing` event.
     pub message: String,
     /// The probe's own grace period, if it has one.
@@ -103,7 +103,7 @@ pub struct Verdict {
 
 /// A reason not to run, as the API shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Waiting {
+pub(crate) struct Waiting {
     /// One word.
     pub reason: String,
     /// A sentence.
@@ -112,7 +112,7 @@ pub struct Waiting {
 
 /// One run of a container, from start to end.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Run {
+pub(crate) struct Run {
     /// 0 for the first; the API's `restartCount`.
     pub attempt: u32,
     /// Whether it belongs to the present sandbox: init containers run once in each.
@@ -123,7 +123,7 @@ pub struct Run {
 
 /// Where a run stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum RunState {
+pub(crate) enum RunState {
     /// Asked for.
     Starting,
     /// Its process runs.
@@ -139,7 +139,7 @@ pub enum RunState {
 
 /// A container that was told to stop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Stopping {
+pub(crate) struct Stopping {
     /// When it is killed, on the clock of [`Seen::uptime`].
     pub deadline: Duration,
     /// It was killed; only its end has not been seen yet.
@@ -148,7 +148,7 @@ pub struct Stopping {
 
 /// The end of a run.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Exit {
+pub(crate) struct Exit {
     /// Which run.
     pub attempt: u32,
     /// Exit code; 128 + signal for one that was killed.
@@ -165,7 +165,7 @@ pub struct Exit {
 
 /// What part a container has in its pod.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Role {
+pub(crate) enum Role {
     /// Runs to its end before the next one.
     Init,
     /// An init container with `restartPolicy: Always`: starts in order, then stays.
@@ -176,7 +176,7 @@ pub enum Role {
 
 /// The pod's `restartPolicy`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RestartPolicy {
+pub(crate) enum RestartPolicy {
     /// Whatever the exit code.
     Always,
     /// If the exit code is not 0.
@@ -187,13 +187,13 @@ pub enum RestartPolicy {
 
 impl Seen<'_> {
     /// Init containers and sidecars, then main containers, as declared.
-    pub fn containers(&self) -> impl DoubleEndedIterator<Item = (Role, &Container)> {
+    pub(crate) fn containers(&self) -> impl DoubleEndedIterator<Item = (Role, &Container)> {
         containers(self.pod)
     }
 
     /// Facts of the container.
     #[must_use]
-    pub fn of(&self, name: &str) -> &ContainerSeen {
+    pub(crate) fn of(&self, name: &str) -> &ContainerSeen {
         const NONE: &ContainerSeen = &ContainerSeen {
             run: None,
             last: None,
@@ -207,7 +207,7 @@ impl Seen<'_> {
 
     /// The pod's restart policy.
     #[must_use]
-    pub fn restart_policy(&self) -> RestartPolicy {
+    pub(crate) fn restart_policy(&self) -> RestartPolicy {
         match spec(self.pod).and_then(|it| it.restart_policy.as_deref()) {
             Some("OnFailure") => RestartPolicy::OnFailure,
             Some("Never") => RestartPolicy::Never,
@@ -217,13 +217,13 @@ impl Seen<'_> {
 
     /// The status as last written.
     #[must_use]
-    pub fn status(&self) -> Option<&PodStatus> {
+    pub(crate) fn status(&self) -> Option<&PodStatus> {
         self.pod.status.as_ref()
     }
 
     /// Whether the last written phase is final: such a pod never runs again.
     #[must_use]
-    pub fn is_final(&self) -> bool {
+    pub(crate) fn is_final(&self) -> bool {
         let phase = self.status().and_then(|it| it.phase.as_deref());
         matches!(phase, Some("Succeeded" | "Failed"))
     }
@@ -232,7 +232,7 @@ impl Seen<'_> {
 impl ContainerSeen {
     /// Whether a process of it runs, or is about to.
     #[must_use]
-    pub fn is_alive(&self) -> bool {
+    pub(crate) fn is_alive(&self) -> bool {
         match self.run.as_ref().map(|it| &it.state) {
             Some(RunState::Starting | RunState::Running { .. }) => true,
             Some(RunState::Exited(_)) | None => false,
@@ -241,7 +241,7 @@ impl ContainerSeen {
 
     /// The end of the newest run, if it has ended.
     #[must_use]
-    pub fn exit(&self) -> Option<&Exit> {
+    pub(crate) fn exit(&self) -> Option<&Exit> {
         match &self.run.as_ref()?.state {
             RunState::Exited(exit) => Some(exit),
             RunState::Starting | RunState::Running { .. } => None,
@@ -250,7 +250,7 @@ impl ContainerSeen {
 }
 
 /// Init containers and sidecars of `pod`, then main containers, as declared.
-pub fn containers(pod: &Pod) -> impl DoubleEndedIterator<Item = (Role, &Container)> {
+pub(crate) fn containers(pod: &Pod) -> impl DoubleEndedIterator<Item = (Role, &Container)> {
     let init = spec(pod).and_then(|it| it.init_containers.as_deref()).unwrap_or_default();
     let main = spec(pod).map(|it| it.containers.as_slice()).unwrap_or_default();
     init.iter().map(|it| (init_role(it), it)).chain(main.iter().map(|it| (Role::Main, it)))

@@ -24,19 +24,19 @@ const RUNTIME: &str = "coracle";
 
 /// The `containerID` of a run: unique on the machine, and readable.
 #[must_use]
-pub fn container_id(uid: &str, container: &str, attempt: u32) -> String {
+pub(crate) fn container_id(uid: &str, container: &str, attempt: u32) -> String {
     format!("{RUNTIME}://{uid}.{container}.{attempt}")
 }
 
 /// The attempt a `containerID` names, if it is one of ours.
 #[must_use]
-pub fn attempt_of(container_id: &str) -> Option<u32> {
+pub(crate) fn attempt_of(container_id: &str) -> Option<u32> {
     container_id.strip_prefix(RUNTIME)?.rsplit_once('.')?.1.parse().ok()
 }
 
 /// The status to show now.
 #[must_use]
-pub fn status(seen: &Seen<'_>, decision: &Decision, host_ip: Ipv4Addr) -> PodStatus {
+pub(crate) fn status(seen: &Seen<'_>, decision: &Decision, host_ip: Ipv4Addr) -> PodStatus {
     let mut status = seen.status().cloned().unwrap_or_default();
     let statuses = |init: bool| -> Vec<ContainerStatus> {
         let containers = seen.containers().filter(|(role, _)| (*role != Role::Main) == init);

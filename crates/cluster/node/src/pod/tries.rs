@@ -7,14 +7,23 @@ use shim::wire::{ExecSpec, ProcessSpec, Reply, Request};
 
 use super::{
     facts::run_id,
+    launch,
     probing::Due,
     seen::containers,
     shim::{Connection, unexpected},
 };
-use crate::probe::{self, Check, OUTPUT_BYTES_MAX, Outcome};
+use crate::{
+    context::{Context, Folders},
+    probe::{self, Check, OUTPUT_BYTES_MAX, Outcome},
+};
 
 /// Tries.
-pub(super) async fn attempt(pod: &Pod, due: &Due, address: Ipv4Addr, run: &Path) -> Outcome {
+pub(super) async fn attempt(
+    context: &Context,
+    (pod, folders): (&Pod, &Folders),
+    due: &Due,
+    address: Ipv4Addr,
+) -> Outcome {
     let Some((_, container)) = containers(pod).find(|(_, it)| it.name == due.container) else {
         return Outcome::Unknown("the container is not part of the pod".to_owned());
     };
@@ -23,22 +32,30 @@ pub(super) async fn attempt(pod: &Pod, due: &Due, address: Ipv4Addr, run: &Path)
         Check::Http(request) => request.send(timeout).await,
         Check::Tcp { host, port } => probe::tcp(&host, port, timeout).await,
         Check::Refused(reason) => Outcome::Unknown(reason),
-        Check::Exec(argv) => match exec(due, argv, run, timeout).await {
-            Ok(outcome) => outcome,
-            Err(error) => Outcome::Unknown(error.to_string()),
-        },
+        Check::Exec(argv) => {
+            // With the variables and in the folder that the container itself would start with.
+            let of = (container, due.attempt);
+            let links = context.links();
+            let recipe = launch::recipe(context, &links, (pod, folders), of, address);
+            let process = recipe.map(|it| it.launch.process).unwrap_or_default();
+            match exec(due, ProcessSpec { argv, ..process }, &folders.run, timeout).await {
+                Ok(outcome) => outcome,
+                Err(error) => Outcome::Unknown(error.to_string()),
+            }
+        }
     }
 }
 
 async fn exec(
     due: &Due,
-    argv: Vec<String>,
+    process: ProcessSpec,
     run: &Path,
     timeout: Duration,
 ) -> Result<Outcome, shim::Error> {
+    let argv = process.argv.join(" ");
     let spec = ExecSpec {
         id: run_id(&due.container, due.attempt),
-        process: ProcessSpec { argv: argv.clone(), ..ProcessSpec::default() },
+        process,
         output_max: u32::try_from(OUTPUT_BYTES_MAX).ok(),
         timeout_ms: u64::try_from(timeout.as_millis()).ok(),
     };
@@ -53,8 +70,7 @@ async fn exec(
     }
     match connection.answer().await? {
         Reply::Finished(it) if it.timed_out => Ok(Outcome::Failure(format!(
-            "command timed out: \"{}\" timed out after {}s",
-            argv.join(" "),
+            "command timed out: \"{argv}\" timed out after {}s",
             timeout.as_secs()
         ))),
         Reply::Finished(it) if it.code == 0 => Ok(Outcome::Success),

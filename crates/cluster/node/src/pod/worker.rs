@@ -111,9 +111,11 @@ pub(super) struct Started {
 /// What has woken the worker.
 enum Heard {
     Input,
-    /// Only to look again.
+    /// An object that the pod refers to may have changed.
     Nudge,
-    Done(Done),
+    /// It is time to look again.
+    Time,
+    Done(Box<Done>),
     Notice(Result<Reply, shim::Error>),
     /// The agent is gone.
     Orphaned,
@@ -172,10 +174,13 @@ impl Worker {
             match heard {
                 Heard::Orphaned => return Ok(()),
                 Heard::Input => self.take_input(),
-                Heard::Nudge => self.refresh_volumes(),
+                Heard::Nudge => self.take_nudge(),
+                Heard::Time => {}
                 Heard::Notice(notice) => self.take_notice(notice),
-                Heard::Done(Done::Deleted(Written::Vanished)) => return Ok(()),
-                Heard::Done(done) => self.take(done),
+                Heard::Done(done) => match *done {
+                    Done::Deleted(Written::Vanished) => return Ok(()),
+                    done => self.take(done),
+                },
             }
         }
     }
@@ -195,15 +200,15 @@ impl Worker {
             }
         };
         tokio::select! {
-            Some(done) = self.pending.next() => Heard::Done(done),
+            Some(done) = self.pending.next() => Heard::Done(Box::new(done)),
             notice = notices => Heard::Notice(notice),
             changed = self.wires.input.changed() => match changed {
                 Ok(()) => Heard::Input,
                 Err(_) => Heard::Orphaned,
             },
-            Ok(()) = self.wires.node_stops.changed() => Heard::Nudge,
+            Ok(()) = self.wires.node_stops.changed() => Heard::Time,
             () = self.wires.nudge.notified() => Heard::Nudge,
-            () = time => Heard::Nudge,
+            () = time => Heard::Time,
         }
     }
 

@@ -20,7 +20,7 @@ const USER_AGENT: &str = "kube-probe/1.36";
 
 /// One GET.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Request {
+pub(crate) struct Request {
     tls: bool,
     host: String,
     port: u16,
@@ -38,7 +38,7 @@ impl fmt::Display for Request {
 impl Request {
     /// What `action` asks of `host`.
     #[must_use]
-    pub fn new(action: &HTTPGetAction, host: String, port: u16) -> Self {
+    pub(crate) fn new(action: &HTTPGetAction, host: String, port: u16) -> Self {
         let path = action.path.as_deref().unwrap_or_default();
         let slash = if path.starts_with('/') { "" } else { "/" };
         let headers = action.http_headers.iter().flatten();
@@ -52,7 +52,7 @@ impl Request {
     }
 
     /// Asks.
-    pub async fn send(&self, timeout: Duration) -> Outcome {
+    pub(crate) async fn send(&self, timeout: Duration) -> Outcome {
         match tokio::time::timeout(timeout, self.status()).await {
             Ok(Ok(status)) if (200..400).contains(&status) => Outcome::Success,
             Ok(Ok(status)) => {

@@ -15,15 +15,15 @@ use k8s_openapi::{
 };
 use tokio::net::TcpStream;
 
-pub use http::Request;
-pub use state::{Effect, Kind, Outcome, ProbeState};
+pub(crate) use http::Request;
+pub(crate) use state::{Effect, Kind, Outcome, ProbeState};
 
 /// How much of a probe's output is kept for its event, as with the kubelet.
-pub const OUTPUT_BYTES_MAX: usize = 10 * 1024;
+pub(crate) const OUTPUT_BYTES_MAX: usize = 10 * 1024;
 
 /// What one try does.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Check {
+pub(crate) enum Check {
     /// GET.
     Http(Request),
     /// Connect.
@@ -41,7 +41,7 @@ pub enum Check {
 
 /// What a try of `probe` does to `container`, whose pod has `address`.
 #[must_use]
-pub fn check(probe: &Probe, container: &Container, address: Ipv4Addr) -> Check {
+pub(crate) fn check(probe: &Probe, container: &Container, address: Ipv4Addr) -> Check {
     if let Some(action) = &probe.exec {
         return Check::Exec(action.command.clone().unwrap_or_default());
     }
@@ -87,13 +87,13 @@ fn port(port: &IntOrString, container: &Container) -> Result<u16, String> {
 
 /// How long one try may take.
 #[must_use]
-pub fn timeout(probe: &Probe) -> Duration {
+pub(crate) fn timeout(probe: &Probe) -> Duration {
     let seconds = probe.timeout_seconds.and_then(|it| u64::try_from(it).ok()).unwrap_or(1);
     Duration::from_secs(seconds.max(1))
 }
 
 /// Connects, and that is all.
-pub async fn tcp(host: &str, port: u16, timeout: Duration) -> Outcome {
+pub(crate) async fn tcp(host: &str, port: u16, timeout: Duration) -> Outcome {
     match tokio::time::timeout(timeout, TcpStream::connect((host, port))).await {
         Ok(Ok(_)) => Outcome::Success,
         Ok(Err(error)) => Outcome::Failure(dial_error(host, port, &error)),

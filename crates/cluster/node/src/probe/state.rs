@@ -12,7 +12,7 @@ const QUICK_FIRST: Duration = Duration::from_millis(5);
 
 /// What a probe is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Kind {
+pub(crate) enum Kind {
     /// Holds the others back until it has succeeded once.
     Startup,
     /// Decides whether traffic is sent.
@@ -24,7 +24,7 @@ pub enum Kind {
 impl Kind {
     /// As in `Readiness probe failed`.
     #[must_use]
-    pub const fn title(self) -> &'static str {
+    pub(crate) const fn title(self) -> &'static str {
         match self {
             Self::Startup => "Startup",
             Self::Readiness => "Readiness",
@@ -34,7 +34,7 @@ impl Kind {
 
     /// As in `failed liveness probe`.
     #[must_use]
-    pub const fn word(self) -> &'static str {
+    pub(crate) const fn word(self) -> &'static str {
         match self {
             Self::Startup => "startup",
             Self::Readiness => "readiness",
@@ -45,7 +45,7 @@ impl Kind {
 
 /// What one try came to.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub(crate) enum Outcome {
     /// The container is well.
     Success,
     /// It is not; the words are for the event.
@@ -56,7 +56,7 @@ pub enum Outcome {
 
 /// What a result changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Effect {
+pub(crate) enum Effect {
     /// Nothing.
     None,
     /// The probe's value is now this.
@@ -65,7 +65,7 @@ pub enum Effect {
 
 /// One probe of one run of a container.
 #[derive(Clone, Debug)]
-pub struct ProbeState {
+pub(crate) struct ProbeState {
     kind: Kind,
     period: Duration,
     thresholds: Thresholds,
@@ -97,7 +97,7 @@ enum Due {
 impl ProbeState {
     /// A probe of a container that was started at `started`.
     #[must_use]
-    pub fn new(kind: Kind, probe: &Probe, started: Duration) -> Self {
+    pub(crate) fn new(kind: Kind, probe: &Probe, started: Duration) -> Self {
         let delay = seconds(probe.initial_delay_seconds, 0);
         let period = seconds(probe.period_seconds, 10).max(Duration::from_secs(1));
         let count =
@@ -122,7 +122,7 @@ impl ProbeState {
     /// A probe of a container that was found running: if it was well when last reported, it stays
     /// so until the probe says otherwise.
     #[must_use]
-    pub fn adopted(kind: Kind, probe: &Probe, now: Duration, value: bool) -> Self {
+    pub(crate) fn adopted(kind: Kind, probe: &Probe, now: Duration, value: bool) -> Self {
         let mut state = Self::new(kind, probe, now);
         state.value = value;
         state.quick_until = now;
@@ -133,21 +133,15 @@ impl ProbeState {
         state
     }
 
-    /// What the probe is for.
-    #[must_use]
-    pub fn kind(&self) -> Kind {
-        self.kind
-    }
-
     /// What the probe says now.
-    #[must_use]
-    pub fn value(&self) -> bool {
+    #[cfg(test)]
+    pub(crate) fn value(&self) -> bool {
         self.value
     }
 
     /// When the next try is due; `None` while one is under way or none will be.
     #[must_use]
-    pub fn due(&self) -> Option<Duration> {
+    pub(crate) fn due(&self) -> Option<Duration> {
         match self.due {
             Due::At(at) => Some(at),
             Due::Running(_) | Due::Never => None,
@@ -155,7 +149,7 @@ impl ProbeState {
     }
 
     /// Begins a try.
-    pub fn begin(&mut self, now: Duration) {
+    pub(crate) fn begin(&mut self, now: Duration) {
         self.due = Due::Running(now);
     }
 
@@ -165,13 +159,13 @@ impl ProbeState {
     /// whole period later. So in the first period startup and readiness probes are tried again
     /// after 5 ms, 10 ms, 20 ms, …: only success can come of these.
     #[must_use]
-    pub fn is_quick(&self, now: Duration) -> bool {
+    pub(crate) fn is_quick(&self, now: Duration) -> bool {
         let helps = matches!(self.kind, Kind::Startup | Kind::Readiness);
         helps && !self.value && self.last != Some(true) && now + self.quick_wait < self.quick_until
     }
 
     /// Takes the result of the try that [`Self::begin`] began.
-    pub fn handle(&mut self, outcome: &Outcome, now: Duration) -> Effect {
+    pub(crate) fn handle(&mut self, outcome: &Outcome, now: Duration) -> Effect {
         let began = match self.due {
             Due::Running(began) => began,
             Due::At(_) | Due::Never => return Effect::None,

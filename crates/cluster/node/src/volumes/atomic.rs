@@ -30,7 +30,7 @@ const DATA_NEXT: &str = "..data_tmp";
 const FOLDER_MODE: u32 = 0o755;
 
 /// Makes `volume` hold exactly `files`. Returns whether anything had to change.
-pub fn write(volume: &Path, files: &Files, now: Timestamp) -> io::Result<bool> {
+pub(super) fn write(volume: &Path, files: &Files, now: Timestamp) -> io::Result<bool> {
     fs::DirBuilder::new().mode(FOLDER_MODE).recursive(true).create(volume)?;
     let current = fs::read_link(volume.join(DATA)).ok();
     if let Some(current) = &current

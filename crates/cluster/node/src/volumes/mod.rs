@@ -9,7 +9,7 @@
 mod atomic;
 mod host_path;
 mod memory;
-pub mod mounts;
+pub(crate) mod mounts;
 mod projection;
 
 use std::{
@@ -29,7 +29,7 @@ use projection::{Files, ProjectionError, Selection};
 
 /// Where a volume of the pod is on the machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Ready {
+pub(crate) struct Ready {
     /// Folder, or file for some hostPaths.
     pub path: PathBuf,
     /// Whether containers may only read it, whatever their mount says.
@@ -39,7 +39,7 @@ pub struct Ready {
 /// A volume that cannot be set up: the message of a `FailedMount` event.
 #[derive(Debug, thiserror::Error)]
 #[error("MountVolume.SetUp failed for volume \"{volume}\" : {reason}")]
-pub struct SetUpError {
+pub(crate) struct SetUpError {
     /// The volume.
     pub volume: String,
     /// Why, for users.
@@ -48,13 +48,13 @@ pub struct SetUpError {
 
 /// Where the volumes of a pod live: its folder in the state folder.
 #[must_use]
-pub fn folder(pod_folder: &Path) -> PathBuf {
+pub(crate) fn folder(pod_folder: &Path) -> PathBuf {
     pod_folder.join("volumes")
 }
 
 /// Sets up every volume of `pod`. To be repeated when a ConfigMap or Secret has changed: what is
 /// right already is not touched.
-pub fn set_up(
+pub(crate) fn set_up(
     pod: &Pod,
     pod_folder: &Path,
     objects: &dyn Objects,
@@ -75,7 +75,7 @@ pub fn set_up(
 }
 
 /// Takes down what would stay mounted; contents of volumes on disk stay.
-pub fn tear_down(pod_folder: &Path) -> io::Result<()> {
+pub(crate) fn tear_down(pod_folder: &Path) -> io::Result<()> {
     let entries = match fs::read_dir(folder(pod_folder)) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         other => other?,

@@ -13,7 +13,7 @@ use crate::environment::{ConfigError, Environment, expand};
 
 /// One mount of a container.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Mount {
+pub(crate) struct Mount {
     /// Path on the machine.
     pub source: PathBuf,
     /// Absolute path in the container.
@@ -26,7 +26,7 @@ pub struct Mount {
 ///
 /// A `subPath` is resolved now: what it names later is not seen, so a ConfigMap mounted by
 /// `subPath` is not updated, as Kubernetes documents.
-pub fn mounts(
+pub(crate) fn mounts(
     container: &Container,
     volumes: &BTreeMap<String, Ready>,
     environment: &Environment,

@@ -11,7 +11,7 @@ const MODE_DEFAULT: u32 = 0o644;
 
 /// One file of a volume.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct File {
+pub(super) struct File {
     /// Contents.
     pub bytes: Vec<u8>,
     /// Permission bits.
@@ -19,11 +19,11 @@ pub struct File {
 }
 
 /// The files of a volume by relative path, which may have folders.
-pub type Files = BTreeMap<String, File>;
+pub(super) type Files = BTreeMap<String, File>;
 
 /// What the volume's source says of its files.
 #[derive(Clone, Copy, Debug)]
-pub struct Selection<'a> {
+pub(super) struct Selection<'a> {
     /// Keys to take, each under a path of its own; `None`: every key under its name.
     pub items: Option<&'a [KeyToPath]>,
     /// Mode of files that name none.
@@ -34,7 +34,7 @@ pub struct Selection<'a> {
 
 /// Why the files cannot be made, in the kubelet's words.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum ProjectionError {
+pub(super) enum ProjectionError {
     /// An item names a key that is not there.
     #[error("references non-existent config key: {0}")]
     MissingKey(String),
@@ -44,7 +44,7 @@ pub enum ProjectionError {
 }
 
 /// Makes the files of `data`.
-pub fn files(
+pub(super) fn files(
     data: BTreeMap<String, Vec<u8>>,
     selection: Selection<'_>,
 ) -> Result<Files, ProjectionError> {

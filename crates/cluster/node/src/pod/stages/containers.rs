@@ -1,11 +1,15 @@
 //! Containers: the last stage, which launches what the others have composed.
 
+use std::{fs, io::ErrorKind};
+
 use shim::wire::{Reply, Request};
 
 use super::super::{
+    facts::run_id,
     shim::{Connection, unexpected},
     stage::{Launch, Parts, Phase, Place, Stage, StageError},
 };
+use crate::logs::log_files;
 
 /// See the module.
 pub(crate) struct Containers;
@@ -23,7 +27,13 @@ impl Stage for Containers {
     ) -> Phase<'a> {
         Box::pin(async {
             match run(place, launch).await {
-                Ok(()) => Ok(()),
+                Ok(mut connection) => {
+                    let old = launch.attempt.checked_sub(RUNS_KEPT);
+                    if let Some(attempt) = old {
+                        forget(place, &mut connection, &launch.container.name, attempt).await;
+                    }
+                    Ok(())
+                }
                 Err(shim::Error::Start(error)) => Err(error.into()),
                 Err(error) => Err(StageError::new("Failed", error)),
             }
@@ -31,7 +41,29 @@ impl Stage for Containers {
     }
 }
 
-async fn run(place: &Place, launch: &mut Launch) -> Result<(), shim::Error> {
+/// Runs of a container that are kept, with their logs: the present one and the one before, which is
+/// what the API can name.
+const RUNS_KEPT: u32 = 2;
+
+/// Removes what is left of an old run. What cannot be removed goes with the pod.
+async fn forget(place: &Place, connection: &mut Connection, container: &str, attempt: u32) {
+    let remove = Request::Remove { id: run_id(container, attempt) };
+    if let Err(error) = connection.call(&remove).await {
+        tracing::debug!(pod = place.folders.uid, container, attempt, %error, "run not removed");
+    }
+    let mut files = log_files(&place.folders.log(container, attempt));
+    files.push(place.folders.termination_message(container, attempt));
+    for file in files {
+        match fs::remove_file(&file) {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                tracing::debug!(file = %file.display(), %error, "not removed");
+            }
+            _ => {}
+        }
+    }
+}
+
+async fn run(place: &Place, launch: &mut Launch) -> Result<Connection, shim::Error> {
     let mut connection = Connection::open(&place.folders.run)?;
     let create = Request::Create(launch.spec.clone());
     match connection.call(&create).await? {
@@ -43,7 +75,7 @@ async fn run(place: &Place, launch: &mut Launch) -> Result<(), shim::Error> {
         Reply::Started { started_at, .. } => {
             let now = || place.context.clock.now();
             launch.started_at = Some(started_at.parse().unwrap_or_else(|_| now()));
-            Ok(())
+            Ok(connection)
         }
         other => Err(unexpected("start", other)),
     }

@@ -12,10 +12,6 @@ impl Stage for Network {
 
     fn prepare<'a>(&'a self, place: &'a Place, parts: &'a mut Parts) -> Phase<'a> {
         Box::pin(async {
-            let pod = place.pod.as_ref().and_then(|it| it.spec.as_ref());
-            if pod.and_then(|it| it.host_network) == Some(true) {
-                return Err(StageError::sandbox("hostNetwork is not supported yet"));
-            }
             let netns = parts.netns.take();
             let netns = netns.ok_or_else(|| StageError::sandbox("no network namespace"))?;
             let attached = place.context.network.attach(&place.folders.uid, netns).await;

@@ -2,6 +2,7 @@
 
 use std::{fs, io, path::Path, process::Child};
 
+use k8s_openapi::api::core::v1::Pod;
 use shim::{
     Spawn, SpawnError,
     wire::{FailureKind, PodSpec, Reply, Request},
@@ -23,6 +24,9 @@ impl Stage for Shim {
 
     fn prepare<'a>(&'a self, place: &'a Place, parts: &'a mut Parts) -> Phase<'a> {
         Box::pin(async {
+            if let Some(field) = unsupported(place.pod.as_deref()) {
+                return Err(StageError::sandbox(format!("{field} is not supported yet")));
+            }
             make_private(&place.folders.run).map_err(StageError::sandbox)?;
             make_private(&place.folders.state).map_err(StageError::sandbox)?;
             if adopt(place, parts).await? {
@@ -60,6 +64,18 @@ impl Stage for Shim {
             .await
         })
     }
+}
+
+/// A field of the pod that asks for namespaces it cannot have here.
+fn unsupported(pod: Option<&Pod>) -> Option<&'static str> {
+    let spec = pod?.spec.as_ref()?;
+    let asked = [
+        ("hostNetwork", spec.host_network),
+        ("hostPID", spec.host_pid),
+        ("hostIPC", spec.host_ipc),
+        ("shareProcessNamespace", spec.share_process_namespace),
+    ];
+    asked.into_iter().find(|(_, it)| *it == Some(true)).map(|(field, _)| field)
 }
 
 /// Takes over the shim that is there, if one is.
