@@ -418,3 +418,74 @@ fn content(schema: &str, media_types: &[&str]) -> Value {
     let schema = json!({"schema": reference(schema)});
     media_types.iter().map(|it| ((*it).to_owned(), schema.clone())).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Calls `visit` with every value in `value`.
+    fn walk(value: &Value, visit: &mut impl FnMut(&Value)) {
+        visit(value);
+        match value {
+            Value::Array(items) => items.iter().for_each(|it| walk(it, visit)),
+            Value::Object(members) => members.values().for_each(|it| walk(it, visit)),
+            _ => {}
+        }
+    }
+
+    fn documents() -> Vec<Value> {
+        let served: BTreeSet<_> = KINDS.iter().map(|it| (it.group, it.version)).collect();
+        served.iter().map(|(group, version)| openapi_v3(group, version).unwrap()).collect()
+    }
+
+    #[test]
+    fn nothing_is_served_there() {
+        assert_eq!(openapi_v3("apps", "v1beta1"), None);
+    }
+
+    #[test]
+    fn every_reference_leads_somewhere() {
+        for document in documents() {
+            walk(&document, &mut |it| {
+                if let Some(Value::String(reference)) = it.get("$ref") {
+                    let pointer = reference.strip_prefix('#').unwrap();
+                    assert!(document.pointer(pointer).is_some(), "{reference}");
+                }
+            });
+        }
+    }
+
+    /// What kubectl looks for before it applies.
+    #[test]
+    fn every_kind_can_be_patched_with_field_validation() {
+        let mut patched = BTreeSet::new();
+        for document in documents() {
+            walk(&document["paths"], &mut |it| {
+                let names = it["parameters"].as_array().into_iter().flatten();
+                let mut names = names.filter_map(|it| it["name"].as_str());
+                if it["x-kubernetes-action"] == "patch" && names.any(|it| it == "fieldValidation") {
+                    patched.insert(it["x-kubernetes-group-version-kind"].to_string());
+                }
+            });
+        }
+        for kind in KINDS {
+            let (group, version, kind) = (kind.group, kind.version, kind.kind);
+            let wanted = json!({"group": group, "version": version, "kind": kind}).to_string();
+            assert!(patched.contains(&wanted), "{kind}");
+        }
+    }
+
+    #[test]
+    fn operations_are_named_apart() {
+        let mut seen = BTreeSet::new();
+        for document in documents() {
+            walk(&document, &mut |it| {
+                if let Some(Value::String(id)) = it.get("operationId") {
+                    assert!(seen.insert(id.clone()), "{id}");
+                }
+            });
+        }
+        assert!(seen.contains("patchAppsV1NamespacedDeploymentStatus"));
+        assert!(seen.contains("listCoreV1PodForAllNamespaces"));
+    }
+}
