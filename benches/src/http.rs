@@ -1,5 +1,5 @@
-//! A small HTTP/1.1 client over TLS with a client certificate: one connection, one request at a
-//! time. It shares the cores with what it measures, so it does no more than it must.
+//! An HTTP/1.1 client over TLS with a client certificate: one connection, one request at a time.
+//! For everything but the loads, which have a leaner one in `raw`.
 
 use std::{path::Path, sync::Arc};
 
@@ -21,9 +21,9 @@ use rustls::{
 };
 use serde_json::Value;
 use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
+use tokio_rustls::{TlsConnector, client::TlsStream};
 
-use crate::kubeconfig;
+use crate::{kubeconfig, raw};
 
 /// An API server and how to be known by it.
 #[derive(Clone)]
@@ -58,12 +58,21 @@ impl Endpoint {
         })
     }
 
-    /// Opens a connection.
-    pub(crate) async fn connect(&self, tasks: &Tasks) -> anyhow::Result<Connection> {
+    async fn open(&self) -> anyhow::Result<TlsStream<TcpStream>> {
         let (host, port) = (&self.address.0[..], self.address.1);
         let stream = TcpStream::connect((host, port)).await?;
         stream.set_nodelay(true)?;
-        let stream = self.connector.connect(self.name.clone(), stream).await?;
+        Ok(self.connector.connect(self.name.clone(), stream).await?)
+    }
+
+    /// Opens a connection for a load.
+    pub(crate) async fn connect_raw(&self) -> anyhow::Result<raw::Connection> {
+        Ok(raw::Connection::new(self.open().await?, self.authority.clone()))
+    }
+
+    /// Opens a connection.
+    pub(crate) async fn connect(&self, tasks: &Tasks) -> anyhow::Result<Connection> {
+        let stream = self.open().await?;
         let (sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
         tasks.spawn("connection", OnExit::Log, |stop| async move {
             tokio::select! {

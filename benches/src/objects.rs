@@ -6,13 +6,12 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use hyper::Method;
-use runtime::Tasks;
 use serde_json::json;
 use tokio::{task::JoinSet, time::Instant};
 
 use crate::{
     http::Endpoint,
+    processes::{Activity, Process},
     report::{Aim, Figure, Samples},
 };
 
@@ -29,26 +28,39 @@ enum Load {
 }
 
 /// Runs each load for `period`.
-pub(crate) async fn measure(
-    endpoint: &Endpoint,
-    period: Duration,
-    tasks: &Tasks,
-) -> anyhow::Result<Vec<Figure>> {
+pub(crate) async fn measure(endpoint: &Endpoint, period: Duration) -> anyhow::Result<Vec<Figure>> {
     let mut figures = Vec::new();
     // So that runs against the same server do not meet.
     let run = std::process::id();
     for connections in CONNECTIONS {
         let prefix = format!("bench-{run}-{connections}");
         let load = Load::Create { prefix: prefix.clone() };
-        let (samples, names) = run_load(endpoint, &load, connections, period, tasks).await?;
-        let aim = (connections > 1).then_some(Aim::AtLeast(20_000.0));
+        let many = connections > 1;
+        let before = Process::this().activity()?;
+        let (samples, names) = run_load(endpoint, &load, connections, period).await?;
+        let aim = many.then_some(Aim::AtLeast(20_000.0));
         figures.extend(shown("creates", connections, &samples, period, aim));
+        figures.push(client("creates", connections, before, &samples)?);
         let load = Load::Get { names: Arc::new(names) };
-        let (samples, _) = run_load(endpoint, &load, connections, period, tasks).await?;
-        let aim = (connections > 1).then_some(Aim::AtLeast(60_000.0));
+        let before = Process::this().activity()?;
+        let (samples, _) = run_load(endpoint, &load, connections, period).await?;
+        let aim = many.then_some(Aim::AtLeast(60_000.0));
         figures.extend(shown("gets", connections, &samples, period, aim));
+        figures.push(client("gets", connections, before, &samples)?);
     }
     Ok(figures)
+}
+
+/// What this program itself took of the cores that it shares with the server.
+fn client(
+    what: &str,
+    connections: usize,
+    before: Activity,
+    samples: &Samples,
+) -> anyhow::Result<Figure> {
+    let spent = Process::this().activity()?.cpu_nanoseconds - before.cpu_nanoseconds;
+    let each = spent as f64 / 1e3 / samples.count().max(1) as f64;
+    Ok(Figure::new(format!("{what}, {connections} connections, client's processor"), each, "µs"))
 }
 
 fn shown(
@@ -72,12 +84,11 @@ async fn run_load(
     load: &Load,
     connections: usize,
     period: Duration,
-    tasks: &Tasks,
 ) -> anyhow::Result<(Samples, Vec<String>)> {
     let mut loops = JoinSet::new();
     for number in 0..connections {
-        let (endpoint, load, tasks) = (endpoint.clone(), load.clone(), tasks.clone());
-        loops.spawn(async move { run_loop(&endpoint, &load, number, period, &tasks).await });
+        let (endpoint, load) = (endpoint.clone(), load.clone());
+        loops.spawn(async move { run_loop(&endpoint, &load, number, period).await });
     }
     let (mut samples, mut names) = (Vec::new(), Vec::new());
     while let Some(done) = loops.join_next().await {
@@ -93,9 +104,8 @@ async fn run_loop(
     load: &Load,
     number: usize,
     period: Duration,
-    tasks: &Tasks,
 ) -> anyhow::Result<(Vec<Duration>, Vec<String>)> {
-    let mut connection = endpoint.connect(tasks).await?;
+    let mut connection = endpoint.connect_raw().await?;
     let (mut samples, mut created) = (Vec::new(), Vec::new());
     let end = Instant::now() + period;
     for turn in 0.. {
@@ -104,14 +114,14 @@ async fn run_loop(
                 let name = format!("{prefix}-{number}-{turn}");
                 let body = config_map(&name);
                 created.push(name);
-                (Method::POST, PATH.to_owned(), body)
+                ("POST", PATH.to_owned(), body)
             }
             Load::Get { names } => {
                 // Each connection begins elsewhere.
                 let place = number * names.len() / 32 + turn;
                 let name = names.get(place % names.len().max(1));
                 let path = format!("{PATH}/{}", name.map_or("", String::as_str));
-                (Method::GET, path, Bytes::new())
+                ("GET", path, Bytes::new())
             }
         };
         let start = Instant::now();
@@ -120,7 +130,7 @@ async fn run_loop(
             created.pop();
             break;
         }
-        connection.succeed(method, &path, body).await?;
+        connection.succeed(method, &path, &body).await?;
         samples.push(start.elapsed());
     }
     Ok((samples, created))

@@ -7,6 +7,8 @@ use anyhow::Context as _;
 /// What a process is there for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Role {
+    /// The one that measures.
+    Client,
     Cluster,
     /// Also the one that stands by.
     Keeper,
@@ -64,6 +66,11 @@ pub(crate) fn of(folder: &Path) -> anyhow::Result<Vec<Process>> {
 }
 
 impl Process {
+    /// The one that measures.
+    pub(crate) fn this() -> Self {
+        Self { role: Role::Client, id: std::process::id() }
+    }
+
     pub(crate) fn memory(&self) -> anyhow::Result<Memory> {
         let path = format!("/proc/{}/smaps_rollup", self.id);
         let text = fs::read_to_string(&path).with_context(|| format!("read `{path}`"))?;
@@ -129,7 +136,7 @@ mod tests {
 
     #[test]
     fn this_process_is_measured() {
-        let this = Process { role: Role::Cluster, id: std::process::id() };
+        let this = Process::this();
         assert!(this.memory().unwrap().resident > 0);
         assert!(this.activity().unwrap().cpu_nanoseconds > 0);
     }
