@@ -36,10 +36,6 @@ const LABEL_VALUE: &str = "a valid label must be an empty string or consist of a
     '(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?')";
 const ENV_VAR_NAME: &str = "a valid environment variable name must consist only of printable ASCII characters other than \
     '='";
-const C_IDENTIFIER_LIKE_ENV: &str = "a valid environment variable name must consist of alphabetic \
-    characters, digits, '_', '-', or '.', and must not start with a digit (e.g. 'my.env-name',  or \
-    'MY_ENV.NAME',  or 'MyEnvName1', regex used for validation is \
-    '[-._a-zA-Z][-._a-zA-Z0-9]*')";
 const CONFIG_KEY: &str = "a valid config key must consist of alphanumeric characters, '-', '_' or \
     '.' (e.g. 'key.name',  or 'KEY_NAME',  or 'key-name', regex used for validation is \
     '[-._a-zA-Z0-9]+')";
@@ -136,18 +132,6 @@ pub fn env_var_name(text: &str) -> Vec<String> {
     } else {
         vec![ENV_VAR_NAME.to_owned()]
     }
-}
-
-/// The name of an environment variable that a shell can also write.
-#[must_use]
-pub fn strict_env_var_name(text: &str) -> Vec<String> {
-    let mut problems = Vec::new();
-    let begins_well = text.starts_with(|it: char| !it.is_ascii_digit());
-    if !begins_well || !text.bytes().all(is_config_key_byte) {
-        problems.push(C_IDENTIFIER_LIKE_ENV.to_owned());
-    }
-    problems.extend(directory_name(text));
-    problems
 }
 
 /// A key in a ConfigMap or Secret: it may become a file name.
@@ -287,7 +271,6 @@ mod tests {
             (qualified_name, &["a", "MyName", "example.com/My_name.1", "a/b"]),
             (label_value, &["", "MyValue", "12345", "a.b_c-d"]),
             (env_var_name, &["A", "a b", "1", "my.env-name"]),
-            (strict_env_var_name, &["A", "my.env-name", "_x"]),
             (config_key, &["a", ".profile", "KEY_NAME", "a..b"]),
             (port_name, &["http", "a1", "1-a"]),
             (http_header_name, &["X-Header-Name"]),

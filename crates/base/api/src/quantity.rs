@@ -149,6 +149,7 @@ impl Scale {
     fn nanos(&self, whole: &str, fraction: &str) -> i128 {
         match *self {
             Self::Two(power) => {
+                // Nanos are as fine as it gets, so further digits are dropped.
                 let fraction = fraction.get(..fraction.len().min(9)).unwrap_or(fraction);
                 let nanos = shifted(whole, fraction, 9);
                 nanos.saturating_mul(1_i128 << power).min(UNITS_MAX * NANOS)

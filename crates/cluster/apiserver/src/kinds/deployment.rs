@@ -153,7 +153,7 @@ fn rolling_update(rolling: &Value, path: Path<'_>, causes: &mut Causes) {
         let value = rolling.field(name);
         match value {
             Value::String(text) => {
-                rules::all(api::names::percent(text), path.child(name), text, causes);
+                rules::all(api::names::percent(text), path.child(name), text.as_str(), causes);
             }
             _ => rules::not_negative(rolling, name, path, causes),
         }

@@ -10,10 +10,15 @@ pub(super) const IMMUTABLE: &str = "field is immutable";
 /// Text for a number below zero.
 pub(super) const NOT_NEGATIVE: &str = "must be greater than or equal to 0";
 
-/// Reports each problem a rule of [`names`] found with a text.
-pub(super) fn all(problems: Vec<String>, path: Path<'_>, value: &str, causes: &mut Causes) {
+/// Reports each problem a rule of [`names`] found with a text or number.
+pub(super) fn all(
+    problems: Vec<String>,
+    path: Path<'_>,
+    value: impl Into<Value> + Copy,
+    causes: &mut Causes,
+) {
     for problem in problems {
-        causes.invalid(path, &Value::from(value), &problem);
+        causes.invalid(path, &value.into(), &problem);
     }
 }
 
@@ -35,7 +40,7 @@ pub(super) fn metadata_name(problems: Vec<String>, name: &str, causes: &mut Caus
 /// Labels of something that is not the object itself (that one's are checked for all kinds).
 pub(super) fn labels(labels: &Value, path: Path<'_>, causes: &mut Causes) {
     for (key, value) in labels.as_object().into_iter().flatten() {
-        all(names::qualified_name(key), path, key, causes);
+        all(names::qualified_name(key), path, key.as_str(), causes);
         let value = value.as_str().unwrap_or_default();
         all(names::label_value(value), path, value, causes);
     }
@@ -45,7 +50,7 @@ pub(super) fn labels(labels: &Value, path: Path<'_>, causes: &mut Causes) {
 pub(super) fn annotations(annotations: &Value, path: Path<'_>, causes: &mut Causes) {
     let mut bytes = 0;
     for (key, value) in annotations.as_object().into_iter().flatten() {
-        all(names::qualified_name(&key.to_ascii_lowercase()), path, key, causes);
+        all(names::qualified_name(&key.to_ascii_lowercase()), path, key.as_str(), causes);
         bytes += key.len() + value.as_str().map_or(0, str::len);
     }
     if names::ANNOTATIONS_BYTES_MAX < bytes {
@@ -141,14 +146,12 @@ pub(super) fn one_of(
 pub(super) fn port_number_or_name(port: &Value, path: Path<'_>, causes: &mut Causes) {
     match port {
         Value::String(name) if name.is_empty() => {
-            all(vec!["must be non-empty".to_owned()], path, name, causes);
+            all(vec!["must be non-empty".to_owned()], path, "", causes);
         }
-        Value::String(name) => all(names::port_name(name), path, name, causes),
+        Value::String(name) => all(names::port_name(name), path, name.as_str(), causes),
         _ => {
             let number = port.as_i64().unwrap_or_default();
-            for problem in names::port_number(number) {
-                causes.invalid(path, &Value::from(number), &problem);
-            }
+            all(names::port_number(number), path, number, causes);
         }
     }
 }

@@ -203,9 +203,7 @@ fn ports(spec: &Value, path: Path<'_>, causes: &mut Causes) {
             }
         }
         let number = port.int("port").unwrap_or_default();
-        for problem in names::port_number(number) {
-            causes.invalid(path.child("port"), &Value::from(number), &problem);
-        }
+        rules::all(names::port_number(number), path.child("port"), number, causes);
         rules::one_of(port, "protocol", &["SCTP", "TCP", "UDP"], path, causes);
         rules::port_number_or_name(port.field("targetPort"), path.child("targetPort"), causes);
         let node_port = port.int("nodePort").unwrap_or_default();

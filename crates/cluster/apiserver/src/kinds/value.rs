@@ -104,7 +104,7 @@ pub(super) fn items_mut<'a>(
     value.get_mut(name).and_then(Value::as_array_mut).into_iter().flatten()
 }
 
-/// The object in a field, made if absent, `null` if `value` is no object itself.
+/// The value in a field, an empty object made there if absent. `None` if `value` is no object itself.
 pub(super) fn object_mut<'a>(value: &'a mut Value, name: &str) -> Option<&'a mut Value> {
     set_default(value, name, Value::Object(Map::new()));
     value.get_mut(name)

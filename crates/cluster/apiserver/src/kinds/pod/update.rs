@@ -1,6 +1,6 @@
 //! What may change in a pod: almost nothing, because it is already running.
 
-use std::fmt::Write as _;
+use std::{collections::BTreeSet, fmt::Write as _};
 
 use serde_json::Value;
 
@@ -104,15 +104,15 @@ fn with_changes_undone(new: &Value, old: &Value) -> Value {
 
 /// One line for what was and one for what would be, for each field of `spec` that differs.
 fn difference(new: &Value, old: &Value) -> String {
+    let members = |it: &Value| it.as_object().cloned().unwrap_or_default();
+    let names: BTreeSet<String> =
+        members(new).into_iter().chain(members(old)).map(|it| it.0).collect();
     let mut lines = String::new();
-    let names = |it: &Value| it.as_object().into_iter().flatten().map(|it| it.0.clone()).collect();
-    let mut all: std::collections::BTreeSet<String> = names(new);
-    all.extend(names(old) as std::collections::BTreeSet<String>);
-    for name in all.iter().filter(|it| new.field(it) != old.field(it)) {
-        for (sign, value) in [('-', old.field(name)), ('+', new.field(name))] {
-            if !value.is_null() {
+    for name in names.iter().filter(|it| new.field(it) != old.field(it)) {
+        for (sign, spec) in [('-', old), ('+', new)] {
+            if spec.has(name) {
                 // Writing to a string cannot fail.
-                let _written = writeln!(lines, "{sign} {name}: {value}");
+                let _written = writeln!(lines, "{sign} {name}: {}", spec.field(name));
             }
         }
     }

@@ -104,23 +104,21 @@ fn ports(container: &Value, pod: Pod<'_>, path: Path<'_>, causes: &mut Causes) {
         }
         match port.int("containerPort").unwrap_or_default() {
             0 => causes.required(path.child("containerPort"), ""),
-            number => port_number(number, path.child("containerPort"), causes),
+            number => {
+                let problems = names::port_number(number);
+                rules::all(problems, path.child("containerPort"), number, causes);
+            }
         }
         let host_port = port.int("hostPort").unwrap_or_default();
         if host_port != 0 {
-            port_number(host_port, path.child("hostPort"), causes);
+            let problems = names::port_number(host_port);
+            rules::all(problems, path.child("hostPort"), host_port, causes);
         }
         if pod.host_network && port.int("containerPort") != port.int("hostPort") {
             let detail = "must match `hostPort` when `hostNetwork` is true";
             causes.invalid(path.child("containerPort"), port.field("containerPort"), detail);
         }
         rules::one_of(port, "protocol", &["SCTP", "TCP", "UDP"], path, causes);
-    }
-}
-
-fn port_number(number: i64, path: Path<'_>, causes: &mut Causes) {
-    for problem in names::port_number(number) {
-        causes.invalid(path, &Value::from(number), &problem);
     }
 }
 

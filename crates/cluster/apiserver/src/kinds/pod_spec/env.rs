@@ -97,7 +97,7 @@ fn field_ref(field: &Value, path: Path<'_>, causes: &mut Causes) {
         let problems = match map {
             "metadata.annotations" => names::qualified_name(&key.to_ascii_lowercase()),
             "metadata.labels" => names::qualified_name(key),
-            _ => vec![format!("does not support subscript")],
+            _ => vec!["does not support subscript".to_owned()],
         };
         rules::all(problems, path.child("fieldPath"), field_path, causes);
     } else if !FIELDS.contains(&field_path) {

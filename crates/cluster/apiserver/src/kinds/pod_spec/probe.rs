@@ -87,9 +87,7 @@ fn validate_one(handler: &Value, kind: &str, path: Path<'_>, causes: &mut Causes
         }
         "grpc" => {
             let port = handler.int("port").unwrap_or_default();
-            for problem in names::port_number(port) {
-                causes.invalid(path.child("port"), &Value::from(port), &problem);
-            }
+            rules::all(names::port_number(port), path.child("port"), port, causes);
         }
         "sleep" => rules::not_negative(handler, "seconds", path, causes),
         _ => {}

@@ -48,9 +48,8 @@ fn ids(context: &Value, fields: &[&str], path: Path<'_>, causes: &mut Causes) {
 }
 
 fn id(value: &Value, path: Path<'_>, causes: &mut Causes) {
-    for problem in names::in_range(value.as_i64().unwrap_or_default(), 0, ID_MAX) {
-        causes.invalid(path, value, &problem);
-    }
+    let number = value.as_i64().unwrap_or_default();
+    rules::all(names::in_range(number, 0, ID_MAX), path, number, causes);
 }
 
 fn seccomp(profile: &Value, path: Path<'_>, causes: &mut Causes) {

@@ -33,9 +33,8 @@ pub(in crate::kinds) fn validate(spec: &Value, path: Path<'_>, causes: &mut Caus
     optional_name(spec, "runtimeClassName", names::dns1123_subdomain, path, causes);
     rules::not_negative(spec, "terminationGracePeriodSeconds", path, causes);
     if let Some(seconds) = spec.int("activeDeadlineSeconds") {
-        for problem in names::in_range(seconds, 1, i64::from(i32::MAX)) {
-            causes.invalid(path.child("activeDeadlineSeconds"), &json!(seconds), &problem);
-        }
+        let problems = names::in_range(seconds, 1, i64::from(i32::MAX));
+        rules::all(problems, path.child("activeDeadlineSeconds"), seconds, causes);
     }
     dns(spec, path, causes);
     host_aliases(spec, path, causes);
@@ -43,7 +42,7 @@ pub(in crate::kinds) fn validate(spec: &Value, path: Path<'_>, causes: &mut Caus
 }
 
 /// Checks a template of pods that are to run for ever: its labels must match `selector`, and its
-/// pods must always be restarted. `owner` is the kind that has the template.
+/// pods must always be restarted.
 pub(in crate::kinds) fn template(
     template: &Value,
     selector: &Value,
