@@ -25,7 +25,7 @@ use crate::{
 };
 
 /// The zone of the cluster.
-pub(crate) const ZONE: &str = "cluster.local";
+pub(crate) const ZONE: &str = api::CLUSTER_DOMAIN;
 
 /// How long an answer may be kept, in seconds; CoreDNS's default. Endpoints change.
 const TTL: u32 = 5;

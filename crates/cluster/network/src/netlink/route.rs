@@ -38,6 +38,19 @@ pub(crate) struct Link {
     pub(crate) alias: String,
     /// Index of the other end of a veth, in the other end's namespace.
     pub(crate) peer: Option<u32>,
+    /// Packets pass. This comes some time after both ends are set up.
+    pub(crate) running: bool,
+}
+
+/// The ends of a veth pair that is to be made.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Veth<'a> {
+    /// Name of the end here.
+    pub(crate) name: &'a str,
+    /// Name of the end in the other namespace.
+    pub(crate) peer: &'a str,
+    /// Indices of both ends, if the kernel is not to choose.
+    pub(crate) indices: Option<(u32, u32)>,
 }
 
 /// A route to an address or prefix over a link.
@@ -86,26 +99,23 @@ impl Routing {
         Ok(replies.into_iter().filter_map(link).collect())
     }
 
-    /// Makes a veth pair: `name` here and `peer` in the namespace `netns`.
-    pub(crate) fn add_veth(
-        &mut self,
-        name: &str,
-        peer: &str,
-        netns: BorrowedFd<'_>,
-    ) -> Result<(), Error> {
+    /// Makes a veth pair whose other end is in the namespace `netns`.
+    pub(crate) fn add_veth(&mut self, veth: Veth<'_>, netns: BorrowedFd<'_>) -> io::Result<()> {
+        let Veth { name, peer, indices } = veth;
         let mut other_end = LinkMessage::default();
         other_end.attributes.push(LinkAttribute::IfName(peer.to_owned()));
         other_end.attributes.push(LinkAttribute::NetNsFd(netns.as_raw_fd()));
         let mut message = LinkMessage::default();
+        if let Some((here, there)) = indices {
+            (message.header.index, other_end.header.index) = (here, there);
+        }
         message.attributes.push(LinkAttribute::IfName(name.to_owned()));
         message.attributes.push(LinkAttribute::LinkInfo(vec![
             LinkInfo::Kind(InfoKind::Veth),
             LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(other_end))),
         ]));
         let flags = NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL;
-        self.call(RouteNetlinkMessage::NewLink(message), flags)
-            .doing(|| format!("make the veth pair `{name}` and `{peer}`"))?;
-        Ok(())
+        self.call(RouteNetlinkMessage::NewLink(message), flags).map(drop)
     }
 
     /// Sets a link up and gives it an alias, if any.
@@ -225,8 +235,13 @@ fn route_message(route: Route) -> RouteMessage {
 
 fn link(reply: RouteNetlinkMessage) -> Option<Link> {
     let RouteNetlinkMessage::NewLink(message) = reply else { return None };
-    let mut link =
-        Link { index: message.header.index, name: String::new(), alias: String::new(), peer: None };
+    let mut link = Link {
+        index: message.header.index,
+        name: String::new(),
+        alias: String::new(),
+        peer: None,
+        running: message.header.flags.contains(LinkFlags::Running),
+    };
     for attribute in message.attributes {
         match attribute {
             LinkAttribute::IfName(name) => link.name = name,

@@ -10,16 +10,20 @@ use std::{
     os::fd::{AsFd, OwnedFd},
     sync::{Mutex, MutexGuard, PoisonError},
     thread,
+    time::Duration,
 };
 
-use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use rustix::{
+    io::Errno,
+    thread::{LinkNameSpaceType, move_into_link_name_space},
+};
 
 use super::pool::Pool;
 use crate::{
     addresses::{Addresses, Subnet},
     netlink::{
         Doing, Error,
-        route::{Link, Route, Routing},
+        route::{Link, Route, Routing, Veth},
     },
     setup::LOOPBACK,
     sysctl,
@@ -27,6 +31,11 @@ use crate::{
 
 /// Name of the pod's end inside the pod.
 const POD_LINK: &str = "eth0";
+/// Its index: the first after the loopback link's.
+const POD_LINK_INDEX: u32 = 2;
+/// Pause between two looks at a link, and how many there are: two seconds in all.
+const RUNNING_CHECK: Duration = Duration::from_micros(200);
+const RUNNING_CHECKS: u32 = 10_000;
 /// Begins the name of the host's end; 11 characters of a hash follow (`IFNAMSIZ` allows 15).
 const HOST_LINK_PREFIX: &str = "veth";
 
@@ -111,10 +120,17 @@ impl Pods {
                 // The rest of a namespace that the pod no longer has.
                 Some(_) | None => {
                     here.remove_link(name)?;
-                    make_pair(&mut here, &mut inside, name, netns)?
+                    make_pair(
+                        &mut here,
+                        &mut inside,
+                        (name, address),
+                        (netns, self.addresses.pods),
+                    )?
                 }
             },
-            None => make_pair(&mut here, &mut inside, name, netns)?,
+            None => {
+                make_pair(&mut here, &mut inside, (name, address), (netns, self.addresses.pods))?
+            }
         };
         let gateway = self.addresses.gateway();
         here.set_up(host_end.index, Some(uid))?;
@@ -125,6 +141,8 @@ impl Pods {
         inside.add_route(Route { to: (gateway, 32), link, via: None, source })?;
         let everywhere = (Ipv4Addr::UNSPECIFIED, 0);
         inside.add_route(Route { to: everywhere, link, via: Some(gateway), source })?;
+        wait_until_running(&mut here, name)?;
+        wait_until_running(&mut inside, POD_LINK)?;
         // Last: it is what says which address the pod has, and makes it reachable.
         let link = host_end.index;
         here.add_route(Route { to: (address, 32), link, via: None, source: Some(gateway) })?;
@@ -141,20 +159,45 @@ fn are_a_pair(one: &Link, other: &Link) -> bool {
     one.peer == Some(other.index) && other.peer == Some(one.index)
 }
 
+/// Makes the two ends, with indices that differ. The kernel treats a link whose two indices are
+/// equal like a physical one (`linkwatch_urgent_event`) and lets packets pass only up to a second
+/// after it is set up; left to itself it would give the first pod of a cluster such a link.
 fn make_pair(
     here: &mut Routing,
     inside: &mut Routing,
-    name: &str,
-    netns: &OwnedFd,
+    (name, address): (&str, Ipv4Addr),
+    (netns, range): (&OwnedFd, Subnet),
 ) -> Result<(Link, Link), Error> {
-    here.add_veth(name, POD_LINK, netns.as_fd())?;
-    let missing = |name: &str| {
-        let cause = rustix::io::Errno::NODEV;
-        Error::new(format!("find link `{name}` after making it"), cause)
+    let host_index = address.to_bits() - range.address.to_bits() + POD_LINK_INDEX;
+    let chosen = Some((host_index, POD_LINK_INDEX));
+    let mut veth = Veth { name, peer: POD_LINK, indices: chosen };
+    let made = match here.add_veth(veth, netns.as_fd()) {
+        // An index is taken, by a link that is not ours.
+        Err(error) if matches!(Errno::from_io_error(&error), Some(Errno::EXIST | Errno::BUSY)) => {
+            veth.indices = None;
+            here.add_veth(veth, netns.as_fd())
+        }
+        made => made,
     };
+    made.doing(|| format!("make the veth pair `{name}` and `{POD_LINK}`"))?;
+    let missing =
+        |name: &str| Error::new(format!("find link `{name}` after making it"), Errno::NODEV);
     let host_end = here.link(name)?.ok_or_else(|| missing(name))?;
     let pod_end = inside.link(POD_LINK)?.ok_or_else(|| missing(POD_LINK))?;
     Ok((host_end, pod_end))
+}
+
+/// Waits until packets pass. Those sent before would be lost, and a connection would begin with a
+/// second's wait. The kernel does its part in the background and mostly has by now.
+fn wait_until_running(routing: &mut Routing, name: &str) -> Result<(), Error> {
+    for _ in 0..RUNNING_CHECKS {
+        if routing.link(name)?.is_some_and(|it| it.running) {
+            return Ok(());
+        }
+        thread::sleep(RUNNING_CHECK);
+    }
+    tracing::warn!(link = name, "link is not running yet; first packets may be lost");
+    Ok(())
 }
 
 /// rtnetlink inside a pod, whose settings are made on the way. A socket stays in the namespace in

@@ -70,7 +70,7 @@ impl World {
     /// Ends everything the network does in this process; what is in the kernel stays.
     pub(crate) fn stop(&mut self) {
         let (_, tasks) = self.running.take().unwrap();
-        assert!(self.runtime.block_on(tasks.shutdown(PATIENCE)));
+        assert!(self.runtime.block_on(tasks.shutdown(6 * PATIENCE)));
     }
 
     fn handle(&self) -> &Handle {
