@@ -6,7 +6,7 @@ use anyhow::ensure;
 
 use crate::{
     cluster::Cluster,
-    processes::{self, Activity, Process, Role},
+    processes::{self, Activity, Moment, Process, Role},
     report::{Aim, Figure},
 };
 
@@ -19,12 +19,11 @@ pub(crate) async fn measure(cluster: &Cluster, period: Duration) -> anyhow::Resu
     let processes = cluster.processes()?;
     let is = |role| move |it: &&Process| it.role == role;
     ensure!(processes.iter().any(|it| it.role == Role::Cluster), "no cluster process is found");
-    let before = activity(&processes)?;
+    let before = Moment::now(&processes)?;
     tokio::time::sleep(period).await;
-    let after = activity(&processes)?;
+    let Activity { cpu_nanoseconds, switches } = Moment::now(&processes)?.since(&before);
     let seconds = period.as_secs_f64();
-    let cpu = Duration::from_nanos(after.cpu_nanoseconds - before.cpu_nanoseconds);
-    let switches = after.switches - before.switches;
+    let cpu = Duration::from_nanos(cpu_nanoseconds);
     let all = processes::memory(&processes)?;
     let main = processes::memory(processes.iter().filter(is(Role::Cluster)))?;
     let keepers: Vec<_> = processes.iter().filter(is(Role::Keeper)).collect();
@@ -38,14 +37,4 @@ pub(crate) async fn measure(cluster: &Cluster, period: Duration) -> anyhow::Resu
             .aim(Aim::AtMost(0.1)),
         Figure::new("context switches", switches as f64 / seconds, "1/s").aim(Aim::AtMost(2.0)),
     ])
-}
-
-fn activity(processes: &[Process]) -> anyhow::Result<Activity> {
-    let mut sum = Activity::default();
-    for process in processes {
-        let activity = process.activity()?;
-        sum.cpu_nanoseconds += activity.cpu_nanoseconds;
-        sum.switches += activity.switches;
-    }
-    Ok(sum)
 }

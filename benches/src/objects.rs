@@ -11,7 +11,7 @@ use tokio::{task::JoinSet, time::Instant};
 
 use crate::{
     http::Endpoint,
-    processes::{Activity, Process},
+    processes::{Moment, Process},
     report::{Aim, Figure, Samples},
 };
 
@@ -36,17 +36,17 @@ pub(crate) async fn measure(endpoint: &Endpoint, period: Duration) -> anyhow::Re
         let prefix = format!("bench-{run}-{connections}");
         let load = Load::Create { prefix: prefix.clone() };
         let many = connections > 1;
-        let before = Process::this().activity()?;
+        let before = Moment::now(&[Process::this()])?;
         let (samples, names) = run_load(endpoint, &load, connections, period).await?;
         let aim = many.then_some(Aim::AtLeast(20_000.0));
         figures.extend(shown("creates", connections, &samples, period, aim));
-        figures.push(client("creates", connections, before, &samples)?);
+        figures.push(client("creates", connections, &before, &samples)?);
         let load = Load::Get { names: Arc::new(names) };
-        let before = Process::this().activity()?;
+        let before = Moment::now(&[Process::this()])?;
         let (samples, _) = run_load(endpoint, &load, connections, period).await?;
         let aim = many.then_some(Aim::AtLeast(60_000.0));
         figures.extend(shown("gets", connections, &samples, period, aim));
-        figures.push(client("gets", connections, before, &samples)?);
+        figures.push(client("gets", connections, &before, &samples)?);
     }
     Ok(figures)
 }
@@ -55,11 +55,11 @@ pub(crate) async fn measure(endpoint: &Endpoint, period: Duration) -> anyhow::Re
 fn client(
     what: &str,
     connections: usize,
-    before: Activity,
+    before: &Moment,
     samples: &Samples,
 ) -> anyhow::Result<Figure> {
-    let spent = Process::this().activity()?.cpu_nanoseconds - before.cpu_nanoseconds;
-    let each = spent as f64 / 1e3 / samples.count().max(1) as f64;
+    let spent = Moment::now(&[Process::this()])?.since(before);
+    let each = spent.cpu_nanoseconds as f64 / 1e3 / samples.count().max(1) as f64;
     Ok(Figure::new(format!("{what}, {connections} connections, client's processor"), each, "µs"))
 }
 

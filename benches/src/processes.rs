@@ -1,6 +1,6 @@
 //! What /proc says of the processes of a cluster: proc(5).
 
-use std::{fs, path::Path};
+use std::{collections::BTreeMap, fs, path::Path};
 
 use anyhow::Context as _;
 
@@ -32,12 +32,55 @@ pub(crate) struct Memory {
     pub(crate) private_dirty: u64,
 }
 
-/// Counters since the process started.
+/// What threads have done since they started.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Activity {
     pub(crate) cpu_nanoseconds: u64,
     /// Context switches: how often a thread was put on a core.
     pub(crate) switches: u64,
+}
+
+/// The activity of some processes at one moment, thread by thread.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Moment(BTreeMap<u32, Activity>);
+
+impl Moment {
+    /// What these processes have done until now.
+    pub(crate) fn now(processes: &[Process]) -> anyhow::Result<Self> {
+        let mut threads = BTreeMap::new();
+        for process in processes {
+            let path = format!("/proc/{}/task", process.id);
+            for thread in fs::read_dir(&path).with_context(|| format!("read `{path}`"))? {
+                let thread = thread?;
+                let id = thread.file_name().to_str().and_then(|it| it.parse().ok());
+                threads.extend(id.map(|it: u32| (it, activity(&thread.path()))));
+            }
+        }
+        Ok(Self(threads))
+    }
+
+    /// What has been done since an earlier moment. Of a thread that has ended between, nothing is
+    /// known any more: it counts as if it had done nothing.
+    pub(crate) fn since(&self, earlier: &Self) -> Activity {
+        let mut sum = Activity::default();
+        for (id, now) in &self.0 {
+            let before = earlier.0.get(id).copied().unwrap_or_default();
+            sum.cpu_nanoseconds += now.cpu_nanoseconds.saturating_sub(before.cpu_nanoseconds);
+            sum.switches += now.switches.saturating_sub(before.switches);
+        }
+        sum
+    }
+}
+
+fn activity(thread: &Path) -> Activity {
+    // It may end while we look.
+    let read = |name| fs::read_to_string(thread.join(name)).unwrap_or_default();
+    let (times, status) = (read("schedstat"), read("status"));
+    Activity {
+        cpu_nanoseconds: times.split(' ').next().and_then(|it| it.parse().ok()).unwrap_or(0),
+        switches: field(&status, "voluntary_ctxt_switches:")
+            + field(&status, "nonvoluntary_ctxt_switches:"),
+    }
 }
 
 /// The processes in whose environment or arguments `folder` occurs, and which have a role.
@@ -75,22 +118,6 @@ impl Process {
         let path = format!("/proc/{}/smaps_rollup", self.id);
         let text = fs::read_to_string(&path).with_context(|| format!("read `{path}`"))?;
         Ok(parse_memory(&text))
-    }
-
-    pub(crate) fn activity(&self) -> anyhow::Result<Activity> {
-        let mut sum = Activity::default();
-        let path = format!("/proc/{}/task", self.id);
-        for thread in fs::read_dir(&path).with_context(|| format!("read `{path}`"))? {
-            let thread = thread?.path();
-            // A thread may end while we look.
-            let read = |name| fs::read_to_string(thread.join(name)).unwrap_or_default();
-            sum.cpu_nanoseconds +=
-                read("schedstat").split(' ').next().and_then(|it| it.parse().ok()).unwrap_or(0);
-            let status = read("status");
-            sum.switches += field(&status, "voluntary_ctxt_switches:")
-                + field(&status, "nonvoluntary_ctxt_switches:");
-        }
-        Ok(sum)
     }
 }
 
@@ -138,6 +165,9 @@ mod tests {
     fn this_process_is_measured() {
         let this = Process::this();
         assert!(this.memory().unwrap().resident > 0);
-        assert!(this.activity().unwrap().cpu_nanoseconds > 0);
+        let moment = Moment::now(&[this]).unwrap();
+        assert!(moment.since(&Moment::default()).cpu_nanoseconds > 0);
+        let later = Moment::now(&[this]).unwrap().since(&moment);
+        assert!(later.cpu_nanoseconds < 1_000_000_000);
     }
 }
