@@ -34,29 +34,40 @@ pub(crate) async fn run(registry: &Registry, config: &Config) -> Result<(), Stat
 /// Makes the API's own Service and endpoints again whenever they are deleted, as in Kubernetes.
 /// Runs until the server stops.
 pub(crate) async fn keep_published(registry: &Registry, config: &Config) -> anyhow::Result<()> {
-    let keys = ["Service", "EndpointSlice"].map(|kind| call(kind, Some("default"), NAME));
-    let mut watches = Vec::new();
-    for call in keys.into_iter().flatten() {
-        watches.push(registry.store.watch(&call.key(), registry.store.revision())?);
-    }
-    publish(registry, config).await?;
-    let mut events = futures_util::stream::select_all(watches);
     loop {
-        let event = tokio::select! {
+        let keys = ["Service", "EndpointSlice"].map(|kind| call(kind, Some("default"), NAME));
+        let mut watches = Vec::new();
+        for call in keys.into_iter().flatten() {
+            watches.push(registry.store.watch(&call.key(), registry.store.revision())?);
+        }
+        publish(registry, config).await?;
+        let mut events = futures_util::stream::select_all(watches);
+        let deleted = async {
+            while let Some(event) = events.next().await {
+                match event {
+                    Ok(event) if event.kind == store::EventKind::Put => {}
+                    // Deleted, or so far behind that nobody knows: look again.
+                    Ok(_) | Err(_) => return Again::Look,
+                }
+            }
+            Again::StoreClosed
+        };
+        let again = tokio::select! {
             biased;
             () = registry.stop.cancelled() => return Ok(()),
-            event = events.next() => event,
+            again = deleted => again,
         };
-        match event {
-            Some(Ok(event)) if event.kind == store::EventKind::Delete => {
-                publish(registry, config).await?;
-            }
-            Some(Ok(_)) => {}
-            Some(Err(lagged)) => return Err(lagged.into()),
-            // The store was closed.
-            None => return Ok(()),
+        match again {
+            Again::Look => {}
+            Again::StoreClosed => return Ok(()),
         }
     }
+}
+
+/// Why the watch over the API's own objects ended.
+enum Again {
+    Look,
+    StoreClosed,
 }
 
 /// Service and EndpointSlice of the API.

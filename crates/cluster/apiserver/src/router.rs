@@ -132,7 +132,8 @@ impl Router {
         }
     }
 
-    /// Objects: finds the kind, then the verb.
+    /// Objects: finds the kind, then the verb. The futures of all verbs but get are boxed, so that
+    /// the one of a get, which is the most frequent, is small.
     async fn resource(
         &self,
         parts: &Parts,
@@ -159,13 +160,15 @@ impl Router {
             wanted: content::negotiate(&parts.headers)?,
         };
         match (call.name.is_empty(), call.subresource) {
-            (true, _) => self.collection(parts, &call, body).await,
+            (true, _) => Box::pin(self.collection(parts, &call, body)).await,
             // An object in a namespace is not reached without naming the namespace.
             (false, _) if kind.namespaced && call.namespace.is_none() => {
                 Err(Status::no_such_path())
             }
             (false, None) => self.object(parts, &call, body).await,
-            (false, Some(subresource)) => self.part(parts, &call, subresource, body).await,
+            (false, Some(subresource)) => {
+                Box::pin(self.part(parts, &call, subresource, body)).await
+            }
         }
     }
 
@@ -191,11 +194,11 @@ impl Router {
             }
             Method::POST => {
                 allow("create")?;
-                registry.create(call, &parts.headers, body.read().await?).await
+                Box::pin(registry.create(call, &parts.headers, body.read().await?)).await
             }
             Method::DELETE => {
                 allow("deletecollection")?;
-                registry.delete_collection(call, &parts.headers, body.read().await?).await
+                Box::pin(registry.delete_collection(call, &parts.headers, body.read().await?)).await
             }
             _ => Err(Status::method_not_allowed(call.kind.resource())),
         }
@@ -220,15 +223,15 @@ impl Router {
             }
             Method::PUT => {
                 allow("update")?;
-                registry.update(call, &parts.headers, body.read().await?).await
+                Box::pin(registry.update(call, &parts.headers, body.read().await?)).await
             }
             Method::PATCH => {
                 allow("patch")?;
-                registry.patch(call, &parts.headers, body.read().await?).await
+                Box::pin(registry.patch(call, &parts.headers, body.read().await?)).await
             }
             Method::DELETE => {
                 allow("delete")?;
-                registry.delete(call, &parts.headers, body.read().await?).await
+                Box::pin(registry.delete(call, &parts.headers, body.read().await?)).await
             }
             _ => Err(Status::method_not_allowed(call.kind.resource())),
         }
@@ -245,24 +248,24 @@ impl Router {
         match (subresource, &parts.method) {
             (Subresource::Status, &Method::GET) => registry.get(call),
             (Subresource::Status, &Method::PUT) => {
-                registry.update(call, headers, body.read().await?).await
+                Box::pin(registry.update(call, headers, body.read().await?)).await
             }
             (Subresource::Status, &Method::PATCH) => {
-                registry.patch(call, headers, body.read().await?).await
+                Box::pin(registry.patch(call, headers, body.read().await?)).await
             }
             (Subresource::Scale, &Method::GET) => registry.get_scale(call),
             (Subresource::Scale, &Method::PUT) => {
-                registry.update_scale(call, headers, body.read().await?).await
+                Box::pin(registry.update_scale(call, headers, body.read().await?)).await
             }
             (Subresource::Scale, &Method::PATCH) => {
-                registry.patch_scale(call, headers, body.read().await?).await
+                Box::pin(registry.patch_scale(call, headers, body.read().await?)).await
             }
             (Subresource::Log, &Method::GET) => registry.log(call).await,
             (Subresource::Binding, &Method::POST) => {
-                registry.bind(call, headers, body.read().await?).await
+                Box::pin(registry.bind(call, headers, body.read().await?)).await
             }
             (Subresource::Finalize, &Method::PUT) => {
-                registry.finalize(call, headers, body.read().await?).await
+                Box::pin(registry.finalize(call, headers, body.read().await?)).await
             }
             _ => Err(Status::method_not_allowed(call.kind.resource())),
         }

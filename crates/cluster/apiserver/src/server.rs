@@ -39,9 +39,6 @@ pub enum BuildError {
     /// An object every cluster has could not be made.
     #[error("cannot make the first objects of the cluster")]
     Bootstrap(#[source] Status),
-    /// A stored Service cannot be read.
-    #[error("cannot read the stored services")]
-    Services(#[source] Status),
 }
 
 /// The API of one cluster. Cheap to clone.
@@ -70,7 +67,7 @@ impl Server {
     pub async fn build(config: Config, store: Store, tasks: &Tasks) -> Result<Self, BuildError> {
         let pki = Pki::open(&config.pki_dir, &names(&config)?, config.clock.now())?;
         let addresses = Addresses::new(config.service_range);
-        adopt_services(&store, &addresses).map_err(BuildError::Services)?;
+        adopt_services(&store, &addresses);
         let registry = Arc::new(Registry::new(
             store,
             config.clock.clone(),
@@ -140,13 +137,16 @@ fn names(config: &Config) -> Result<Vec<SanType>, BuildError> {
     Ok(names)
 }
 
-fn adopt_services(store: &Store, addresses: &Addresses) -> Result<(), Status> {
-    let Some(kind) = KINDS.iter().find(|it| (it.group, it.kind) == ("", "Service")) else {
-        return Ok(());
-    };
+fn adopt_services(store: &Store, addresses: &Addresses) {
+    let Some(kind) = KINDS.iter().find(|it| (it.group, it.kind) == ("", "Service")) else { return };
     let page = store.range(store::Range::prefix(&keys::collection(kind, None)));
     for entry in page.entries {
-        addresses.adopt(&object::parse(&entry.value)?);
+        match object::parse(&entry.value) {
+            Ok(service) => addresses.adopt(&service),
+            Err(status) => {
+                let key = String::from_utf8_lossy(&entry.key);
+                tracing::error!(%key, %status, "a stored service is not readable");
+            }
+        }
     }
-    Ok(())
 }

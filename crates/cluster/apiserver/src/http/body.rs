@@ -81,8 +81,10 @@ impl http_body::Body for Body {
     }
 }
 
-/// The body of a request, not yet read.
-pub(crate) struct Unread(Pin<Box<dyn Future<Output = Result<Bytes, Status>> + Send>>);
+/// The body of a request, not yet read; none if the request ended with its head.
+pub(crate) struct Unread(Option<Collecting>);
+
+type Collecting = Pin<Box<dyn Future<Output = Result<Bytes, Status>> + Send>>;
 
 impl Unread {
     pub(crate) fn new<B>(body: B) -> Self
@@ -91,25 +93,35 @@ impl Unread {
         B::Data: Send,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
-        Self(Box::pin(async move {
-            let collect = Limited::new(body, BODY_BYTES_MAX).collect();
-            match tokio::time::timeout(BODY_TIME_MAX, collect).await {
-                Ok(Ok(body)) => Ok(body.to_bytes()),
-                Ok(Err(error)) if error.is::<LengthLimitError>() => {
-                    Err(Status::too_large(BODY_BYTES_MAX))
-                }
-                Ok(Err(error)) => {
-                    Err(Status::bad_request(format!("the body could not be read: {error}")))
-                }
-                Err(_) => Err(Status::new(
-                    Reason::Timeout,
-                    format!("the body did not arrive within {} s", BODY_TIME_MAX.as_secs()),
-                )),
-            }
-        }))
+        // Most requests are a GET: nothing is allocated for their bodies.
+        if body.is_end_stream() {
+            return Self(None);
+        }
+        Self(Some(Box::pin(collect(body))))
     }
 
     pub(crate) async fn read(self) -> Result<Bytes, Status> {
-        self.0.await
+        match self.0 {
+            Some(body) => body.await,
+            None => Ok(Bytes::new()),
+        }
+    }
+}
+
+async fn collect<B>(body: B) -> Result<Bytes, Status>
+where
+    B: http_body::Body + Send + 'static,
+    B::Data: Send,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let collect = Limited::new(body, BODY_BYTES_MAX).collect();
+    match tokio::time::timeout(BODY_TIME_MAX, collect).await {
+        Ok(Ok(body)) => Ok(body.to_bytes()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(Status::too_large(BODY_BYTES_MAX)),
+        Ok(Err(error)) => Err(Status::bad_request(format!("the body could not be read: {error}"))),
+        Err(_) => Err(Status::new(
+            Reason::Timeout,
+            format!("the body did not arrive within {} s", BODY_TIME_MAX.as_secs()),
+        )),
     }
 }

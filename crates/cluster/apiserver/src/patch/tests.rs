@@ -329,7 +329,7 @@ proptest! {
         let items: Vec<Value> = changes.chain(deletes).collect();
         let patch = json!({"spec": {"containers": items}});
         let once = strategic(POD, &original, &patch).unwrap();
-        prop_assert_eq!(strategic(POD, &once, &patch).unwrap(), once.clone());
+        prop_assert_eq!(&strategic(POD, &once, &patch).unwrap(), &once);
         let mut expected: Vec<&String> =
             names.union(&changed).filter(|it| !deleted.contains(*it)).collect();
         let list = once["spec"]["containers"].as_array().unwrap();

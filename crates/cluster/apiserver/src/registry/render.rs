@@ -1,7 +1,7 @@
 //! Stored bytes in the form a client asked for: as they are, as a row of a Table, or as metadata
 //! alone.
 
-use std::{borrow::Cow, fmt::Write as _};
+use std::borrow::Cow;
 
 use api::status::Status;
 use bytes::Bytes;
@@ -104,13 +104,16 @@ impl Renderer {
              \"items\":["
         )
         .into_bytes();
-        for (index, value) in values.enumerate() {
-            if index > 0 {
-                text.push(b',');
-            }
-            match self.form {
-                Form::PartialMetadata => text.extend_from_slice(partial(value)?.as_bytes()),
-                _ => text.extend_from_slice(value),
+        let mut comma: &[u8] = b"";
+        for value in values {
+            let item = match self.form {
+                Form::PartialMetadata => partial(value).map(Bytes::from),
+                _ => Ok(value.clone()),
+            };
+            if let Some(item) = readable(item) {
+                text.extend_from_slice(comma);
+                text.extend_from_slice(&item);
+                comma = b",";
             }
         }
         text.extend_from_slice(b"]}");
@@ -131,22 +134,27 @@ impl Renderer {
             "{{\"kind\":\"Table\",\"apiVersion\":\"meta.k8s.io/v1\",\"metadata\":{metadata},\
              \"columnDefinitions\":{columns},\"rows\":["
         );
-        for (index, value) in values.enumerate() {
-            if index > 0 {
-                text.push(',');
+        let mut comma = "";
+        for value in values {
+            if let Some(row) = readable(self.row(value)) {
+                text.push_str(comma);
+                text.push_str(&row);
+                comma = ",";
             }
-            let object = object::parse(value)?;
-            let cells = Value::Array((self.kind.row)(&object, self.now));
-            let whole = match self.include {
-                Include::None => Cow::Borrowed("null"),
-                Include::Metadata => Cow::Owned(partial(value)?),
-                Include::Object => String::from_utf8_lossy(value),
-            };
-            // Writing to a string cannot fail.
-            let _ = write!(text, "{{\"cells\":{cells},\"object\":{whole}}}");
         }
         text.push_str("]}");
         Ok(text.into())
+    }
+
+    fn row(self, value: &Bytes) -> Result<String, Status> {
+        let object = object::parse(value)?;
+        let cells = Value::Array((self.kind.row)(&object, self.now));
+        let whole = match self.include {
+            Include::None => Cow::Borrowed("null"),
+            Include::Metadata => Cow::Owned(partial(value)?),
+            Include::Object => String::from_utf8_lossy(value),
+        };
+        Ok(format!("{{\"cells\":{cells},\"object\":{whole}}}"))
     }
 
     /// The object of a bookmark: nothing but a resource version, and what marks the end of the
@@ -177,6 +185,12 @@ impl Renderer {
             }),
         }
     }
+}
+
+/// One malformed object never stops a list: it is left out, and the log says so.
+fn readable<T>(item: Result<T, Status>) -> Option<T> {
+    item.inspect_err(|status| tracing::error!(%status, "a stored object is left out of a list"))
+        .ok()
 }
 
 fn partial(value: &Bytes) -> Result<String, Status> {

@@ -1,8 +1,14 @@
 //! Create, get, update.
 
-use expect_test::expect;
+use std::convert::Infallible;
 
-use super::{Api, pick};
+use bytes::Bytes;
+use expect_test::expect;
+use http_body::Frame;
+use http_body_util::StreamBody;
+use tower::ServiceExt as _;
+
+use super::{Api, pick, text};
 
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
 
@@ -96,7 +102,10 @@ async fn bodies() {
     api.check(&create, r#"{"kind":"ConfigMap","apiVersion":"v2"}"#, expect!["400 BadRequest the API version in the data (v2) does not match the expected API version (v1)"]).await;
     api.check(&create, r#"{"metadata":{"name":"a"},"data":{"k":1}}"#, expect![[r#"400 BadRequest ConfigMap in version "v1" cannot be handled as a ConfigMap: json: cannot unmarshal number into Go struct field ConfigMap.data of type string"#]]).await;
     let yaml = "metadata:\n  name: b\ndata:\n  k: |\n    text\n";
-    api.check(&format!("POST+yaml {MAPS}"), yaml, expect![[r#"
+    api.check(
+        &format!("POST+yaml {MAPS}"),
+        yaml,
+        expect![[r#"
         201 apiVersion: v1
         data:
           k: |
@@ -108,12 +117,29 @@ async fn bodies() {
           namespace: default
           resourceVersion: "7"
           uid: 015b4857-625a-4156-9d3e-252b8cf7b561
-    "#]]).await;
+    "#]],
+    )
+    .await;
     let made = api.value(&format!("GET {MAPS}/b"), "").await;
     assert_eq!(pick(&made, &["/data/k"]), "text\n");
     api.check(&format!("POST+protobuf {MAPS}"), "k8s", expect!["415 UnsupportedMediaType the body of the request was in an unknown format - accepted media types include: application/json, application/yaml (application/vnd.kubernetes.protobuf is not supported yet)"]).await;
     let large = format!("\"{}\"", "x".repeat(crate::limits::BODY_BYTES_MAX));
-    api.check(&create, &large, expect!["413 RequestEntityTooLarge Request entity too large: limit is 3145728"]).await;
+    api.check(
+        &create,
+        &large,
+        expect!["413 RequestEntityTooLarge Request entity too large: limit is 3145728"],
+    )
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_does_not_come_is_not_waited_for() {
+    let api = Api::new().await;
+    let chunks = futures_util::stream::pending::<Result<Frame<Bytes>, Infallible>>();
+    let request = http::Request::post(MAPS).body(StreamBody::new(chunks)).unwrap();
+    let (code, text) = text(api.server.service().oneshot(request).await.unwrap()).await;
+    assert_eq!(code, 504);
+    assert!(text.contains("the body did not arrive within 60 s"), "{text}");
 }
 
 #[tokio::test(start_paused = true)]
