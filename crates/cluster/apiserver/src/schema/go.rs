@@ -1,7 +1,7 @@
-//! Names of the original's Go types, which its decoder quotes when a value has the wrong type.
+//! What the original's Go types say beyond the published schema: the names its decoder quotes when
+//! a value has the wrong type, and the fields whose zero value is the same as none.
 //!
-//! The published schema says `string` where the original has a named string type; the fields where
-//! people see the difference are listed here.
+//! Only fields where people see the difference are listed.
 
 use super::table::{Definition, Field, Type};
 
@@ -42,6 +42,79 @@ const NAMED: &[(&str, &str, &str)] = &[
     ("Toleration", "operator", "v1.TolerationOperator"),
 ];
 
+/// Fields in which zero, `false` and the empty text are the same as none: type, its fields.
+const ZERO_IS_NONE: &[(&str, &[&str])] = &[
+    ("Container", &["stdin", "stdinOnce", "tty", "workingDir"]),
+    ("ContainerPort", &["hostIP", "hostPort", "name"]),
+    ("DeploymentSpec", &["minReadySeconds", "paused"]),
+    (
+        "DeploymentStatus",
+        &[
+            "availableReplicas",
+            "observedGeneration",
+            "readyReplicas",
+            "replicas",
+            "unavailableReplicas",
+            "updatedReplicas",
+        ],
+    ),
+    ("EmptyDirVolumeSource", &["medium"]),
+    ("EnvVar", &["value"]),
+    ("EnvFromSource", &["prefix"]),
+    ("HTTPGetAction", &["host", "path", "scheme"]),
+    ("NodeSpec", &["podCIDR", "providerID", "unschedulable"]),
+    ("ObjectMeta", &["generateName", "generation", "namespace", "resourceVersion", "uid"]),
+    ("PersistentVolumeClaimVolumeSource", &["readOnly"]),
+    (
+        "PodSpec",
+        &[
+            "hostIPC",
+            "hostNetwork",
+            "hostPID",
+            "hostname",
+            "nodeName",
+            "priorityClassName",
+            "serviceAccount",
+            "serviceAccountName",
+            "subdomain",
+        ],
+    ),
+    (
+        "Probe",
+        &[
+            "failureThreshold",
+            "initialDelaySeconds",
+            "periodSeconds",
+            "successThreshold",
+            "timeoutSeconds",
+        ],
+    ),
+    ("ReplicaSetSpec", &["minReadySeconds"]),
+    (
+        "ReplicaSetStatus",
+        &["availableReplicas", "fullyLabeledReplicas", "observedGeneration", "readyReplicas"],
+    ),
+    ("ServicePort", &["name", "nodePort"]),
+    (
+        "ServiceSpec",
+        &[
+            "clusterIP",
+            "externalName",
+            "healthCheckNodePort",
+            "loadBalancerIP",
+            "publishNotReadyAddresses",
+        ],
+    ),
+    ("Toleration", &["effect", "key", "operator", "value"]),
+    ("VolumeMount", &["readOnly", "subPath", "subPathExpr"]),
+];
+
+/// Whether zero, `false` or the empty text in `field` of `owner` is the same as none.
+pub(super) fn zero_is_none(owner: &Definition, field: &Field) -> bool {
+    let known = ZERO_IS_NONE.iter().find(|(name, _)| *name == owner.short_name());
+    known.is_some_and(|(_, fields)| fields.contains(&field.name))
+}
+
 /// The Go type of a value of `kind` in `field` of `owner`. `kind` is the field's type or, for a
 /// value inside a list or map, that of the item.
 pub(super) fn type_name(owner: &Definition, field: &Field, kind: &Type) -> String {
@@ -72,4 +145,29 @@ pub(super) fn struct_name(definition: &'static Definition) -> String {
     let mut parts = definition.name.rsplit('.');
     let (name, package) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
     format!("{package}.{name}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::schema::table::definition;
+
+    #[test]
+    fn listed_fields_are_there_and_optional() {
+        let of = |name: &str| {
+            let packages = ["core", "apps", "discovery"].map(|it| format!("io.k8s.api.{it}.v1."));
+            let meta = ["io.k8s.apimachinery.pkg.apis.meta.v1.".to_owned()];
+            let mut packages = packages.into_iter().chain(meta);
+            packages.find_map(|it| definition(&(it + name))).expect(name)
+        };
+        for (name, field, _) in NAMED {
+            assert!(of(name).field(field).is_some(), "{name}.{field}");
+        }
+        for (name, fields) in ZERO_IS_NONE {
+            for field in *fields {
+                let found = of(name).field(field).expect(field);
+                assert!(!found.required, "{name}.{field}");
+            }
+        }
+    }
 }

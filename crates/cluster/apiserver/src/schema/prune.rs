@@ -1,14 +1,17 @@
-//! Brings an object into the form that a typed decoder and encoder give it: unknown fields and
-//! empty collections gone, quantities and times canonical.
+//! Brings an object into the form that a typed decoder and encoder give it: unknown fields, empty
+//! collections and zeros that say nothing gone, quantities and times canonical.
 
 use api::quantity::Quantity;
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 
-use super::table::{self, Definition, Type};
+use super::{
+    go,
+    table::{self, Definition, Type},
+};
 
-/// Removes fields unknown to `definition`, `null`s and empty lists and maps, and writes quantities
-/// and times canonically, so that two objects that mean the same are the same. Values of a wrong
+/// Removes fields unknown to `definition`, `null`s, empty lists and maps, and zeros that are the same
+/// as none, and writes quantities and times canonically, so that two objects that mean the same are the same. Values of a wrong
 /// type stay as they are ([`check`](super::check()) reports them).
 pub fn prune(definition: &str, object: &mut Value) {
     if let (Some(definition), Value::Object(members)) = (table::definition(definition), object) {
@@ -24,6 +27,7 @@ fn prune_members(definition: &'static Definition, members: &mut Map<String, Valu
         Some(field) => {
             prune_value(&field.kind, value);
             !is_nothing(&field.kind, value)
+                && !(is_zero(value) && go::zero_is_none(definition, field))
         }
         None => false,
     });
@@ -62,6 +66,15 @@ fn is_nothing(kind: &Type, value: &Value) -> bool {
         (Type::List(_), Value::Array(values)) => values.is_empty(),
         (Type::Map(_), Value::Object(members)) => members.is_empty(),
         _ => false,
+    }
+}
+
+fn is_zero(value: &Value) -> bool {
+    match value {
+        Value::Bool(flag) => !flag,
+        Value::Number(number) => number.as_i64() == Some(0),
+        Value::String(text) => text.is_empty(),
+        Value::Null | Value::Array(_) | Value::Object(_) => false,
     }
 }
 
@@ -122,6 +135,19 @@ mod tests {
                 "spec": {"volumes": [{"emptyDir": {}, "name": "v"}],
                     "containers": [{"name": "c",
                         "resources": {"limits": {"cpu": "1", "memory": "1Gi"}}}]}}),
+        );
+    }
+
+    #[test]
+    fn zeros_that_say_nothing_go() {
+        check(
+            "io.k8s.api.core.v1.PodSpec",
+            json!({"hostNetwork": false, "enableServiceLinks": false, "priority": 0,
+                "containers": [{"name": "", "tty": false, "livenessProbe": {"periodSeconds": 0},
+                    "ports": [{"containerPort": 0, "hostPort": 0}]}]}),
+            &json!({"enableServiceLinks": false, "priority": 0,
+                "containers": [{"name": "", "livenessProbe": {},
+                    "ports": [{"containerPort": 0}]}]}),
         );
     }
 
