@@ -119,12 +119,24 @@ mod tests {
         broken["status"]["conditions"][0]["status"] = "Unknown".into();
         let mut cordoned = node("c");
         cordoned["spec"]["unschedulable"] = true.into();
-        check(&[node("a"), broken, cordoned], &[asks("1500m")], &asks("1"), expect!["Unschedulable: 0/3 nodes are available: 1 Insufficient cpu, 1 node(s) had untolerated taint(s), 1 node(s) were unschedulable."]);
+        check(
+            &[node("a"), broken, cordoned],
+            &[asks("1500m")],
+            &asks("1"),
+            expect![
+                "Unschedulable: 0/3 nodes are available: 1 Insufficient cpu, 1 node(s) had untolerated taint(s), 1 node(s) were unschedulable."
+            ],
+        );
     }
 
     #[test]
     fn a_node_takes_so_many_pods() {
-        check(&[node("a")], &[json!({}), json!({}), json!({})], &asks("3"), expect!["Unschedulable: 0/1 nodes are available: 1 Insufficient cpu, 1 Too many pods."]);
+        check(
+            &[node("a")],
+            &[json!({}), json!({}), json!({})],
+            &asks("3"),
+            expect!["Unschedulable: 0/1 nodes are available: 1 Insufficient cpu, 1 Too many pods."],
+        );
     }
 
     #[test]
@@ -133,8 +145,18 @@ mod tests {
         tainted["spec"]["taints"] = json!([{"key": "gpu", "value": "yes", "effect": "NoSchedule"}]);
         let with = |toleration: Value| json!({"tolerations": [toleration]});
         let tainted = [tainted];
-        check(&tainted, &[], &json!({}), expect!["Unschedulable: 0/1 nodes are available: 1 node(s) had untolerated taint(s)."]);
-        check(&tainted, &[], &with(json!({"key": "gpu", "value": "no"})), expect!["Unschedulable: 0/1 nodes are available: 1 node(s) had untolerated taint(s)."]);
+        check(
+            &tainted,
+            &[],
+            &json!({}),
+            expect!["Unschedulable: 0/1 nodes are available: 1 node(s) had untolerated taint(s)."],
+        );
+        check(
+            &tainted,
+            &[],
+            &with(json!({"key": "gpu", "value": "no"})),
+            expect!["Unschedulable: 0/1 nodes are available: 1 node(s) had untolerated taint(s)."],
+        );
         check(&tainted, &[], &with(json!({"key": "gpu", "value": "yes"})), expect!["a"]);
         check(&tainted, &[], &with(json!({"key": "gpu", "operator": "Exists"})), expect!["a"]);
         check(
@@ -149,14 +171,28 @@ mod tests {
     fn selectors_and_affinity_must_match() {
         let nodes = [node("a"), node("b")];
         check(&nodes, &[], &json!({"nodeSelector": {"disk": "b"}}), expect!["b"]);
-        check(&nodes, &[], &json!({"nodeSelector": {"disk": "c"}}), expect!["Unschedulable: 0/2 nodes are available: 2 node(s) didn't match Pod's node affinity/selector."]);
+        check(
+            &nodes,
+            &[],
+            &json!({"nodeSelector": {"disk": "c"}}),
+            expect![
+                "Unschedulable: 0/2 nodes are available: 2 node(s) didn't match Pod's node affinity/selector."
+            ],
+        );
         let term = |operator: &str, values: Value| json!({"matchExpressions": [{"key": "disk", "operator": operator, "values": values}]});
         let required = |term: Value| {
             json!({"affinity": {"nodeAffinity": {
             "requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [term]}}}})
         };
         check(&nodes, &[], &required(term("NotIn", json!(["a"]))), expect!["b"]);
-        check(&nodes, &[], &required(json!({})), expect!["Unschedulable: 0/2 nodes are available: 2 node(s) didn't match Pod's node affinity/selector."]);
+        check(
+            &nodes,
+            &[],
+            &required(json!({})),
+            expect![
+                "Unschedulable: 0/2 nodes are available: 2 node(s) didn't match Pod's node affinity/selector."
+            ],
+        );
         let preferred = json!({"affinity": {"nodeAffinity": {
             "preferredDuringSchedulingIgnoredDuringExecution":
                 [{"weight": 1, "preference": term("In", json!(["b"]))}]}}});
@@ -167,7 +203,14 @@ mod tests {
     fn a_port_of_the_host_is_given_once() {
         let with_port =
             json!({"containers": [{"name": "c", "ports": [{"containerPort": 1, "hostPort": 80}]}]});
-        check(&[node("a")], &[with_port.clone()], &with_port, expect!["Unschedulable: 0/1 nodes are available: 1 node(s) didn't have free ports for the requested pod ports."]);
+        check(
+            &[node("a")],
+            &[with_port.clone()],
+            &with_port,
+            expect![
+                "Unschedulable: 0/1 nodes are available: 1 node(s) didn't have free ports for the requested pod ports."
+            ],
+        );
     }
 
     proptest! {

@@ -156,9 +156,8 @@ impl Scheduler {
         let binding = Binding { metadata, target };
         let pods: Api<Pod> = Api::namespaced(self.client.clone(), key.namespace_or_empty());
         let params = PostParams::default();
-        let bound = pods
-            .create_subresource::<_, Status>("binding", &key.name, &params, &binding)
-            .await;
+        let bound =
+            pods.create_subresource::<_, Status>("binding", &key.name, &params, &binding).await;
         match bound {
             Ok(_) => {
                 let note = format!("Successfully assigned {key} to {node}");
