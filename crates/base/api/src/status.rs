@@ -146,13 +146,14 @@ pub struct Status {
     reason: Reason,
     message: String,
     details: Option<Box<Details>>,
+    resume: Option<Box<str>>,
 }
 
 impl Status {
     /// A failure about nothing in particular.
     #[must_use]
     pub fn new(reason: Reason, message: impl Into<String>) -> Self {
-        Self { reason, message: message.into(), details: None }
+        Self { reason, message: message.into(), details: None, resume: None }
     }
 
     fn about(reason: Reason, of: GroupResource<'_>, name: &str, message: String) -> Self {
@@ -162,7 +163,7 @@ impl Status {
             kind: of.resource.to_owned(),
             ..Details::default()
         };
-        Self { reason, message, details: Some(Box::new(details)) }
+        Self { reason, message, details: Some(Box::new(details)), resume: None }
     }
 
     /// Adds a finding.
@@ -176,6 +177,13 @@ impl Status {
     #[must_use]
     pub fn with_retry_after(mut self, seconds: u32) -> Self {
         self.details.get_or_insert_default().retry_after_seconds = seconds;
+        self
+    }
+
+    /// Gives a `continue` token by which a list that has lost its moment can go on all the same.
+    #[must_use]
+    pub fn with_continue(mut self, token: &str) -> Self {
+        self.resume = Some(token.into());
         self
     }
 
@@ -343,8 +351,13 @@ impl Status {
             "reason": self.reason.as_str(),
             "code": self.code(),
         });
-        if let (Some(details), Some(status)) = (&self.details, status.as_object_mut()) {
-            status.insert("details".to_owned(), details.to_json());
+        if let Some(status) = status.as_object_mut() {
+            if let Some(details) = &self.details {
+                status.insert("details".to_owned(), details.to_json());
+            }
+            if let Some(token) = &self.resume {
+                status.insert("metadata".to_owned(), json!({"continue": token}));
+            }
         }
         status
     }

@@ -1,6 +1,6 @@
 //! Get and list.
 
-use api::status::Status;
+use api::status::{Reason, Status};
 use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
 use bytes::Bytes;
 use http::{Response, StatusCode};
@@ -36,6 +36,16 @@ struct Token {
 
 const TOKEN_VERSION: &str = "meta.k8s.io/v1";
 
+/// The moment of a token that goes on with whatever is newest.
+const NEWEST: i64 = -1;
+
+/// What a client hears whose moment is no longer known; Kubernetes' words.
+const LOST_MOMENT: &str = "The provided continue parameter is too old to display a consistent \
+    list result. You can start a new list without the continue parameter, or use the continue \
+    token in this response to retrieve the remainder of the results. Continuing with the provided \
+    token results in an inconsistent list - objects that were created, modified, or deleted \
+    between the time the first chunk was returned and now may show up in the list.";
+
 /// What was found, and where to go on.
 pub(crate) struct Found {
     pub(crate) revision: Revision,
@@ -65,19 +75,9 @@ impl Registry {
         let found = self.find(call)?;
         let mut metadata = json!({"resourceVersion": found.revision.to_string()});
         if let Some(after) = &found.more_after {
-            let prefix = keys::collection(call.kind, call.namespace);
-            let start = after.get(prefix.len()..).unwrap_or_default();
-            let token = Token {
-                v: TOKEN_VERSION.to_owned(),
-                rv: i64::try_from(found.revision.get()).unwrap_or(i64::MAX),
-                start: String::from_utf8_lossy(start).into_owned(),
-            };
-            let token = json!(token).to_string();
-            crate::object::set(
-                &mut metadata,
-                &["continue"],
-                json!(BASE64_URL_SAFE_NO_PAD.encode(token)),
-            );
+            let moment = i64::try_from(found.revision.get()).unwrap_or(i64::MAX);
+            let token = token(call, after, moment);
+            crate::object::set(&mut metadata, &["continue"], json!(token));
             if let Some(remaining) = found.remaining {
                 crate::object::set(&mut metadata, &["remainingItemCount"], json!(remaining));
             }
@@ -101,12 +101,18 @@ impl Registry {
             At::NotOlderThan(it) => revision::check_reached(it, self.store.revision())?,
             At::Newest | At::Any | At::Exactly(_) => {}
         }
-        let start = Start { prefix: &prefix, after, at };
-        if filter.is_everything() {
-            let page = self.page(&start, limit)?;
-            return Ok(Found::from(page));
-        }
-        self.scan(start, &filter, limit)
+        let start = Start { prefix: &prefix, after: after.clone(), at };
+        let found = if filter.is_everything() {
+            self.page(&start, limit).map(Found::from)
+        } else {
+            self.scan(start, &filter, limit)
+        };
+        found.map_err(|status| match after {
+            Some(after) if status.reason() == Reason::Expired => {
+                Status::expired(LOST_MOMENT).with_continue(&token(call, &after, NEWEST))
+            }
+            _ => status,
+        })
     }
 
     fn page(&self, start: &Start<'_>, limit: Option<usize>) -> Result<Page, Status> {
@@ -170,6 +176,18 @@ impl From<Page> for Found {
             remaining: Some(page.remaining),
         }
     }
+}
+
+/// A token that goes on after a key, as of a moment.
+fn token(call: &Call<'_>, after: &[u8], moment: i64) -> String {
+    let prefix = keys::collection(call.kind, call.namespace);
+    let start = after.get(prefix.len()..).unwrap_or_default();
+    let token = Token {
+        v: TOKEN_VERSION.to_owned(),
+        rv: moment,
+        start: String::from_utf8_lossy(start).into_owned(),
+    };
+    BASE64_URL_SAFE_NO_PAD.encode(json!(token).to_string())
 }
 
 /// Reads a token: the moment and the key to go on after.
