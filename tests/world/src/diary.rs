@@ -52,7 +52,10 @@ impl fmt::Display for Entry {
         write!(f, "{time} {verb} {kind} {namespace}/{name} @{revision}")?;
         match self.kind.as_str() {
             "Event" => write!(f, " {} {}", text("/reason"), text("/message")),
-            _ => write!(f, " {} {}", self.object["spec"], self.object["status"]),
+            _ => {
+                let part = |name: &str| self.object.get(name).cloned().unwrap_or_default();
+                write!(f, " {} {}", part("spec"), part("status"))
+            }
         }
     }
 }

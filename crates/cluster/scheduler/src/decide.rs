@@ -205,7 +205,7 @@ mod tests {
             json!({"containers": [{"name": "c", "ports": [{"containerPort": 1, "hostPort": 80}]}]});
         check(
             &[node("a")],
-            &[with_port.clone()],
+            std::slice::from_ref(&with_port),
             &with_port,
             expect![
                 "Unschedulable: 0/1 nodes are available: 1 node(s) didn't have free ports for the requested pod ports."

@@ -79,7 +79,8 @@ pub(crate) fn invariant_ready_endpoints_are_ready_pods(entries: &[Entry]) {
                 *was_ready.entry(uid).or_default() |= is_ready(&entry.object);
             }
             "EndpointSlice" if entry.verb != "DELETED" => {
-                for endpoint in entry.object["endpoints"].as_array().into_iter().flatten() {
+                let endpoints = entry.object.get("endpoints").and_then(Value::as_array);
+                for endpoint in endpoints.into_iter().flatten() {
                     let uid = text(endpoint, "/targetRef/uid");
                     let ready = endpoint.pointer("/conditions/ready") == Some(&Value::Bool(true));
                     let known = was_ready.get(uid).copied().unwrap_or(false);

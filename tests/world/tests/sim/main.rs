@@ -1,5 +1,7 @@
 //! Scenarios in a simulated world, with invariants that hold after every single change.
 
+#![expect(clippy::unwrap_used, reason = "in a test, what is not as expected ends it")]
+
 mod invariants;
 mod scenarios;
 
