@@ -111,7 +111,7 @@ impl Container {
             let (stdout, stdout_writer) = pipe()?;
             let (stderr, stderr_writer) = pipe()?;
             let (channel, child_end) = Channel::new()?;
-            let Some(process) = sys::fork(New::PidAndMount)? else {
+            let Some(process) = sys::fork(New::Container)? else {
                 let stdio = Stdio {
                     stdin: null.as_fd(),
                     stdout: stdout_writer.as_fd(),

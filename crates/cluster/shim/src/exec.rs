@@ -10,8 +10,9 @@ use std::{
 use rustix::{
     fs::{Mode, OFlags},
     io::Errno,
-    process::{Signal, WaitStatus},
-    thread::{LinkNameSpaceType, ThreadNameSpaceType},
+    pipe::PipeFlags,
+    process::{Pid, PidfdFlags, Signal, WaitStatus},
+    thread::ThreadNameSpaceType,
 };
 
 use crate::{
@@ -48,10 +49,9 @@ struct Capture {
 
 impl Exec {
     /// Starts a process; the answer comes through the channel. `container` is the container's
-    /// first process, `own` the shim's PID namespace.
+    /// first process.
     pub(crate) fn start(
         pod: &Pod,
-        own: &OwnedFd,
         container: &OwnedFd,
         spec: &ExecSpec,
         stdio: Option<[OwnedFd; 3]>,
@@ -73,15 +73,11 @@ impl Exec {
                 }
             };
             let (channel, child_end) = Channel::new()?;
-            let forked = in_pid_namespace(own, container, || {
-                if let Some(process) = sys::fork(New::Nothing)? {
-                    return Ok(process);
-                }
+            let Some(process) = fork_inside(container)? else {
                 let stdio =
                     Stdio { stdin: stdin.as_fd(), stdout: stdout.as_fd(), stderr: stderr.as_fd() };
                 child::exec(pod, container, &spec.process, &child_end, stdio)
-            });
-            let process = forked?;
+            };
             Ok(Self {
                 client,
                 pid: process.pid.as_raw_nonzero().get().cast_unsigned(),
@@ -179,16 +175,43 @@ impl Capture {
     }
 }
 
-/// Makes children of `fork` begin in the PID namespace of a container, of which the shim itself
-/// never is.
-fn in_pid_namespace<T>(
-    own: &OwnedFd,
-    container: &OwnedFd,
-    fork: impl FnOnce() -> io::Result<T>,
-) -> io::Result<T> {
-    let kind = ThreadNameSpaceType::PROCESS_ID;
-    rustix::thread::move_into_thread_name_spaces(container.as_fd(), kind)?;
-    let forked = fork();
-    rustix::thread::move_into_link_name_space(own.as_fd(), Some(LinkNameSpaceType::ProcessID))?;
-    forked
+/// A child in the PID namespace of a container: `None` in the child.
+///
+/// A process that goes into a PID namespace only has its children there, and without root it
+/// cannot go back; so a helper goes, and has a child for the shim. The shim reaps the helper like
+/// any child.
+fn fork_inside(container: &OwnedFd) -> io::Result<Option<sys::Child>> {
+    let (reader, writer) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
+    if sys::fork(New::Child)?.is_some() {
+        drop(writer);
+        return read_child(&reader).map(Some);
+    }
+    let forked = || -> io::Result<Option<sys::Child>> {
+        let kind = ThreadNameSpaceType::PROCESS_ID;
+        rustix::thread::move_into_thread_name_spaces(container.as_fd(), kind)?;
+        sys::fork(New::Sibling)
+    };
+    // A process id, or an error number below zero.
+    let number = match forked() {
+        Ok(None) => return Ok(None),
+        Ok(Some(child)) => child.pid.as_raw_nonzero().get(),
+        Err(error) => -error.raw_os_error().unwrap_or(libc::EIO),
+    };
+    // A shim that is gone needs no answer.
+    rustix::io::write(&writer, &number.to_ne_bytes()).ok();
+    sys::exit(0)
+}
+
+/// What the helper says of the new child.
+fn read_child(reader: &OwnedFd) -> io::Result<sys::Child> {
+    let mut bytes = [0; size_of::<i32>()];
+    if rustix::io::retry_on_intr(|| rustix::io::read(reader, &mut bytes))? != bytes.len() {
+        return Err(io::Error::other("the process that should start it was killed"));
+    }
+    let number = i32::from_ne_bytes(bytes);
+    let pid = Pid::from_raw(number).filter(|_| 0 < number);
+    let pid = pid.ok_or_else(|| io::Error::from_raw_os_error(number.wrapping_neg()))?;
+    // It is our child: as long as we have not waited for it, the id is its own.
+    let pidfd = rustix::process::pidfd_open(pid, PidfdFlags::empty())?;
+    Ok(sys::Child { pid, pidfd })
 }

@@ -1,8 +1,14 @@
 //! The pod's namespaces: network, IPC and UTS, made once and held as long as the shim lives.
 //!
-//! The shim itself stays in those of the cluster, so that others find these through it.
+//! The shim moves into the new IPC and UTS namespaces, where its children begin; without root it
+//! could not go back to the host's. It stays in the cluster's network namespace, so that others
+//! find that one through it, and holds the pod's open.
 
-use std::{io, os::fd::AsFd as _, os::fd::OwnedFd, path::Path};
+use std::{
+    io,
+    os::fd::{AsFd as _, OwnedFd},
+    path::Path,
+};
 
 use rustix::{
     fs::{Mode, OFlags},
@@ -25,26 +31,16 @@ pub(crate) fn make(dir: &Path, spec: PodSpec) -> io::Result<Pod> {
         let text = format!("host name `{hostname}` is longer than {HOSTNAME_MAX} bytes");
         return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
     }
-    let kinds = [
-        ("net", LinkNameSpaceType::Network),
-        ("ipc", LinkNameSpaceType::InterProcessCommunication),
-        ("uts", LinkNameSpaceType::HostNameAndNISDomainName),
-    ];
-    let open_all = || -> io::Result<[OwnedFd; 3]> {
-        let [net, ipc, uts] = kinds.map(|(name, _)| open(name));
-        Ok([net?, ipc?, uts?])
-    };
-    let own = open_all()?;
+    let cluster = open("net")?;
     sys::unshare(UnshareFlags::NEWNET | UnshareFlags::NEWIPC | UnshareFlags::NEWUTS)?;
     rustix::system::sethostname(hostname.as_bytes())?;
     open_ports()?;
-    let [net, ipc, uts] = open_all()?;
-    for (namespace, (_, kind)) in own.iter().zip(kinds) {
-        rustix::thread::move_into_link_name_space(namespace.as_fd(), Some(kind))?;
-    }
+    let net = open("net")?;
+    let kind = Some(LinkNameSpaceType::Network);
+    rustix::thread::move_into_link_name_space(cluster.as_fd(), kind)?;
     let user = rustix::fs::stat("/proc/self/ns/user")?;
     let initial_user_namespace = user.st_ino == INITIAL_USER_NAMESPACE;
-    Ok(Pod { dir: dir.to_owned(), hostname, masked, net, ipc, uts, initial_user_namespace })
+    Ok(Pod { dir: dir.to_owned(), hostname, masked, net, initial_user_namespace })
 }
 
 /// Lets every user of the pod listen on every port, as containerd does: the ports are the pod's.
@@ -61,7 +57,7 @@ fn open_ports() -> io::Result<()> {
 }
 
 /// A namespace of this process.
-pub(crate) fn open(name: &str) -> io::Result<OwnedFd> {
+fn open(name: &str) -> io::Result<OwnedFd> {
     let path = format!("/proc/self/ns/{name}");
     Ok(rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?)
 }

@@ -26,7 +26,7 @@ impl Process {
         Ok(Self { pid, start_time, boot: boot.to_owned() })
     }
 
-    /// Whether the process is there and not a zombie's successor. A zombie counts as alive.
+    /// Whether the process is there, and has not ended.
     pub(crate) fn is_alive(&self) -> bool {
         start_time(self.pid) == Some(self.start_time) && boot().is_ok_and(|it| it == self.boot)
     }
@@ -67,13 +67,16 @@ pub(crate) fn boot() -> io::Result<String> {
     Ok(fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned())
 }
 
-/// When the process with this id started; `None` if there is none.
+/// When the process with this id started; `None` if there is none, or it has ended and waits for
+/// its parent.
 fn start_time(pid: u32) -> Option<u64> {
     // The name in field 2 may contain anything: count after its closing parenthesis.
     let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
     let end = stat.iter().rposition(|it| *it == b')')?;
     let rest = std::str::from_utf8(stat.get(end + 2..)?).ok()?;
-    rest.split(' ').nth(22 - 3)?.parse().ok()
+    let mut fields = rest.split(' ');
+    let state = fields.next()?;
+    if matches!(state, "Z" | "X") { None } else { fields.nth(22 - 4)?.parse().ok() }
 }
 
 #[cfg(test)]

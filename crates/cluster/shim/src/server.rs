@@ -138,7 +138,7 @@ fn begin(arguments: &Arguments, control: &mut Control) -> io::Result<Option<Shim
     let listener = files::listen(dir, BACKLOG)?;
     files::write_own(dir, &OwnRecord { pod: arguments.pod.clone(), process: own })?;
     let signals = sys::signal_fd(&SIGNALS)?;
-    let mut shim = Shim::new(pod, boot, listener, signals, lock)?;
+    let mut shim = Shim::new(pod, boot, listener, signals, lock);
     shim.adopt(control.socket.try_clone()?)?;
     Ok(Some(shim))
 }

@@ -15,7 +15,7 @@ use crate::{
     connection::Connection,
     container::{ClientId, Container, Outcome},
     exec::Exec,
-    files, pod,
+    files,
     server::Source,
     time::Moment,
     wire::{ContainerSpec, ExecSpec, Failure, FailureKind, Reply, Request, StartError, Status},
@@ -33,8 +33,6 @@ const SHUTDOWN_GRACE_MS: u64 = 30_000;
 pub(crate) struct Shim {
     pod: Pod,
     boot: String,
-    /// The shim's own PID namespace.
-    pids: OwnedFd,
     listener: OwnedFd,
     signals: OwnedFd,
     /// Held, not used: who has it is the pod's shim.
@@ -64,11 +62,10 @@ impl Shim {
         listener: OwnedFd,
         signals: OwnedFd,
         lock: OwnedFd,
-    ) -> io::Result<Self> {
-        Ok(Self {
+    ) -> Self {
+        Self {
             pod,
             boot,
-            pids: pod::open("pid")?,
             listener,
             signals,
             _lock: lock,
@@ -77,7 +74,7 @@ impl Shim {
             containers: Vec::new(),
             execs: Vec::new(),
             life: Life::Serving,
-        })
+        }
     }
 
     /// Makes whoever started the shim its first client.
@@ -397,7 +394,7 @@ impl Shim {
         }
         let container = self.containers.iter().find(|it| it.id() == spec.id);
         let container = container.ok_or_else(|| not_found(&spec.id))?.running()?;
-        let exec = Exec::start(&self.pod, &self.pids, container, spec, stdio, client)?;
+        let exec = Exec::start(&self.pod, container, spec, stdio, client)?;
         self.execs.push(exec);
         Ok(())
     }

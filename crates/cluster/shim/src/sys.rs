@@ -13,13 +13,15 @@ use std::{
 
 use rustix::{process::Pid, thread::UnshareFlags};
 
-/// Namespaces a new process gets of its own.
+/// What a new process is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum New {
-    /// PID and mount namespace: the first process of a container.
-    PidAndMount,
-    /// None.
-    Nothing,
+    /// The first process of a container: with a PID and a mount namespace of its own.
+    Container,
+    /// A plain child.
+    Child,
+    /// A child of this process's parent.
+    Sibling,
 }
 
 /// A new process, seen from its parent.
@@ -29,30 +31,31 @@ pub(crate) struct Child {
     pub(crate) pidfd: OwnedFd,
 }
 
-/// A copy of this process: `None` in the child.
+/// A copy of this process: `None` in the new one.
 ///
-/// The caller has one thread, so the child may allocate and take locks like any process.
+/// The caller has one thread, so the new process may allocate and take locks like any.
 pub(crate) fn fork(new: New) -> io::Result<Option<Child>> {
     let mut pidfd: RawFd = -1;
-    let namespaces = match new {
-        New::PidAndMount => libc::CLONE_NEWPID | libc::CLONE_NEWNS,
-        New::Nothing => 0,
+    let (flags, exit_signal) = match new {
+        New::Container => (libc::CLONE_NEWPID | libc::CLONE_NEWNS, libc::SIGCHLD),
+        New::Child => (0, libc::SIGCHLD),
+        // The signal is the one that its sibling would send.
+        New::Sibling => (libc::CLONE_PARENT, 0),
     };
-    let flags = u64::from((namespaces | libc::CLONE_PIDFD).cast_unsigned());
     let arguments = [
-        flags,
+        u64::from((flags | libc::CLONE_PIDFD).cast_unsigned()),
         // Where the kernel writes the pidfd.
         ptr::from_mut(&mut pidfd) as u64,
         0,
         0,
-        u64::from(libc::SIGCHLD.cast_unsigned()),
+        u64::from(exit_signal.cast_unsigned()),
         0,
         0,
         0,
     ];
     // SAFETY: `arguments` is a struct clone_args of version 0 (64 bytes: flags, pidfd, child_tid,
     // parent_tid, exit_signal, stack, stack_size, tls). No memory is shared and no stack is given,
-    // so this is a fork; the process has one thread, so no lock is held by a thread the child
+    // so this is a fork; the process has one thread, so no lock is held by a thread the new one
     // lacks.
     let pid =
         unsafe { libc::syscall(libc::SYS_clone3, &raw const arguments, size_of_val(&arguments)) };
@@ -127,9 +130,15 @@ pub(crate) fn signal_fd(signals: &[i32]) -> io::Result<OwnedFd> {
 
 /// Gives a child the signal mask and dispositions that a program expects at its start.
 pub(crate) fn reset_signals() -> io::Result<()> {
+    /// struct sigaction as the kernel has it: handler, flags, restorer, mask. All zero is SIG_DFL.
+    static DEFAULT: [usize; 4] = [0; 4];
+    /// Bytes of the kernel's signal set.
+    const SET: usize = 8;
+    // Not libc::signal, which leaves out the two that threads use.
     for signal in 1..=libc::SIGRTMAX() {
+        let none = ptr::null_mut::<usize>();
         // SAFETY: SIG_DFL is no handler. For signals that cannot be set this fails, as it may.
-        unsafe { libc::signal(signal, libc::SIG_DFL) };
+        unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, &raw const DEFAULT, none, SET) };
     }
     let none = signal_set(&[]);
     // SAFETY: `none` is an initialised set, and the old one is not asked for.

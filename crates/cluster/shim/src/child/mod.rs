@@ -43,9 +43,8 @@ pub(crate) struct Pod {
     pub(crate) dir: PathBuf,
     pub(crate) hostname: String,
     pub(crate) masked: Vec<PathBuf>,
+    /// The network namespace; of IPC and UTS the shim's own are the pod's.
     pub(crate) net: OwnedFd,
-    pub(crate) ipc: OwnedFd,
-    pub(crate) uts: OwnedFd,
     /// Whether this is the machine's first user namespace, not one of ours.
     pub(crate) initial_user_namespace: bool,
 }
@@ -61,9 +60,10 @@ pub(crate) struct Stdio<'a> {
 /// The first process of a container: makes its root, awaits the process to run, and runs it.
 pub(crate) fn container(pod: &Pod, spec: &ContainerSpec, channel: &OwnedFd, stdio: Stdio<'_>) -> ! {
     let prepared = || -> Result<ProcessSpec, StartError> {
-        let keep = [channel.as_fd(), pod.net.as_fd(), pod.ipc.as_fd(), pod.uts.as_fd()];
-        detach(&keep, stdio)?;
-        join(pod)?;
+        detach(&[channel.as_fd(), pod.net.as_fd()], stdio)?;
+        let kind = Some(LinkNameSpaceType::Network);
+        rustix::thread::move_into_link_name_space(pod.net.as_fd(), kind)
+            .map_err(failed(Stage::Namespaces, "cannot join the pod's network namespace"))?;
         root::enter(pod, spec)?;
         let failed = failed(Stage::Fork, "cannot talk to the shim");
         wire::send(channel, &Report::Prepared, &[]).map_err(&failed)?;
@@ -91,10 +91,7 @@ pub(crate) fn exec(
 ) -> ! {
     let joined = || -> Result<(), StartError> {
         detach(&[channel.as_fd(), container.as_fd()], stdio)?;
-        let kinds = ThreadNameSpaceType::MOUNT
-            | ThreadNameSpaceType::NETWORK
-            | ThreadNameSpaceType::INTER_PROCESS_COMMUNICATION
-            | ThreadNameSpaceType::HOST_NAME_AND_NIS_DOMAIN_NAME;
+        let kinds = ThreadNameSpaceType::MOUNT | ThreadNameSpaceType::NETWORK;
         rustix::thread::move_into_thread_name_spaces(container.as_fd(), kinds)
             .map_err(failed(Stage::Namespaces, "cannot join the container's namespaces"))
     };
@@ -125,19 +122,6 @@ fn detach(keep: &[BorrowedFd<'_>], stdio: Stdio<'_>) -> Result<(), StartError> {
         sys::reset_signals()
     };
     done().map_err(failed(Stage::Fork, "cannot detach from the shim"))
-}
-
-fn join(pod: &Pod) -> Result<(), StartError> {
-    let kinds = [
-        (&pod.net, LinkNameSpaceType::Network),
-        (&pod.ipc, LinkNameSpaceType::InterProcessCommunication),
-        (&pod.uts, LinkNameSpaceType::HostNameAndNISDomainName),
-    ];
-    for (namespace, kind) in kinds {
-        rustix::thread::move_into_link_name_space(namespace.as_fd(), Some(kind))
-            .map_err(failed(Stage::Namespaces, "cannot join the pod's namespaces"))?;
-    }
-    Ok(())
 }
 
 /// Makes a [`StartError`] of a system's error: `what: cause`.

@@ -41,7 +41,7 @@ pub(crate) fn stage(arguments: &[OsString]) -> ExitCode {
 
 fn start(place: &Place, name: &str) -> Running {
     let mut command = Command::new(&place.executable);
-    command.args(["stage", name]).arg(&place.dir).stdout(Stdio::piped());
+    command.args(["stage", name]).arg(&place.dir).stdout(Stdio::piped()).stdin(Stdio::piped());
     let mut child = command.spawn().unwrap();
     let lines = BufReader::new(child.stdout.take().unwrap()).lines();
     Running { child, lines }
@@ -79,8 +79,8 @@ fn begin(place: &Place) {
     let process = coracle_shim::wire::ProcessSpec { cwd: Some(source), ..sh(WORK) };
     let pid = pod.start(pod.container("web.0"), process).unwrap();
     println!("{}\n{pid}", pod.shim.process.id());
+    // It never comes to its end, unless the scenario does.
     std::io::read_to_string(std::io::stdin()).unwrap();
-    std::thread::park();
 }
 
 /// Takes a running pod over, and lets it end.

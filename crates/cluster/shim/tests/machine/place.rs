@@ -85,6 +85,10 @@ impl Place {
 
     /// Ends what runs.
     pub(crate) fn clean(&self) {
+        for shim in coracle_shim::live(&self.run_dir).unwrap() {
+            let pid = rustix::process::Pid::from_raw(shim.pid.cast_signed()).unwrap();
+            rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+        }
         coracle_shim::leftovers(&self.pod_dir()).ok();
         if let Ok(client) = keeper::Client::connect(&self.run_dir) {
             client.exit().unwrap();

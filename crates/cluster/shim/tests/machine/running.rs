@@ -110,7 +110,12 @@ pub(crate) fn exec_captured(place: &Place) {
     await_log(&pod, "web.0", "ready");
     let done = pod.exec("web.0", "ls /dev/shm; hostname >&2; echo $NAME; exit 5");
     assert_eq!((done.code, done.signal, done.timed_out), (5, None, false));
-    expect![[""]].assert_eq(&done.output.unwrap());
+    expect![[r#"
+        marker
+        web-1
+        web
+    "#]]
+    .assert_eq(&done.output.unwrap());
     let done = pod.exec("web.0", "head -c 1000000 /dev/zero; echo; cat");
     assert_eq!((done.code, done.output.unwrap().len()), (0, 4096));
     let spec = |script: &str| ExecSpec {
@@ -125,7 +130,8 @@ pub(crate) fn exec_captured(place: &Place) {
     let mut missing = spec("");
     missing.process.argv = vec!["no-such-program".to_owned()];
     let error = pod.shim.client.exec_captured(missing, 100).unwrap_err();
-    expect![[""]].assert_eq(&error.to_string());
+    expect![[r#"exec: "no-such-program": executable file not found in $PATH"#]]
+        .assert_eq(&error.to_string());
     // Nothing was logged, and no process is left.
     assert_eq!(pod.log("web.0"), "stdout F ready\n");
     assert_eq!(pod.exec("web.0", "ls -d /proc/[0-9]* | wc -l").output.unwrap(), "5\n");
