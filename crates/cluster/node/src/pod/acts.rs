@@ -109,12 +109,7 @@ impl Worker {
                 self.report.end(&written, self.context.uptime());
                 self.take_written(written);
             }
-            Done::Deleted(written) => {
-                self.deleting = false;
-                self.report.end(&written, self.context.uptime());
-                self.take_written(written);
-            }
-            Done::Nothing => {}
+            Done::Deleted | Done::Nothing => {}
         }
     }
 

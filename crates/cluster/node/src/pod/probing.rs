@@ -204,3 +204,94 @@ impl Probing {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::{super::seen::RunState, *};
+
+    struct World {
+        pod: Pod,
+        facts: BTreeMap<String, ContainerSeen>,
+        probing: Probing,
+    }
+
+    impl World {
+        fn new(mut container: Value) -> Self {
+            container["name"] = json!("a");
+            let pod = json!({ "spec": { "containers": [container] } });
+            let pod: Pod = serde_json::from_value(pod).unwrap();
+            let mut facts = ContainerSeen::default();
+            let container = containers(&pod).next().unwrap().1.clone();
+            facts.started(0, jiff::Timestamp::UNIX_EPOCH, initial(&container));
+            let mut probing = Probing::default();
+            probing.started(&container, 0, Duration::ZERO);
+            Self { pod, facts: [("a".to_owned(), facts)].into(), probing }
+        }
+
+        /// Runs everything that is due next with `outcome`. Returns what was tried, and told.
+        fn turn(&mut self, outcome: &Outcome) -> String {
+            let Some(now) = self.probing.next(&self.facts) else { return "nothing".to_owned() };
+            let mut words = Vec::new();
+            for due in self.probing.begin(&self.facts, now) {
+                let facts = self.facts.get_mut("a").unwrap();
+                let told = self.probing.handle(&self.pod, &due, outcome, facts, now);
+                words.push(format!("{} {told:?}", due.kind.word()));
+            }
+            words.join(", ")
+        }
+
+        fn health(&self) -> &Health {
+            &self.facts["a"].health
+        }
+    }
+
+    fn no() -> Outcome {
+        Outcome::Failure("no".to_owned())
+    }
+
+    #[test]
+    fn others_wait_for_the_startup_probe() {
+        let probe = json!({ "exec": {}, "periodSeconds": 1, "failureThreshold": 1 });
+        let mut world = World::new(json!({ "startupProbe": probe, "readinessProbe": probe,
+            "livenessProbe": probe }));
+        assert_eq!(world.turn(&no()), "startup Nothing", "a quick try");
+        assert_eq!(world.turn(&Outcome::Success), "startup Nothing");
+        assert!(world.health().started && !world.health().ready);
+        assert_eq!(world.turn(&Outcome::Success), "readiness Nothing, liveness Nothing");
+        assert!(world.health().ready);
+        let told = world.turn(&no());
+        assert_eq!(
+            told,
+            r#"readiness Unhealthy("Readiness probe failed: no"), liveness Unhealthy("Liveness probe failed: no")"#
+        );
+        let verdict = world.health().failed.clone().unwrap();
+        assert_eq!(verdict.message, "Container a failed liveness probe, will be restarted");
+        assert_eq!(world.turn(&no()), "nothing", "it is about to be stopped");
+    }
+
+    #[test]
+    fn results_of_an_older_run_are_dropped() {
+        let probe = json!({ "exec": {} });
+        let mut world = World::new(json!({ "readinessProbe": probe }));
+        let due = world.probing.begin(&world.facts, Duration::ZERO).remove(0);
+        let container = containers(&world.pod).next().unwrap().1.clone();
+        world.probing.started(&container, 1, Duration::from_secs(1));
+        let facts = world.facts.get_mut("a").unwrap();
+        let now = Duration::from_secs(1);
+        let told = world.probing.handle(&world.pod, &due, &Outcome::Success, facts, now);
+        assert_eq!(told, Told::Nothing);
+        assert!(!facts.health.ready);
+    }
+
+    #[test]
+    fn adopted_containers_stay_ready() {
+        let mut world = World::new(json!({ "readinessProbe": { "exec": {} } }));
+        let container = containers(&world.pod).next().unwrap().1.clone();
+        let mut health = Health { started: false, ready: true, failed: None };
+        world.probing.adopted(&container, 0, &mut health, Duration::ZERO);
+        assert!(health.started && health.ready);
+        assert!(matches!(world.facts["a"].run.as_ref().unwrap().state, RunState::Running { .. }));
+    }
+}

@@ -128,8 +128,8 @@ pub(crate) fn write(client: &Client, pod: &Pod, status: &PodStatus) -> BoxFuture
     .boxed()
 }
 
-/// Deletes `pod` for good, if it is still the same one.
-pub(crate) fn delete(client: &Client, pod: &Pod) -> BoxFuture<'static, Written> {
+/// Deletes `pod` for good, if it is still the same one; tries until it is gone.
+pub(crate) fn delete(client: &Client, pod: &Pod) -> BoxFuture<'static, ()> {
     let (api, name) = api(client, pod);
     let preconditions = Preconditions { uid: pod.metadata.uid.clone(), resource_version: None };
     let params = DeleteParams {
@@ -138,11 +138,15 @@ pub(crate) fn delete(client: &Client, pod: &Pod) -> BoxFuture<'static, Written> 
         ..DeleteParams::default()
     };
     async move {
-        match api.delete(&name, &params).await {
-            Ok(_) => Written::Vanished,
-            // Another pod has the name by now.
-            Err(error) if client::is_conflict(&error) => Written::Vanished,
-            Err(error) => failed(&error),
+        let mut failures = 0;
+        while let Err(error) = api.delete(&name, &params).await {
+            // On a conflict another pod has the name by now.
+            if client::is_not_found(&error) || client::is_conflict(&error) {
+                return;
+            }
+            tracing::warn!(pod = name, %error, "pod not deleted");
+            failures += 1;
+            tokio::time::sleep(RETRY.delay(failures)).await;
         }
     }
     .boxed()

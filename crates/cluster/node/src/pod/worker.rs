@@ -27,6 +27,10 @@ use super::{
 };
 use crate::{context::Context, probe::Outcome};
 
+/// How often a shim that does not answer is asked before the pod is taken for lost; over ten
+/// seconds with the waits between.
+const LOOKS_MAX: u32 = 5;
+
 /// What the agent tells a worker.
 #[derive(Clone, Debug)]
 pub(crate) struct Input {
@@ -95,7 +99,8 @@ pub(super) enum Done {
         outcome: Outcome,
     },
     Written(Written),
-    Deleted(Written),
+    /// The API object is gone.
+    Deleted,
     /// Nobody waits for it.
     Nothing,
 }
@@ -152,9 +157,10 @@ impl Worker {
 
     /// Runs until the pod is gone, the node has stopped it, or `stop` (which leaves it running).
     pub(crate) async fn run(mut self, stop: CancellationToken) -> anyhow::Result<()> {
-        if Connection::open(&self.place.folders.run).is_ok() {
-            // A shim lives: whatever is to become of the pod, it is first looked at.
-            self.prepare();
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => return Ok(()),
+            () = self.look() => {}
         }
         loop {
             self.observe();
@@ -178,10 +184,26 @@ impl Worker {
                 Heard::Time => {}
                 Heard::Notice(notice) => self.take_notice(notice),
                 Heard::Done(done) => match *done {
-                    Done::Deleted(Written::Vanished) => return Ok(()),
+                    Done::Deleted => return Ok(()),
                     done => self.take(done),
                 },
             }
+        }
+    }
+
+    /// If a shim lives, looks at what it has before anything is decided or told: until then a
+    /// container that runs would count as lost.
+    async fn look(&mut self) {
+        for _ in 0..LOOKS_MAX {
+            if Connection::open(&self.place.folders.run).is_err() {
+                return;
+            }
+            self.prepare();
+            if let Some(done) = self.pending.next().await {
+                self.take(done);
+            }
+            let Sandbox::Failed { retry, .. } = self.sandbox else { return };
+            tokio::time::sleep_until(self.context.instant(retry)).await;
         }
     }
 
@@ -259,7 +281,10 @@ impl Worker {
         if !self.deleting {
             self.deleting = true;
             let delete = report::delete(&self.context.client, &self.pod);
-            self.pending.push(Box::pin(async { Done::Deleted(delete.await) }));
+            self.pending.push(Box::pin(async {
+                delete.await;
+                Done::Deleted
+            }));
         }
     }
 

@@ -1,18 +1,23 @@
 //! The pod's folders and its shim, which holds the pod's namespaces.
 
-use std::{fs, io, path::Path, process::Child};
+use std::{fs, io, os::fd::OwnedFd, path::Path, process::Child, time::Duration};
 
 use k8s_openapi::api::core::v1::Pod;
+use rustix::process::{Pid, PidfdFlags};
 use shim::{
     Spawn, SpawnError,
     wire::{FailureKind, PodSpec, Reply, Request},
 };
+use tokio::io::{Interest, unix::AsyncFd};
 
 use super::super::{
     shim::{Connection, is_absent, unexpected},
     stage::{Parts, Phase, Place, Stage, StageError},
 };
 use crate::{context::make_private, files::host_name};
+
+/// How long a shim may take to end once it has nothing left to do.
+const END_MAX: Duration = Duration::from_secs(5);
 
 /// See the module.
 pub(crate) struct Shim;
@@ -138,6 +143,7 @@ async fn end(run: &Path) -> Result<(), shim::Error> {
     let mut exits = Connection::open(run)?;
     let known = connection.call(&Request::Status).await?;
     let Reply::Status(status) = known else { return Err(unexpected("status", known)) };
+    let process = watch(status.pid)?;
     let running: Vec<String> = status
         .containers
         .into_iter()
@@ -160,9 +166,21 @@ async fn end(run: &Path) -> Result<(), shim::Error> {
         }
     }
     match connection.call(&Request::Exit).await {
-        Ok(_) | Err(shim::Error::Closed) => Ok(()),
-        Err(error) => Err(error),
+        Ok(_) | Err(shim::Error::Closed) => {}
+        Err(error) => return Err(error),
     }
+    // It has answered, but holds its lock until it is gone.
+    let gone = tokio::time::timeout(END_MAX, process.readable()).await;
+    let gone = gone.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?;
+    gone.map(drop).map_err(shim::Error::Io)
+}
+
+/// A descriptor that is readable once the process has ended, whoever's child it is.
+fn watch(pid: u32) -> io::Result<AsyncFd<OwnedFd>> {
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
+    let pid = pid.ok_or(io::ErrorKind::InvalidData)?;
+    let process = rustix::process::pidfd_open(pid, PidfdFlags::empty())?;
+    runtime::watch_descriptor(process, Interest::READABLE)
 }
 
 /// Waits for a shim that has ended, so that it does not stay as a zombie.
