@@ -4,6 +4,12 @@
 //! This binary is also the keeper it starts, and the process that runs one scenario: entering
 //! namespaces needs a process with one thread.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test program, which clippy does not know for one without #[test]"
+)]
+
 use std::{
     ffi::OsString,
     fs,

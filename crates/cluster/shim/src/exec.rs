@@ -118,7 +118,13 @@ impl Exec {
         self.kill();
     }
 
+    /// Kills the process and what it started: it leads a process group of its own.
     pub(crate) fn kill(&self) {
+        // Our child, not yet waited for, so the number can be no other group's. It may fail only
+        // when the process has not come to lead one yet.
+        if let Some(group) = Pid::from_raw(self.pid.cast_signed()) {
+            rustix::process::kill_process_group(group, Signal::KILL).ok();
+        }
         // It fails only if the process has ended already.
         rustix::process::pidfd_send_signal(&self.pidfd, Signal::KILL).ok();
     }

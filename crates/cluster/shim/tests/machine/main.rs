@@ -4,6 +4,15 @@
 //! This binary is also the keeper and the shims it starts, and the process that runs one scenario:
 //! entering namespaces needs a process with one thread.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::disallowed_methods,
+    reason = "a test program, which clippy does not know for one without #[test]"
+)]
+
 mod crash;
 mod place;
 mod running;

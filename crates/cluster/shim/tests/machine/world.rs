@@ -354,11 +354,26 @@ pub(crate) fn bad_mounts(place: &Place) {
         bind(Path::new("/no/such/source"), "/data"),
         expect!["Mount 2: cannot mount `/no/such/source`: no such file or directory"],
     );
-    check(bind(&file, "/usr"), expect![[""]]);
-    check(bind(&place.state_dir, "/etc/passwd"), expect![[""]]);
-    check(bind(&place.state_dir, "/etc/passwd/data"), expect![[""]]);
-    check(bind(&place.state_dir, "data"), expect![[""]]);
-    check(bind(&place.state_dir, "/data/../data"), expect![[""]]);
+    check(
+        bind(&file, "/usr"),
+        expect![[r#"Mount 0: cannot mount a file at `/usr`: it is a folder"#]],
+    );
+    check(
+        bind(&place.state_dir, "/etc/passwd"),
+        expect![[r#"Mount 0: cannot mount a folder at `/etc/passwd`: it is a file"#]],
+    );
+    check(
+        bind(&place.state_dir, "/etc/passwd/data"),
+        expect![[r#"Mount 20: cannot mount at `/etc/passwd/data`: not a directory"#]],
+    );
+    check(
+        bind(&place.state_dir, "data"),
+        expect![[r#"Spec 0: mount point `data` is not an absolute path below `/`"#]],
+    );
+    check(
+        bind(&place.state_dir, "/data/../data"),
+        expect![[r#"Spec 0: mount point `/data/../data` contains `..`"#]],
+    );
     let spec = ContainerSpec { id: "../x".to_owned(), ..pod.container("x") };
     let error = pod.start(spec, sh("")).unwrap_err();
     expect!["container id `../x` is not a name of letters, digits, `-`, `_` and `.`"]
