@@ -13,7 +13,10 @@ use coracle_shim::{
     Client,
     wire::{ExecSpec, State},
 };
-use rustix::process::{Pid, Signal};
+use rustix::{
+    event::{PollFd, PollFlags, poll},
+    process::{Pid, Signal},
+};
 
 use crate::place::{Place, sh};
 
@@ -135,6 +138,7 @@ pub(crate) fn all_killed_but_shims(place: &Place) {
     let mut keeper = keeper::Client::connect(&place.run_dir).unwrap();
     let before = keeper.namespaces().unwrap();
     kill(keeper.ping().unwrap());
+    poll(&mut [PollFd::new(&keeper, PollFlags::RDHUP)], None).unwrap();
     first.kill();
     let live = coracle_shim::live(&place.run_dir).unwrap();
     assert_eq!((live[0].pid, live[0].pod.as_str()), (processes.0, "default/web-1"));
@@ -156,7 +160,6 @@ pub(crate) fn shim_killed(place: &Place) {
     let dir = place.pod_dir();
     assert!(dir.join("web.0.pid").exists());
     kill(shim);
-    use rustix::event::{PollFd, PollFlags, poll};
     poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], None).unwrap();
     assert!(Client::connect(&dir).is_err());
     assert_eq!(coracle_shim::live(&place.run_dir).unwrap(), []);
