@@ -8,13 +8,14 @@ use std::{
     collections::BTreeMap,
     fmt::Debug,
     ops::Bound,
+    pin::pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     time::Duration,
 };
 
 use kube::Resource;
 use serde::de::DeserializeOwned;
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 
 use crate::Key;
 
@@ -77,7 +78,9 @@ impl<K> Clone for Cache<K> {
 struct Shared<K> {
     kind: &'static str,
     state: Mutex<State<K>>,
-    progress: watch::Sender<Progress>,
+    /// Told of every progress. Wakes those who wait in the order in which they came; a
+    /// `tokio::sync::watch` would wake them in a random one, and no run could be repeated.
+    moved: Notify,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -90,6 +93,7 @@ struct Progress {
 #[derive(Debug)]
 struct State<K> {
     objects: BTreeMap<Key, Arc<K>>,
+    progress: Progress,
     subscribers: BTreeMap<u64, Subscriber<K>>,
     subscriber_next: u64,
 }
@@ -103,10 +107,14 @@ impl<K> Shared<K> {
 
 impl<K: Object> Cache<K> {
     pub(crate) fn new(kind: &'static str) -> Self {
-        let state =
-            State { objects: BTreeMap::new(), subscribers: BTreeMap::new(), subscriber_next: 0 };
-        let progress = watch::Sender::new(Progress::default());
-        Self { shared: Arc::new(Shared { kind, state: Mutex::new(state), progress }) }
+        let state = State {
+            objects: BTreeMap::new(),
+            progress: Progress::default(),
+            subscribers: BTreeMap::new(),
+            subscriber_next: 0,
+        };
+        let (state, moved) = (Mutex::new(state), Notify::new());
+        Self { shared: Arc::new(Shared { kind, state, moved }) }
     }
 
     /// The object, as last heard of.
@@ -151,9 +159,16 @@ impl<K: Object> Cache<K> {
             .map_err(|_| Behind { kind: self.shared.kind, revision: revision.to_owned() })
     }
 
-    async fn wait_for(&self, reached: impl FnMut(&Progress) -> bool) {
-        // The sender lives in `shared`, which lives in `self`: it cannot be gone.
-        drop(self.shared.progress.subscribe().wait_for(reached).await);
+    async fn wait_for(&self, reached: impl Fn(Progress) -> bool) {
+        loop {
+            let mut moved = pin!(self.shared.moved.notified());
+            // From here on no progress is missed, whether or not this has been polled.
+            moved.as_mut().enable();
+            if reached(self.shared.state().progress) {
+                return;
+            }
+            moved.await;
+        }
     }
 
     /// Hears of every object there is, then of every change.
@@ -221,10 +236,11 @@ impl<K: Object> Cache<K> {
 
     /// Nothing happened up to `revision`.
     pub(crate) fn advance(&self, revision: &str, synced: bool) {
-        self.shared.progress.send_modify(|progress| {
-            progress.synced |= synced;
-            progress.revision = revision.parse().unwrap_or(0).max(progress.revision);
-        });
+        let mut state = self.shared.state();
+        state.progress.synced |= synced;
+        state.progress.revision = revision.parse().unwrap_or(0).max(state.progress.revision);
+        drop(state);
+        self.shared.moved.notify_waiters();
     }
 }
 
