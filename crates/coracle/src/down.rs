@@ -1,7 +1,16 @@
 //! `coracle down`: pods stop gracefully, then the cluster process and the keeper end. Works as well
 //! when the cluster process, or everything, was killed before.
 
-use std::{fs, io, os::fd::OwnedFd, time::Duration};
+use std::{
+    fs,
+    io::{
+        self,
+        ErrorKind::{ConnectionRefused, NotFound},
+    },
+    os::fd::OwnedFd,
+    path::Path,
+    time::Duration,
+};
 
 use anyhow::{Context as _, bail};
 use runtime::watch_descriptor;
@@ -18,6 +27,9 @@ use crate::{
 /// Grace of containers whose cluster process is gone, and with it the knowledge of what their pods
 /// ask for: Kubernetes' default (`terminationGracePeriodSeconds`), in milliseconds.
 const GRACE_MS: u64 = 30_000;
+
+/// How long a shim may take to end once it was told to; it has nothing left to do.
+const SHIM_END_MAX: Duration = Duration::from_secs(5);
 
 /// How long the keeper may take to end; it does so at once.
 const KEEPER_END_MAX: Duration = Duration::from_secs(5);
@@ -44,7 +56,7 @@ pub(crate) async fn stop(directories: &Directories, delete: bool) -> anyhow::Res
         progress.say("stopping pods");
         end_cluster(&running).await?;
     }
-    stop_shims(directories)?;
+    stop_shims(directories).await?;
     stop_keeper(directories).await?;
     if delete {
         progress.say("deleting state");
@@ -58,16 +70,23 @@ pub(crate) async fn stop(directories: &Directories, delete: bool) -> anyhow::Res
 
 /// Asks the cluster process to stop its pods and itself, and waits until it has.
 async fn end_cluster(running: &Running) -> anyhow::Result<()> {
-    let pid = Pid::from_raw(running.pid).context("the cluster process has no id")?;
-    let process = match pidfd_open(pid, PidfdFlags::empty()) {
-        Ok(process) => process,
-        Err(rustix::io::Errno::SRCH) => return Ok(()),
-        Err(error) => return Err(error).context("open the cluster process"),
+    let Some(process) = open(running.pid).context("open the cluster process")? else {
+        return Ok(());
     };
     match pidfd_send_signal(&process, Signal::INT) {
         Ok(()) => ended(process).await.context("wait for the cluster process"),
         Err(rustix::io::Errno::SRCH) => Ok(()),
         Err(error) => Err(error).with_context(|| format!("signal process {}", running.pid)),
+    }
+}
+
+/// A process, to be told of its end; `None` if it is gone.
+fn open(pid: i32) -> anyhow::Result<Option<OwnedFd>> {
+    let id = Pid::from_raw(pid).with_context(|| format!("{pid} is no process id"))?;
+    match pidfd_open(id, PidfdFlags::empty()) {
+        Ok(process) => Ok(Some(process)),
+        Err(rustix::io::Errno::SRCH) => Ok(None),
+        Err(error) => Err(error).with_context(|| format!("process {pid}")),
     }
 }
 
@@ -78,23 +97,25 @@ async fn ended(process: OwnedFd) -> io::Result<()> {
 }
 
 /// Ends what pods still run, without a cluster process to do it.
-fn stop_shims(directories: &Directories) -> anyhow::Result<()> {
+async fn stop_shims(directories: &Directories) -> anyhow::Result<()> {
     let mut stopping = Vec::new();
     for live in shim::live(&directories.run).context("look for pods that run")? {
+        let Some(process) = open(i32::try_from(live.pid)?).context("open a shim")? else {
+            continue;
+        };
         let folder = directories.run.join("pods").join(&live.uid);
-        let mut client = shim::Client::connect(&folder)
-            .with_context(|| format!("connect to the shim of pod `{}`", live.pod))?;
-        let containers = client.status().context("ask a shim")?.containers;
-        for container in containers.iter().filter(|it| !matches!(it.state, State::Exited(_))) {
-            client
-                .stop(&container.id, Signal::TERM.as_raw(), GRACE_MS)
-                .with_context(|| format!("stop a container of pod `{}`", live.pod))?;
-        }
-        stopping.push((live, folder, client));
+        let client = ask_to_stop(&folder).with_context(|| format!("stop pod `{}`", live.pod))?;
+        stopping.push((live.pod, folder, client, process));
     }
-    for (live, folder, client) in stopping {
-        await_exits(&folder).with_context(|| format!("wait for pod `{}`", live.pod))?;
-        client.exit().with_context(|| format!("end the shim of pod `{}`", live.pod))?;
+    for (pod, folder, client, process) in stopping {
+        if let Some(client) = client {
+            await_exits(&folder).with_context(|| format!("wait for pod `{pod}`"))?;
+            client.exit().with_context(|| format!("end the shim of pod `{pod}`"))?;
+        }
+        match tokio::time::timeout(SHIM_END_MAX, ended(process)).await {
+            Ok(done) => done.with_context(|| format!("wait for the shim of pod `{pod}`"))?,
+            Err(_) => bail!("the shim of pod `{pod}` does not end: kill it"),
+        }
     }
     let pods = match fs::read_dir(directories.run.join("pods")) {
         Ok(pods) => pods,
@@ -103,21 +124,28 @@ fn stop_shims(directories: &Directories) -> anyhow::Result<()> {
     };
     for pod in pods {
         let folder = pod.context("look for what pods left")?.path();
-        match shim::leftovers(&folder) {
-            Ok(_) => {}
-            Err(shim::LeftoversError::ShimAlive) => {
-                // It has answered `exit` and is on its way.
-            }
-            Err(error) => {
-                return Err(error).with_context(|| format!("end what `{}` left", folder.display()));
-            }
-        }
+        shim::leftovers(&folder)
+            .with_context(|| format!("end what `{}` left", folder.display()))?;
     }
     Ok(())
 }
 
+/// Asks a shim to stop its containers; `None` if it is on its way out itself.
+fn ask_to_stop(folder: &Path) -> anyhow::Result<Option<shim::Client>> {
+    let mut client = match shim::Client::connect(folder) {
+        Ok(client) => client,
+        Err(error) if matches!(error.kind(), NotFound | ConnectionRefused) => return Ok(None),
+        Err(error) => return Err(error).context("connect to its shim"),
+    };
+    let containers = client.status().context("ask its shim")?.containers;
+    for container in containers.iter().filter(|it| !matches!(it.state, State::Exited(_))) {
+        client.stop(&container.id, Signal::TERM.as_raw(), GRACE_MS).context("stop a container")?;
+    }
+    Ok(Some(client))
+}
+
 /// Waits until no container of the pod runs.
-fn await_exits(folder: &std::path::Path) -> anyhow::Result<()> {
+fn await_exits(folder: &Path) -> anyhow::Result<()> {
     let mut client = shim::Client::connect(folder)?;
     let mut listener = shim::Client::connect(folder)?;
     listener.subscribe()?;
@@ -128,14 +156,15 @@ fn await_exits(folder: &std::path::Path) -> anyhow::Result<()> {
 }
 
 /// Ends the keeper, if there is one. Its namespaces vanish with the last process in them.
-pub(crate) async fn stop_keeper(directories: &Directories) -> anyhow::Result<()> {
+async fn stop_keeper(directories: &Directories) -> anyhow::Result<()> {
     let Ok(mut keeper) = keeper::Client::connect(&directories.run) else { return Ok(()) };
     let pid = keeper.ping().context("ask the keeper for its process id")?;
-    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).context("the keeper has no id")?;
-    let process = pidfd_open(pid, PidfdFlags::empty()).context("open the keeper")?;
+    let Some(process) = open(i32::try_from(pid)?).context("open the keeper")? else {
+        return Ok(());
+    };
     keeper.exit().context("end the keeper")?;
     match tokio::time::timeout(KEEPER_END_MAX, ended(process)).await {
         Ok(done) => done.context("wait for the keeper"),
-        Err(_) => bail!("the keeper said it would end and has not: kill process {pid:?}"),
+        Err(_) => bail!("the keeper said it would end and has not: kill process {pid}"),
     }
 }

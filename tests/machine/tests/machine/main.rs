@@ -1,0 +1,56 @@
+//! What needs a real machine: namespaces, signals, and what is left on the host afterwards. Runs the
+//! built binary (`CORACLE`) and kubectl (`KUBECTL`) as whoever runs the test, root or not.
+//!
+//! This program is also what the tests' pods run: `machine probe …`.
+#![expect(clippy::print_stdout, clippy::exit, reason = "a test program, and a program in a pod")]
+
+mod clean;
+mod cluster;
+mod host;
+mod probe;
+mod refuse;
+mod run;
+mod survive;
+
+use libtest_mimic::{Arguments, Trial};
+
+type Test = fn() -> anyhow::Result<()>;
+
+/// Every test, by the name it is reported under.
+const TESTS: &[(&str, Test)] = &[
+    ("sensors_run_and_answer_on_the_host", run::sensors_run_and_answer_on_the_host),
+    ("pods_reach_services_dns_and_the_host", run::pods_reach_services_dns_and_the_host),
+    ("container_sees_what_it_should", run::container_sees_what_it_should),
+    ("unlinked_image_says_so", run::unlinked_image_says_so),
+    ("rolling_restart_fails_no_request", run::rolling_restart_fails_no_request),
+    ("two_clusters_live_side_by_side", run::two_clusters_live_side_by_side),
+    ("pods_outlive_the_cluster_process", survive::pods_outlive_the_cluster_process),
+    ("pods_outlive_the_keeper", survive::pods_outlive_the_keeper),
+    ("killed_container_is_restarted", survive::killed_container_is_restarted),
+    ("killed_shim_is_replaced", survive::killed_shim_is_replaced),
+    ("down_keeps_state_and_up_brings_it_back", survive::down_keeps_state_and_up_brings_it_back),
+    ("nothing_is_left_after_down", clean::nothing_is_left_after_down),
+    ("nothing_is_left_after_killing_everything", clean::nothing_is_left_after_killing_everything),
+    ("routing_needs_no_bridge_netfilter", clean::routing_needs_no_bridge_netfilter),
+    ("used_port_is_named", refuse::used_port_is_named),
+    ("unwritable_state_folder_is_named", refuse::unwritable_state_folder_is_named),
+    ("full_state_folder_is_named", refuse::full_state_folder_is_named),
+    ("folder_of_another_user_is_named", refuse::folder_of_another_user_is_named),
+    ("forbidden_namespaces_are_named", refuse::forbidden_namespaces_are_named),
+    ("bad_manifests_are_named", refuse::bad_manifests_are_named),
+];
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if let Some(("probe", rest)) = arguments.split_first().map(|(it, rest)| (it.as_str(), rest)) {
+        probe::main(rest);
+        return;
+    }
+    let mut arguments = Arguments::from_args();
+    // Two cores, and each test starts a cluster: side by side they would only wait for each other.
+    arguments.test_threads = Some(1);
+    let trials = TESTS.iter().map(|(name, test)| {
+        Trial::test(*name, move || test().map_err(|error| format!("{error:#}").into()))
+    });
+    libtest_mimic::run(&arguments, trials.collect()).exit();
+}

@@ -1,0 +1,140 @@
+//! kill -9 is a normal way to stop.
+
+use anyhow::{Context as _, ensure};
+
+use crate::{
+    cluster::{Cluster, eventually},
+    host::{self, kill, lives, processes},
+    run::{good, none_failed, pod, server},
+};
+
+/// A server, and a client that asks it for ever by the service's address, as DNS is the cluster
+/// process's own.
+fn busy(name: &str) -> anyhow::Result<Cluster> {
+    let cluster = Cluster::running(name, &server("web", 2))?;
+    let address =
+        cluster.kubectl(&["get", "service", "web", "-o", "jsonpath={.spec.clusterIP}"])?;
+    cluster.apply(&pod("client", &["ask", &format!("http://{address}/")]))?;
+    cluster.kubectl(&["wait", "--for=condition=Ready", "pod/client", "--timeout=30s"])?;
+    eventually("requests succeed", || Ok(cluster.logs("pod/client")?.contains("good 100\n")))?;
+    Ok(cluster)
+}
+
+/// The processes of the pods, all of them `probe`s of this test's own program.
+fn probes() -> anyhow::Result<Vec<host::Process>> {
+    let program = std::env::current_exe()?.display().to_string();
+    processes(&[&program, " probe "])
+}
+
+/// The client's log file, which needs no API.
+fn client_log(cluster: &Cluster) -> anyhow::Result<String> {
+    let logs = cluster.state().join("logs");
+    for entry in std::fs::read_dir(&logs).with_context(|| format!("{}", logs.display()))? {
+        let folder = entry?.path();
+        if folder.display().to_string().contains("default_client_") {
+            let files = std::fs::read_dir(folder.join("probe"))?;
+            let mut text = String::new();
+            for file in files {
+                text.push_str(&std::fs::read_to_string(file?.path())?);
+            }
+            let lines = text.lines().filter_map(|it| it.splitn(4, ' ').nth(3));
+            return Ok(lines.map(|it| format!("{it}\n")).collect());
+        }
+    }
+    anyhow::bail!("no log of the client in {}", logs.display())
+}
+
+fn goes_on(cluster: &Cluster) -> anyhow::Result<()> {
+    let asked = good(&client_log(cluster)?);
+    eventually("requests go on", || Ok(good(&client_log(cluster)?) >= asked + 300))
+}
+
+pub(crate) fn pods_outlive_the_cluster_process() -> anyhow::Result<()> {
+    let cluster = busy("outlive")?;
+    let before = probes()?;
+    ensure!(before.len() == 3, "{before:?}");
+    kill(cluster.pid()?)?;
+    eventually("the cluster process is gone", || {
+        Ok(cluster.status()?.get("running") == Some(&false.into()))
+    })?;
+    goes_on(&cluster)?;
+    ensure!(probes()? == before, "other processes: {:?}", probes()?);
+    cluster.up()?;
+    goes_on(&cluster)?;
+    ensure!(probes()? == before, "not adopted: {:?} instead of {before:?}", probes()?);
+    let restarts = "jsonpath={.items[*].status.containerStatuses[*].restartCount}";
+    let restarts = cluster.kubectl(&["get", "pods", "-o", restarts])?;
+    ensure!(restarts == "0 0 0", "restarts: {restarts}");
+    // And the adopted pods are still ours to steer.
+    cluster.kubectl(&["rollout", "restart", "deployment/web"])?;
+    cluster.kubectl(&["rollout", "status", "deployment/web", "--timeout=60s"])?;
+    none_failed(&client_log(&cluster)?)
+}
+
+pub(crate) fn pods_outlive_the_keeper() -> anyhow::Result<()> {
+    let cluster = busy("mend")?;
+    let before = probes()?;
+    let keepers = || processes(&["coracle keeper", &cluster.name]);
+    for round in 0..2 {
+        let old = keepers()?;
+        ensure!(!old.is_empty(), "no keeper in round {round}");
+        for keeper in &old {
+            // The active one and its standby, one after the other: each is replaced.
+            kill(keeper.pid)?;
+            eventually("another keeper is there", || {
+                let now = keepers()?;
+                Ok(now.len() == old.len() && now.iter().all(|it| it.pid != keeper.pid))
+            })?;
+        }
+    }
+    goes_on(&cluster)?;
+    ensure!(probes()? == before, "other processes: {:?}", probes()?);
+    none_failed(&client_log(&cluster)?)
+}
+
+pub(crate) fn killed_container_is_restarted() -> anyhow::Result<()> {
+    let cluster = Cluster::running("container", &pod("client", &["ask", "http://10.96.0.1:1/"]))?;
+    let before = probes()?;
+    let victim = before.first().context("the pod's process")?;
+    kill(victim.pid)?;
+    eventually("it runs again", || {
+        let now = probes()?;
+        Ok(now.len() == 1 && now.first().is_some_and(|it| it.pid != victim.pid))
+    })?;
+    eventually("the API says so", || {
+        let state = "jsonpath={.status.containerStatuses[0].restartCount} \
+                     {.status.containerStatuses[0].lastState.terminated.exitCode}";
+        Ok(cluster.kubectl(&["get", "pod", "client", "-o", state])? == "1 137")
+    })
+}
+
+pub(crate) fn killed_shim_is_replaced() -> anyhow::Result<()> {
+    let cluster = Cluster::running("shim", &server("web", 1))?;
+    let before = probes()?;
+    let folder = cluster.run_folder().display().to_string();
+    let shims = processes(&["coracle shim default/web-", &folder])?;
+    let shim = shims.first().context("the pod's shim")?;
+    kill(shim.pid)?;
+    eventually("the container is replaced", || {
+        let now = probes()?;
+        let fresh = now.iter().all(|it| before.iter().all(|old| old.pid != it.pid));
+        Ok(now.len() == 1 && fresh)
+    })?;
+    ensure!(before.iter().all(|it| !lives(it.pid)), "the old container runs on");
+    cluster.kubectl(&["wait", "--for=condition=Available", "deployment/web", "--timeout=60s"])?;
+    Ok(())
+}
+
+pub(crate) fn down_keeps_state_and_up_brings_it_back() -> anyhow::Result<()> {
+    let cluster = Cluster::running("down", &server("web", 2))?;
+    let kept = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: kept}\ndata: {a: b}\n";
+    cluster.apply(kept)?;
+    cluster.coracle(&["down"])?;
+    ensure!(probes()?.is_empty(), "pods run on: {:?}", probes()?);
+    ensure!(processes(&["coracle", &cluster.name])?.is_empty(), "processes are left");
+    cluster.up()?;
+    ensure!(probes()?.len() == 2, "{:?}", probes()?);
+    let kept = cluster.kubectl(&["get", "configmap", "kept", "-o", "jsonpath={.data.a}"])?;
+    ensure!(kept == "b", "{kept}");
+    Ok(())
+}
