@@ -52,7 +52,8 @@ impl Cluster {
     /// Prepares for the script `script`.
     pub(crate) fn new(script: &str) -> anyhow::Result<Self> {
         let home = tempfile::tempdir().context("make a home folder")?;
-        let cluster = Self { name: format!("{script}-{}", std::process::id()), home };
+        let cluster =
+            Self { name: format!("{}-{}", script.replace('_', "-"), std::process::id()), home };
         for folder in ["bin", "run", "work"] {
             fs::create_dir(cluster.directory().join(folder)).context("make a folder")?;
         }
@@ -152,8 +153,10 @@ impl Cluster {
 
     /// The end of the cluster's own logs, for the report of a failure.
     pub(crate) fn log(&self) -> String {
-        let state = "state=/var/lib/coracle; [ $(id -u) = 0 ] || state=$XDG_DATA_HOME/coracle";
-        let tail = format!("{state}; tail -n 30 $state/{}/*.log", self.name);
+        let tail = format!(
+            "for log in $XDG_DATA_HOME/coracle/{}/*.log; do echo $log; tail -n 30 $log; done",
+            self.name
+        );
         self.shell(&tail).unwrap_or_else(|error| format!("no log: {error:#}"))
     }
 }

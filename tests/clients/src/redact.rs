@@ -26,43 +26,46 @@ const PATTERNS: &[(&str, &str)] = &[
     (r"\b10\.96\.(\d{2,3}\.\d+|\d\.\d{2,3}|[1-9]\.\d)\b", "CLUSTER-IP"),
     (r"127\.0\.0\.1:\d{4,5}\b", "127.0.0.1:PORT"),
     (r"coracle://\S+", "coracle://ID"),
+    (r"\(process \d+, version [0-9.]+\)", "(process ID, version VERSION)"),
     // kubectl's own log lines.
     (r"(?m)^[EIW]\d{4} \d{2}:\d{2}:\d{2}\.\d+ +\d+ ", "KLOG "),
 ];
 
-/// Replaces by pattern, and what the machine is called.
+/// Replaces by pattern: what the machine and the cluster are called, then the rest.
 #[derive(Debug)]
 pub(crate) struct Redactor {
-    patterns: Vec<(Regex, &'static str)>,
-    literals: Vec<(String, &'static str)>,
+    patterns: Vec<(Regex, String)>,
 }
 
 impl Redactor {
     pub(crate) fn new(cluster: &Cluster) -> anyhow::Result<Self> {
-        Self::with(vec![
+        Self::with(&[
             (cluster.directory().display().to_string(), "DIRECTORY"),
             (cluster.name().to_owned(), "CLUSTER"),
             (host_name()?, "NODE"),
         ])
     }
 
-    fn with(literals: Vec<(String, &'static str)>) -> anyhow::Result<Self> {
-        let compile = |(pattern, with): &(&str, &'static str)| {
+    fn with(literals: &[(String, &str)]) -> anyhow::Result<Self> {
+        let mut patterns = Vec::new();
+        // Whole words only: a short host name may well stand inside a random one.
+        for (literal, with) in literals.iter().filter(|(it, _)| !it.is_empty()) {
+            let pattern = format!(r"(?m)(^|\W){}\b", regex::escape(literal));
+            let pattern = Regex::new(&pattern).with_context(|| literal.clone())?;
+            patterns.push((pattern, format!("${{1}}{with}")));
+        }
+        for (pattern, with) in PATTERNS {
             let pattern = Regex::new(pattern).with_context(|| (*pattern).to_owned())?;
-            Ok((pattern, *with))
-        };
-        let patterns = PATTERNS.iter().map(compile).collect::<anyhow::Result<_>>()?;
-        Ok(Self { patterns, literals })
+            patterns.push((pattern, (*with).to_owned()));
+        }
+        Ok(Self { patterns })
     }
 
     /// The text without what differs from run to run, and without blanks at the end of lines.
     pub(crate) fn redact(&self, text: &str) -> String {
         let mut text = text.to_owned();
-        for (literal, with) in self.literals.iter().filter(|(it, _)| !it.is_empty()) {
-            text = text.replace(literal, with);
-        }
         for (pattern, with) in &self.patterns {
-            text = pattern.replace_all(&text, *with).into_owned();
+            text = pattern.replace_all(&text, with.as_str()).into_owned();
         }
         let lines: Vec<&str> = text.trim_end().lines().map(str::trim_end).collect();
         lines.join("\n")
@@ -82,7 +85,7 @@ mod tests {
     use expect_test::{Expect, expect};
 
     fn check(text: &str, expected: Expect) {
-        let redactor = Redactor::with(vec![("castle".to_owned(), "NODE")]).unwrap();
+        let redactor = Redactor::with(&[("castle".to_owned(), "NODE")]).unwrap();
         expected.assert_eq(&redactor.redact(text));
     }
 
