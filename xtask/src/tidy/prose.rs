@@ -20,7 +20,7 @@ pub(crate) fn check(root: &Path, path: &Path, text: &str) -> Vec<String> {
     let root = root.display().to_string() + "/";
     for (number, line) in (1..).zip(text.lines()) {
         let home = HOMES.iter().any(|home| {
-            line.match_indices(home).any(|(at, _)| {
+            line.match_indices(home).filter(|(at, _)| begins_path(line, *at)).any(|(at, _)| {
                 let rest = line.get(at + home.len()..).unwrap_or_default();
                 !MADE_UP.iter().any(|it| rest.starts_with(it))
             })
@@ -37,6 +37,12 @@ pub(crate) fn check(root: &Path, path: &Path, text: &str) -> Vec<String> {
         problems.push(format!("{lines} lines, at most {ARCHITECTURE_LINES_MAX}"));
     }
     problems
+}
+
+/// Whether a path begins at `at`, as against `/proc/1/root/…`.
+fn begins_path(line: &str, at: usize) -> bool {
+    let before = line.get(..at).and_then(|it| it.chars().next_back());
+    !before.is_some_and(|it| it.is_alphanumeric() || it == '.' || it == '}')
 }
 
 #[cfg(test)]
