@@ -236,17 +236,19 @@ fn explain(object: &Object, target: &Target, error: kube::Error) -> anyhow::Erro
         status.code,
         status.reason
     );
-    let causes = status.details.iter().flat_map(|it| &it.causes).filter(|it| !it.field.is_empty());
-    let mut lines: Vec<String> = causes
+    let causes = status.details.iter().flat_map(|it| &it.causes);
+    let of_fields = causes.filter(|it| !it.field.is_empty() && it.field != PATCH);
+    let mut lines: Vec<String> = of_fields
         .map(|it| format!("{}: {}: {}", object.place(&it.field), it.field, it.message))
         .collect();
     if lines.is_empty() {
-        let named = quoted(&status.message).into_iter();
-        lines = named.map(|it| object.place(it)).take(1).collect();
-        lines = vec![match lines.first() {
-            Some(place) => format!("{place}: {}", status.message),
-            None => status.message.clone(),
-        }];
+        // Of a patch, the whole of it comes before what is wrong with it.
+        let said = status.message.find(STRICT).and_then(|it| status.message.get(it..));
+        let said = said.unwrap_or(&status.message);
+        lines.push(match quoted(said).first() {
+            Some(field) => format!("{}: {said}", object.place(field)),
+            None => said.to_owned(),
+        });
     }
     for line in lines {
         text.push_str("\n  ");
@@ -254,6 +256,12 @@ fn explain(object: &Object, target: &Target, error: kube::Error) -> anyhow::Erro
     }
     anyhow::anyhow!(text)
 }
+
+/// The field that the API server names when a patch as a whole is wrong.
+const PATCH: &str = "patch";
+
+/// How the API server begins when a field is unknown or given twice.
+const STRICT: &str = "strict decoding error";
 
 /// The field paths that a message names in double quotes: `unknown field "spec.replica"`.
 fn quoted(message: &str) -> Vec<&str> {

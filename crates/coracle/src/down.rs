@@ -74,7 +74,7 @@ async fn end_cluster(running: &Running) -> anyhow::Result<()> {
         return Ok(());
     };
     match pidfd_send_signal(&process, Signal::INT) {
-        Ok(()) => ended(process).await.context("wait for the cluster process"),
+        Ok(()) => end_of(process).await.context("wait for the cluster process"),
         Err(rustix::io::Errno::SRCH) => Ok(()),
         Err(error) => Err(error).with_context(|| format!("signal process {}", running.pid)),
     }
@@ -90,7 +90,15 @@ fn open(pid: i32) -> anyhow::Result<Option<OwnedFd>> {
     }
 }
 
-async fn ended(process: OwnedFd) -> io::Result<()> {
+/// Waits for the end of a process.
+pub(crate) async fn ended(pid: i32) -> anyhow::Result<()> {
+    match open(pid)? {
+        Some(process) => end_of(process).await.with_context(|| format!("watch process {pid}")),
+        None => Ok(()),
+    }
+}
+
+async fn end_of(process: OwnedFd) -> io::Result<()> {
     let process = watch_descriptor(process, Interest::READABLE)?;
     let _ended = process.readable().await?;
     Ok(())
@@ -112,14 +120,14 @@ async fn stop_shims(directories: &Directories) -> anyhow::Result<()> {
             await_exits(&folder).with_context(|| format!("wait for pod `{pod}`"))?;
             client.exit().with_context(|| format!("end the shim of pod `{pod}`"))?;
         }
-        match tokio::time::timeout(SHIM_END_MAX, ended(process)).await {
+        match tokio::time::timeout(SHIM_END_MAX, end_of(process)).await {
             Ok(done) => done.with_context(|| format!("wait for the shim of pod `{pod}`"))?,
             Err(_) => bail!("the shim of pod `{pod}` does not end: kill it"),
         }
     }
     let pods = match fs::read_dir(directories.run.join("pods")) {
         Ok(pods) => pods,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) if error.kind() == NotFound => return Ok(()),
         Err(error) => return Err(error).context("look for what pods left"),
     };
     for pod in pods {
@@ -163,7 +171,7 @@ async fn stop_keeper(directories: &Directories) -> anyhow::Result<()> {
         return Ok(());
     };
     keeper.exit().context("end the keeper")?;
-    match tokio::time::timeout(KEEPER_END_MAX, ended(process)).await {
+    match tokio::time::timeout(KEEPER_END_MAX, end_of(process)).await {
         Ok(done) => done.context("wait for the keeper"),
         Err(_) => bail!("the keeper said it would end and has not: kill process {pid}"),
     }

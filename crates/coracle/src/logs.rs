@@ -90,16 +90,18 @@ pub(crate) fn start(session: &Session, wanted: Wanted) -> mpsc::Receiver<String>
         for pod in pods.list() {
             read(&pod, &mut seen);
         }
-        while wanted.follow {
+        if !wanted.follow {
+            return Ok(());
+        }
+        loop {
             tokio::select! {
-                () = stop.cancelled() => break,
+                () = stop.cancelled() => return Ok(()),
                 change = changes.next() => match change.new {
                     Some(pod) => read(&pod, &mut seen),
                     None => seen.retain(|it| it.pod != change.key),
                 },
             }
         }
-        Ok(())
     });
     receiver
 }

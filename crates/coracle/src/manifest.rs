@@ -156,7 +156,7 @@ fn check(object: Object) -> anyhow::Result<Object> {
 #[derive(Clone, Debug, Default)]
 struct Lines {
     line: u64,
-    children: BTreeMap<String, Lines>,
+    children: BTreeMap<String, Self>,
 }
 
 impl Lines {

@@ -6,7 +6,7 @@ use anyhow::{Context as _, bail};
 use client::{Caches, Client};
 use runtime::Tasks;
 
-use crate::{directories::Directories, lock};
+use crate::{directories::Directories, down, lock};
 
 /// How long a command waits for its own tasks when it is done.
 const SHUTDOWN_GRACE: Duration = Duration::from_millis(200);
@@ -29,13 +29,13 @@ pub(crate) fn run<T, F>(
 where
     F: Future<Output = anyhow::Result<T>>,
 {
-    if lock::running(&directories.run)?.is_none() {
+    let Some(running) = lock::running(&directories.run)? else {
         bail!(
             "cluster `{}` does not run: `coracle up` starts it{}",
             directories.name,
             if directories.exists() { "" } else { " (it never ran for this user)" }
         );
-    }
+    };
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -50,7 +50,14 @@ where
         })?;
         let tasks = Tasks::default();
         let caches = Caches::new(client.clone(), &tasks);
-        let done = work(Session { client, caches, tasks: tasks.clone() }).await;
+        let done = tokio::select! {
+            done = work(Session { client, caches, tasks: tasks.clone() }) => done,
+            ended = down::ended(running.pid) => ended.and_then(|()| bail!(
+                "the process of cluster `{}` has ended: `{}` says why",
+                directories.name,
+                directories.state.join("cluster.log").display()
+            )),
+        };
         tasks.shutdown(SHUTDOWN_GRACE).await;
         done
     })

@@ -44,7 +44,33 @@ pub(crate) fn run(directories: &Directories, arguments: &UpArguments) -> anyhow:
     progress.say(&format!("starting cluster `{}`", directories.name));
     let (running, started) = start::ensure(directories, &arguments.start)?;
     let up = Up { directories, arguments, objects, project, running, started };
-    session::run(directories, async |session| up.follow(session, progress).await)
+    let ended = session::run(directories, async |session| up.follow(session, progress).await)?;
+    match ended {
+        End::Code(code) => Ok(code),
+        End::Interrupted => stop(directories),
+    }
+}
+
+/// How following ended.
+enum End {
+    Code(ExitCode),
+    /// The user wants what this command started to stop.
+    Interrupted,
+}
+
+/// Stops the cluster, unless the user has enough of that too.
+fn stop(directories: &Directories) -> anyhow::Result<ExitCode> {
+    output::note("stopping; Ctrl-C again leaves what is left to end by itself");
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("start the runtime")?;
+    runtime.block_on(async {
+        tokio::select! {
+            done = down::stop(directories, false) => done.map(|()| ExitCode::SUCCESS),
+            _ = tokio::signal::ctrl_c() => Ok(ExitCode::FAILURE),
+        }
+    })
 }
 
 struct Up<'a> {
@@ -57,7 +83,7 @@ struct Up<'a> {
 }
 
 impl Up<'_> {
-    async fn follow(&self, session: Session, mut progress: Progress) -> anyhow::Result<ExitCode> {
+    async fn follow(&self, session: Session, mut progress: Progress) -> anyhow::Result<End> {
         let mut interrupts = interrupts(&session)?;
         self.link(&session).await?;
         let namespaces = self.apply(&session, &mut progress).await?;
@@ -67,32 +93,30 @@ impl Up<'_> {
             let wanted = logs::Wanted { namespaces, follow: true, ..logs::Wanted::default() };
             Some(logs::start(&session, wanted))
         };
-        tokio::select! {
+        let waited = tokio::select! {
             biased;
-            _ = interrupts.recv() => return self.interrupted(progress, interrupts).await,
-            waited = self.wait(&session, &mut progress, lines) => match waited? {
-                Waited::Ready(lines) => {
-                    self.say_ready(&progress);
-                    drop(progress);
-                    let Some(mut lines) = lines else { return Ok(ExitCode::SUCCESS) };
-                    loop {
-                        tokio::select! {
-                            biased;
-                            _ = interrupts.recv() => {
-                                return self.interrupted(Progress::start(), interrupts).await;
-                            }
-                            line = lines.recv() => match line {
-                                Some(line) => output::line(&line)?,
-                                None => return Ok(ExitCode::SUCCESS),
-                            },
-                        }
-                    }
-                }
-                Waited::TimedOut(waiting) => {
-                    drop(progress);
-                    return Ok(self.say_not_ready(&waiting));
-                }
-            },
+            _ = interrupts.recv() => return Ok(self.interrupted(progress)),
+            waited = self.wait(&session, &mut progress, lines) => waited?,
+        };
+        let lines = match waited {
+            Waited::Ready(lines) => lines,
+            Waited::TimedOut(waiting) => {
+                drop(progress);
+                return Ok(End::Code(self.say_not_ready(&waiting)));
+            }
+        };
+        self.say_ready(&progress);
+        drop(progress);
+        let Some(mut lines) = lines else { return Ok(End::Code(ExitCode::SUCCESS)) };
+        loop {
+            tokio::select! {
+                biased;
+                _ = interrupts.recv() => return Ok(self.interrupted(Progress::start())),
+                line = lines.recv() => match line {
+                    Some(line) => output::line(&line)?,
+                    None => return Ok(End::Code(ExitCode::SUCCESS)),
+                },
+            }
         }
     }
 
@@ -219,25 +243,17 @@ impl Up<'_> {
         ExitCode::FAILURE
     }
 
-    /// Stops what this command started.
-    async fn interrupted(
-        &self,
-        progress: Progress,
-        mut interrupts: mpsc::Receiver<()>,
-    ) -> anyhow::Result<ExitCode> {
+    /// What Ctrl-C means here: who started the cluster also stops it.
+    fn interrupted(&self, progress: Progress) -> End {
         drop(progress);
+        if self.started {
+            return End::Interrupted;
+        }
         let name = &self.directories.name;
-        if !self.started {
-            output::note(&format!(
-                "cluster `{name}` ran before and runs on; `coracle down --name {name}` stops it"
-            ));
-            return Ok(ExitCode::SUCCESS);
-        }
-        output::note("stopping; Ctrl-C again leaves what is left to end by itself");
-        tokio::select! {
-            done = down::stop(self.directories, false) => done.map(|()| ExitCode::SUCCESS),
-            _ = interrupts.recv() => Ok(ExitCode::FAILURE),
-        }
+        output::note(&format!(
+            "cluster `{name}` ran before and runs on; `coracle down --name {name}` stops it"
+        ));
+        End::Code(ExitCode::SUCCESS)
     }
 }
 

@@ -1,7 +1,7 @@
-#![expect(unsafe_code, reason = "fork, unshare and signal have no safe form")]
 //! System calls that need `unsafe`, each behind a function that keeps its rules.
 //!
 //! Only for the keeper's own process, which has one thread.
+#![expect(unsafe_code, reason = "fork, unshare and signal have no safe form")]
 
 use rustix::{process::Pid, thread::UnshareFlags};
 

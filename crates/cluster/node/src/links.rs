@@ -42,7 +42,7 @@ pub(crate) fn not_linked(image: &str) -> String {
     let name = api::link::repository(image);
     format!(
         "image `{image}` cannot be run: images are not supported yet. Link it to local source: \
-         `links: [{{image: {name}, directory: ., run: [./program]}}]` in coracle.yaml, then `coracle up`"
+         `links: {{NAME: {{image: {name}, run: [./program]}}}}` in coracle.yaml, then `coracle up`"
     )
 }
 

@@ -1,8 +1,8 @@
-#![expect(unsafe_code, reason = "clone3, execve, mount_setattr and signals have no safe form")]
 //! System calls that need `unsafe`, each behind a function that keeps its rules.
 //!
 //! Only for the shim's own process and its children before they run a program: both have one
 //! thread.
+#![expect(unsafe_code, reason = "clone3, execve, mount_setattr and signals have no safe form")]
 
 use std::{
     ffi::{CStr, CString},

@@ -186,18 +186,17 @@ fn build_network(
 async fn stop(components: &Components, signals: &mut Signals, end: &End) {
     if matches!(end, End::StopPods) {
         tokio::select! {
-            stopped = components.node.stop_all(PODS_GRACE_MAX) => {
-                if !stopped {
-                    tracing::error!("pods did not stop in time");
-                }
-            }
+            stopped = components.node.stop_all(PODS_GRACE_MAX) => say_unless(stopped, "pods"),
             _ = signals.terminate.recv() => tracing::warn!("told to leave the rest of the pods"),
         }
     }
-    for (phase, tasks) in [("clients", &components.clients), ("api", &components.api)] {
-        if !tasks.shutdown(STOP_GRACE).await {
-            tracing::warn!(phase, running = ?tasks, "did not stop in time");
-        }
+    say_unless(components.clients.shutdown(STOP_GRACE).await, "clients of the API");
+    say_unless(components.api.shutdown(STOP_GRACE).await, "the API");
+}
+
+fn say_unless(stopped: bool, what: &'static str) {
+    if !stopped {
+        tracing::warn!(what, "did not stop in time");
     }
 }
 
