@@ -346,8 +346,9 @@ fn halt(seen: &Seen<'_>, stop: Stop, out: &mut Decision) {
         return;
     }
     let since = match seen.routing {
-        // Nobody waits for a forced deletion, and nothing listens without an address.
-        _ if stop.grace.is_zero() => seen.uptime,
+        // Nobody waits for a forced deletion; and when the node stops all pods go, which no Service
+        // is told of, as their objects stay.
+        _ if stop.grace.is_zero() || seen.node_stops.is_some() => seen.uptime,
         Routing::Unrouted(since) => since,
         Routing::Waiting => {
             out.waiting_on = "services to stop routing to it";

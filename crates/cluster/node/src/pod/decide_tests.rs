@@ -287,7 +287,6 @@ fn a_node_that_stops_leaves_the_pod_for_later() {
     check(
         &mut model,
         &expect![[r#"
-            await unrouted
             terminate a until 10 s: Stopping container a
             again at 10 s
         "#]],
