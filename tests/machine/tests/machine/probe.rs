@@ -12,7 +12,7 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 /// Pause after a failure.
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// `serve PORT`, `ask URL` for ever, `once URL`, `show` environment and surroundings, `exit CODE`.
+/// `serve PORT`, `ask URL` for ever, `once URL`, `show` environment and surroundings.
 pub(crate) fn main(arguments: &[String]) {
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match arguments.as_slice() {
@@ -20,13 +20,18 @@ pub(crate) fn main(arguments: &[String]) {
         ["ask", url, ..] => ask(url),
         ["once", url, ..] => println!("{}", outcome(url)),
         ["show", ..] => show(),
-        ["exit", code, ..] => std::process::exit(code.parse().unwrap_or(1)),
         other => println!("probe: what is {other:?}?"),
     }
 }
 
 fn serve(port: &str) {
-    let listener = TcpListener::bind(format!("0.0.0.0:{port}")).unwrap();
+    let listener = match TcpListener::bind(format!("0.0.0.0:{port}")) {
+        Ok(listener) => listener,
+        Err(error) => {
+            println!("listen on {port}: {error}");
+            return;
+        }
+    };
     println!("serving");
     for connection in listener.incoming() {
         let Ok(connection) = connection else { continue };

@@ -144,9 +144,9 @@ pub(crate) fn pods_reach_services_dns_and_the_host() -> anyhow::Result<()> {
     Ok(())
 }
 
-pub(crate) fn container_sees_what_it_should() -> anyhow::Result<()> {
-    let cluster = Cluster::new("sees")?;
-    let text = format!(
+/// A pod with every way to hand something to a container.
+fn everything(cluster: &Cluster) -> String {
+    format!(
         "apiVersion: v1
 kind: ConfigMap
 metadata: {{name: settings}}
@@ -188,8 +188,12 @@ spec:
 ",
         cluster.state().display(),
         cluster.run_folder().display(),
-    );
-    cluster.write("app.yaml", &text)?;
+    )
+}
+
+pub(crate) fn container_sees_what_it_should() -> anyhow::Result<()> {
+    let cluster = Cluster::new("sees")?;
+    cluster.write("app.yaml", &everything(&cluster))?;
     cluster.up()?;
     let mut log = String::new();
     eventually("the pod has shown all", || {
