@@ -1,6 +1,6 @@
 //! The pod's folders and its shim, which holds the pod's namespaces.
 
-use std::{fs, io, os::fd::OwnedFd, path::Path, process::Child, time::Duration};
+use std::{fs, io, os::fd::OwnedFd, path::{Path, PathBuf}, process::Child, time::Duration};
 
 use k8s_openapi::api::core::v1::Pod;
 use rustix::process::{Pid, PidfdFlags};
@@ -104,6 +104,10 @@ async fn adopt(place: &Place, parts: &mut Parts) -> Result<bool, StageError> {
     Ok(true)
 }
 
+/// Where glibc's name service cache listens (nscd(8)): it would answer for the machine's resolver, and
+/// knows nothing of the cluster's names.
+const NSCD: &str = "/run/nscd";
+
 /// Starts a shim, after ending what a dead one has left. `None` if another one is there.
 async fn spawn(place: &Place) -> Result<Option<shim::Spawned>, StageError> {
     let context = &place.context;
@@ -112,10 +116,9 @@ async fn spawn(place: &Place) -> Result<Option<shim::Spawned>, StageError> {
     let text = |it: Option<&String>| it.cloned().unwrap_or_default();
     let namespace = text(metadata.and_then(|it| it.namespace.as_ref()));
     let label = format!("{namespace}/{}", text(metadata.and_then(|it| it.name.as_ref())));
-    let spec = PodSpec {
-        hostname: pod.map(host_name).unwrap_or_default(),
-        masked: vec![context.state_dir.clone(), context.run_dir.clone()],
-    };
+    let mut masked = vec![context.state_dir.clone(), context.run_dir.clone()];
+    masked.extend(Some(PathBuf::from(NSCD)).filter(|it| it.is_dir()));
+    let spec = PodSpec { hostname: pod.map(host_name).unwrap_or_default(), masked };
     let (executable, dir) = (context.executable.clone(), place.folders.run.clone());
     blocking(move || {
         shim::leftovers(&dir).map_err(|error| chain(&error))?;
