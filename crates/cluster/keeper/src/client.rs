@@ -149,13 +149,20 @@ impl Client {
         }
     }
 
-    /// Ends the keeper. Namespaces that no process is in any more vanish with it.
+    /// Ends the keeper; when this returns, another can take its place. Namespaces that no process is
+    /// in any more vanish with it.
     ///
     /// # Errors
     /// See [`Error`].
     pub fn exit(mut self) -> Result<(), Error> {
         match self.call(&Request::Exit)?.0 {
-            Reply::Exiting => Ok(()),
+            // It closes what it listens on first, and this connection then.
+            Reply::Exiting => match wire::receive::<Reply>(&self.socket) {
+                Ok(None) => Ok(()),
+                Err(error) if error.kind() == io::ErrorKind::ConnectionReset => Ok(()),
+                Ok(Some((reply, _))) => Err(unexpected("exit", reply)),
+                Err(error) => Err(error.into()),
+            },
             reply => Err(unexpected("exit", reply)),
         }
     }

@@ -167,6 +167,7 @@ spec:
     image: {IMAGE}
     args: [show]
     workingDir: /scratch
+    readinessProbe: {{exec: {{command: [cat, /config/key]}}, periodSeconds: 1}}
     env:
     - {{name: PLAIN, value: 'a'}}
     - {{name: COMPOSED, value: '$(PLAIN)-$(MISSING)-$$(PLAIN)'}}

@@ -1,6 +1,12 @@
 //! The pod's folders and its shim, which holds the pod's namespaces.
 
-use std::{fs, io, os::fd::OwnedFd, path::{Path, PathBuf}, process::Child, time::Duration};
+use std::{
+    fs, io,
+    os::fd::OwnedFd,
+    path::{Path, PathBuf},
+    process::Child,
+    time::Duration,
+};
 
 use k8s_openapi::api::core::v1::Pod;
 use rustix::process::{Pid, PidfdFlags};
