@@ -115,10 +115,11 @@ fn await_take_over(control: &OwnedFd) -> io::Result<Option<Namespaces>> {
 struct Keeper<'a> {
     arguments: &'a Arguments,
     namespaces: Namespaces,
+    // Let go of in this order: a client that sees its connection end may start the next keeper.
     listener: OwnedFd,
-    clients: Vec<OwnedFd>,
     /// Held, not used: who has it is the keeper of this run folder.
     _lock: OwnedFd,
+    clients: Vec<OwnedFd>,
 }
 
 /// What becomes of a client, or of the keeper, after a request.

@@ -69,7 +69,10 @@ fn run(name: &str, user: Option<u32>) -> Result<(), Failed> {
     fs::set_permissions(&dir, PermissionsExt::from_mode(0o755))?;
     // Build folders may lie where the user may not look.
     let executable = dir.path().join("coracle");
-    fs::copy(std::env::current_exe()?, &executable)?;
+    // By another process: a descriptor that can write, inherited by what another test starts at the
+    // same moment, would make the copy's execution fail with ETXTBSY.
+    let copied = Command::new("cp").arg(std::env::current_exe()?).arg(&executable).status()?;
+    assert!(copied.success(), "cp: {copied}");
     let place = dir.path().join("place");
     fs::create_dir_all(place.join("run"))?;
     for path in [place.clone(), place.join("run")] {
@@ -238,7 +241,13 @@ fn orphaned_standby(place: &Place) {
     let standby = keeper.standby().unwrap();
     let pid = keeper.ping().unwrap();
     let children = format!("/proc/{pid}/task/{pid}/children");
-    let child = fs::read_to_string(&children).unwrap().trim().parse().unwrap();
+    // The process that made the namespaces may still be on its way out.
+    let child = loop {
+        match fs::read_to_string(&children).unwrap().trim().parse() {
+            Ok(only) => break only,
+            Err(_) => std::thread::yield_now(),
+        }
+    };
     let pid = Pid::from_raw(child).unwrap();
     let pidfd = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).unwrap();
     drop(standby);

@@ -86,7 +86,10 @@ fn run(name: &str, user: Option<u32>) -> Result<(), Failed> {
     fs::set_permissions(&dir, PermissionsExt::from_mode(0o755))?;
     // Build folders may lie where the user may not look.
     let executable = dir.path().join("coracle");
-    fs::copy(std::env::current_exe()?, &executable)?;
+    // By another process: a descriptor that can write, inherited by what another test starts at the
+    // same moment, would make the copy's execution fail with ETXTBSY.
+    let copied = Command::new("cp").arg(std::env::current_exe()?).arg(&executable).status()?;
+    assert!(copied.success(), "cp: {copied}");
     let place = dir.path().join("place");
     for path in [place.clone(), place.join("run"), place.join("state")] {
         fs::create_dir(&path)?;
