@@ -82,7 +82,10 @@ mod tests {
         let mut child = std::process::Command::new("/bin/sleep").arg("1000").spawn().unwrap();
         let process = Process::of(child.id(), &process::boot().unwrap()).unwrap();
         files::write_process(dir.path(), "web.0", &process).unwrap();
-        let later = Process { pid: std::process::id(), ..process };
+        // A process that has the id of a recorded one and began before it: this one. Both may have
+        // begun within one tick of the clock.
+        let start_time = process.start_time + 1;
+        let later = Process { pid: std::process::id(), start_time, ..process };
         files::write_process(dir.path(), "web.1", &later).unwrap();
         let expected = Leftover { id: "web.0".to_owned(), pid: child.id() };
         assert_eq!(leftovers(dir.path()).unwrap(), [expected]);
