@@ -30,6 +30,13 @@ use crate::{
 /// closing its connection, and can try again.
 const CLIENTS_MAX: usize = 32;
 
+/// How often the lock is tried, with [`LOCK_PAUSE`] between: half a second, a thousand times what the
+/// kernel needs to close a dead process's files.
+const LOCK_TRIES: u32 = 250;
+
+/// Two milliseconds.
+const LOCK_PAUSE: Timespec = Timespec { tv_sec: 0, tv_nsec: 2_000_000 };
+
 /// Connections not yet accepted; the kernel makes further clients wait.
 const BACKLOG: i32 = 32;
 
@@ -259,7 +266,8 @@ fn send_now(client: &OwnedFd, reply: &Reply, fds: &[BorrowedFd<'_>]) -> io::Resu
     }
 }
 
-/// The one lock of the run folder.
+/// The one lock of the run folder. The kernel closes a dead keeper's connections before its lock, so
+/// whoever hears of its end may be here a moment too early.
 fn lock(run_dir: &Path) -> Result<OwnedFd, Failure> {
     let path = run_dir.join(wire::LOCK);
     let failed = |error: Errno| {
@@ -277,6 +285,15 @@ fn lock(run_dir: &Path) -> Result<OwnedFd, Failure> {
     };
     let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW;
     let file = rustix::fs::open(&path, flags, Mode::RUSR | Mode::WUSR).map_err(failed)?;
+    for _ in 1..LOCK_TRIES {
+        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(file),
+            Err(Errno::WOULDBLOCK) => {
+                rustix::event::poll(&mut [], Some(&LOCK_PAUSE)).map_err(failed)?;
+            }
+            Err(error) => return Err(failed(error)),
+        }
+    }
     rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).map_err(failed)?;
     Ok(file)
 }
