@@ -106,6 +106,9 @@ impl Host {
             if held.standby.as_ref().is_none_or(Standby::closed) {
                 held.standby = None;
                 held.standby = Some(held.keeper.standby().context("start another standby")?);
+                // From here on the next death is healed too. One that falls before, within the
+                // millisecond in which a keeper is alone, is not.
+                tracing::info!("a standby keeper is ready");
             }
             Ok(())
         })

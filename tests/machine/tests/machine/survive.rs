@@ -75,15 +75,22 @@ pub(crate) fn pods_outlive_the_keeper() -> anyhow::Result<()> {
     let cluster = busy("mend")?;
     let before = probes()?;
     let keepers = || processes(&["coracle keeper", &cluster.name]);
+    let log = cluster.state().join("cluster.log");
+    let mended = || -> anyhow::Result<usize> {
+        let text = std::fs::read_to_string(&log)?;
+        Ok(text.matches("a standby keeper is ready").count())
+    };
     for round in 0..2 {
         let old = keepers()?;
-        ensure!(!old.is_empty(), "no keeper in round {round}");
+        ensure!(old.len() == 2, "round {round}: {old:?}");
         for keeper in &old {
             // The active one and its standby, one after the other: each is replaced.
+            let before = mended()?;
             kill(keeper.pid)?;
-            eventually("another keeper is there", || {
+            eventually("the cluster has mended it", || Ok(mended()? > before))?;
+            eventually("there are two again", || {
                 let now = keepers()?;
-                Ok(now.len() == old.len() && now.iter().all(|it| it.pid != keeper.pid))
+                Ok(now.len() == 2 && now.iter().all(|it| it.pid != keeper.pid))
             })?;
         }
     }
