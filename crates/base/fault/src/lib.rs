@@ -1,0 +1,1 @@
+//! A TCP proxy that misbehaves on request, and a checker of what a client was promised.

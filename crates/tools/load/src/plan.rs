@@ -1,0 +1,114 @@
+//! What a run is to do: which users arrive when, what each does, when the run ends, what it must
+//! reach. Made from a scenario file or from the command line; the engine carries it out.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use crate::exchange::{Exchange, Request};
+
+/// A whole run.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// Same seed, same schedule and same choices.
+    pub seed: u64,
+    /// What arrives beside each other; at least one.
+    pub flows: Vec<Flow>,
+    /// After the last start: how long answers are waited for.
+    pub grace: Duration,
+    /// Connections that may be open at once, of all workers together.
+    pub connections_max: usize,
+}
+
+/// Users of one kind, and when they arrive.
+#[derive(Clone)]
+pub struct Flow {
+    /// Name in reports.
+    pub name: String,
+    /// When users arrive.
+    pub arrival: Arrival,
+    /// What each of them does.
+    pub behaviour: Arc<dyn Behaviour>,
+}
+
+impl fmt::Debug for Flow {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Flow")
+            .field("name", &self.name)
+            .field("arrival", &self.arrival)
+            .finish_non_exhaustive()
+    }
+}
+
+/// When users arrive.
+#[derive(Clone, Debug)]
+pub enum Arrival {
+    /// By a schedule, whatever became of those before: open loop.
+    Open(Vec<Stage>),
+    /// A fixed number of users, each of whom begins again when it has ended: closed loop. What it
+    /// measures is labelled so, because it waits for the server before it sends more.
+    Closed {
+        /// How many.
+        users: usize,
+        /// How long.
+        duration: Duration,
+    },
+}
+
+/// A piece of an open schedule.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Stage {
+    /// How long it lasts.
+    pub duration: Duration,
+    /// Arrivals per second at its beginning.
+    pub from: f64,
+    /// Arrivals per second at its end; between the two the rate changes linearly.
+    pub to: f64,
+    /// How arrivals are spaced.
+    pub spacing: Spacing,
+}
+
+/// How arrivals of one rate are spaced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Spacing {
+    /// Evenly.
+    Even,
+    /// At random, independent of each other: a Poisson process.
+    Poisson,
+}
+
+/// What a kind of user does. Shared by all users of a flow.
+pub trait Behaviour: Send + Sync {
+    /// Names of its steps, in the order of [`StepId`]. Series of results are kept per step.
+    fn steps(&self) -> &[String];
+    /// A new user. The same `seed` gives the same choices.
+    fn arrive(&self, seed: u64) -> Box<dyn User>;
+}
+
+/// Index of a step in [`Behaviour::steps`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct StepId(pub usize);
+
+/// One user under way: says what it does next and is told what came of it. Does no IO and knows no
+/// clock.
+pub trait User: Send {
+    /// What it does next.
+    fn next(&mut self) -> Next;
+    /// Takes what came of the request that the last [`Next::Send`] asked for. An error says which
+    /// check failed; the exchange then counts as failed, and the user decides by itself whether it
+    /// goes on.
+    ///
+    /// # Errors
+    ///
+    /// Name of the check that failed.
+    fn receive(&mut self, exchange: &Exchange) -> Result<(), String>;
+}
+
+/// What a user does next.
+#[derive(Clone, Debug)]
+pub enum Next {
+    /// Sends a request.
+    Send(StepId, Request),
+    /// Does nothing for a while.
+    Think(Duration),
+    /// Leaves.
+    Leave,
+}
