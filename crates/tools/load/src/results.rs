@@ -25,6 +25,11 @@ pub struct Results {
     pub began: Timestamp,
     /// From then to the last answer, or to the end of waiting.
     pub took: Duration,
+    /// How long starts were meant for: the length of the schedule, shorter if the run was
+    /// interrupted. What is meant divided by this is the rate meant.
+    pub planned: Duration,
+    /// Whether somebody ended the run before its plan did.
+    pub interrupted: bool,
     /// The seed of schedule and choices.
     pub seed: u64,
     /// How arrivals were decided.
@@ -94,12 +99,43 @@ pub struct Second {
     pub meant: u64,
     /// Requests ended in this second.
     pub done: u64,
-    /// Those of them that failed.
-    pub failed: u64,
+    /// Those of them that failed, by kind.
+    pub failures: BTreeMap<FailureKind, u64>,
     /// Requests under way at its end.
     pub in_flight: u64,
+    /// Starts of this second that were later than [`LATE_AFTER`]: where the generator was the one
+    /// who was slow.
+    pub late: u64,
     /// Latency of those that were answered in it.
     pub latency: Times,
+}
+
+/// A run under way, as its watcher sees it: about once a second, more often for a terminal.
+#[derive(Clone, Debug)]
+pub struct Progress<'run> {
+    /// Since the first meant start.
+    pub elapsed: Duration,
+    /// How long the schedule lasts, without the waiting for answers after it.
+    pub planned: Duration,
+    /// How arrivals are decided.
+    pub mode: Mode,
+    /// All seconds that have ended, as in [`Results::seconds`]. Most often the last was there
+    /// before, sometimes several are new.
+    pub seconds: &'run [Second],
+    /// Starts meant so far.
+    pub meant: u64,
+    /// Requests ended so far.
+    pub done: u64,
+    /// Those of them that failed, by kind.
+    pub failures: &'run BTreeMap<FailureKind, u64>,
+    /// Requests under way.
+    pub in_flight: u64,
+    /// From meant to actual start, so far.
+    pub lag: &'run Times,
+    /// Starts later than [`LATE_AFTER`], so far.
+    pub late: u64,
+    /// Starts that were meant and will never happen, so far.
+    pub dropped: u64,
 }
 
 /// How the generator itself did.
