@@ -127,7 +127,7 @@ pub enum FailureKind {
     Ports,
     /// The generator may not open more connections: a limit of its own.
     Connections,
-    /// The answer came and is an HTTP error (status 400 or above).
+    /// The answer came and is an HTTP error: status 400 or above, unless the user expects it.
     Status,
     /// The answer came, and a check of the scenario says that it is wrong.
     Check,

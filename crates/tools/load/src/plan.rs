@@ -79,8 +79,11 @@ pub enum Spacing {
 pub trait Behaviour: Send + Sync {
     /// Names of its steps, in the order of [`StepId`]. Series of results are kept per step.
     fn steps(&self) -> &[String];
-    /// A new user. The same `seed` gives the same choices.
-    fn arrive(&self, seed: u64) -> Box<dyn User>;
+    /// A new user. The same `seed` gives the same choices. `number` says which of the flow's users
+    /// it is: in an open loop the how-manieth arrival, from 0; in a closed loop the place among those
+    /// who are there at once, plus the number of places times how often that place began again. It
+    /// never depends on what other users met.
+    fn arrive(&self, number: u64, seed: u64) -> Box<dyn User>;
 }
 
 /// Index of a step in [`Behaviour::steps`].
@@ -92,6 +95,12 @@ pub struct StepId(pub usize);
 pub trait User: Send {
     /// What it does next.
     fn next(&mut self) -> Next;
+    /// Whether this HTTP status is an answer that the last request may get; asked before
+    /// [`User::receive`]. Any other is a failure of kind
+    /// [`Status`](crate::exchange::FailureKind::Status).
+    fn expects(&self, status: u16) -> bool {
+        status < 400
+    }
     /// Takes what came of the request that the last [`Next::Send`] asked for. An error says which
     /// check failed; the exchange then counts as failed, and the user decides by itself whether it
     /// goes on.
