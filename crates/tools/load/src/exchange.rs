@@ -76,6 +76,9 @@ pub struct Exchange {
     pub sent: u64,
     /// Bytes received, as counted after decryption.
     pub received: u64,
+    /// Whether it was sent again, because the server had closed the kept connection on which it
+    /// was sent first. Phases and bytes are those of the second time.
+    pub again: bool,
     /// The answer, or why there is none.
     pub outcome: Result<Response, Failure>,
 }

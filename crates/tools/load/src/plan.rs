@@ -1,9 +1,9 @@
 //! What a run is to do: which users arrive when, what each does, when the run ends, what it must
 //! reach. Made from a scenario file or from the command line; the engine carries it out.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
 
-use crate::exchange::{Exchange, Request};
+use crate::exchange::{Exchange, Origin, Request};
 
 /// A whole run.
 #[derive(Clone, Debug)]
@@ -14,8 +14,67 @@ pub struct Plan {
     pub flows: Vec<Flow>,
     /// After the last start: how long answers are waited for.
     pub grace: Duration,
-    /// Connections that may be open at once, of all workers together.
-    pub connections_max: usize,
+    /// Connections that may be open at once, of all workers together. `None` is as many as
+    /// descriptors and local ports allow.
+    pub connections_max: Option<usize>,
+    /// What must be reachable before anything is measured; each is connected to once, first.
+    pub targets: Vec<Origin>,
+    /// How connections are made.
+    pub transport: Transport,
+}
+
+/// How connections are made.
+#[derive(Clone, Debug, Default)]
+pub struct Transport {
+    /// Which protocol is spoken.
+    pub protocol: Protocol,
+    /// Whose certificates are believed.
+    pub trust: Trust,
+    /// Who the client is, if the server wants to know.
+    pub identity: Option<Identity>,
+    /// What may be loaded.
+    pub reach: Reach,
+}
+
+/// Which protocol is spoken.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Protocol {
+    /// HTTP/1.1: one request at a time on a connection, connections are kept.
+    #[default]
+    Http1,
+    /// HTTP/2: by ALPN over TLS, by prior knowledge without it.
+    Http2,
+}
+
+/// Whose certificates are believed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Trust {
+    /// Those that the system believes.
+    #[default]
+    System,
+    /// Those signed by an authority of this PEM file, and no others.
+    File(PathBuf),
+    /// Anyone's.
+    Anyone,
+}
+
+/// A certificate chain and its key, PEM files.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// The certificate, and those between it and the authority.
+    pub certificate: PathBuf,
+    /// Its private key.
+    pub key: PathBuf,
+}
+
+/// What may be loaded. Load is harm to whoever did not ask for it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Reach {
+    /// Addresses of this machine only.
+    #[default]
+    ThisMachine,
+    /// Any: somebody said that they may.
+    Anywhere,
 }
 
 /// Users of one kind, and when they arrive.
