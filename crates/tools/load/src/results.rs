@@ -317,7 +317,7 @@ pub(crate) mod tests {
         let frozen = 4 * SECOND..6 * SECOND;
         let service = 2 * MILLISECOND
             + index * 7919 % 31 * 100_000
-            + u64::from(index % 97 == 0) * 20 * MILLISECOND;
+            + u64::from(index.is_multiple_of(97)) * 20 * MILLISECOND;
         let start = if frozen.contains(&meant) { frozen.end } else { meant };
         let end = start + service;
         let at = |time: u64| usize::try_from(time / SECOND).unwrap().min(seconds.len() - 1);
