@@ -14,7 +14,7 @@ use tokio::{process::Command, time::Instant};
 
 use crate::{
     http::{Connection, Endpoint},
-    processes::{self, Process},
+    processes::{self, Process, Role},
 };
 
 const NAME: &str = "bench";
@@ -58,6 +58,11 @@ impl Cluster {
     /// Its processes, without those in pods.
     pub(crate) fn processes(&self) -> anyhow::Result<Vec<Process>> {
         processes::of(self.folder())
+    }
+
+    /// Its process that serves the API.
+    pub(crate) fn servers(&self) -> anyhow::Result<Vec<Process>> {
+        Ok(self.processes()?.into_iter().filter(|it| it.role == Role::Cluster).collect())
     }
 
     /// Starts the cluster and waits until API and node are ready.

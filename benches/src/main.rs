@@ -103,7 +103,7 @@ async fn run(arguments: &Arguments) -> anyhow::Result<Report> {
     if let Some(kubeconfig) = &arguments.kubeconfig {
         let mut report = Report::default();
         let endpoint = Endpoint::new(kubeconfig)?;
-        report.add("objects", objects::measure(&endpoint, load).await);
+        report.add("objects", objects::measure(&endpoint, &[], load).await);
         return Ok(report);
     }
     let coracle = arguments
@@ -148,7 +148,7 @@ async fn measure(
         progress("measuring the disk alone");
         report.add("disk", disk::measure(cluster.folder()));
         progress("creating and getting objects");
-        report.add("objects", objects::measure(&endpoint, load).await);
+        report.add("objects", objects::measure(&endpoint, &cluster.servers()?, load).await);
     }
     cluster.delete().await?;
     Ok(report)

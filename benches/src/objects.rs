@@ -27,8 +27,12 @@ enum Load {
     Get { names: Arc<Vec<String>> },
 }
 
-/// Runs each load for `period`.
-pub(crate) async fn measure(endpoint: &Endpoint, period: Duration) -> anyhow::Result<Vec<Figure>> {
+/// Runs each load for `period`. Of the `servers`, it says what they took of the cores.
+pub(crate) async fn measure(
+    endpoint: &Endpoint,
+    servers: &[Process],
+    period: Duration,
+) -> anyhow::Result<Vec<Figure>> {
     let mut figures = Vec::new();
     // So that runs against the same server do not meet.
     let run = std::process::id();
@@ -36,31 +40,54 @@ pub(crate) async fn measure(endpoint: &Endpoint, period: Duration) -> anyhow::Re
         let prefix = format!("bench-{run}-{connections}");
         let load = Load::Create { prefix: prefix.clone() };
         let many = connections > 1;
-        let before = Moment::now(&[Process::this()])?;
+        let before = Before::now(servers)?;
         let (samples, names) = run_load(endpoint, &load, connections, period).await?;
         let aim = many.then_some(Aim::AtLeast(20_000.0));
         figures.extend(shown("creates", connections, &samples, period, aim));
-        figures.push(client("creates", connections, &before, &samples)?);
+        figures.extend(before.spent("creates", connections, &samples)?);
         let load = Load::Get { names: Arc::new(names) };
-        let before = Moment::now(&[Process::this()])?;
+        let before = Before::now(servers)?;
         let (samples, _) = run_load(endpoint, &load, connections, period).await?;
         let aim = many.then_some(Aim::AtLeast(60_000.0));
         figures.extend(shown("gets", connections, &samples, period, aim));
-        figures.push(client("gets", connections, &before, &samples)?);
+        figures.extend(before.spent("gets", connections, &samples)?);
     }
     Ok(figures)
 }
 
-/// What this program itself took of the cores that it shares with the server.
-fn client(
-    what: &str,
-    connections: usize,
-    before: &Moment,
-    samples: &Samples,
-) -> anyhow::Result<Figure> {
-    let spent = Moment::now(&[Process::this()])?.since(before);
-    let each = spent.cpu_nanoseconds as f64 / 1e3 / samples.count().max(1) as f64;
-    Ok(Figure::new(format!("{what}, {connections} connections, client's processor"), each, "µs"))
+/// What client and servers had taken of the cores that they share, before a load.
+struct Before<'a> {
+    client: Moment,
+    servers: &'a [Process],
+    server: Moment,
+}
+
+impl<'a> Before<'a> {
+    fn now(servers: &'a [Process]) -> anyhow::Result<Self> {
+        let client = Moment::now(&[Process::this()])?;
+        Ok(Self { client, servers, server: Moment::now(servers)? })
+    }
+
+    /// What they have taken since, for each request. Where load from elsewhere makes the rates
+    /// vary, this stays.
+    fn spent(
+        &self,
+        what: &str,
+        connections: usize,
+        samples: &Samples,
+    ) -> anyhow::Result<Vec<Figure>> {
+        let client = Moment::now(&[Process::this()])?.since(&self.client);
+        let server = Moment::now(self.servers)?.since(&self.server);
+        let figure = |who: &str, nanoseconds: u64| {
+            let each = nanoseconds as f64 / 1e3 / samples.count().max(1) as f64;
+            Figure::new(format!("{what}, {connections} connections, {who}'s processor"), each, "µs")
+        };
+        let mut figures = vec![figure("client", client.cpu_nanoseconds)];
+        if !self.servers.is_empty() {
+            figures.push(figure("server", server.cpu_nanoseconds));
+        }
+        Ok(figures)
+    }
 }
 
 fn shown(
