@@ -105,6 +105,20 @@ fn a_deployment_tells_its_story() {
         let mut reasons: Vec<_> = conditions.iter().filter_map(|it| it.reason.clone()).collect();
         reasons.sort();
         anyhow::ensure!(reasons == ["MinimumReplicasAvailable", "NewReplicaSetAvailable"]);
+        // What the controller writes down is no change of what is wanted.
+        let Deployment { metadata, status, .. } = deployments.get("web").await?;
+        let revision =
+            &metadata.annotations.unwrap_or_default()["deployment.kubernetes.io/revision"];
+        let seen = (metadata.generation, status.and_then(|it| it.observed_generation));
+        anyhow::ensure!(revision == "1" && seen == (Some(1), Some(1)), "{revision}, {seen:?}");
+        world.edit_deployment("web", restart).await?;
+        world.until_rolled_out("web").await?;
+        rest(world).await;
+        let metadata = deployments.get("web").await?.metadata;
+        let revision =
+            &metadata.annotations.unwrap_or_default()["deployment.kubernetes.io/revision"];
+        let generation = metadata.generation;
+        anyhow::ensure!(revision == "2" && generation == Some(2), "{revision}, {generation:?}");
         Ok(())
     })
     .unwrap();

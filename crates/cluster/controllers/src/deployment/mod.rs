@@ -14,8 +14,8 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use api::selector::LabelSelector;
 use client::{
-    Api, Cache, Change, DeleteParams, EventType, Events, Key, Next, Patch, PatchParams, PostParams,
-    Preconditions, Resource as _,
+    Api, Cache, Change, DeleteParams, EventType, Events, Key, Next, PostParams, Preconditions,
+    Resource as _,
 };
 use k8s_openapi::{
     api::{
@@ -24,7 +24,6 @@ use k8s_openapi::{
     },
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
-use serde_json::json;
 
 use crate::{
     Controller,
@@ -137,18 +136,12 @@ impl Reconciler {
             if let Err((error, shown)) = self.step(&seen.deployment, &action).await {
                 if let Some(shown) = shown {
                     let status = shown(seen);
-                    self.write_status(&seen.deployment, status).await?;
+                    self.write_status(&seen.deployment, None, Some(status)).await?;
                 }
                 return Err(error);
             }
         }
-        let mut deployment = Arc::clone(&seen.deployment);
-        if let Some(revision) = revision {
-            deployment = Arc::new(self.annotate(&deployment, &revision).await?);
-        }
-        if let Some(status) = status {
-            self.write_status(&deployment, status).await?;
-        }
+        self.write_status(&seen.deployment, revision, status).await?;
         Ok(requeue.map_or(Next::AwaitChange, Next::RequeueAfter))
     }
 
@@ -244,32 +237,25 @@ impl Reconciler {
         Err((error, Some(Box::new(status::with_collision))))
     }
 
-    /// Writes the revision into the annotations, and gives back the object as it then is.
-    async fn annotate(
-        &self,
-        deployment: &Deployment,
-        revision: &str,
-    ) -> anyhow::Result<Deployment> {
-        let patch = json!({"metadata": {
-            "resourceVersion": deployment.metadata.resource_version,
-            "annotations": {revision::REVISION: revision},
-        }});
-        let name = deployment.metadata.name.as_deref().unwrap_or_default();
-        let deployments: Api<Deployment> = api_of(&self.controller.client, deployment);
-        Ok(deployments.patch(name, &PatchParams::default(), &Patch::Merge(patch)).await?)
-    }
-
+    /// Writes what the controller says of the Deployment: its status, and the annotation with its
+    /// revision. Both go to the status, for there an annotation does not count as a new generation.
     async fn write_status(
         &self,
         deployment: &Deployment,
-        status: DeploymentStatus,
+        revision: Option<String>,
+        status: Option<DeploymentStatus>,
     ) -> anyhow::Result<()> {
-        if deployment.status.as_ref() == Some(&status) {
+        let mut new = deployment.clone();
+        new.status = status.or(new.status);
+        if let Some(revision) = revision {
+            let annotations = new.metadata.annotations.get_or_insert_default();
+            annotations.insert(revision::REVISION.to_owned(), revision);
+        }
+        if new == *deployment {
             return Ok(());
         }
         let deployments: Api<Deployment> = api_of(&self.controller.client, deployment);
         let name = deployment.metadata.name.as_deref().unwrap_or_default();
-        let new = Deployment { status: Some(status), ..deployment.clone() };
         let written = deployments.replace_status(name, &PostParams::default(), &new).await?;
         let revision = written.metadata.resource_version.as_deref().unwrap_or_default();
         Ok(self.deployments.reached(revision).await?)
