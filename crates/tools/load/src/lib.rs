@@ -8,3 +8,4 @@
 pub mod exchange;
 pub mod plan;
 pub mod results;
+pub mod scenario;
