@@ -149,6 +149,22 @@ impl Handle {
         })
     }
 
+    /// Connects a network namespace that has no pod yet; returns what stands in place of the uid, and
+    /// the address. It is gone when this process ends, unless a pod has taken it over.
+    pub async fn attach_spare(&self, netns: OwnedFd) -> Result<(String, Ipv4Addr), AttachError> {
+        let pods = Arc::clone(&self.pods);
+        let attached = tokio::task::spawn_blocking(move || pods.attach_spare(&netns)).await;
+        attached.unwrap_or_else(|panic| {
+            Err(NetlinkError::new("connect a namespace", io::Error::other(panic)).into())
+        })
+    }
+
+    /// Makes what was connected as `spare` the pod `uid`'s.
+    pub async fn take_over(&self, spare: &str, uid: &str) -> Result<(), NetlinkError> {
+        let (pods, spare, uid) = (Arc::clone(&self.pods), spare.to_owned(), uid.to_owned());
+        services::blocking(move || pods.take_over(&spare, &uid)).await
+    }
+
     /// Disconnects the pod `uid` and frees its address. Fine if it is not connected.
     pub async fn detach(&self, uid: &str) -> Result<(), NetlinkError> {
         let (pods, uid) = (Arc::clone(&self.pods), uid.to_owned());

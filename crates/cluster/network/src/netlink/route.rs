@@ -130,6 +130,16 @@ impl Routing {
         Ok(())
     }
 
+    /// Gives the link called `name` another alias.
+    pub(crate) fn set_alias(&mut self, name: &str, alias: &str) -> Result<(), Error> {
+        let mut message = LinkMessage::default();
+        message.attributes.push(LinkAttribute::IfName(name.to_owned()));
+        message.attributes.push(LinkAttribute::IfAlias(alias.to_owned()));
+        self.call(RouteNetlinkMessage::SetLink(message), NLM_F_ACK)
+            .doing(|| format!("give link `{name}` the alias `{alias}`"))?;
+        Ok(())
+    }
+
     /// Removes the link called `name`, and with it the other end of a veth. Fine if there is none.
     pub(crate) fn remove_link(&mut self, name: &str) -> Result<(), Error> {
         let mut message = LinkMessage::default();

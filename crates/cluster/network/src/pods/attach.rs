@@ -1,8 +1,11 @@
 //! Connects a pod's network namespace to the cluster's, and undoes it.
 //!
-//! What the kernel has is the only record: the host end's name says which pod it belongs to, its
+//! What the kernel has is the only record: the host end's alias says which pod it belongs to, its
 //! route says the address. A restart reads both and goes on. When a pod's namespace dies, the
 //! kernel removes the pair and the route with it.
+//!
+//! A namespace may be connected before it has a pod, as a *spare*; a pod takes it over under its own
+//! uid. Spares do not outlive this process: the next one removes what is left of them.
 
 use std::{
     collections::BTreeMap,
@@ -39,6 +42,9 @@ const RUNNING_CHECKS: u32 = 10_000;
 /// Begins the name of the host's end; 11 characters of a hash follow (`IFNAMSIZ` allows 15).
 const HOST_LINK_PREFIX: &str = "veth";
 
+/// Begins what stands in place of a uid as long as a namespace has no pod.
+const SPARE_PREFIX: &str = "spare-";
+
 /// Why a pod is not connected.
 #[derive(Debug, thiserror::Error)]
 pub enum AttachError {
@@ -63,31 +69,68 @@ pub enum AttachError {
 pub(crate) struct Pods {
     addresses: Addresses,
     pool: Mutex<Pool>,
+    /// The links that are not called after their pod, because they were spare: by its uid.
+    renamed: Mutex<BTreeMap<String, String>>,
 }
 
 impl Pods {
     /// Finds the pods that are connected already.
     pub(crate) fn adopt(addresses: Addresses) -> Result<Self, Error> {
         let mut routing = Routing::open()?;
-        let names: BTreeMap<u32, String> = routing
-            .links()?
-            .into_iter()
-            .filter(|it| it.name.starts_with(HOST_LINK_PREFIX))
-            .map(|it| (it.index, it.name))
-            .collect();
+        let (mut names, mut renamed) = (BTreeMap::new(), BTreeMap::new());
+        for link in routing.links()? {
+            if !link.name.starts_with(HOST_LINK_PREFIX) {
+                continue;
+            }
+            if link.alias.starts_with(SPARE_PREFIX) {
+                routing.remove_link(&link.name)?;
+                continue;
+            }
+            if !link.alias.is_empty() && link.name != link_name(&link.alias) {
+                renamed.insert(link.alias, link.name.clone());
+            }
+            names.insert(link.index, link.name);
+        }
         let routes = routing.routes()?.into_iter().filter(|it| it.to.1 == 32);
         let assigned = routes.filter(|it| addresses.pods.contains(it.to.0)).filter_map(|route| {
             let name = names.get(&route.link)?;
             Some((name.clone(), route.to.0))
         });
         let pool = Pool::new(addresses.pods, assigned.collect());
-        Ok(Self { addresses, pool: Mutex::new(pool) })
+        Ok(Self { addresses, pool: Mutex::new(pool), renamed: Mutex::new(renamed) })
+    }
+
+    /// Connects a namespace that has no pod yet; returns what stands in place of a uid.
+    pub(crate) fn attach_spare(&self, netns: &OwnedFd) -> Result<(String, Ipv4Addr), AttachError> {
+        let stat = rustix::fs::fstat(netns).doing(|| "look at a network namespace".to_owned())?;
+        // No other namespace has this number as long as this one, and with it the link, is there.
+        let spare = format!("{SPARE_PREFIX}{}", stat.st_ino);
+        // A pod whose link has this name has lost its namespace, which had the same number.
+        let name = link_name(&spare);
+        self.renamed().retain(|_, it| *it != name);
+        self.pool().release(&name);
+        match self.attach(&spare, netns) {
+            Ok(address) => Ok((spare, address)),
+            Err(error) => {
+                self.detach(&spare)?;
+                Err(error)
+            }
+        }
+    }
+
+    /// Makes what is connected as `spare` the pod `uid`'s, in place of what it had.
+    pub(crate) fn take_over(&self, spare: &str, uid: &str) -> Result<(), Error> {
+        self.detach(uid)?;
+        let name = link_name(spare);
+        Routing::open()?.set_alias(&name, uid)?;
+        self.renamed().insert(uid.to_owned(), name);
+        Ok(())
     }
 
     /// Connects the pod `uid`, whose namespace is `netns`; what of it is done already stays. The
     /// pod keeps its address until it is detached.
     pub(crate) fn attach(&self, uid: &str, netns: &OwnedFd) -> Result<Ipv4Addr, AttachError> {
-        let name = link_name(uid);
+        let name = self.link_of(uid);
         let address = self.pool().assign(&name);
         let address = address.ok_or(AttachError::Exhausted(self.addresses.pods))?;
         self.connect(uid, &name, netns, address)?;
@@ -96,10 +139,20 @@ impl Pods {
 
     /// Disconnects the pod `uid` and frees its address. Fine if it is not connected.
     pub(crate) fn detach(&self, uid: &str) -> Result<(), Error> {
-        let name = link_name(uid);
+        let name = self.link_of(uid);
         Routing::open()?.remove_link(&name)?;
         self.pool().release(&name);
+        self.renamed().remove(uid);
         Ok(())
+    }
+
+    /// Name of the host's end of the pair of pod `uid`.
+    fn link_of(&self, uid: &str) -> String {
+        self.renamed().get(uid).cloned().unwrap_or_else(|| link_name(uid))
+    }
+
+    fn renamed(&self) -> MutexGuard<'_, BTreeMap<String, String>> {
+        self.renamed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn connect(
@@ -129,6 +182,8 @@ impl Pods {
                 }
             },
             None => {
+                // That of a spare, which was not taken over.
+                inside.remove_link(POD_LINK)?;
                 make_pair(&mut here, &mut inside, (name, address), (netns, self.addresses.pods))?
             }
         };
@@ -220,7 +275,7 @@ fn routing_of_pod(netns: &OwnedFd) -> Result<Routing, Error> {
     })
 }
 
-/// Name of the host's end of the pair of pod `uid`.
+/// Name of the host's end of the pair that is made for pod `uid`.
 fn link_name(uid: &str) -> String {
     /// 11 hexadecimal digits.
     const HASH_MASK: u64 = (1 << 44) - 1;

@@ -14,6 +14,8 @@ pub(crate) const TESTS: &[Test] = &[
     ("a_new_namespace_takes_the_place_of_the_old", a_new_namespace_takes_the_place_of_the_old),
     ("a_detached_pod_leaves_nothing", a_detached_pod_leaves_nothing),
     ("a_dead_namespace_leaves_nothing", a_dead_namespace_leaves_nothing),
+    ("a_pod_takes_a_spare_over", a_pod_takes_a_spare_over),
+    ("a_spare_does_not_outlive_its_process", a_spare_does_not_outlive_its_process),
 ];
 
 fn links() -> BTreeSet<String> {
@@ -75,4 +77,44 @@ fn a_dead_namespace_leaves_nothing() {
     let address = format!("{:08X}", u32::from_ne_bytes(address.octets()));
     assert!(!routes.contains(&address), "{routes}");
     world.detach("a");
+}
+
+fn a_pod_takes_a_spare_over() {
+    let mut world = World::start();
+    let (b, before) = (world.pod("b"), links());
+    let old = world.pod("a").address;
+    let netns = namespace::new();
+    let (spare, address) = world.attach_spare(&netns);
+    namespace::serve(&netns, 80, "a");
+    world.take_over(&spare, "a");
+    // What it had before is gone.
+    assert_eq!(links().len(), before.len() + 1);
+    assert!(ask(&b.netns, &format!("{old}:80")).is_err());
+    assert_eq!(ask(&b.netns, &format!("{address}:80")).unwrap(), format!("a {}", b.address));
+    assert_eq!(world.attach("a", &netns), address);
+    world.stop();
+    world.resume();
+    assert_eq!(world.attach("a", &netns), address);
+    assert_eq!(ask(&b.netns, &format!("{address}:80")).unwrap(), format!("a {}", b.address));
+    world.detach("a");
+    assert_eq!(links(), before);
+}
+
+fn a_spare_does_not_outlive_its_process() {
+    let mut world = World::start();
+    let before = links();
+    let netns = namespace::new();
+    let (spare, _) = world.attach_spare(&netns);
+    assert_ne!(links(), before);
+    world.stop();
+    world.resume();
+    assert_eq!(links(), before);
+    // A pod that was about to take it over gets another link.
+    let address = world.attach("a", &netns);
+    assert_eq!(links().len(), before.len() + 1);
+    assert!(namespace::inside(&netns, links).contains("eth0"));
+    world.detach(&spare);
+    let b = world.pod("b");
+    namespace::serve(&netns, 80, "a");
+    assert_eq!(ask(&b.netns, &format!("{address}:80")).unwrap(), format!("a {}", b.address));
 }

@@ -82,6 +82,15 @@ impl World {
         self.runtime.block_on(self.handle().attach(uid, netns)).unwrap()
     }
 
+    pub(crate) fn attach_spare(&self, netns: &OwnedFd) -> (String, Ipv4Addr) {
+        let netns = netns.try_clone().unwrap();
+        self.runtime.block_on(self.handle().attach_spare(netns)).unwrap()
+    }
+
+    pub(crate) fn take_over(&self, spare: &str, uid: &str) {
+        self.runtime.block_on(self.handle().take_over(spare, uid)).unwrap();
+    }
+
     pub(crate) fn detach(&self, uid: &str) {
         self.runtime.block_on(self.handle().detach(uid)).unwrap();
     }
