@@ -13,6 +13,7 @@ use std::{
 use client::{Cache, Caches, Change, Client, Events, Key};
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret};
 use runtime::{Clock, OnExit, Tasks};
+use shim::wire::SpareSpec;
 use tokio::{
     sync::{Notify, Semaphore, watch},
     time::Instant,
@@ -31,6 +32,7 @@ use crate::{
     },
     references::{Referred, refers},
     register::{self, Registration},
+    spares::{Recipe, Spares},
 };
 
 /// Component of the node's events, as users know it.
@@ -127,6 +129,7 @@ pub fn build(config: Config, peers: Peers, tasks: &Tasks) -> Result<Agent, Build
     let watcher = Watcher::new(tasks).map_err(BuildError::Watcher)?;
     let Peers { client, caches, network, clock } = peers;
     let cpus = usize::try_from(machine.cpu_millis.div_ceil(1000)).unwrap_or(1);
+    let spares = Spares::new(recipe(&config, Arc::clone(&network)), tasks);
     let registration = Registration {
         machine: machine.clone(),
         address: config.address,
@@ -136,11 +139,11 @@ pub fn build(config: Config, peers: Peers, tasks: &Tasks) -> Result<Agent, Build
     };
     let events = Events::new(client.clone(), COMPONENT, &machine.name, clock.clone(), tasks);
     let context = Context {
+        spares: spares.clone(),
         machine,
         address: config.address,
         state_dir: config.state_dir,
         run_dir: config.run_dir,
-        executable: config.executable,
         inherited: config.inherited,
         dns: config.dns,
         network,
@@ -156,8 +159,24 @@ pub fn build(config: Config, peers: Peers, tasks: &Tasks) -> Result<Agent, Build
         begun: Instant::now(),
     };
     let node_stops = watch::Sender::new(None);
-    let handle = Handle { registry: Arc::new(Registry::default()), node_stops, watcher };
+    let registry = Arc::new(Registry::default());
+    let handle = Handle { registry, node_stops, watcher, spares };
     Ok(Agent { context: Arc::new(context), pods: caches.of(), registration, handle })
+}
+
+/// Where glibc's name service cache listens (nscd(8)): it would answer for the machine's resolver, and
+/// knows nothing of the cluster's names.
+const NSCD: &str = "/run/nscd";
+
+fn recipe(config: &Config, network: Arc<dyn PodNetwork>) -> Recipe {
+    let mut masked = vec![config.state_dir.clone(), config.run_dir.clone()];
+    masked.extend(Some(PathBuf::from(NSCD)).filter(|it| it.is_dir()));
+    Recipe {
+        executable: config.executable.clone(),
+        run_dir: config.run_dir.clone(),
+        spec: SpareSpec { masked },
+        network,
+    }
 }
 
 impl Agent {
@@ -244,6 +263,13 @@ impl Dispatcher {
             if let Some(worker) = self.workers.remove(&uid) {
                 // The worker cleans up and ends; a closed channel means that it has.
                 worker.input.send_modify(|it| it.vanished = true);
+            }
+            if self.workers.is_empty() {
+                let spares = self.context.spares.clone();
+                self.tasks.spawn("spares", OnExit::Log, |_| async move {
+                    spares.clear().await;
+                    Ok(())
+                });
             }
         }
         let Some(pod) = new.filter(|it| self.is_own(it)) else { return };

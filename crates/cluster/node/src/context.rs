@@ -15,7 +15,7 @@ use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret, Service};
 use runtime::Clock;
 use tokio::{sync::Semaphore, time::Instant};
 
-use crate::{environment::Objects, files::Dns, links::Links, machine::Machine};
+use crate::{environment::Objects, files::Dns, links::Links, machine::Machine, spares::Spares};
 
 /// A pod's network, as the node needs it.
 pub trait PodNetwork: Send + Sync {
@@ -26,6 +26,15 @@ pub trait PodNetwork: Send + Sync {
         pod_uid: &'a str,
         netns: OwnedFd,
     ) -> BoxFuture<'a, anyhow::Result<Ipv4Addr>>;
+    /// The same for a namespace that has no pod yet; returns what stands in place of the uid. It does
+    /// not outlive this process, unless a pod takes it over.
+    fn attach_spare(&self, netns: OwnedFd) -> BoxFuture<'_, anyhow::Result<(String, Ipv4Addr)>>;
+    /// Makes what was attached as `spare` the pod's.
+    fn take_over<'a>(
+        &'a self,
+        spare: &'a str,
+        pod_uid: &'a str,
+    ) -> BoxFuture<'a, anyhow::Result<()>>;
     /// Takes it away and frees the address. Detaching what is not attached is no error.
     fn detach<'a>(&'a self, pod_uid: &'a str) -> BoxFuture<'a, anyhow::Result<()>>;
     /// Resolves once no service sends new connections to `address`. The caller bounds the wait.
@@ -38,7 +47,6 @@ pub(crate) struct Context {
     pub(crate) address: Ipv4Addr,
     pub(crate) state_dir: PathBuf,
     pub(crate) run_dir: PathBuf,
-    pub(crate) executable: PathBuf,
     pub(crate) inherited: Vec<(String, String)>,
     pub(crate) dns: Dns,
     pub(crate) network: Arc<dyn PodNetwork>,
@@ -46,6 +54,8 @@ pub(crate) struct Context {
     pub(crate) events: Events,
     pub(crate) clock: Clock,
     pub(crate) objects: CachedObjects,
+    /// Shims for pods that will begin.
+    pub(crate) spares: Spares,
     /// Bounds how many sandboxes and containers are made at once.
     pub(crate) starts: Semaphore,
     /// Beginning of [`Self::uptime`].

@@ -16,6 +16,7 @@ use tokio::sync::{Notify, watch};
 use crate::{
     context::Folders,
     logs::{self, LogOptions, LogsError, Watcher},
+    spares::Spares,
 };
 
 /// How long beyond the grace period pods may take to be taken down when the node stops.
@@ -75,6 +76,7 @@ pub struct Handle {
     pub(crate) registry: Arc<Registry>,
     pub(crate) node_stops: watch::Sender<Option<Duration>>,
     pub(crate) watcher: Watcher,
+    pub(crate) spares: Spares,
 }
 
 impl Handle {
@@ -110,7 +112,7 @@ impl Handle {
                 // Registered before looking, so that no removal falls between.
                 removed.as_mut().enable();
                 if self.registry.pods().is_empty() {
-                    return;
+                    return self.spares.clear().await;
                 }
                 removed.await;
             }

@@ -12,6 +12,7 @@ mod context;
 mod machine;
 mod references;
 mod register;
+mod spares;
 
 mod pod;
 

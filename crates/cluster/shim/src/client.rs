@@ -14,8 +14,8 @@ use rustix::net::SocketFlags;
 use crate::{
     files,
     wire::{
-        self, ContainerSpec, Decoder, ExecSpec, Exit, Failure, Finished, ProcessSpec, Reply,
-        Request, StartError, Status,
+        self, ContainerSpec, Decoder, ExecSpec, Exit, Failure, Finished, PodSpec, ProcessSpec,
+        Reply, Request, StartError, Status,
     },
 };
 
@@ -73,6 +73,26 @@ impl Client {
     #[must_use]
     pub fn from_socket(socket: OwnedFd) -> Self {
         Self { socket, decoder: Decoder::default() }
+    }
+
+    /// Awaits that a new shim, asked for with [`crate::Nursery::spare`], has made its namespaces;
+    /// returns its process id and the network namespace, whose loopback device is down.
+    ///
+    /// # Errors
+    /// `Failed`: why there is no shim.
+    pub fn ready(&mut self) -> Result<(u32, OwnedFd), Error> {
+        match (self.answer()?, self.decoder.take_fd()) {
+            (Reply::Ready { pid }, Some(netns)) => Ok((pid, netns)),
+            (reply, _) => Err(unexpected("spare", reply)),
+        }
+    }
+
+    /// Gives a new shim its pod.
+    ///
+    /// # Errors
+    /// `AnotherShim` in `Failed`: connect to that one.
+    pub fn pod(&mut self, pod: PodSpec) -> Result<(), Error> {
+        self.done("pod", &Request::Pod(pod))
     }
 
     /// The pod's network namespace.

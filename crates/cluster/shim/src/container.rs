@@ -5,6 +5,7 @@
 
 use std::{
     io,
+    mem::MaybeUninit,
     os::fd::{AsFd as _, BorrowedFd, OwnedFd},
 };
 
@@ -333,16 +334,15 @@ impl Output {
     /// Reads and logs what there is; breaks at the end of the output.
     fn pump(&mut self, log: &mut Log, reads: usize) -> std::ops::ControlFlow<()> {
         use std::ops::ControlFlow;
-        let mut bytes = [0; READ_BYTES];
+        // Not initialised: memory that is never written costs nothing.
+        let mut bytes = [MaybeUninit::<u8>::uninit(); READ_BYTES];
         for _ in 0..reads {
             match rustix::io::read(&self.pipe, &mut bytes) {
-                Ok(0) => {
+                Ok(([], _)) => {
                     self.lines.end(&time::now(), log);
                     return ControlFlow::Break(());
                 }
-                Ok(count) => {
-                    self.lines.push(bytes.get(..count).unwrap_or_default(), &time::now(), log);
-                }
+                Ok((bytes, _)) => self.lines.push(bytes, &time::now(), log),
                 Err(Errno::INTR) => {}
                 // Nothing more for now; a pipe has no other errors.
                 Err(_) => break,

@@ -24,10 +24,13 @@ pub(crate) const SOCKET: &str = "shim.sock";
 const LOCK: &str = "shim.lock";
 const SELF: &str = "shim.json";
 /// Standard error of the shim: empty unless something went very wrong.
-pub(crate) const DIAGNOSTICS: &str = "shim.log";
+const DIAGNOSTICS: &str = "shim.log";
 /// Where containers have their root before they go into it: an empty folder, mounted over in
 /// each container's own mount namespace only.
 pub(crate) const ROOT: &str = "root";
+
+/// The same of the nursery, in the cluster's run folder.
+const NURSERY_DIAGNOSTICS: &str = "shims.log";
 
 const PID: &str = "pid";
 const EXIT: &str = "exit";
@@ -136,6 +139,20 @@ pub(crate) fn lock(dir: &Path) -> io::Result<Option<OwnedFd>> {
         Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
         Err(error) => Err(error.into()),
     }
+}
+
+/// The file for what a shim says when something goes very wrong.
+pub(crate) fn diagnostics(dir: &Path) -> io::Result<fs::File> {
+    append_to(&dir.join(DIAGNOSTICS))
+}
+
+/// The same for the nursery.
+pub(crate) fn diagnostics_of_nursery(run_dir: &Path) -> io::Result<fs::File> {
+    append_to(&run_dir.join(NURSERY_DIAGNOSTICS))
+}
+
+fn append_to(path: &Path) -> io::Result<fs::File> {
+    OpenOptions::new().append(true).create(true).mode(0o600).open(path)
 }
 
 /// The listening socket, in place of one that a dead shim left. The caller has the lock.

@@ -6,8 +6,8 @@
 //! of Kubernetes beyond the words of its messages: no restart policy, no probes, no volumes other
 //! than paths. When it is killed, its containers are killed with it.
 //!
-//! `coracle shim` runs [`main`]; everybody else uses [`spawn`], [`Client`] and the files of a pod's
-//! run folder ([`exits`], [`live`], [`leftovers`]).
+//! `coracle shim` runs [`main`], the [`Nursery`] that shims are forked from; everybody else uses that,
+//! [`Client`] and the files of a pod's run folder ([`exits`], [`live`], [`leftovers`]).
 
 pub mod wire;
 
@@ -20,6 +20,7 @@ mod exec;
 mod files;
 mod leftovers;
 mod log;
+mod nursery;
 mod pod;
 mod process;
 mod server;
@@ -27,9 +28,10 @@ mod shim;
 mod spawn;
 mod sys;
 mod time;
+mod title;
 
 pub use client::{Client, Error, Started, connect};
 pub use files::{Live, exits, live};
 pub use leftovers::{Leftover, LeftoversError, leftovers};
 pub use server::main;
-pub use spawn::{Spawn, SpawnError, Spawned, spawn};
+pub use spawn::{Nursery, Process};

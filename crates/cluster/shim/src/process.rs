@@ -70,13 +70,23 @@ pub(crate) fn boot() -> io::Result<String> {
 /// When the process with this id started; `None` if there is none, or it has ended and waits for
 /// its parent.
 fn start_time(pid: u32) -> Option<u64> {
-    // The name in field 2 may contain anything: count after its closing parenthesis.
+    const START_TIME: usize = 22;
+    let stat = stat(pid)?;
+    let state = stat.split(' ').next()?;
+    if matches!(state, "Z" | "X") { None } else { field(&stat, START_TIME) }
+}
+
+/// `/proc/PID/stat` from its third field on, see proc(5).
+pub(crate) fn stat(pid: u32) -> Option<String> {
     let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
+    // The name in field 2 may contain anything: count after its closing parenthesis.
     let end = stat.iter().rposition(|it| *it == b')')?;
-    let rest = std::str::from_utf8(stat.get(end + 2..)?).ok()?;
-    let mut fields = rest.split(' ');
-    let state = fields.next()?;
-    if matches!(state, "Z" | "X") { None } else { fields.nth(22 - 4)?.parse().ok() }
+    Some(std::str::from_utf8(stat.get(end + 2..)?).ok()?.to_owned())
+}
+
+/// A number of [`stat`] by the number of its field.
+pub(crate) fn field(stat: &str, number: usize) -> Option<u64> {
+    stat.split_ascii_whitespace().nth(number.checked_sub(3)?)?.parse().ok()
 }
 
 #[cfg(test)]

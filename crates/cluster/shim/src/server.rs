@@ -3,9 +3,9 @@
 //! Begins and ends the process, and finds out what has happened; what is done then is in `shim`.
 
 use std::{
-    ffi::OsString,
+    ffi::{OsStr, OsString},
     io::{self, Write as _},
-    os::fd::OwnedFd,
+    os::fd::{AsFd as _, OwnedFd},
     path::{Path, PathBuf},
     process::ExitCode,
 };
@@ -19,12 +19,14 @@ use rustix::{
 use crate::{
     container::{ClientId, OutputIndex},
     files::{self, OwnRecord},
-    pod,
+    nursery::{self, Newborn},
+    pod::Namespaces,
     process::{self, Process},
     shim::Shim,
     sys,
     time::Moment,
-    wire::{Failure, FailureKind, Reply, Request},
+    title,
+    wire::{Failure, FailureKind, PodSpec, Reply, Request, SpareSpec},
 };
 
 /// Connections not yet accepted; the kernel makes further clients wait.
@@ -33,11 +35,11 @@ const BACKLOG: i32 = 64;
 /// The signals the shim is told of by descriptor: ended children, and the machine's shutdown.
 const SIGNALS: [i32; 4] = [libc::SIGCHLD, libc::SIGTERM, libc::SIGINT, libc::SIGHUP];
 
-/// `coracle shim …`: serves until told to exit. `arguments` are those after `shim`; standard input
-/// is the control socket.
+/// `coracle shim nursery …`: the nursery, and every shim that it forks. Serves until told to exit.
+/// The arguments are for people only; standard input is the control socket.
 #[must_use]
-pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
-    match Arguments::parse(arguments).map_err(io::Error::other).and_then(|it| run(&it)) {
+pub fn main(_arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    match detach().and_then(run) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // Not eprintln: standard error may be closed, and that is no reason to panic.
@@ -47,32 +49,16 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     }
 }
 
-/// The command line of a shim, without `coracle shim`.
-struct Arguments {
-    /// `NAMESPACE/NAME` of the pod.
-    pod: String,
-    dir: PathBuf,
-}
-
-impl Arguments {
-    fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Self, String> {
-        let mut arguments = arguments.into_iter();
-        let mut next = || arguments.next();
-        match (next(), next(), next(), next()) {
-            (Some(pod), Some(flag), Some(dir), None) if flag == "--dir" => {
-                Ok(Self { pod: pod.to_string_lossy().into_owned(), dir: dir.into() })
-            }
-            _ => Err("it is started by the cluster: shim NAMESPACE/POD --dir DIR".to_owned()),
-        }
-    }
-}
-
-fn run(arguments: &Arguments) -> io::Result<()> {
-    let mut control = Control { socket: detach()?, failed: false };
-    match begin(arguments, &mut control) {
-        Ok(Some(mut shim)) => {
+fn run(requests: OwnedFd) -> io::Result<()> {
+    let Some(Newborn { control, spec }) = nursery::raise(&requests)? else { return Ok(()) };
+    // Open here, it would keep its other end from noticing the nursery's end.
+    drop(requests);
+    let mut control = Control { socket: control, failed: false };
+    match begin(spec, &mut control) {
+        Ok(Some((mut shim, dir))) => {
+            drop(control);
             let served = serve(&mut shim);
-            files::remove_own(&arguments.dir)?;
+            files::remove_own(&dir)?;
             served
         }
         Ok(None) => Ok(()),
@@ -83,7 +69,7 @@ fn run(arguments: &Arguments) -> io::Result<()> {
     }
 }
 
-/// The connection to whoever started the shim.
+/// The connection to whoever asked for the shim.
 struct Control {
     socket: OwnedFd,
     failed: bool,
@@ -116,31 +102,40 @@ fn detach() -> io::Result<OwnedFd> {
     Ok(control)
 }
 
-/// Makes everything a shim has; `None` if there is nothing to do.
-fn begin(arguments: &Arguments, control: &mut Control) -> io::Result<Option<Shim>> {
-    let dir = &arguments.dir;
+/// Makes everything a shim has, and the run folder of its pod; `None` if there is nothing to do.
+fn begin(spec: SpareSpec, control: &mut Control) -> io::Result<Option<(Shim, PathBuf)>> {
+    // The nursery leads a session of its own; a signal to that is not for its shims.
+    rustix::process::setsid()?;
+    let namespaces = Namespaces::make(spec)?;
+    let ready = Reply::Ready { pid: std::process::id() };
+    crate::wire::send(&control.socket, &ready, &[namespaces.net.as_fd()])?;
     let mut decoder = crate::wire::Decoder::default();
     let Some(request) = crate::wire::receive::<Request>(&control.socket, &mut decoder)? else {
+        // Whoever wanted a shim is gone, and nobody else knows of this one.
         return Ok(None);
     };
-    let Request::Pod(spec) = request else {
+    let Request::Pod(PodSpec { name, dir, hostname }) = request else {
         return Err(io::Error::other("the first message is not `pod`"));
     };
-    let Some(lock) = files::lock(dir)? else {
+    let Some(lock) = files::lock(&dir)? else {
         let error = io::Error::other(format!("the pod has one already, in `{}`", dir.display()));
         control.fail(FailureKind::AnotherShim, &error);
         return Err(error);
     };
-    let pod = pod::make(dir, spec)?;
+    rustix::stdio::dup2_stderr(files::diagnostics(&dir)?)?;
+    let words = ["coracle", "shim", &name, "--dir"].map(OsStr::new);
+    // Refused where /proc cannot be written; then people see the nursery's arguments.
+    title::set(&[&words[..], &[dir.as_os_str()]].concat()).ok();
+    let pod = namespaces.give(&dir, hostname)?;
     let boot = process::boot()?;
     let own = Process::of(std::process::id(), &boot)?;
-    make_root_folder(dir)?;
-    let listener = files::listen(dir, BACKLOG)?;
-    files::write_own(dir, &OwnRecord { pod: arguments.pod.clone(), process: own })?;
+    make_root_folder(&dir)?;
+    let listener = files::listen(&dir, BACKLOG)?;
+    files::write_own(&dir, &OwnRecord { pod: name, process: own })?;
     let signals = sys::signal_fd(&SIGNALS)?;
     let mut shim = Shim::new(pod, boot, listener, signals, lock);
     shim.adopt(control.socket.try_clone()?)?;
-    Ok(Some(shim))
+    Ok(Some((shim, dir)))
 }
 
 fn make_root_folder(dir: &Path) -> io::Result<()> {

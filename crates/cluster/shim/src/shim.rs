@@ -77,10 +77,10 @@ impl Shim {
         }
     }
 
-    /// Makes whoever started the shim its first client.
+    /// Makes whoever gave the shim its pod its first client.
     pub(crate) fn adopt(&mut self, socket: OwnedFd) -> io::Result<()> {
         let id = self.add(socket)?;
-        self.reply(id, &Reply::Ready { pid: std::process::id() });
+        self.reply(id, &Reply::Done);
         Ok(())
     }
 
@@ -297,7 +297,7 @@ impl Shim {
     fn reply(&mut self, id: ClientId, reply: &Reply) {
         let Some(connection) = self.clients.iter().find(|it| it.id == id) else { return };
         let fds = match reply {
-            Reply::Ready { .. } | Reply::Netns => vec![self.pod.net.as_fd()],
+            Reply::Netns => vec![self.pod.net.as_fd()],
             _ => Vec::new(),
         };
         if !connection.send(reply, &fds) {
@@ -354,7 +354,7 @@ impl Shim {
             }
             Request::Remove { id } => self.remove(&id)?,
             Request::Exit => self.exit()?,
-            Request::Pod(_) => {
+            Request::Spare(_) | Request::Pod(_) => {
                 let message = "this shim has its pod already".to_owned();
                 let kind = FailureKind::BadRequest;
                 return Err(Reply::Failed(Failure { kind, errno: 0, message }));

@@ -1,111 +1,127 @@
-//! How a shim is started: its command line, and the control socket it gets as standard input.
+//! How shims come about: the nursery is started once, and each shim is forked from it.
 
 use std::{
-    fs::OpenOptions,
+    ffi::OsString,
     io,
     os::{
-        fd::OwnedFd,
-        unix::{fs::OpenOptionsExt as _, process::CommandExt as _},
+        fd::{AsFd as _, BorrowedFd, OwnedFd},
+        unix::process::CommandExt as _,
     },
-    path::{Path, PathBuf},
+    path::Path,
     process::{Child, Command, Stdio},
 };
 
-use rustix::net::{AddressFamily, SocketFlags, SocketType};
-
-use crate::{
-    client::{Client, Error},
-    files,
-    wire::{PodSpec, Reply, Request},
+use rustix::{
+    net::{AddressFamily, SocketFlags, SocketType},
+    process::{Pid, PidfdFlags, WaitId, WaitIdOptions},
 };
 
-/// What a shim is started with.
-#[derive(Debug, Clone, Copy)]
-pub struct Spawn<'a> {
-    /// The binary whose `shim` subcommand is [`crate::main`]: `/proc/self/exe` inside it.
-    pub executable: &'a Path,
-    /// The pod's run folder: it exists, is the user's own and has mode 0700.
-    pub dir: &'a Path,
-    /// `NAMESPACE/NAME` of the pod, for people who read `ps`.
-    pub pod: &'a str,
-    /// The rest.
-    pub spec: &'a PodSpec,
-}
+use crate::{
+    files,
+    wire::{self, Request, SpareSpec},
+};
 
-/// A started shim.
+/// Room for the longest name of a pod, `NAMESPACE/NAME`, and its uid: a shim shows both in place of
+/// the nursery's arguments.
+const NAME_MAX: usize = "/pods/".len() + 63 + 1 + 253 + 36;
+
+/// A process that forks shims. When it is dropped it ends; the shims go on.
 #[derive(Debug)]
-pub struct Spawned {
-    /// A connection to it.
-    pub client: Client,
-    /// The pod's network namespace; its loopback device is down.
-    pub netns: OwnedFd,
-    /// The process. Whoever lives longer than the shim waits for it when the connection ends, or
-    /// it stays as a zombie.
-    pub process: Child,
+pub struct Nursery {
+    requests: OwnedFd,
+    process: Child,
 }
 
-/// Why no shim was started.
-#[derive(Debug, thiserror::Error)]
-pub enum SpawnError {
-    /// The process could not be started.
-    #[error("cannot start `{}` as shim", executable.display())]
-    Start {
-        /// The binary.
-        executable: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// It started and said why it cannot be the pod's shim. `AnotherShim` in `Failed`: connect to
-    /// that one.
-    #[error(transparent)]
-    Shim(#[from] Error),
+impl Nursery {
+    /// Starts one, detached from the caller but in its namespaces. `executable` is the binary whose
+    /// `shim` subcommand is [`crate::main`], `/proc/self/exe` inside it; `dir` is the cluster's run
+    /// folder, where it leaves a file that is empty unless something goes very wrong.
+    ///
+    /// # Errors
+    /// If the process cannot be started.
+    pub fn start(executable: &Path, dir: &Path) -> io::Result<Self> {
+        let (requests, theirs) = pair()?;
+        let mut command = Command::new(executable);
+        command.arg0("coracle").args(["shim", "nursery", "--dir"]).arg(dir);
+        command.arg(OsString::from(" ".repeat(NAME_MAX)));
+        command
+            .env_clear()
+            .stdin(theirs)
+            .stdout(Stdio::null())
+            .stderr(files::diagnostics_of_nursery(dir)?);
+        Ok(Self { requests, process: command.spawn()? })
+    }
+
+    /// Asks for a shim. Its first message on the connection that is returned is [`wire::Reply::Ready`];
+    /// it then waits for [`Request::Pod`], and ends when the connection is closed before.
+    ///
+    /// # Errors
+    /// If the nursery is gone.
+    pub fn spare(&self, spec: &SpareSpec) -> io::Result<OwnedFd> {
+        let (ours, theirs) = pair()?;
+        wire::send(&self.requests, &Request::Spare(spec.clone()), &[theirs.as_fd()])?;
+        Ok(ours)
+    }
+
+    /// Ends the nursery, and waits until it is gone.
+    ///
+    /// # Errors
+    /// If it cannot be waited for.
+    pub fn end(self) -> io::Result<()> {
+        let Self { requests, mut process } = self;
+        drop(requests);
+        process.wait().map(drop)
+    }
 }
 
-/// Starts a pod's shim, detached from the caller but in its namespaces, and awaits that the pod's
-/// own namespaces are there.
-///
-/// # Errors
-/// See [`SpawnError`].
-pub fn spawn(spawn: &Spawn<'_>) -> Result<Spawned, SpawnError> {
-    let failed = |source| SpawnError::Start { executable: spawn.executable.to_owned(), source };
-    let (process, socket) = start(spawn).map_err(failed)?;
-    match await_ready(socket, spawn.spec) {
-        Ok((client, netns)) => Ok(Spawned { client, netns, process }),
-        Err(error) => {
-            reap(process).map_err(failed)?;
-            Err(error.into())
+/// A shim that was forked for this process, and is its child.
+#[derive(Debug)]
+pub struct Process {
+    pid: u32,
+    pidfd: OwnedFd,
+}
+
+impl Process {
+    /// The shim that said [`wire::Reply::Ready`] with this process id.
+    ///
+    /// # Errors
+    /// If there is no such process.
+    pub fn open(pid: u32) -> io::Result<Self> {
+        let id = i32::try_from(pid).ok().and_then(Pid::from_raw);
+        let id = id.ok_or(io::ErrorKind::InvalidInput)?;
+        Ok(Self { pid, pidfd: rustix::process::pidfd_open(id, PidfdFlags::empty())? })
+    }
+
+    /// Its process id.
+    #[must_use]
+    pub const fn id(&self) -> u32 {
+        self.pid
+    }
+
+    /// A descriptor that is readable once it has ended.
+    #[must_use]
+    pub fn ended(&self) -> BorrowedFd<'_> {
+        self.pidfd.as_fd()
+    }
+
+    /// Waits for its end and returns its exit code, if no signal ended it. Whoever lives longer than
+    /// the shim does so when the connection ends, or it stays as a zombie.
+    ///
+    /// # Errors
+    /// `ECHILD` if it was waited for before.
+    pub fn wait(&self) -> io::Result<Option<i32>> {
+        loop {
+            let id = WaitId::PidFd(self.pidfd.as_fd());
+            match rustix::process::waitid(id, WaitIdOptions::EXITED) {
+                Ok(status) => return Ok(status.and_then(|it| it.exit_status())),
+                Err(rustix::io::Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
         }
     }
 }
 
-fn start(spawn: &Spawn<'_>) -> io::Result<(Child, OwnedFd)> {
-    let (ours, theirs) = rustix::net::socketpair(
-        AddressFamily::UNIX,
-        SocketType::STREAM,
-        SocketFlags::CLOEXEC,
-        None,
-    )?;
-    let mut options = OpenOptions::new();
-    let diagnostics = options.append(true).create(true).mode(0o600);
-    let diagnostics = diagnostics.open(spawn.dir.join(files::DIAGNOSTICS))?;
-    let mut command = Command::new(spawn.executable);
-    command.arg0("coracle").args(["shim", spawn.pod]).arg("--dir").arg(spawn.dir);
-    command.env_clear().stdin(theirs).stdout(Stdio::null()).stderr(diagnostics);
-    Ok((command.spawn()?, ours))
-}
-
-fn await_ready(socket: OwnedFd, spec: &PodSpec) -> Result<(Client, OwnedFd), Error> {
-    let mut client = Client::from_socket(socket);
-    client.send(&Request::Pod(spec.clone()), &[])?;
-    match (client.answer()?, client.take_fd()) {
-        (Reply::Ready { .. }, Some(netns)) => Ok((client, netns)),
-        (got, _) => Err(Error::Protocol { asked: "pod", got: Box::new(got) }),
-    }
-}
-
-/// A shim that has given up is gone in a moment; one that has gone mad is helped.
-fn reap(mut process: Child) -> io::Result<()> {
-    process.kill()?;
-    process.wait()?;
-    Ok(())
+fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
+    let (domain, kind) = (AddressFamily::UNIX, SocketType::STREAM);
+    Ok(rustix::net::socketpair(domain, kind, SocketFlags::CLOEXEC, None)?)
 }

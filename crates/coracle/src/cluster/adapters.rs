@@ -53,6 +53,18 @@ impl node::PodNetwork for PodNetwork {
         Box::pin(async move { Ok(self.0.attach(pod_uid, netns).await?) })
     }
 
+    fn attach_spare(&self, netns: OwnedFd) -> BoxFuture<'_, anyhow::Result<(String, Ipv4Addr)>> {
+        Box::pin(async move { Ok(self.0.attach_spare(netns).await?) })
+    }
+
+    fn take_over<'a>(
+        &'a self,
+        spare: &'a str,
+        pod_uid: &'a str,
+    ) -> BoxFuture<'a, anyhow::Result<()>> {
+        Box::pin(async move { Ok(self.0.take_over(spare, pod_uid).await?) })
+    }
+
     fn detach<'a>(&'a self, pod_uid: &'a str) -> BoxFuture<'a, anyhow::Result<()>> {
         Box::pin(async move { Ok(self.0.detach(pod_uid).await?) })
     }

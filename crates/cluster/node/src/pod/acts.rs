@@ -17,11 +17,10 @@ use super::{
     seen::{Routing, RunState, Sandbox, containers},
     shim::Connection,
     stage::{self, Launch, Parts, Place, StageError},
-    stages::sandbox::reap,
     tries,
     worker::{Done, Started, Worker},
 };
-use crate::volumes;
+use crate::{spares::reap, volumes};
 
 /// Longest wait for services to drop a pod's address before it gets SIGTERM. Dropping takes
 /// milliseconds; a network that does not answer must not keep pods from ending.
@@ -137,7 +136,7 @@ impl Worker {
             drop(permit);
             let mut notices = None;
             if result.is_ok() {
-                match subscribe(&place).await {
+                match subscribe(&place, parts.connection.take()).await {
                     Ok(connection) => notices = Some(connection),
                     Err(error) => result = Err(StageError::sandbox(error)),
                 }
@@ -414,8 +413,11 @@ impl Worker {
     }
 }
 
-async fn subscribe(place: &Place) -> Result<Connection, shim::Error> {
-    let mut connection = Connection::open(&place.folders.run)?;
+async fn subscribe(place: &Place, unused: Option<Connection>) -> Result<Connection, shim::Error> {
+    let mut connection = match unused {
+        Some(connection) => connection,
+        None => Connection::open(&place.folders.run)?,
+    };
     connection.send(&Request::Subscribe).await?;
     Ok(connection)
 }

@@ -22,7 +22,7 @@ mod tries;
 mod events;
 mod report;
 
-mod shim;
+pub(crate) mod shim;
 pub(crate) mod stage;
 mod stages;
 

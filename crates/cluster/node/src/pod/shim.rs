@@ -2,7 +2,11 @@
 //!
 //! A connection carries one request at a time, or, after `Subscribe`, notices without end.
 
-use std::{io, os::unix::net::UnixStream as StdUnixStream, path::Path};
+use std::{
+    io,
+    os::{fd::OwnedFd, unix::net::UnixStream as StdUnixStream},
+    path::Path,
+};
 
 use shim::{
     Error,
@@ -26,7 +30,12 @@ impl Connection {
     /// # Errors
     /// See [`is_absent`] for "there is none".
     pub(crate) fn open(dir: &Path) -> io::Result<Self> {
-        let socket = StdUnixStream::from(shim::connect(dir)?);
+        Self::over(shim::connect(dir)?)
+    }
+
+    /// Talks over a connected socket.
+    pub(crate) fn over(socket: OwnedFd) -> io::Result<Self> {
+        let socket = StdUnixStream::from(socket);
         socket.set_nonblocking(true)?;
         Ok(Self { socket: UnixStream::from_std(socket)?, decoder: Decoder::default() })
     }
@@ -64,7 +73,7 @@ impl Connection {
     }
 
     /// The oldest descriptor that came with an answer.
-    pub(crate) fn take_fd(&mut self) -> Option<std::os::fd::OwnedFd> {
+    pub(crate) fn take_fd(&mut self) -> Option<OwnedFd> {
         self.decoder.take_fd()
     }
 }

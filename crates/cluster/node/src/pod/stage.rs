@@ -10,15 +10,18 @@
 //! Every `stop` and every `clean` runs, even if an earlier one failed; the first error is reported
 //! and the phase is tried again.
 
-use std::{collections::BTreeMap, net::Ipv4Addr, os::fd::OwnedFd, process::Child, sync::Arc};
+use std::{collections::BTreeMap, net::Ipv4Addr, os::fd::OwnedFd, sync::Arc};
 
 use futures_util::future::BoxFuture;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, Pod};
-use shim::wire;
+use shim::{Process, wire};
 
-use super::stages::{
-    containers::Containers, files::PodFiles, network::Network, sandbox::Shim, volumes::Volumes,
+use super::{
+    shim::Connection,
+    stages::{
+        containers::Containers, files::PodFiles, network::Network, sandbox::Shim, volumes::Volumes,
+    },
 };
 use crate::{
     context::{Context, Folders},
@@ -67,7 +70,11 @@ pub(crate) struct Place {
 #[derive(Debug, Default)]
 pub(crate) struct Parts {
     /// The shim's process, if this process started it.
-    pub(crate) process: Option<Child>,
+    pub(crate) process: Option<Process>,
+    /// A connection to the shim that nobody uses yet.
+    pub(crate) connection: Option<Connection>,
+    /// What stands in place of the pod's uid in the network, until the pod is attached.
+    pub(crate) spare: Option<(String, Ipv4Addr)>,
     /// The pod's network namespace, until it is attached.
     pub(crate) netns: Option<OwnedFd>,
     /// The pod's address.

@@ -4,7 +4,7 @@
 //! Decides nothing: see [`super::decide`]. It wakes when the pod, an object it refers to, its shim,
 //! a probe or a time that was decided on says so, and at no other time.
 
-use std::{process::Child, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use futures_util::{StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
 use jiff::Timestamp;
@@ -63,7 +63,7 @@ pub(crate) struct Worker {
     pub(super) prepare_failures: u32,
     pub(super) parts: Arc<Parts>,
     /// The shim, if it is a child of this process.
-    pub(super) process: Option<Child>,
+    pub(super) process: Option<shim::Process>,
     pub(super) routing: Routing,
     pub(super) containers: Containers,
     pub(super) probing: Probing,

@@ -31,8 +31,8 @@ pub const FDS_MAX: usize = 3;
 /// Bytes of the length before each message.
 const HEADER: usize = 4;
 
-/// Bytes read at once.
-const READ: usize = 16 * 1024;
+/// Bytes read at once: a page of the stack, as there are few longer messages and many shims.
+const READ: usize = 4 * 1024;
 
 /// The frame of a message.
 ///

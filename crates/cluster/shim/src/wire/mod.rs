@@ -14,7 +14,10 @@ pub use frames::{Decoder, FDS_MAX, MESSAGE_MAX, encode, receive, send};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "call", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Request {
-    /// Only as the first message to a new shim: which pod it is for. Answer: `Ready`.
+    /// Only to a nursery: a further shim, whose first client is at the other end of the socket
+    /// beside it. Answer, from the new shim on that socket: `Ready`.
+    Spare(SpareSpec),
+    /// Only as the first message to a new shim: which pod it is for. Answer: `Done`.
     Pod(PodSpec),
     /// The pod's network namespace. Answer: `Netns`, with the descriptor beside it.
     Netns,
@@ -63,14 +66,24 @@ pub enum Request {
     Exit,
 }
 
+/// What all pods of a cluster share, so that a shim can get ready before it has one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SpareSpec {
+    /// Folders of the host that no container may see: state and run folder.
+    pub masked: Vec<PathBuf>,
+}
+
 /// Which pod a shim is for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PodSpec {
+    /// `NAMESPACE/NAME`, for people who read `ps`.
+    pub name: String,
+    /// The pod's run folder: it exists, is the user's own and has mode 0700.
+    pub dir: PathBuf,
     /// Host name inside; at most 64 bytes.
     pub hostname: String,
-    /// Folders of the host that no container may see: state and run folder.
-    pub masked: Vec<PathBuf>,
 }
 
 /// A container, as far as it does not concern the process in it.
@@ -216,7 +229,7 @@ pub struct ExecSpec {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "reply", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Reply {
-    /// The pod's namespaces are there. Beside it: the network namespace.
+    /// A pod's namespaces are there. Beside it: the network namespace.
     Ready {
         /// The shim's process id.
         pid: u32,

@@ -25,8 +25,8 @@ const WORK: &str = "echo working; while [ ! -e go ]; do sleep 0.01; done; echo d
 
 type Stage = fn(&Place);
 
-const STAGES: [(&str, Stage); 3] =
-    [("begin", begin), ("adopt", adopt), ("wait_for_end", wait_for_end)];
+const STAGES: [(&str, Stage); 4] =
+    [("begin", begin), ("adopt", adopt), ("wait_for_end", wait_for_end), ("wait", wait)];
 
 /// A stage that runs.
 struct Running {
@@ -82,6 +82,16 @@ fn begin(place: &Place) {
     let process = coracle_shim::wire::ProcessSpec { cwd: Some(source), ..sh(WORK) };
     let pid = pod.start(pod.container("web.0"), process).unwrap();
     println!("{}\n{pid}", pod.shim.process.id());
+    // It never comes to its end, unless the scenario does.
+    std::io::read_to_string(std::io::stdin()).unwrap();
+}
+
+/// Has a shim that waits for a pod, says which processes there are, and stays.
+fn wait(place: &Place) {
+    place.enter();
+    let nursery = place.nursery();
+    let shim = place.spare(&nursery);
+    println!("{}", shim.process.id());
     // It never comes to its end, unless the scenario does.
     std::io::read_to_string(std::io::stdin()).unwrap();
 }
@@ -150,6 +160,15 @@ pub(crate) fn all_killed_but_shims(place: &Place) {
     second.end();
     fs::write(place.dir.join("source/go"), "").unwrap();
     start(place, "wait_for_end").end();
+}
+
+pub(crate) fn spare_without_cluster(place: &Place) {
+    let mut cluster = start(place, "wait");
+    let spare = Pid::from_raw(cluster.number().cast_signed()).unwrap();
+    let spare = rustix::process::pidfd_open(spare, rustix::process::PidfdFlags::empty()).unwrap();
+    cluster.kill();
+    poll(&mut [PollFd::new(&spare, PollFlags::IN)], None).unwrap();
+    assert_eq!(coracle_shim::live(&place.run_dir).unwrap(), []);
 }
 
 pub(crate) fn shim_killed(place: &Place) {

@@ -35,7 +35,7 @@ const USER: u32 = 65_534;
 type Scenario = fn(&Place);
 
 /// What is run on the host's side; most go into a cluster at once.
-const SCENARIOS: [(&str, Scenario); 20] = [
+const SCENARIOS: [(&str, Scenario); 21] = [
     ("process_gets_what_is_asked_for", world::process),
     ("container_is_alone", world::alone),
     ("root_is_the_machines", world::root),
@@ -54,6 +54,7 @@ const SCENARIOS: [(&str, Scenario); 20] = [
     ("requests_out_of_place_are_refused", running::refused),
     ("containers_outlive_the_cluster", crash::cluster_killed),
     ("containers_die_with_their_shim", crash::shim_killed),
+    ("shims_without_a_pod_end_with_the_cluster", crash::spare_without_cluster),
     ("new_keeper_finds_the_namespaces", crash::all_killed_but_shims),
     ("start_is_fast", running::fast),
 ];

@@ -7,8 +7,11 @@ use std::{
 };
 
 use coracle_shim::{
-    Client, Error, Spawn, Spawned,
-    wire::{ContainerSpec, ExecSpec, Exit, Mount, PodSpec, ProcessSpec, Root, Source, StartError},
+    Client, Error, Nursery, Process,
+    wire::{
+        ContainerSpec, ExecSpec, Exit, Mount, PodSpec, ProcessSpec, Root, Source, SpareSpec,
+        StartError,
+    },
 };
 use keeper::Namespaces;
 
@@ -24,7 +27,13 @@ pub(crate) struct Place {
 pub(crate) struct Pod {
     pub(crate) dir: PathBuf,
     pub(crate) state_dir: PathBuf,
-    pub(crate) shim: Spawned,
+    pub(crate) shim: Shim,
+}
+
+/// A shim that this process asked for.
+pub(crate) struct Shim {
+    pub(crate) client: Client,
+    pub(crate) process: Process,
 }
 
 impl Place {
@@ -62,19 +71,33 @@ impl Place {
         self.run_dir.join("pods/11111111-2222-3333-4444-555555555555")
     }
 
-    pub(crate) fn spec(&self) -> PodSpec {
+    pub(crate) fn nursery(&self) -> Nursery {
+        Nursery::start(&self.executable, &self.run_dir).unwrap()
+    }
+
+    /// A shim that has no pod yet.
+    pub(crate) fn spare(&self, nursery: &Nursery) -> Shim {
         let masked = vec![self.state_dir.clone(), self.run_dir.clone()];
-        PodSpec { hostname: "web-1".to_owned(), masked }
+        let control = nursery.spare(&SpareSpec { masked }).unwrap();
+        let mut client = Client::from_socket(control);
+        let (pid, _netns) = client.ready().unwrap();
+        Shim { client, process: Process::open(pid).unwrap() }
+    }
+
+    pub(crate) fn pod_spec(&self) -> PodSpec {
+        let (name, hostname) = ("default/web-1".to_owned(), "web-1".to_owned());
+        PodSpec { name, dir: self.pod_dir(), hostname }
     }
 
     /// Starts a pod; the caller is inside.
     pub(crate) fn pod(&self) -> Pod {
+        let nursery = self.nursery();
+        let mut shim = self.spare(&nursery);
         let dir = self.pod_dir();
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&dir).unwrap();
-        let (executable, spec) = (&self.executable, &self.spec());
-        let shim =
-            coracle_shim::spawn(&Spawn { executable, dir: &dir, pod: "default/web-1", spec });
-        Pod { dir, state_dir: self.state_dir.clone(), shim: shim.unwrap() }
+        shim.client.pod(self.pod_spec()).unwrap();
+        nursery.end().unwrap();
+        Pod { dir, state_dir: self.state_dir.clone(), shim }
     }
 
     /// Goes inside and starts a pod.

@@ -40,9 +40,9 @@ pub(crate) fn exits(place: &Place) {
     pod.shim.client.remove("web.0").unwrap();
     assert_eq!(coracle_shim::exits(&pod.dir).unwrap().len(), 2);
     assert_eq!(pod.shim.client.status().unwrap().containers.len(), 2);
-    let mut process = pod.shim.process;
+    let process = pod.shim.process;
     pod.shim.client.exit().unwrap();
-    assert!(process.wait().unwrap().success());
+    assert_eq!(process.wait().unwrap(), Some(0));
     assert!(Client::connect(&pod.dir).is_err());
     assert_eq!(coracle_shim::live(&place.run_dir).unwrap(), []);
     assert_eq!(fs::read_to_string(pod.dir.join("shim.log")).unwrap(), "");
@@ -175,11 +175,11 @@ pub(crate) fn refused(place: &Place) {
     let mut pod = place.cluster_with_pod();
     let title = fs::read_to_string(format!("/proc/{}/cmdline", pod.shim.process.id())).unwrap();
     assert!(title.starts_with("coracle\0shim\0default/web-1\0"), "{title}");
-    let spec = &place.spec();
-    let executable = &place.executable;
-    let again = coracle_shim::Spawn { executable, dir: &pod.dir, pod: "default/web-1", spec };
-    let error = coracle_shim::spawn(&again).unwrap_err();
+    assert!(title.contains(&format!("\0--dir\0{}\0", pod.dir.display())), "{title}");
+    let mut again = place.spare(&place.nursery());
+    let error = again.client.pod(place.pod_spec()).unwrap_err();
     assert!(error.to_string().contains("the pod has one already"), "{error}");
+    assert_eq!(again.process.wait().unwrap(), Some(1));
     assert!(matches!(
         coracle_shim::leftovers(&pod.dir),
         Err(coracle_shim::LeftoversError::ShimAlive)
@@ -243,7 +243,7 @@ pub(crate) fn fast(place: &Place) {
             let dirty = text.lines().filter(|it| it.starts_with("Private_Dirty"));
             dirty.for_each(|it| println!("shim {it}"));
         }
-        let mut process = pod.shim.process;
+        let process = pod.shim.process;
         pod.shim.client.exit().unwrap();
         process.wait().unwrap();
         fs::remove_dir_all(&pod.dir).unwrap();

@@ -12,9 +12,18 @@ impl Stage for Network {
 
     fn prepare<'a>(&'a self, place: &'a Place, parts: &'a mut Parts) -> Phase<'a> {
         Box::pin(async {
+            let (network, uid) = (&place.context.network, &place.folders.uid);
+            if let Some((spare, address)) = parts.spare.take() {
+                if let Err(error) = network.take_over(&spare, uid).await {
+                    network.detach(&spare).await.map_err(StageError::sandbox)?;
+                    return Err(StageError::sandbox(error));
+                }
+                parts.address = Some(address);
+                return Ok(());
+            }
             let netns = parts.netns.take();
             let netns = netns.ok_or_else(|| StageError::sandbox("no network namespace"))?;
-            let attached = place.context.network.attach(&place.folders.uid, netns).await;
+            let attached = network.attach(uid, netns).await;
             parts.address = Some(attached.map_err(StageError::sandbox)?);
             Ok(())
         })

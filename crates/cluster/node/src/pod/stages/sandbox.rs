@@ -1,26 +1,21 @@
 //! The pod's folders and its shim, which holds the pod's namespaces.
 
-use std::{
-    fs, io,
-    os::fd::OwnedFd,
-    path::{Path, PathBuf},
-    process::Child,
-    time::Duration,
-};
+use std::{fs, io, os::fd::OwnedFd, path::Path, time::Duration};
 
 use k8s_openapi::api::core::v1::Pod;
 use rustix::process::{Pid, PidfdFlags};
-use shim::{
-    Spawn, SpawnError,
-    wire::{FailureKind, PodSpec, Reply, Request},
-};
+use shim::wire::{FailureKind, PodSpec, Reply, Request};
 use tokio::io::{Interest, unix::AsyncFd};
 
 use super::super::{
     shim::{Connection, is_absent, unexpected},
     stage::{Parts, Phase, Place, Stage, StageError},
 };
-use crate::{context::make_private, files::host_name};
+use crate::{
+    context::make_private,
+    files::host_name,
+    spares::{Spare, reap},
+};
 
 /// How long a shim may take to end once it has nothing left to do.
 const END_MAX: Duration = Duration::from_secs(5);
@@ -38,15 +33,21 @@ impl Stage for Shim {
             if let Some(field) = unsupported(place.pod.as_deref()) {
                 return Err(StageError::sandbox(format!("{field} is not supported yet")));
             }
+            let first = !place.folders.run.exists();
             make_private(&place.folders.run).map_err(StageError::sandbox)?;
             make_private(&place.folders.state).map_err(StageError::sandbox)?;
-            if adopt(place, parts).await? {
-                return Ok(());
+            if !first {
+                if adopt(place, parts).await? {
+                    return Ok(());
+                }
+                let run = place.folders.run.clone();
+                blocking(move || shim::leftovers(&run).map_err(|it| chain(&it))).await?;
             }
-            match spawn(place).await? {
-                Some(made) => {
-                    parts.process = Some(made.process);
-                    parts.netns = Some(made.netns);
+            match claim(place).await? {
+                Some(Spare { connection, process, attached, address }) => {
+                    parts.process = Some(process);
+                    parts.connection = Some(connection);
+                    parts.spare = Some((attached, address));
                 }
                 // Another process was quicker; it cannot have gone again.
                 None => drop(adopt(place, parts).await?),
@@ -110,36 +111,26 @@ async fn adopt(place: &Place, parts: &mut Parts) -> Result<bool, StageError> {
     Ok(true)
 }
 
-/// Where glibc's name service cache listens (nscd(8)): it would answer for the machine's resolver, and
-/// knows nothing of the cluster's names.
-const NSCD: &str = "/run/nscd";
-
-/// Starts a shim, after ending what a dead one has left. `None` if another one is there.
-async fn spawn(place: &Place) -> Result<Option<shim::Spawned>, StageError> {
-    let context = &place.context;
-    let pod = place.pod.as_deref();
-    let metadata = pod.map(|it| &it.metadata);
+/// Takes a shim that has no pod, and gives it this one. `None` if the pod has one by now.
+async fn claim(place: &Place) -> Result<Option<Spare>, StageError> {
+    let metadata = place.pod.as_deref().map(|it| &it.metadata);
     let text = |it: Option<&String>| it.cloned().unwrap_or_default();
     let namespace = text(metadata.and_then(|it| it.namespace.as_ref()));
-    let label = format!("{namespace}/{}", text(metadata.and_then(|it| it.name.as_ref())));
-    let mut masked = vec![context.state_dir.clone(), context.run_dir.clone()];
-    masked.extend(Some(PathBuf::from(NSCD)).filter(|it| it.is_dir()));
-    let spec = PodSpec { hostname: pod.map(host_name).unwrap_or_default(), masked };
-    let (executable, dir) = (context.executable.clone(), place.folders.run.clone());
-    blocking(move || {
-        shim::leftovers(&dir).map_err(|error| chain(&error))?;
-        let spawn = Spawn { executable: &executable, dir: &dir, pod: &label, spec: &spec };
-        match shim::spawn(&spawn) {
-            Ok(spawned) => Ok(Some(spawned)),
-            Err(SpawnError::Shim(shim::Error::Failed(it)))
-                if it.kind == FailureKind::AnotherShim =>
-            {
-                Ok(None)
-            }
-            Err(error) => Err(chain(&error)),
-        }
-    })
-    .await
+    let spec = PodSpec {
+        name: format!("{namespace}/{}", text(metadata.and_then(|it| it.name.as_ref()))),
+        dir: place.folders.run.clone(),
+        hostname: place.pod.as_deref().map(host_name).unwrap_or_default(),
+    };
+    let mut spare = place.context.spares.take().await.map_err(StageError::sandbox)?;
+    let given = spare.connection.call(&Request::Pod(spec)).await;
+    let result = match given {
+        Ok(Reply::Done) => return Ok(Some(spare)),
+        Ok(other) => Err(StageError::sandbox(unexpected("pod", other))),
+        Err(shim::Error::Failed(it)) if it.kind == FailureKind::AnotherShim => Ok(None),
+        Err(error) => Err(StageError::sandbox(chain(&error))),
+    };
+    spare.discard(&*place.context.network).await;
+    result
 }
 
 /// Kills what runs and ends the shim; no shim is no error.
@@ -190,14 +181,6 @@ fn watch(pid: u32) -> io::Result<AsyncFd<OwnedFd>> {
     let pid = pid.ok_or(io::ErrorKind::InvalidData)?;
     let process = rustix::process::pidfd_open(pid, PidfdFlags::empty())?;
     runtime::watch_descriptor(process, Interest::READABLE)
-}
-
-/// Waits for a shim that has ended, so that it does not stay as a zombie.
-pub(crate) async fn reap(mut process: Child) {
-    let waited = tokio::task::spawn_blocking(move || process.wait()).await;
-    if let Ok(Err(error)) = waited {
-        tracing::debug!(%error, "shim not waited for");
-    }
 }
 
 fn remove(folder: &Path) -> io::Result<()> {

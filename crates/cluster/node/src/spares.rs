@@ -1,0 +1,275 @@
+//! Shims that are ready before there is a pod for them: with their namespaces, and connected to the
+//! pods' network. A pod that begins takes one, and the next is made meanwhile.
+//!
+//! There are none until the first pod wants one, and none when the last pod is gone. They are never
+//! found again: a shim without a pod ends with this process, and so do its namespaces.
+
+use std::{
+    collections::VecDeque,
+    net::Ipv4Addr,
+    path::PathBuf,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use anyhow::Context as _;
+use runtime::{OnExit, Tasks};
+use shim::{
+    Nursery, Process,
+    wire::{Reply, SpareSpec},
+};
+use tokio::sync::{Notify, oneshot};
+
+use crate::{context::PodNetwork, pod::shim::Connection};
+
+/// Shims that wait for a pod. Each costs some 100 kB and the kernel some 300 kB; the next is ready
+/// about when the pod that took the last one runs.
+const SPARES: usize = 1;
+
+/// What spare shims are made with.
+pub(crate) struct Recipe {
+    /// The binary whose `shim` subcommand is `shim::main`.
+    pub(crate) executable: PathBuf,
+    /// The cluster's run folder.
+    pub(crate) run_dir: PathBuf,
+    pub(crate) spec: SpareSpec,
+    pub(crate) network: Arc<dyn PodNetwork>,
+}
+
+/// A shim without a pod. Who has no use for it calls [`Spare::discard`].
+pub(crate) struct Spare {
+    /// Awaits the message that says which pod it is for. Closing it ends the shim.
+    pub(crate) connection: Connection,
+    pub(crate) process: Process,
+    /// What stands in place of a uid in the pods' network.
+    pub(crate) attached: String,
+    pub(crate) address: Ipv4Addr,
+}
+
+/// The spare shims of the node. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Spares(Arc<Shared>);
+
+struct Shared {
+    recipe: Recipe,
+    tasks: Tasks,
+    state: Mutex<State>,
+    /// Told when none is being made in the background any more.
+    settled: Notify,
+}
+
+#[derive(Default)]
+struct State {
+    nursery: Option<Arc<Nursery>>,
+    ready: Vec<Spare>,
+    /// Being made in the background.
+    making: usize,
+    /// Pods that wait for those, at most as many.
+    waiting: VecDeque<oneshot::Sender<Spare>>,
+    /// Whether there are pods.
+    wanted: bool,
+}
+
+impl std::fmt::Debug for Spares {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Spares").finish_non_exhaustive()
+    }
+}
+
+impl Spares {
+    /// None yet; those that will be made ahead are made in `tasks`.
+    pub(crate) fn new(recipe: Recipe, tasks: &Tasks) -> Self {
+        let (state, settled) = (Mutex::default(), Notify::new());
+        Self(Arc::new(Shared { recipe, tasks: tasks.clone(), state, settled }))
+    }
+
+    /// A shim for a pod: one that is there, or about to be, else a new one.
+    pub(crate) async fn take(&self) -> anyhow::Result<Spare> {
+        let (ready, coming) = {
+            let mut state = self.state();
+            state.wanted = true;
+            let ready = state.ready.pop();
+            let coming = (ready.is_none() && state.waiting.len() < state.making).then(|| {
+                let (sender, receiver) = oneshot::channel();
+                state.waiting.push_back(sender);
+                receiver
+            });
+            (ready, coming)
+        };
+        let spare = match (ready, coming) {
+            (Some(spare), _) => Some(spare),
+            (None, Some(coming)) => coming.await.ok(),
+            (None, None) => None,
+        };
+        // One whose making failed is made again here, where somebody is told why.
+        let spare = match spare {
+            Some(spare) => Ok(spare),
+            None => self.0.recipe.make(self).await,
+        };
+        self.refill();
+        spare
+    }
+
+    /// Ends those that are there. The next pod brings them back.
+    pub(crate) async fn clear(&self) {
+        let (nursery, ready) = {
+            let mut state = self.state();
+            state.wanted = false;
+            (state.nursery.take(), std::mem::take(&mut state.ready))
+        };
+        for spare in ready {
+            spare.discard(&*self.0.recipe.network).await;
+        }
+        loop {
+            let settled = self.0.settled.notified();
+            tokio::pin!(settled);
+            // Registered before looking, so that nothing falls between.
+            settled.as_mut().enable();
+            if self.state().making == 0 {
+                break;
+            }
+            settled.await;
+        }
+        if let Some(nursery) = nursery.and_then(Arc::into_inner) {
+            let ended = tokio::task::spawn_blocking(move || nursery.end()).await;
+            if let Ok(Err(error)) = ended {
+                tracing::debug!(%error, "nursery not waited for");
+            }
+        }
+    }
+
+    fn refill(&self) {
+        let mut state = self.state();
+        let missing = SPARES.saturating_sub(state.ready.len() + state.making);
+        state.making += missing;
+        drop(state);
+        for _ in 0..missing {
+            let (making, spares) = (Making(self.clone()), self.clone());
+            self.0.tasks.spawn("spare", OnExit::Log, |stop| async move {
+                tokio::select! {
+                    biased;
+                    () = stop.cancelled() => {}
+                    made = spares.0.recipe.make(&spares) => match made {
+                        Ok(spare) => spares.put(spare).await,
+                        Err(error) => {
+                            tracing::warn!(error = format!("{error:#}"), "no shim ready for the next pod");
+                        }
+                    }
+                }
+                drop(making);
+                Ok(())
+            });
+        }
+    }
+
+    /// Gives a spare to whoever waits for one longest.
+    async fn put(&self, mut spare: Spare) {
+        loop {
+            let waiting = {
+                let mut state = self.state();
+                match state.waiting.pop_front() {
+                    Some(waiting) => waiting,
+                    None if state.wanted => return state.ready.push(spare),
+                    None => break,
+                }
+            };
+            match waiting.send(spare) {
+                Ok(()) => return,
+                // Its pod does not begin any more.
+                Err(unwanted) => spare = unwanted,
+            }
+        }
+        spare.discard(&*self.0.recipe.network).await;
+    }
+
+    fn nursery(&self) -> anyhow::Result<Arc<Nursery>> {
+        let Recipe { executable, run_dir, .. } = &self.0.recipe;
+        let mut state = self.state();
+        if let Some(nursery) = &state.nursery {
+            return Ok(Arc::clone(nursery));
+        }
+        let nursery = Nursery::start(executable, run_dir);
+        let nursery = Arc::new(nursery.context("cannot start the process that forks shims")?);
+        state.nursery = Some(Arc::clone(&nursery));
+        Ok(nursery)
+    }
+
+    fn forget(&self, nursery: &Arc<Nursery>) {
+        let mut state = self.state();
+        if state.nursery.as_ref().is_some_and(|it| Arc::ptr_eq(it, nursery)) {
+            state.nursery = None;
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One that is being made in the background, until this is dropped.
+struct Making(Spares);
+
+impl Drop for Making {
+    fn drop(&mut self) {
+        let mut state = self.0.state();
+        state.making -= 1;
+        // Whoever waits for what did not come makes one.
+        let coming = state.making;
+        state.waiting.truncate(coming);
+        drop(state);
+        self.0.0.settled.notify_waiters();
+    }
+}
+
+impl Recipe {
+    async fn make(&self, spares: &Spares) -> anyhow::Result<Spare> {
+        let mut connection = self.fork(spares).await?;
+        let reply = connection.answer().await.context("cannot start a shim")?;
+        let (Reply::Ready { pid }, Some(netns)) = (reply, connection.take_fd()) else {
+            anyhow::bail!("a new shim does not say that it is one");
+        };
+        let process = Process::open(pid).context("cannot open a new shim")?;
+        match self.network.attach_spare(netns).await {
+            Ok((attached, address)) => Ok(Spare { connection, process, attached, address }),
+            Err(error) => {
+                drop(connection);
+                reap(process).await;
+                Err(error)
+            }
+        }
+    }
+
+    /// A new shim, from a new nursery if the old one was killed.
+    async fn fork(&self, spares: &Spares) -> anyhow::Result<Connection> {
+        let (of, spec) = (spares.clone(), self.spec.clone());
+        let forked = tokio::task::spawn_blocking(move || {
+            let nursery = of.nursery()?;
+            nursery.spare(&spec).or_else(|_| {
+                of.forget(&nursery);
+                of.nursery()?.spare(&spec).context("cannot ask for a shim")
+            })
+        });
+        Ok(Connection::over(forked.await.context("cannot ask for a shim")??)?)
+    }
+}
+
+impl Spare {
+    /// Ends it, and gives its address back.
+    pub(crate) async fn discard(self, network: &dyn PodNetwork) {
+        drop(self.connection);
+        reap(self.process).await;
+        if let Err(error) = network.detach(&self.attached).await {
+            tracing::warn!(
+                error = format!("{error:#}"),
+                "a spare network namespace stays connected"
+            );
+        }
+    }
+}
+
+/// Waits for a shim that has ended, so that it does not stay as a zombie.
+pub(crate) async fn reap(process: Process) {
+    let waited = tokio::task::spawn_blocking(move || process.wait()).await;
+    if let Ok(Err(error)) = waited {
+        tracing::debug!(%error, "shim not waited for");
+    }
+}
