@@ -1,4 +1,4 @@
-//! Starts what of a cluster does not run: the keeper on the host's side, then the cluster process.
+//! Starts what of a cluster does not run: the keeper on the host's side, the cluster process, or both.
 
 use std::{
     fs,
@@ -9,6 +9,7 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
+use keeper::{FailureKind, SpawnError};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -41,11 +42,12 @@ pub(crate) fn ensure(
     directories.create()?;
     let _lifecycle = Lock::wait(&directories.run, lock::LIFECYCLE)?;
     if let Some(running) = lock::running(&directories.run)? {
+        ensure_keeper(directories, &running)?;
         return Ok((running, false));
     }
     let new_keeper = match keeper::Client::connect(&directories.run) {
         Ok(_) => None,
-        Err(_) => Some(spawn_keeper(directories)?),
+        Err(_) => Some(new_keeper(directories)?),
     };
     match (spawn_cluster(directories, arguments), new_keeper) {
         (Ok(running), _) => Ok((running, true)),
@@ -62,11 +64,37 @@ pub(crate) fn ensure(
     }
 }
 
-/// Starts a keeper. Pods that outlived everything else have the namespaces; without any, it makes
-/// new ones.
-fn spawn_keeper(directories: &Directories) -> anyhow::Result<keeper::Client> {
+/// Makes sure that the cluster that runs has a keeper: its process replaces one that dies, but not
+/// all of them at once.
+fn ensure_keeper(directories: &Directories, running: &Running) -> anyhow::Result<()> {
+    if keeper::Client::connect(&directories.run).is_ok() {
+        return Ok(());
+    }
+    let adopt = keeper::Process::of(running.pid.cast_unsigned());
+    let adopt = adopt.with_context(|| format!("find cluster process {}", running.pid))?;
+    match spawn_keeper(directories, Some(adopt)) {
+        Err(SpawnError::Keeper(keeper::Error::Failed(failure)))
+            if failure.kind == FailureKind::AnotherKeeper =>
+        {
+            // One of its standbys was about to take over, and now has.
+            Ok(())
+        }
+        done => done.map(drop).context("start another keeper"),
+    }
+}
+
+/// Starts the keeper of a cluster that does not run. Pods that outlived everything else have the
+/// namespaces; without any, it makes new ones.
+fn new_keeper(directories: &Directories) -> anyhow::Result<keeper::Client> {
     let live = shim::live(&directories.run).context("look for pods that run")?;
     let adopt = live.first().map(|it| keeper::Process { pid: it.pid, start_time: it.start_time });
+    spawn_keeper(directories, adopt).context("start the keeper")
+}
+
+fn spawn_keeper(
+    directories: &Directories,
+    adopt: Option<keeper::Process>,
+) -> Result<keeper::Client, SpawnError> {
     let spawn = keeper::Spawn {
         executable: Path::new("/proc/self/exe"),
         name: &directories.name,
@@ -74,7 +102,7 @@ fn spawn_keeper(directories: &Directories) -> anyhow::Result<keeper::Client> {
         log: Some(&directories.keeper_log()),
         adopt,
     };
-    keeper::spawn(&spawn).context("start the keeper")
+    keeper::spawn(&spawn)
 }
 
 fn spawn_cluster(directories: &Directories, arguments: &StartArguments) -> anyhow::Result<Running> {

@@ -133,7 +133,7 @@ impl Client {
     pub fn standby(&mut self) -> Result<Standby, Error> {
         let (reply, fds) = self.call(&Request::Standby)?;
         match (reply, fds.into_iter().next()) {
-            (Reply::Standby, Some(socket)) => Ok(Standby { socket }),
+            (Reply::Standby, Some(socket)) => Ok(Standby(Self::from_socket(socket)?)),
             (reply, _) => Err(unexpected("standby", reply)),
         }
     }
@@ -209,19 +209,18 @@ impl AsFd for Client {
     }
 }
 
-/// The control socket of a standby keeper. Dropping it ends the standby.
+/// The connection to a standby keeper. Dropping it ends the standby.
 #[derive(Debug)]
-pub struct Standby {
-    socket: OwnedFd,
-}
+pub struct Standby(Client);
 
 impl Standby {
-    pub(crate) fn from_socket(socket: OwnedFd) -> Self {
-        Self { socket }
-    }
-
-    pub(crate) fn into_socket(self) -> OwnedFd {
-        self.socket
+    /// Another standby like this one: whoever has it before [`Standby::take_over`] is prepared for
+    /// the next keeper's death from its first moment.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub fn standby(&mut self) -> Result<Self, Error> {
+        self.0.standby()
     }
 
     /// Makes the standby the active keeper of `namespaces`, once the former keeper is dead.
@@ -229,7 +228,7 @@ impl Standby {
     /// # Errors
     /// `AnotherKeeper` if the former is alive or another was started meanwhile: connect to it.
     pub fn take_over(self, namespaces: &Namespaces) -> Result<Client, Error> {
-        let mut client = Client::from_socket(self.socket)?;
+        let mut client = self.0;
         let fds: Vec<BorrowedFd<'_>> = namespaces.fds().collect();
         let request = Request::TakeOver { rootless: namespaces.user.is_some() };
         match call(&client.socket, &request, &fds)?.0 {
@@ -243,13 +242,13 @@ impl Standby {
     /// Whether the standby is gone: get another with [`Client::standby`].
     #[must_use]
     pub fn closed(&self) -> bool {
-        is_closed(&self.socket)
+        self.0.closed()
     }
 }
 
 impl AsFd for Standby {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.socket.as_fd()
+        self.0.as_fd()
     }
 }
 

@@ -3,9 +3,9 @@
 //!
 //! It does almost nothing, for ever, so that it can outlive everything else: one thread, one
 //! `poll`, no configuration beyond a folder. When it dies nothing stops: the cluster process makes
-//! its *standby* the next keeper and hands it the namespaces; when the cluster process is dead too,
-//! the next keeper finds the namespaces through a live shim. It knows nothing of Kubernetes, nor
-//! what happens inside the namespaces.
+//! a *standby* the next keeper and hands it the namespaces. When all of them are dead, whoever
+//! starts the next keeper names a process that lives in the namespaces: the cluster process or a
+//! shim. It knows nothing of Kubernetes, nor what happens inside the namespaces.
 //!
 //! `coracle keeper` runs [`main`]; everybody else uses [`spawn`], [`Client`], [`Standby`] and
 //! [`enter`].
@@ -19,6 +19,7 @@ mod make;
 mod server;
 mod sockets;
 mod spawn;
+mod standby;
 mod sys;
 
 pub use client::{Client, Error, Standby};

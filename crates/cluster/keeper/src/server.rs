@@ -1,10 +1,12 @@
 //! The keeper's process: one thread, one `poll`, woken only by requests.
 //!
 //! Owns the socket in the run folder and the namespaces; makes nothing itself (`make`, `sockets`).
+//! What the process is before it is the keeper: `standby`.
 
 use std::{
     ffi::OsString,
     io::{self, Write as _},
+    ops::ControlFlow,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::Path,
     process::ExitCode,
@@ -18,10 +20,10 @@ use rustix::{
 };
 
 use crate::{
-    client::Standby,
     enter::Namespaces,
     make, sockets,
     spawn::Arguments,
+    standby::{self, Copy},
     sys,
     wire::{self, Failure, FailureKind, Reply, Request},
 };
@@ -57,29 +59,33 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     }
 }
 
+/// One turn is one life as the keeper: of the process that was started, and, in each of its copies, of
+/// the standby that follows it.
 fn run(arguments: &Arguments) -> io::Result<()> {
-    let control = detach()?;
-    let namespaces = if arguments.standby {
-        let Some(namespaces) = await_take_over(&control)? else { return Ok(()) };
-        Ok(namespaces)
-    } else if let Some(process) = arguments.adopt {
-        make::adopt(process)
-    } else {
-        make::make()
+    let mut control = detach()?;
+    let mut namespaces = match arguments.adopt {
+        Some(process) => make::adopt(process),
+        None => make::make(),
     };
-    match namespaces.and_then(|it| Keeper::start(arguments, it)) {
-        Ok(mut keeper) => {
-            let ready = Reply::Ready { pid: std::process::id() };
-            if wire::send(&control, &ready, &[]).is_ok() {
-                keeper.clients.push(control);
+    loop {
+        rustix::thread::set_name(c"coracle keeper")?;
+        let mut keeper = match namespaces.and_then(|it| Keeper::start(&arguments.run_dir, it)) {
+            Ok(keeper) => keeper,
+            Err(failure) => {
+                let error = io::Error::other(failure.to_string());
+                drop(wire::send(&control, &Reply::Failed(failure), &[]));
+                return Err(error);
             }
-            keeper.serve()
+        };
+        let ready = Reply::Ready { pid: std::process::id() };
+        if wire::send(&control, &ready, &[]).is_ok() {
+            keeper.clients.push(control);
         }
-        Err(failure) => {
-            let error = io::Error::other(failure.to_string());
-            drop(wire::send(&control, &Reply::Failed(failure), &[]));
-            Err(error)
-        }
+        let End::Copied(of_standby) = keeper.serve()? else { return keeper.end() };
+        // A copy must hold nothing of the keeper's, above all not its lock.
+        drop(keeper);
+        let Some(taken) = standby::run(of_standby)? else { return Ok(()) };
+        (control, namespaces) = (taken.control, Ok(taken.namespaces));
     }
 }
 
@@ -88,7 +94,6 @@ fn run(arguments: &Arguments) -> io::Result<()> {
 fn detach() -> io::Result<OwnedFd> {
     sys::close_inherited()?;
     sys::ignore_children();
-    rustix::thread::set_name(c"coracle keeper")?;
     // Fails only for the leader of a process group, who then is detached already.
     rustix::process::setsid().ok();
     let control = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3)?;
@@ -99,28 +104,8 @@ fn detach() -> io::Result<OwnedFd> {
     Ok(control)
 }
 
-/// Blocks until the cluster process makes this standby the keeper; `None` when that one is gone.
-fn await_take_over(control: &OwnedFd) -> io::Result<Option<Namespaces>> {
-    loop {
-        let (request, fds) = match wire::receive::<Request>(control) {
-            Ok(Some(it)) => it,
-            Ok(None) => return Ok(None),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            Err(error) => return Err(error),
-        };
-        let namespaces = match request {
-            Request::TakeOver { rootless } => Namespaces::from_fds(rootless, fds),
-            _ => None,
-        };
-        if namespaces.is_some() {
-            return Ok(namespaces);
-        }
-        wire::send(control, &Reply::Failed(bad_request("a standby only takes over")), &[])?;
-    }
-}
-
 struct Keeper<'a> {
-    arguments: &'a Arguments,
+    run_dir: &'a Path,
     namespaces: Namespaces,
     // Let go of in this order: a client that sees its connection end may start the next keeper.
     listener: OwnedFd,
@@ -133,12 +118,19 @@ struct Keeper<'a> {
 enum Next {
     Serve,
     Close,
-    Exit,
+    End(End),
+}
+
+/// How serving ends.
+enum End {
+    /// A client said so.
+    Told,
+    /// This is a copy, which is a standby from now on and has this control socket.
+    Copied(OwnedFd),
 }
 
 impl<'a> Keeper<'a> {
-    fn start(arguments: &'a Arguments, namespaces: Namespaces) -> Result<Self, Failure> {
-        let run_dir = &arguments.run_dir;
+    fn start(run_dir: &'a Path, namespaces: Namespaces) -> Result<Self, Failure> {
         let lock = lock(run_dir)?;
         let listener = bind(run_dir).map_err(|error| Failure {
             kind: FailureKind::Other,
@@ -148,14 +140,14 @@ impl<'a> Keeper<'a> {
                 run_dir.join(wire::SOCKET).display()
             ),
         })?;
-        Ok(Self { arguments, namespaces, listener, clients: Vec::new(), _lock: lock })
+        Ok(Self { run_dir, namespaces, listener, clients: Vec::new(), _lock: lock })
     }
 
-    fn serve(&mut self) -> io::Result<()> {
+    fn serve(&mut self) -> io::Result<End> {
         loop {
             for index in self.await_ready()? {
                 match self.clients.get(index).map(|it| self.answer(it)) {
-                    Some(Next::Exit) => return self.end(),
+                    Some(Next::End(end)) => return Ok(end),
                     // The last one takes its place, and was asked before: indices fall.
                     Some(Next::Close) => drop(self.clients.swap_remove(index)),
                     Some(Next::Serve) | None => {}
@@ -204,54 +196,50 @@ impl<'a> Keeper<'a> {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => return Next::Serve,
             Ok(None) | Err(_) => return Next::Close,
         };
-        let (reply, fd) = self.execute(&request);
+        let (reply, fd) = match self.execute(&request) {
+            ControlFlow::Continue(done) => done,
+            ControlFlow::Break(end) => return Next::End(end),
+        };
         let fds: Vec<BorrowedFd<'_>> = match &reply {
             Reply::Namespaces { .. } => self.namespaces.fds().collect(),
             _ => fd.iter().map(AsFd::as_fd).collect(),
         };
         let sent = send_now(client, &reply, &fds);
         match (reply, sent) {
-            (Reply::Exiting, _) => Next::Exit,
+            (Reply::Exiting, _) => Next::End(End::Told),
             (_, Ok(())) => Next::Serve,
             (_, Err(_)) => Next::Close,
         }
     }
 
-    fn execute(&self, request: &Request) -> (Reply, Option<OwnedFd>) {
+    /// The reply and what goes beside it; breaks off where nobody is to be replied to.
+    fn execute(&self, request: &Request) -> ControlFlow<End, (Reply, Option<OwnedFd>)> {
         let socket = |it: Result<OwnedFd, Failure>| match it {
             Ok(socket) => (Reply::Socket, Some(socket)),
             Err(failure) => (Reply::Failed(failure), None),
         };
-        match request {
+        ControlFlow::Continue(match request {
             Request::Namespaces => {
                 (Reply::Namespaces { rootless: self.namespaces.user.is_some() }, None)
             }
             Request::Listen { address } => socket(sockets::listen(*address)),
             Request::ConnectTcp { address } => socket(sockets::connect_tcp(*address)),
             Request::ConnectUdp { address } => socket(sockets::connect_udp(*address)),
-            Request::Standby => match self.standby() {
-                Ok(control) => (Reply::Standby, Some(control)),
+            Request::Standby => match standby::copy() {
+                Ok(Copy::Original(control)) => (Reply::Standby, Some(control)),
+                Ok(Copy::Standby(control)) => return ControlFlow::Break(End::Copied(control)),
                 Err(failure) => (Reply::Failed(failure), None),
             },
             Request::Ping => (Reply::Pong { pid: std::process::id() }, None),
             Request::Exit => (Reply::Exiting, None),
             Request::TakeOver { .. } => {
-                (Reply::Failed(bad_request("this keeper is active already")), None)
+                (Reply::Failed(Failure::bad_request("this keeper is active already")), None)
             }
-        }
-    }
-
-    fn standby(&self) -> Result<OwnedFd, Failure> {
-        let spawn = self.arguments.spawn(Path::new("/proc/self/exe"));
-        Standby::spawn(&spawn).map(Standby::into_socket).map_err(|error| Failure {
-            kind: FailureKind::Other,
-            errno: 0,
-            message: format!("cannot start a standby keeper: {error}"),
         })
     }
 
     fn end(&self) -> io::Result<()> {
-        std::fs::remove_file(self.arguments.run_dir.join(wire::SOCKET))
+        std::fs::remove_file(self.run_dir.join(wire::SOCKET))
     }
 }
 
@@ -309,8 +297,4 @@ fn bind(run_dir: &Path) -> io::Result<OwnedFd> {
     rustix::net::bind(&socket, &address)?;
     rustix::net::listen(&socket, BACKLOG)?;
     Ok(socket)
-}
-
-fn bad_request(cause: &str) -> Failure {
-    Failure { kind: FailureKind::BadRequest, errno: 0, message: cause.to_owned() }
 }

@@ -15,7 +15,7 @@ use std::{
 };
 
 use crate::{
-    client::{self, Client, Error, Standby},
+    client::{self, Client, Error},
     wire,
 };
 
@@ -67,41 +67,26 @@ pub enum SpawnError {
 /// message says what to do.
 pub fn spawn(spawn: &Spawn<'_>) -> Result<Client, SpawnError> {
     let (ours, theirs) = wire::pair().map_err(|it| failed(spawn, it))?;
-    start(spawn, theirs, None).map_err(|it| failed(spawn, it))?;
+    start(spawn, theirs).map_err(|it| failed(spawn, it))?;
     let mut client = Client::from_socket(ours).map_err(Error::from)?;
     client::await_ready(&mut client)?;
     Ok(client)
-}
-
-impl Standby {
-    /// Starts a standby from the host's side. Inside the namespaces: [`Client::standby`].
-    ///
-    /// # Errors
-    /// `Start`, if the process could not be started.
-    pub fn spawn(spawn: &Spawn<'_>) -> Result<Self, SpawnError> {
-        let (ours, theirs) = wire::pair().map_err(|it| failed(spawn, it))?;
-        start(spawn, theirs, Some(STANDBY)).map_err(|it| failed(spawn, it))?;
-        Ok(Self::from_socket(ours))
-    }
 }
 
 fn failed(spawn: &Spawn<'_>, source: io::Error) -> SpawnError {
     SpawnError::Start { executable: spawn.executable.to_owned(), source }
 }
 
-const STANDBY: &str = "--standby";
-
 /// Starts `coracle keeper NAME …` with the control socket as its standard input.
-fn start(spawn: &Spawn<'_>, control: OwnedFd, mode: Option<&str>) -> io::Result<()> {
+fn start(spawn: &Spawn<'_>, control: OwnedFd) -> io::Result<()> {
     let mut command = Command::new(spawn.executable);
-    command.arg0("coracle").args(["keeper", spawn.name]).args(mode);
+    command.arg0("coracle").args(["keeper", spawn.name]);
     command.arg("--run-dir").arg(spawn.run_dir);
     if let Some(Process { pid, start_time }) = spawn.adopt {
         command.arg("--adopt").arg(format!("{pid}:{start_time}"));
     }
     let log = match spawn.log {
         Some(path) => {
-            command.arg("--log").arg(path);
             let file = OpenOptions::new().append(true).create(true).mode(0o600).open(path)?;
             Stdio::from(file)
         }
@@ -113,42 +98,29 @@ fn start(spawn: &Spawn<'_>, control: OwnedFd, mode: Option<&str>) -> io::Result<
     Ok(())
 }
 
-/// The command line of a keeper, without `coracle keeper`.
+/// The command line of a keeper, without `coracle keeper` and the cluster's name.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Arguments {
-    pub(crate) name: String,
     pub(crate) run_dir: PathBuf,
-    pub(crate) log: Option<PathBuf>,
     pub(crate) adopt: Option<Process>,
-    pub(crate) standby: bool,
 }
 
 impl Arguments {
     /// Reads what [`start`] wrote.
     pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Self, String> {
-        let mut name = None;
-        let (mut run_dir, mut log, mut adopt, mut standby) = (None, None, None, false);
+        let (mut name, mut run_dir, mut adopt) = (None, None, None);
         let mut arguments = arguments.into_iter();
         while let Some(argument) = arguments.next() {
             let mut value = || arguments.next().ok_or(format!("no value for {argument:?}"));
             match argument.to_str() {
-                Some(STANDBY) => standby = true,
                 Some("--run-dir") => run_dir = Some(PathBuf::from(value()?)),
-                Some("--log") => log = Some(PathBuf::from(value()?)),
                 Some("--adopt") => adopt = Some(process(&value()?)?),
-                Some(it) if !it.starts_with('-') && name.is_none() => name = Some(it.to_owned()),
+                Some(it) if !it.starts_with('-') && name.is_none() => name = Some(argument),
                 _ => return Err(format!("unexpected argument {argument:?}")),
             }
         }
-        let name = name.ok_or("no cluster name")?;
-        let run_dir = run_dir.ok_or("no --run-dir")?;
-        Ok(Self { name, run_dir, log, adopt, standby })
-    }
-
-    /// The command that starts another keeper like this one.
-    pub(crate) fn spawn<'a>(&'a self, executable: &'a Path) -> Spawn<'a> {
-        let Self { name, run_dir, log, adopt: _, standby: _ } = self;
-        Spawn { executable, name, run_dir, log: log.as_deref(), adopt: None }
+        name.ok_or("no cluster name")?;
+        Ok(Self { run_dir: run_dir.ok_or("no --run-dir")?, adopt })
     }
 }
 
@@ -160,6 +132,12 @@ fn process(text: &OsStr) -> Result<Process, String> {
 }
 
 impl Process {
+    /// The process that has this id now; `None` if there is none.
+    #[must_use]
+    pub fn of(pid: u32) -> Option<Self> {
+        Some(Self { pid, start_time: start_time(pid)? })
+    }
+
     /// Whether the process that has the id now is this one.
     pub(crate) fn is_alive(self) -> bool {
         start_time(self.pid) == Some(self.start_time)
@@ -185,16 +163,9 @@ mod tests {
 
     #[test]
     fn arguments_are_read_back() {
-        let expected = Arguments {
-            name: "default".to_owned(),
-            run_dir: "/run/x".into(),
-            log: None,
-            adopt: Some(Process { pid: 7, start_time: 9 }),
-            standby: false,
-        };
+        let adopt = Some(Process { pid: 7, start_time: 9 });
         let parsed = parse(&["default", "--run-dir", "/run/x", "--adopt", "7:9"]);
-        assert_eq!(parsed, Ok(expected));
-        assert!(parse(&["default", "--run-dir", "/x", STANDBY]).unwrap().standby);
+        assert_eq!(parsed, Ok(Arguments { run_dir: "/run/x".into(), adopt }));
     }
 
     #[test]
@@ -212,9 +183,8 @@ mod tests {
 
     #[test]
     fn own_process_is_alive_and_a_later_one_is_not() {
-        let pid = std::process::id();
-        let start_time = start_time(pid).unwrap();
-        assert!(Process { pid, start_time }.is_alive());
-        assert!(!Process { pid, start_time: start_time + 1 }.is_alive());
+        let own = Process::of(std::process::id()).unwrap();
+        assert!(own.is_alive());
+        assert!(!Process { start_time: own.start_time + 1, ..own }.is_alive());
     }
 }

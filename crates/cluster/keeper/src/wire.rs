@@ -59,7 +59,7 @@ pub enum Request {
         /// Where to.
         address: SocketAddr,
     },
-    /// A new standby, a child of the keeper. Answer: `Standby`.
+    /// A new standby, a copy of whom this is said to: the keeper or a standby. Answer: `Standby`.
     Standby,
     /// Answer: `Pong`.
     Ping,
@@ -114,6 +114,12 @@ pub struct Failure {
     pub errno: i32,
     /// For people: names the object, the cause and what to do.
     pub message: String,
+}
+
+impl Failure {
+    pub(crate) fn bad_request(cause: &str) -> Self {
+        Self { kind: FailureKind::BadRequest, errno: 0, message: cause.to_owned() }
+    }
 }
 
 /// What a caller can tell apart.

@@ -23,7 +23,7 @@ use std::{
     process::{Child, Command, ExitCode, Stdio},
 };
 
-use coracle_keeper::{Client, Error, FailureKind, Namespaces, Process, Spawn, SpawnError, Standby};
+use coracle_keeper::{Client, Error, FailureKind, Namespaces, Process, Spawn, SpawnError};
 use libtest_mimic::{Failed, Trial};
 use rustix::process::{Pid, Signal};
 
@@ -32,11 +32,12 @@ const USER: u32 = 65_534;
 
 type Scenario = fn(&Place);
 
-const SCENARIOS: [(&str, Scenario); 8] = [
+const SCENARIOS: [(&str, Scenario); 9] = [
     ("namespaces_are_entered_with_all_capabilities", entered),
     ("sockets_are_the_hosts", sockets),
     ("second_keeper_is_refused", second),
     ("standby_takes_over_after_kill", standby),
+    ("standby_is_copied_before_it_takes_over", chain),
     ("standby_refuses_while_the_keeper_lives", early_standby),
     ("standby_ends_with_the_cluster", orphaned_standby),
     ("namespaces_are_found_through_a_live_process", adopted),
@@ -227,10 +228,28 @@ fn standby(place: &Place) {
     }
 }
 
+/// Keepers may die as fast as they like, the next standby is always there first.
+fn chain(place: &Place) {
+    let mut keeper = place.keeper();
+    let namespaces = keeper.namespaces().unwrap();
+    let mut standby = keeper.standby().unwrap();
+    coracle_keeper::enter(&namespaces).unwrap();
+    for _ in 0..20 {
+        kill(keeper.ping().unwrap());
+        let next = standby.standby().unwrap();
+        keeper = standby.take_over(&namespaces).unwrap();
+        standby = next;
+    }
+    assert!(!standby.closed());
+    let mut other = Client::connect(&place.run_dir).unwrap();
+    assert_eq!(other.ping().unwrap(), keeper.ping().unwrap());
+    assert!(other.namespaces().unwrap().same(&namespaces).unwrap());
+}
+
 fn early_standby(place: &Place) {
     let mut keeper = place.keeper();
     let namespaces = keeper.namespaces().unwrap();
-    let standby = Standby::spawn(&place.command()).unwrap();
+    let standby = keeper.standby().unwrap();
     let error = standby.take_over(&namespaces).unwrap_err();
     assert_eq!(error.failure().unwrap().kind, FailureKind::AnotherKeeper);
     keeper.ping().unwrap();
@@ -248,6 +267,14 @@ fn orphaned_standby(place: &Place) {
             Err(_) => std::thread::yield_now(),
         }
     };
+    // Once it says what it is, it has let go of all that is the keeper's: lock, listener, namespaces.
+    while fs::read_to_string(format!("/proc/{child}/comm")).unwrap() != "coracle standby\n" {
+        std::thread::yield_now();
+    }
+    let held = fs::read_dir(format!("/proc/{child}/fd")).unwrap().map(|it| it.unwrap().path());
+    let held: Vec<PathBuf> = held.map(|it| fs::read_link(it).unwrap()).collect();
+    let sockets = held.iter().filter(|it| it.to_string_lossy().starts_with("socket:"));
+    assert_eq!((held.len(), sockets.count()), (4, 1), "{held:?}");
     let pid = Pid::from_raw(child).unwrap();
     let pidfd = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).unwrap();
     drop(standby);
@@ -271,13 +298,11 @@ fn adopted(place: &Place) {
     kill(keeper.ping().unwrap());
     await_end(&keeper);
     drop(namespaces);
-    let start_time = start_time(shim.id());
-    let process = Process { pid: shim.id(), start_time };
-    let wrong = Process { start_time: start_time + 1, ..process };
+    let process = Process::of(shim.id()).unwrap();
+    let wrong = Process { start_time: process.start_time + 1, ..process };
     let error = coracle_keeper::spawn(&Spawn { adopt: Some(wrong), ..place.command() });
     assert!(error.unwrap_err().to_string().contains("it has ended"));
-    let own = std::process::id();
-    let own = Process { pid: own, start_time: self::start_time(own) };
+    let own = Process::of(std::process::id()).unwrap();
     let error = coracle_keeper::spawn(&Spawn { adopt: Some(own), ..place.command() });
     assert!(error.unwrap_err().to_string().contains("it is not inside a cluster"));
     let mut next =
@@ -308,11 +333,6 @@ fn inside(namespaces: &Namespaces) -> Child {
     // It has something to say once it is inside.
     child.stdout.as_mut().unwrap().read_exact(&mut [0]).unwrap();
     child
-}
-
-fn start_time(pid: u32) -> u64 {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
-    stat.rsplit_once(')').unwrap().1.split(' ').nth(20).unwrap().parse().unwrap()
 }
 
 fn exit(place: &Place) {

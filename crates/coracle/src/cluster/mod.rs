@@ -81,7 +81,7 @@ fn prepare(directories: &Directories, arguments: &StartArguments) -> anyhow::Res
     let Some(lock) = Lock::take(&directories.run, lock::CLUSTER)? else {
         bail!("another process of cluster `{}` runs already", directories.name);
     };
-    let host = Host::connect(&directories.name, &directories.run, &directories.keeper_log())?;
+    let host = Host::connect(&directories.run)?;
     let (listener, port) = listen(directories, &host, arguments.port)?;
     host.enter()?;
     Ok(Prepared { lock, host, listener, port })

@@ -155,6 +155,22 @@ impl Drop for Cluster {
 /// Waits for a level that nobody announces.
 pub(crate) fn eventually(
     what: &str,
+    reached: impl FnMut() -> anyhow::Result<bool>,
+) -> anyhow::Result<()> {
+    wait(what, LOOK_AGAIN, reached)
+}
+
+/// The same for tests that must be there within microseconds.
+pub(crate) fn at_once(
+    what: &str,
+    reached: impl FnMut() -> anyhow::Result<bool>,
+) -> anyhow::Result<()> {
+    wait(what, Duration::ZERO, reached)
+}
+
+fn wait(
+    what: &str,
+    look_again: Duration,
     mut reached: impl FnMut() -> anyhow::Result<bool>,
 ) -> anyhow::Result<()> {
     #[expect(clippy::disallowed_methods, reason = "a test of the real machine in real time")]
@@ -169,7 +185,7 @@ pub(crate) fn eventually(
             let error = error.unwrap_or_else(|| anyhow::anyhow!("it is not so"));
             return Err(error.context(format!("waited {PATIENCE:?} until {what}")));
         }
-        std::thread::park_timeout(LOOK_AGAIN);
+        std::thread::park_timeout(look_again);
     }
 }
 

@@ -26,6 +26,7 @@ const TESTS: &[(&str, Test)] = &[
     ("two_clusters_live_side_by_side", run::two_clusters_live_side_by_side),
     ("pods_outlive_the_cluster_process", survive::pods_outlive_the_cluster_process),
     ("pods_outlive_the_keeper", survive::pods_outlive_the_keeper),
+    ("up_replaces_keepers_that_all_died", survive::up_replaces_keepers_that_all_died),
     ("killed_container_is_restarted", survive::killed_container_is_restarted),
     ("killed_shim_is_replaced", survive::killed_shim_is_replaced),
     ("down_keeps_state_and_up_brings_it_back", survive::down_keeps_state_and_up_brings_it_back),

@@ -1,9 +1,11 @@
 //! kill -9 is a normal way to stop.
 
+use std::io::Write as _;
+
 use anyhow::{Context as _, ensure};
 
 use crate::{
-    cluster::{Cluster, eventually},
+    cluster::{Cluster, at_once, eventually},
     host::{self, kill, lives, processes},
     run::{good, none_failed, pod, server},
 };
@@ -71,31 +73,102 @@ pub(crate) fn pods_outlive_the_cluster_process() -> anyhow::Result<()> {
     none_failed(&client_log(&cluster)?)
 }
 
+/// How many keepers are killed in a row, each as soon as it is one.
+const KEEPERS_KILLED: u32 = 20;
+
+/// The keeper that serves now.
+fn keeper(cluster: &Cluster) -> anyhow::Result<i32> {
+    let mut client = keeper::Client::connect(&cluster.run_folder())?;
+    Ok(i32::try_from(client.ping()?)?)
+}
+
+/// The keeper and its standbys, in this order.
+fn keepers(cluster: &Cluster) -> anyhow::Result<Vec<i32>> {
+    let all = processes(&["coracle keeper", &cluster.name])?;
+    let mut all: Vec<i32> = all.into_iter().map(|it| it.pid).filter(|it| lives(*it)).collect();
+    if let Ok(first) = keeper(cluster) {
+        all.sort_by_key(|it| *it != first);
+    }
+    Ok(all)
+}
+
+/// How often the cluster process has said that it is prepared for the next death.
+fn prepared(cluster: &Cluster) -> anyhow::Result<usize> {
+    let log = std::fs::read_to_string(cluster.state().join("cluster.log"))?;
+    Ok(log.matches("standby keepers are ready").count())
+}
+
+fn kill_all_keepers(cluster: &Cluster) -> anyhow::Result<()> {
+    eventually("no keeper is left", || {
+        let all = keepers(cluster)?;
+        // One may have been copied meanwhile, another have ended with whom it was copied from.
+        all.iter().for_each(|it| drop(kill(*it)));
+        Ok(all.is_empty())
+    })
+}
+
 pub(crate) fn pods_outlive_the_keeper() -> anyhow::Result<()> {
     let cluster = busy("mend")?;
     let before = probes()?;
-    let keepers = || processes(&["coracle keeper", &cluster.name]);
-    let log = cluster.state().join("cluster.log");
-    let mended = || -> anyhow::Result<usize> {
-        let text = std::fs::read_to_string(&log)?;
-        Ok(text.matches("a standby keeper is ready").count())
-    };
-    for round in 0..2 {
-        let old = keepers()?;
-        ensure!(old.len() == 2, "round {round}: {old:?}");
-        for keeper in &old {
-            // The active one and its standby, one after the other: each is replaced.
-            let before = mended()?;
-            kill(keeper.pid)?;
-            eventually("the cluster has mended it", || Ok(mended()? > before))?;
-            eventually("there are two again", || {
-                let now = keepers()?;
-                Ok(now.len() == 2 && now.iter().all(|it| it.pid != keeper.pid))
-            })?;
-        }
+    // Two at the same moment, in every order.
+    for (first, second) in [(0, 1), (1, 0), (0, 2), (2, 0), (1, 2), (2, 1)] {
+        let all = keepers(&cluster)?;
+        let active = keeper(&cluster)?;
+        ensure!(all.len() == 3 && all.first() == Some(&active), "{active} of {all:?}");
+        let said = prepared(&cluster)?;
+        let dead: Vec<i32> =
+            [first, second].iter().filter_map(|it| all.get(*it)).copied().collect();
+        dead.iter().try_for_each(|it| kill(*it))?;
+        eventually("there are three again", || {
+            let now = keepers(&cluster)?;
+            let fresh = now.len() == 3 && now.iter().all(|it| !dead.contains(it));
+            Ok(fresh && keeper(&cluster).is_ok() && prepared(&cluster)? > said)
+        })
+        .with_context(|| format!("{first} and {second} of {all:?} were killed"))?;
     }
+    // One after the other, without any pause.
+    let mut last = 0;
+    for round in 0..KEEPERS_KILLED {
+        at_once("the next keeper serves", || match keeper(&cluster) {
+            Ok(next) if next != last => {
+                last = next;
+                Ok(true)
+            }
+            _ => Ok(false),
+        })
+        .with_context(|| format!("round {round}"))?;
+        kill(last)?;
+    }
+    eventually("there are three again", || Ok(keepers(&cluster)?.len() == 3))?;
     goes_on(&cluster)?;
     ensure!(probes()? == before, "other processes: {:?}", probes()?);
+    none_failed(&client_log(&cluster)?)
+}
+
+/// Only from outside can the next keeper come then.
+pub(crate) fn up_replaces_keepers_that_all_died() -> anyhow::Result<()> {
+    let cluster = busy("keepers")?;
+    let before = probes()?;
+    let outside = std::net::TcpListener::bind(("127.0.0.1", 0))?;
+    outside.set_nonblocking(true)?;
+    let url = format!("http://10.244.0.1:{}/", outside.local_addr()?.port());
+    for round in ["with the cluster process alive", "with the cluster process"] {
+        if round == "with the cluster process" {
+            kill(cluster.pid()?)?;
+        }
+        kill_all_keepers(&cluster)?;
+        goes_on(&cluster)?;
+        cluster.up()?;
+        eventually("there are three again", || Ok(keepers(&cluster)?.len() == 3)).context(round)?;
+        ensure!(probes()? == before, "{round}: other processes: {:?}", probes()?);
+        // And the host is in reach again.
+        cluster.apply(&pod("host", &["once", &url]))?;
+        eventually("a pod reaches the host", || {
+            let (mut connection, _) = outside.accept()?;
+            Ok(connection.write_all(b"HTTP/1.1 200 OK\r\n\r\n").is_ok())
+        })?;
+        cluster.kubectl(&["delete", "pod", "host"])?;
+    }
     none_failed(&client_log(&cluster)?)
 }
 
