@@ -7,5 +7,6 @@
 
 pub mod exchange;
 pub mod plan;
+pub mod report;
 pub mod results;
 pub mod scenario;
