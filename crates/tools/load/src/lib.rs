@@ -6,6 +6,7 @@
 //! it may be believed. Nothing here knows of Kubernetes.
 
 pub mod exchange;
+pub mod judge;
 pub mod plan;
 pub mod report;
 pub mod results;
