@@ -36,6 +36,7 @@ const MAY_USE: &[(&str, Uses)] = &[
     ("coracle", Everything),
     ("clients", Everything),
     ("machine", Everything),
+    ("scenarios", Only(&[])),
     ("world", Everything),
     ("benches", Everything),
     ("xtask", Only(&[])),

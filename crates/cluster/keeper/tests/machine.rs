@@ -1,8 +1,7 @@
 //! The keeper with real namespaces: as the invoking user and, started by root, as an ordinary user
 //! as well.
 //!
-//! This binary is also the keeper it starts, and the process that runs one scenario: entering
-//! namespaces needs a process with one thread.
+//! This binary is also the keeper it starts.
 
 #![expect(
     clippy::unwrap_used,
@@ -11,24 +10,19 @@
 )]
 
 use std::{
-    ffi::OsString,
     fs,
     io::{Read as _, Write as _},
     net::{SocketAddr, TcpListener, TcpStream},
     os::{
         fd::OwnedFd,
-        unix::{fs::PermissionsExt, process::CommandExt as _},
+        unix::fs::{DirBuilderExt as _, PermissionsExt as _},
     },
     path::{Path, PathBuf},
     process::{Child, Command, ExitCode, Stdio},
 };
 
 use coracle_keeper::{Client, Error, FailureKind, Namespaces, Process, Spawn, SpawnError};
-use libtest_mimic::{Failed, Trial};
 use rustix::process::{Pid, Signal};
-
-/// An ordinary user without any rights: `nobody` on most machines.
-const USER: u32 = 65_534;
 
 type Scenario = fn(&Place);
 
@@ -48,70 +42,23 @@ fn main() -> ExitCode {
     let mut arguments = std::env::args_os().skip(1);
     match arguments.next().as_ref().and_then(|it| it.to_str()) {
         Some("keeper") => coracle_keeper::main(arguments),
-        Some("scenario") => scenario(&arguments.collect::<Vec<OsString>>()),
-        _ => libtest_mimic::run(&libtest_mimic::Arguments::from_args(), trials()).exit_code(),
+        _ => scenarios::main(&SCENARIOS.map(|it| it.0), scenario),
     }
 }
 
-fn trials() -> Vec<Trial> {
-    let root = rustix::process::geteuid().is_root();
-    let users: &[Option<u32>] = if root { &[None, Some(USER)] } else { &[None] };
-    let all = users.iter().flat_map(|user| SCENARIOS.iter().map(move |it| (*user, it.0)));
-    all.map(|(user, name)| {
-        let title = user.map_or_else(|| name.to_owned(), |_| format!("{name}::as_a_user"));
-        Trial::test(title, move || run(name, user))
-    })
-    .collect()
-}
-
-/// Runs a scenario in a process of its own, with a folder of its own.
-fn run(name: &str, user: Option<u32>) -> Result<(), Failed> {
-    let dir = tempfile::tempdir()?;
-    fs::set_permissions(&dir, PermissionsExt::from_mode(0o755))?;
-    // Build folders may lie where the user may not look.
-    let executable = dir.path().join("coracle");
-    // By another process: a descriptor that can write, inherited by what another test starts at the
-    // same moment, would make the copy's execution fail with ETXTBSY.
-    let copied = Command::new("cp").arg(std::env::current_exe()?).arg(&executable).status()?;
-    assert!(copied.success(), "cp: {copied}");
-    let place = dir.path().join("place");
-    fs::create_dir_all(place.join("run"))?;
-    for path in [place.clone(), place.join("run")] {
-        std::os::unix::fs::chown(&path, user, user)?;
-        fs::set_permissions(&path, PermissionsExt::from_mode(0o700))?;
-    }
-    let mut command = Command::new("timeout");
-    command.args(["--kill-after=1", "30"]).arg(&executable).args(["scenario", name]).arg(&place);
-    if let Some(user) = user {
-        command.uid(user).gid(user);
-    }
-    let before = mounts_and_links();
-    let output = command.output()?;
-    if mounts_and_links() != before {
-        return Err("the host's mounts or links have changed".into());
-    }
-    let text = String::from_utf8_lossy(&output.stderr).into_owned();
-    if output.status.success() { Ok(()) } else { Err(format!("{}\n{text}", output.status).into()) }
-}
-
-fn mounts_and_links() -> (String, String) {
-    let read = |path: &str| fs::read_to_string(path).unwrap();
-    let links = read("/proc/self/net/dev");
-    let names = links.lines().filter_map(|it| it.split_once(':')).map(|it| it.0.to_owned() + " ");
-    (read("/proc/self/mountinfo"), names.collect())
-}
-
-fn scenario(arguments: &[OsString]) -> ExitCode {
-    let [name, dir] = arguments else { return ExitCode::FAILURE };
-    let place =
-        Place { executable: std::env::current_exe().unwrap(), run_dir: Path::new(dir).join("run") };
+/// Runs one scenario, and ends the keeper then: it outlives everybody, also a test that fails.
+fn scenario(name: &str, folder: &Path) {
+    let run_dir = folder.join("run");
+    fs::DirBuilder::new().mode(0o700).create(&run_dir).unwrap();
+    let place = Place { executable: std::env::current_exe().unwrap(), run_dir };
     let (_, scenario) = SCENARIOS.iter().find(|it| name == it.0).unwrap();
-    // A keeper outlives everybody, also a test that fails.
     let result = std::panic::catch_unwind(|| scenario(&place));
     if let Ok(client) = Client::connect(&place.run_dir) {
         client.exit().unwrap();
     }
-    if result.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    if let Err(panic) = result {
+        std::panic::resume_unwind(panic);
+    }
 }
 
 struct Place {

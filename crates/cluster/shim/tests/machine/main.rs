@@ -1,8 +1,7 @@
 //! The shim with real namespaces: as the invoking user and, started by root, as an ordinary user as
 //! well.
 //!
-//! This binary is also the keeper and the shims it starts, and the process that runs one scenario:
-//! entering namespaces needs a process with one thread.
+//! This binary is also the keeper and the shims it starts.
 
 #![expect(
     clippy::unwrap_used,
@@ -18,19 +17,9 @@ mod place;
 mod running;
 mod world;
 
-use std::{
-    ffi::OsString,
-    fs,
-    os::unix::{fs::PermissionsExt, process::CommandExt as _},
-    process::{Command, ExitCode},
-};
-
-use libtest_mimic::{Failed, Trial};
+use std::{ffi::OsString, fs, os::unix::fs::DirBuilderExt as _, path::Path, process::ExitCode};
 
 use crate::place::Place;
-
-/// An ordinary user without any rights: `nobody` on most machines.
-const USER: u32 = 65_534;
 
 type Scenario = fn(&Place);
 
@@ -64,74 +53,22 @@ fn main() -> ExitCode {
     match arguments.next().as_ref().and_then(|it| it.to_str()) {
         Some("keeper") => keeper::main(arguments),
         Some("shim") => coracle_shim::main(arguments),
-        Some("scenario") => scenario(&arguments.collect::<Vec<OsString>>()),
         Some("stage") => crash::stage(&arguments.collect::<Vec<OsString>>()),
-        _ => libtest_mimic::run(&libtest_mimic::Arguments::from_args(), trials()).exit_code(),
+        _ => scenarios::main(&SCENARIOS.map(|it| it.0), scenario),
     }
 }
 
-fn trials() -> Vec<Trial> {
-    let root = rustix::process::geteuid().is_root();
-    let users: &[Option<u32>] = if root { &[None, Some(USER)] } else { &[None] };
-    let all = users.iter().flat_map(|user| SCENARIOS.iter().map(move |it| (*user, it.0)));
-    all.map(|(user, name)| {
-        let title = user.map_or_else(|| name.to_owned(), |_| format!("{name}::as_a_user"));
-        Trial::test(title, move || run(name, user))
-    })
-    .collect()
-}
-
-/// Runs a scenario in a process of its own, with a folder of its own.
-fn run(name: &str, user: Option<u32>) -> Result<(), Failed> {
-    let dir = tempfile::tempdir()?;
-    fs::set_permissions(&dir, PermissionsExt::from_mode(0o755))?;
-    // Build folders may lie where the user may not look.
-    let executable = dir.path().join("coracle");
-    // By another process: a descriptor that can write, inherited by what another test starts at the
-    // same moment, would make the copy's execution fail with ETXTBSY.
-    let copied = Command::new("cp").arg(std::env::current_exe()?).arg(&executable).status()?;
-    assert!(copied.success(), "cp: {copied}");
-    let place = dir.path().join("place");
-    for path in [place.clone(), place.join("run"), place.join("state")] {
-        fs::create_dir(&path)?;
-        fs::set_permissions(&path, PermissionsExt::from_mode(0o700))?;
-        std::os::unix::fs::chown(&path, user, user)?;
+/// Runs one scenario, and ends what runs then: keeper and shims outlive everybody, also a test that
+/// fails.
+fn scenario(name: &str, folder: &Path) {
+    let place = Place::new(folder);
+    for dir in [&place.run_dir, &place.state_dir] {
+        fs::DirBuilder::new().mode(0o700).create(dir).unwrap();
     }
-    let mut command = Command::new("timeout");
-    command.args(["--kill-after=1", "60"]).arg(&executable).args(["scenario", name]).arg(&place);
-    if let Some(user) = user {
-        command.uid(user).gid(user);
-    }
-    let before = host();
-    let output = command.output()?;
-    if host() != before {
-        return Err("the host's mounts, links or folders have changed".into());
-    }
-    let error = String::from_utf8_lossy(&output.stderr);
-    print!("{}", String::from_utf8_lossy(&output.stdout));
-    if output.status.success() { Ok(()) } else { Err(format!("{}\n{error}", output.status).into()) }
-}
-
-/// What no cluster may change: mounts, links, folders.
-fn host() -> Vec<String> {
-    let read = |path: &str| fs::read_to_string(path).unwrap();
-    let links = read("/proc/self/net/dev");
-    let links = links.lines().filter_map(|it| it.split_once(':')).map(|it| it.0.to_owned());
-    let folders = ["/", "/etc", "/opt", "/usr", "/dev"].into_iter().flat_map(|dir| {
-        fs::read_dir(dir).unwrap().map(|it| it.unwrap().path().to_string_lossy().into_owned())
-    });
-    let mut all: Vec<String> = links.chain(folders).collect();
-    all.sort();
-    all.push(read("/proc/self/mountinfo"));
-    all
-}
-
-fn scenario(arguments: &[OsString]) -> ExitCode {
-    let [name, dir] = arguments else { return ExitCode::FAILURE };
-    let place = Place::new(dir.as_ref());
     let (_, scenario) = SCENARIOS.iter().find(|it| name == it.0).unwrap();
-    // A keeper outlives everybody, also a test that fails.
     let result = std::panic::catch_unwind(|| scenario(&place));
     place.clean();
-    if result.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    if let Err(panic) = result {
+        std::panic::resume_unwind(panic);
+    }
 }
