@@ -60,6 +60,8 @@ enum Command {
         #[arg(long)]
         merge: bool,
     },
+    /// Load a server, and measure what its users would see.
+    Load(Box<load::cli::Arguments>),
     /// The cluster process itself; `up` starts it.
     #[command(hide = true)]
     Cluster(ClusterArguments),
@@ -181,6 +183,7 @@ fn run(
             let user = environment.user_kubeconfig();
             kubeconfig::run(directories, merge.then_some(user.as_deref()))
         }
+        Command::Load(arguments) => load::cli::run(&arguments),
         Command::Cluster(arguments) => {
             cluster::main(directories, &arguments, environment.inherited.clone())
         }

@@ -112,6 +112,8 @@ pub struct Failure {
 pub enum FailureKind {
     /// The name has no address.
     Dns,
+    /// It is not an address of this machine, and nobody said that it may be loaded.
+    Foreign,
     /// Nobody listens there.
     Refused,
     /// Any other failure to open a connection.
@@ -138,8 +140,9 @@ pub enum FailureKind {
 
 impl FailureKind {
     /// All kinds, in the order in which they are printed.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Dns,
+        Self::Foreign,
         Self::Refused,
         Self::Connect,
         Self::Tls,
@@ -158,6 +161,7 @@ impl FailureKind {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Dns => "dns",
+            Self::Foreign => "foreign",
             Self::Refused => "refused",
             Self::Connect => "connect",
             Self::Tls => "tls",

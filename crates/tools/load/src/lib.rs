@@ -5,9 +5,13 @@
 //! drivers; [`exchange`] is what went over the wire; [`results`] is what was measured, and whether
 //! it may be believed. Nothing here knows of Kubernetes.
 
+pub mod cli;
+mod drivers;
+pub mod engine;
 pub mod exchange;
 pub mod judge;
 pub mod plan;
 pub mod report;
 pub mod results;
 pub mod scenario;
+pub mod schedule;

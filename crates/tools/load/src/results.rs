@@ -65,6 +65,9 @@ pub struct Series {
     pub started: u64,
     /// Requests that ended, well or not.
     pub done: u64,
+    /// Requests that were sent a second time, because the server had closed the kept connection on
+    /// which they were sent first; counted once everywhere else.
+    pub again: u64,
     /// Requests that were answered well.
     pub succeeded: u64,
     /// Requests that were not, by kind.
@@ -189,6 +192,7 @@ impl Default for Series {
             meant: 0,
             started: 0,
             done: 0,
+            again: 0,
             succeeded: 0,
             failures: BTreeMap::new(),
             statuses: BTreeMap::new(),

@@ -73,6 +73,7 @@ fn limit(kind: FailureKind, times: u64) -> Words {
         ),
         // Limits of the generator are the three above; another kind is told by its name.
         FailureKind::Dns
+        | FailureKind::Foreign
         | FailureKind::Refused
         | FailureKind::Connect
         | FailureKind::Tls
@@ -91,6 +92,7 @@ fn limit(kind: FailureKind, times: u64) -> Words {
 pub(crate) fn meaning(kind: FailureKind) -> &'static str {
     match kind {
         FailureKind::Dns => "the name has no address",
+        FailureKind::Foreign => "not an address of this machine, and --i-may was not given",
         FailureKind::Refused => "nobody listens there",
         FailureKind::Connect => "the connection could not be opened",
         FailureKind::Tls => "the TLS handshake failed",

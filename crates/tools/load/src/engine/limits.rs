@@ -1,0 +1,106 @@
+//! What this process may have: descriptors, local ports, cores, processor time. Foreseen before a
+//! run, so that a limit of its own is not taken for one of the server.
+
+use std::{fs, thread, time::Duration};
+
+use rustix::{
+    process::{Resource, Rlimit, getrlimit, setrlimit},
+    time::{ClockId, clock_gettime},
+};
+
+/// Descriptors that are not connections: the runtimes', standard streams, files being read.
+const DESCRIPTORS_RESERVED: u64 = 128;
+/// Local ports where the kernel does not say which: its own default.
+const PORTS_DEFAULT: u64 = 60_999 - 32_768 + 1;
+
+/// More is wanted than there is.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// More connections than descriptors.
+    #[error(
+        "{wanted} connections need {wanted} descriptors, and this process may have {available}: \
+         raise the hard limit (ulimit -Hn) or take fewer"
+    )]
+    Descriptors {
+        /// Connections wanted.
+        wanted: usize,
+        /// Connections that there can be.
+        available: u64,
+    },
+}
+
+/// How many connections may be open at once: as many as are wanted, or else as there are
+/// descriptors. Raises the soft limit on descriptors to the hard one.
+///
+/// # Errors
+///
+/// More are wanted than there are descriptors.
+pub fn connections(wanted: Option<usize>) -> Result<usize, Error> {
+    let available = descriptors().saturating_sub(DESCRIPTORS_RESERVED);
+    match wanted {
+        Some(wanted) if wanted as u64 > available => Err(Error::Descriptors { wanted, available }),
+        Some(wanted) => Ok(wanted),
+        None => Ok(usize::try_from(available).unwrap_or(usize::MAX)),
+    }
+}
+
+/// Descriptors that this process may have, after raising the soft limit.
+fn descriptors() -> u64 {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    // `None` is no limit. Where raising is refused, what was there before still holds.
+    match setrlimit(Resource::Nofile, raised) {
+        Ok(()) => limit.maximum.unwrap_or(u64::MAX),
+        Err(_) => limit.current.unwrap_or(u64::MAX),
+    }
+}
+
+/// Connections to one address and port that may be open at once: each needs a local port.
+#[must_use]
+pub fn ports() -> u64 {
+    let range = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
+    let mut ends = range.split_ascii_whitespace().filter_map(|it| it.parse::<u64>().ok());
+    match (ends.next(), ends.next()) {
+        (Some(first), Some(last)) if first <= last => last - first + 1,
+        _ => PORTS_DEFAULT,
+    }
+}
+
+/// Cores that this process may use.
+#[must_use]
+pub fn cores() -> usize {
+    thread::available_parallelism().map_or(1, usize::from)
+}
+
+/// Processor time that this process has used, of all threads, in user and kernel.
+#[must_use]
+pub fn cpu() -> Duration {
+    let time = clock_gettime(ClockId::ProcessCPUTime);
+    let seconds = u64::try_from(time.tv_sec).unwrap_or_default();
+    Duration::from_secs(seconds)
+        + Duration::from_nanos(u64::try_from(time.tv_nsec).unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn more_connections_than_descriptors_are_refused() {
+        let most = connections(None).unwrap();
+        assert_eq!(connections(Some(1)).unwrap(), 1);
+        assert_eq!(connections(Some(most)).unwrap(), most);
+        let error = connections(Some(most + 1)).unwrap_err().to_string();
+        assert!(error.contains("descriptors"), "{error}");
+    }
+
+    #[test]
+    fn processor_time_passes_when_it_is_used() {
+        let before = cpu();
+        let mut sum = 0u64;
+        while cpu() == before {
+            sum = std::hint::black_box(sum.wrapping_add(1));
+        }
+        assert!(cpu() > before);
+    }
+}
