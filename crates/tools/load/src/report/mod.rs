@@ -1,5 +1,6 @@
 //! What a run measured, for people and for machines: [`text`] and [`Live`] on a terminal, [`json`]
-//! and [`log`](log()) for other programs, [`compare`] for two runs.
+//! and [`log`](log()) for other programs, [`html`](html()) for
+//! whoever was not there, [`compare`] for two runs.
 //!
 //! None of them prints a percentile that [`Results::doubts`] says to withhold. They measure nothing
 //! and know no clock.
@@ -8,12 +9,14 @@
 
 pub mod compare;
 mod doubts;
+mod html;
 mod live;
 mod log;
 mod numbers;
 mod text;
 pub mod wire;
 
+pub use html::html;
 pub use live::{Live, Style};
 pub use log::{LogError, log};
 pub use text::text;

@@ -17,6 +17,22 @@ pub(crate) fn seconds(seconds: f64) -> String {
     scaled(seconds * 1e9, 1000.0, &["ns", "µs", "ms", "s"])
 }
 
+/// Nanoseconds at a tick of an axis, which is a round number: `5 ms`.
+pub(crate) fn tick(nanoseconds: f64) -> String {
+    let units = [(1e9, "s"), (1e6, "ms"), (1e3, "µs")];
+    let unit = units.into_iter().find(|(size, _)| nanoseconds > size * 0.999);
+    let (size, unit) = unit.unwrap_or((1.0, "ns"));
+    let value = nanoseconds / size;
+    // Powers of ten are off by a little.
+    let whole = value.round();
+    let value = if (value - whole).abs() < 1e-6 { whole } else { value };
+    if value >= 1.0 {
+        format!("{} {unit}", count(as_u64(value)))
+    } else {
+        format!("{value} {unit}")
+    }
+}
+
 /// Bytes as `1.20 MB`; a kB is 1000 of them.
 pub(crate) fn bytes(bytes: f64) -> String {
     if bytes == 0.0 {

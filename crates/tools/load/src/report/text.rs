@@ -301,7 +301,7 @@ fn wrap(indent: &str, words: &str) -> Vec<String> {
 }
 
 /// With its first letter in upper case.
-fn capital(sentence: &str) -> String {
+pub(crate) fn capital(sentence: &str) -> String {
     let mut letters = sentence.chars();
     letters.next().map(|it| it.to_uppercase().chain(letters).collect()).unwrap_or_default()
 }
