@@ -6,8 +6,8 @@ use serde_json::{Value, json};
 use super::{
     Causes, Column, Deletion, Kind, Subresource, VERBS,
     path::Path,
-    pod_spec,
-    print::{self, AGE, NAME, column, number, wide},
+    pods_by_template::{self, CONTAINERS, IMAGES, SELECTOR},
+    print::{self, AGE, NAME, column, number},
     rules,
     value::{Read, keep, object_mut, set, set_default},
 };
@@ -31,7 +31,7 @@ pub(super) static DEPLOYMENT: Kind = Kind {
     prepare_update,
     prepare_status,
     validate,
-    validate_update,
+    validate_update: pods_by_template::validate_update,
     validate_name: rules::subdomain_name,
     columns: COLUMNS,
     row,
@@ -44,9 +44,9 @@ const COLUMNS: &[Column] = &[
     number("Up-to-date", "Pods made from the newest template."),
     number("Available", "Pods that have been ready for `minReadySeconds`."),
     AGE,
-    wide("Containers", "Names of the template's containers."),
-    wide("Images", "Images of the template's containers."),
-    wide("Selector", "Labels of the pods that belong here."),
+    CONTAINERS,
+    IMAGES,
+    SELECTOR,
 ];
 
 /// How many old versions of a template are kept.
@@ -70,17 +70,7 @@ fn default(deployment: &mut Value) {
             set_default(rolling, "maxUnavailable", SURGE);
         }
     }
-    default_template(spec);
-}
-
-/// Fills in the template of a Deployment's or ReplicaSet's `spec`.
-pub(super) fn default_template(spec: &mut Value) {
-    if let Some(template) = object_mut(spec, "template") {
-        object_mut(template, "metadata");
-        if let Some(spec) = object_mut(template, "spec") {
-            pod_spec::default(spec);
-        }
-    }
+    pods_by_template::default(spec);
 }
 
 fn prepare_update(new: &mut Value, old: &Value) {
@@ -109,17 +99,7 @@ fn validate(deployment: &Value, causes: &mut Causes) {
     let spec = deployment.field("spec");
     let path = Path::new("spec");
     rules::not_negative(spec, "replicas", path, causes);
-    let selector = spec.field("selector");
-    if selector.is_null() {
-        causes.required(path.child("selector"), "");
-    } else {
-        rules::label_selector(selector, path.child("selector"), causes);
-        if rules::selects_everything(selector) {
-            let detail = "empty selector is invalid for deployment";
-            causes.invalid(path.child("selector"), selector, detail);
-        }
-    }
-    pod_spec::template(spec.field("template"), selector, path.child("template"), causes);
+    pods_by_template::validate(spec, path, causes);
     strategy(spec.field("strategy"), path.child("strategy"), causes);
     for name in ["minReadySeconds", "revisionHistoryLimit", "progressDeadlineSeconds"] {
         rules::not_negative(spec, name, path, causes);
@@ -177,24 +157,19 @@ fn is_zero(number_or_percent: &Value) -> bool {
     }
 }
 
-fn validate_update(new: &Value, old: &Value, causes: &mut Causes) {
-    let path = Path::new("spec").child("selector").to_string();
-    rules::unchanged(new.field("spec"), old.field("spec"), "selector", path, causes);
-}
-
 fn row(deployment: &Value, now: Timestamp) -> Vec<Value> {
     let (spec, status) = (deployment.field("spec"), deployment.field("status"));
     let count = |name| status.int(name).unwrap_or_default();
-    let [names, images] = print::containers(spec.at(&["template", "spec"]));
+    let [containers, images, selector] = pods_by_template::cells(spec);
     vec![
         print::name(deployment),
         format!("{}/{}", count("readyReplicas"), spec.int("replicas").unwrap_or_default()).into(),
         count("updatedReplicas").into(),
         count("availableReplicas").into(),
         print::age(deployment, now),
-        names.into(),
-        images.into(),
-        print::selector(spec.field("selector")).into(),
+        containers,
+        images,
+        selector,
     ]
 }
 

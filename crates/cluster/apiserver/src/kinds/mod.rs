@@ -17,6 +17,7 @@ mod service;
 mod service_account;
 
 mod pod_spec;
+mod pods_by_template;
 mod rules;
 
 mod causes;

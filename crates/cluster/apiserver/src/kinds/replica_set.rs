@@ -5,10 +5,9 @@ use serde_json::{Value, json};
 
 use super::{
     Causes, Column, Deletion, Kind, Subresource, VERBS,
-    deployment::default_template,
     path::Path,
-    pod_spec,
-    print::{self, AGE, NAME, number, wide},
+    pods_by_template::{self, CONTAINERS, IMAGES, SELECTOR},
+    print::{self, AGE, NAME, number},
     rules,
     value::{Read, keep, object_mut, set, set_default},
 };
@@ -32,10 +31,7 @@ pub(super) static REPLICA_SET: Kind = Kind {
     prepare_update: |new, old| keep(new, "status", old),
     prepare_status: |new, old| keep(new, "spec", old),
     validate,
-    validate_update: |new, old, causes| {
-        let (new, old) = (new.field("spec"), old.field("spec"));
-        rules::unchanged(new, old, "selector", Path::new("spec").child("selector"), causes);
-    },
+    validate_update: pods_by_template::validate_update,
     validate_name: rules::subdomain_name,
     columns: COLUMNS,
     row,
@@ -48,15 +44,15 @@ const COLUMNS: &[Column] = &[
     number("Current", "Pods that there are."),
     number("Ready", "Pods that are ready."),
     AGE,
-    wide("Containers", "Names of the template's containers."),
-    wide("Images", "Images of the template's containers."),
-    wide("Selector", "Labels of the pods that belong here."),
+    CONTAINERS,
+    IMAGES,
+    SELECTOR,
 ];
 
 fn default(replica_set: &mut Value) {
     if let Some(spec) = object_mut(replica_set, "spec") {
         set_default(spec, "replicas", 1);
-        default_template(spec);
+        pods_by_template::default(spec);
     }
 }
 
@@ -65,31 +61,21 @@ fn validate(replica_set: &Value, causes: &mut Causes) {
     let path = Path::new("spec");
     rules::not_negative(spec, "replicas", path, causes);
     rules::not_negative(spec, "minReadySeconds", path, causes);
-    let selector = spec.field("selector");
-    if selector.is_null() {
-        causes.required(path.child("selector"), "");
-    } else {
-        rules::label_selector(selector, path.child("selector"), causes);
-        if rules::selects_everything(selector) {
-            let detail = "empty selector is invalid for deployment";
-            causes.invalid(path.child("selector"), selector, detail);
-        }
-    }
-    pod_spec::template(spec.field("template"), selector, path.child("template"), causes);
+    pods_by_template::validate(spec, path, causes);
 }
 
 fn row(replica_set: &Value, now: Timestamp) -> Vec<Value> {
     let (spec, status) = (replica_set.field("spec"), replica_set.field("status"));
-    let [names, images] = print::containers(spec.at(&["template", "spec"]));
+    let [containers, images, selector] = pods_by_template::cells(spec);
     vec![
         print::name(replica_set),
         spec.int("replicas").unwrap_or_default().into(),
         status.int("replicas").unwrap_or_default().into(),
         status.int("readyReplicas").unwrap_or_default().into(),
         print::age(replica_set, now),
-        names.into(),
-        images.into(),
-        print::selector(spec.field("selector")).into(),
+        containers,
+        images,
+        selector,
     ]
 }
 
