@@ -2,6 +2,7 @@
 //! Here: how a test reads a scenario and walks a user through it.
 
 mod arrivals;
+mod documents;
 mod mistakes;
 mod users;
 
