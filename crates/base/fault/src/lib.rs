@@ -10,6 +10,7 @@ mod alarm;
 mod connection;
 mod control;
 mod effect;
+pub mod history;
 mod line;
 mod proxy;
 mod pump;
