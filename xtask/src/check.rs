@@ -32,6 +32,7 @@ const STEPS: &[Step] = &[
     Step { name: "build", run: |run| run.coracle().map(drop) },
     Step { name: "clients", run: clients },
     Step { name: "machine", run: machine },
+    Step { name: "clients-as-user", run: clients_as_user },
     Step { name: "machine-as-user", run: machine_as_user },
 ];
 
@@ -173,22 +174,22 @@ fn machine(run: &mut Run<'_>) -> anyhow::Result<()> {
     run.test(&mut command)
 }
 
-/// The same as a user without any privilege. Only root can become another user; anybody else has
-/// just been that ordinary user.
-fn machine_as_user(run: &mut Run<'_>) -> anyhow::Result<()> {
-    if !as_user::is_root()? {
-        println!("not root: the step before ran as an ordinary user; run this as root for both");
-        return Ok(());
+/// The scripts as a user without any privilege. Not the one that builds the example: that user has no
+/// toolchain, and the machine tests have it run what is built.
+fn clients_as_user(run: &mut Run<'_>) -> anyhow::Result<()> {
+    let Some((stage, mut command)) = run.whole_as_user(CLIENTS)? else { return Ok(()) };
+    // Where cargo, which starts the tests otherwise, says that their files are.
+    let files = run.root.join("tests/clients");
+    for folder in ["scripts", "fixtures"] {
+        stage.folder(&files.join(folder))?;
     }
-    let (package, test) = MACHINE;
-    let mut command = process::cargo(run.root);
-    command.args(["test", "--no-run", "--locked", "--package", package, "--test", test]);
-    let built = process::build(&mut command)?.into_iter().find(|it| it.name == test);
-    let stage = as_user::Stage::new()?;
-    let test = stage.program(&built.context("cargo built no test")?.path)?;
-    let mut command = stage.command(&test);
-    command.env("CORACLE", stage.program(&run.coracle()?)?);
-    command.env("KUBECTL", stage.program(&run.kubectl()?)?);
+    command.env("CARGO_MANIFEST_DIR", stage.path());
+    run.test(command.args(["--skip", "sensors"]))
+}
+
+/// What needs namespaces, as that user.
+fn machine_as_user(run: &mut Run<'_>) -> anyhow::Result<()> {
+    let Some((stage, mut command)) = run.whole_as_user(MACHINE)? else { return Ok(()) };
     for example in EXAMPLES {
         let example = run.root.join(example);
         build_example(&example)?;
@@ -216,6 +217,29 @@ impl Run<'_> {
         command.args(["test", "--quiet", "--locked", "--package", package, "--test", test]);
         command.env("CORACLE", self.coracle()?).env("KUBECTL", self.kubectl()?);
         Ok(command)
+    }
+
+    /// The same for a user without any privilege, and where that user has the programs. Only root can
+    /// become another user; for anybody else, who has just been that ordinary user, it is `None`.
+    fn whole_as_user(
+        &mut self,
+        (package, test): (&str, &str),
+    ) -> anyhow::Result<Option<(as_user::Stage, Command)>> {
+        if !as_user::is_root()? {
+            println!(
+                "not root: the same ran as an ordinary user before; run this as root for both"
+            );
+            return Ok(None);
+        }
+        let mut command = process::cargo(self.root);
+        command.args(["test", "--no-run", "--locked", "--package", package, "--test", test]);
+        let built = process::build(&mut command)?.into_iter().find(|it| it.name == test);
+        let stage = as_user::Stage::new()?;
+        let test = stage.program(&built.context("cargo built no test")?.path)?;
+        let mut command = stage.command(&test);
+        command.env("CORACLE", stage.program(&self.coracle()?)?);
+        command.env("KUBECTL", stage.program(&self.kubectl()?)?);
+        Ok(Some((stage, command)))
     }
 
     /// Runs a test program or `cargo test`, shows its output and counts what it reports.

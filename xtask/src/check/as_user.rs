@@ -46,6 +46,14 @@ impl Stage {
         copy(program, self.path())
     }
 
+    /// A copy of the folder `source` and all that is in it.
+    pub(crate) fn folder(&self, source: &Path) -> anyhow::Result<()> {
+        let name = source.file_name().with_context(|| format!("{}", source.display()))?;
+        let copy = self.path().join(name);
+        process::run(Command::new("cp").arg("-r").arg(source).arg(&copy))?;
+        process::run(Command::new("chmod").args(["-R", "a+rX"]).arg(&copy))
+    }
+
     /// A folder with the manifests of `example` and its programs.
     pub(crate) fn example(&self, example: &Path) -> anyhow::Result<PathBuf> {
         let name = example.file_name().context("name of the example")?;
@@ -76,7 +84,7 @@ impl Stage {
         command
     }
 
-    fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         self.directory.path()
     }
 }
