@@ -1,6 +1,7 @@
 //! The command line: flags, exit codes, and which module does what.
 //!
-//! Exit codes: 0 done, 1 failed (the message says why), 2 unusable arguments.
+//! Exit codes: 0 done, 1 failed (the message says why), 2 unusable arguments; `status` also has 3, the
+//! cluster does not run.
 
 use std::{env, path::PathBuf, process::ExitCode, time::Duration};
 

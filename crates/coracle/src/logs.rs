@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, process::ExitCode};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use client::{Client, Key};
 use futures_util::{AsyncBufReadExt as _, TryStreamExt as _};
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
@@ -56,6 +56,12 @@ pub(crate) fn run(
         since: arguments.since.map(i64::from),
     };
     session::run(directories, async |session| {
+        let pods = session.caches.of::<Pod>();
+        pods.synced().await;
+        let begun = pods.list().iter().flat_map(|it| instances(it)).any(|it| wanted.fits(&it.pod));
+        if !begun && !wanted.follow && !wanted.prefix.is_empty() {
+            bail!("no pod whose name begins with `{}` has a log", wanted.prefix);
+        }
         let mut lines = start(&session, wanted);
         while let Some(line) = lines.recv().await {
             output::line(&line)?;

@@ -45,14 +45,16 @@ fn deployment(deployment: &Deployment, pods: &[&Pod]) -> Option<Waiting> {
         .iter()
         .filter(|it| it.metadata.namespace.as_deref() == namespace && selects(&spec.selector, it));
     let mut reason = format!("{} of {wanted} ready", available.min(updated));
-    let troubles: Vec<Trouble> = ours.filter_map(|it| trouble(it)).collect();
-    if let Some(trouble) = troubles.iter().max_by_key(|it| it.failing) {
-        reason = format!("{reason}; {}", trouble.text);
+    let troubles: Vec<(&str, Trouble)> = ours
+        .filter_map(|it| Some((it.metadata.name.as_deref().unwrap_or_default(), trouble(it)?)))
+        .collect();
+    if let Some((pod, trouble)) = troubles.iter().max_by_key(|it| it.1.failing) {
+        reason = format!("{reason}; pod {pod}: {}", trouble.text);
     }
     Some(Waiting {
         object: object("deployment", namespace, deployment.metadata.name.as_deref()),
         reason,
-        failing: troubles.iter().any(|it| it.failing),
+        failing: troubles.iter().any(|it| it.1.failing),
     })
 }
 
@@ -79,7 +81,6 @@ fn trouble(pod: &Pod) -> Option<Trouble> {
     if ready || finished || pod.metadata.deletion_timestamp.is_some() {
         return None;
     }
-    let name = pod.metadata.name.as_deref().unwrap_or_default();
     let initial = status.init_container_statuses.iter().flatten();
     let containers = initial.chain(status.container_statuses.iter().flatten());
     let of_container = containers.filter_map(container_trouble).max_by_key(|it| it.failing);
@@ -89,11 +90,10 @@ fn trouble(pod: &Pod) -> Option<Trouble> {
         }
         _ => None,
     };
-    let found = of_container.or_else(unscheduled).unwrap_or_else(|| Trouble {
+    Some(of_container.or_else(unscheduled).unwrap_or_else(|| Trouble {
         text: status.phase.clone().unwrap_or_else(|| "Pending".to_owned()),
         failing: status.phase.as_deref() == Some("Failed"),
-    });
-    Some(Trouble { text: format!("pod {name}: {}", found.text), ..found })
+    }))
 }
 
 fn container_trouble(status: &ContainerStatus) -> Option<Trouble> {
@@ -179,6 +179,15 @@ mod tests {
                                               "name": "worker-1", "uid": "1"}]},
             "status": status,
         })
+    }
+
+    #[test]
+    fn a_pod_of_nobody_stands_for_itself() {
+        let mut alone = pod(json!({"phase": "Pending"}));
+        alone["metadata"]["ownerReferences"].take();
+        let done = json!({"observedGeneration": 2, "replicas": 1, "updatedReplicas": 1,
+                          "availableReplicas": 1});
+        check(worker(done), json!([alone]), expect!["pod/worker-1: Pending"]);
     }
 
     #[test]

@@ -18,7 +18,7 @@ use crate::{
     cli::UpArguments,
     directories::Directories,
     down,
-    lock::Running,
+    lock::{self, Running},
     logs,
     manifest::{self, Object},
     output::{self, Progress},
@@ -41,7 +41,10 @@ pub(crate) fn run(directories: &Directories, arguments: &UpArguments) -> anyhow:
         None => (Vec::new(), Project::default()),
     };
     project.build(|text| progress.say(text))?;
-    progress.say(&format!("starting cluster `{}`", directories.name));
+    // What may be wrong with the folder is said by `ensure`.
+    if !matches!(lock::running(&directories.run), Ok(Some(_))) {
+        progress.say(&format!("starting cluster `{}`", directories.name));
+    }
     let (running, started) = start::ensure(directories, &arguments.start)?;
     let up = Up { directories, arguments, objects, project, running, started };
     let ended = session::run(directories, async |session| up.follow(session, progress).await)?;

@@ -3,7 +3,12 @@
 //! The keeper keeps none of them. Failures name the address and, as far as the user may see it,
 //! the process that is in the way.
 
-use std::{fs, net::SocketAddr, os::fd::OwnedFd};
+use std::{
+    fs,
+    io::{BufRead, BufReader},
+    net::SocketAddr,
+    os::fd::OwnedFd,
+};
 
 use rustix::{
     io::Errno,
@@ -101,8 +106,8 @@ fn text(error: Errno) -> String {
 fn holder(address: SocketAddr) -> Option<String> {
     let inode = ["tcp", "tcp6"]
         .iter()
-        .filter_map(|it| fs::read_to_string(format!("/proc/self/net/{it}")).ok())
-        .find_map(|it| listener_inode(&it, address.port()))?;
+        .filter_map(|it| fs::File::open(format!("/proc/self/net/{it}")).ok())
+        .find_map(|it| listener_inode(BufReader::new(it), address.port()))?;
     let wanted = format!("socket:[{inode}]");
     let is_wanted = |it: fs::DirEntry| {
         fs::read_link(it.path()).is_ok_and(|it| it.as_os_str() == wanted.as_str())
@@ -119,9 +124,10 @@ fn holder(address: SocketAddr) -> Option<String> {
     Some(format!("{} (pid {pid})", name.trim()))
 }
 
-/// The inode of the socket in state LISTEN (0A) on a port, from the text of `/proc/net/tcp`.
-fn listener_inode(table: &str, port: u16) -> Option<u64> {
-    table.lines().skip(1).find_map(|line| {
+/// The inode of the socket in state LISTEN (0A) on a port, from `/proc/net/tcp`. Line by line: the
+/// table of a busy machine is large, and this process keeps for ever what it once needed.
+fn listener_inode(table: impl BufRead, port: u16) -> Option<u64> {
+    table.lines().map_while(Result::ok).skip(1).find_map(|line| {
         let mut fields = line.split_ascii_whitespace();
         let local = fields.nth(1)?;
         let state = fields.nth(1)?;
