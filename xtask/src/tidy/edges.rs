@@ -16,9 +16,9 @@ enum Uses {
 
 /// The architecture. Changing it is a decision: a commit of its own, with the reason.
 ///
-/// A client of the Kubernetes API gets `client`, `api`, `runtime` and nothing of the cluster. Two
-/// helpers are reached directly because they are the process below, not a peer: `node` starts
-/// shims and speaks their wire, `network` asks the keeper for sockets.
+/// A client of the Kubernetes API gets `client`, `api`, `runtime` and nothing of the cluster. One
+/// helper is reached directly because it is the process below, not a peer: `node` starts shims and
+/// speaks their wire. `network` gets sockets of the keeper from whoever builds it.
 const MAY_USE: &[(&str, Uses)] = &[
     ("api", Only(&[])),
     ("runtime", Only(&[])),
@@ -31,7 +31,7 @@ const MAY_USE: &[(&str, Uses)] = &[
     ("keeper", Only(&[])),
     ("shim", Only(&[])),
     ("node", Only(&["shim", "client", "api", "runtime"])),
-    ("network", Only(&["keeper", "client", "api", "runtime"])),
+    ("network", Only(&["client", "api", "runtime"])),
     ("load", Only(&["fault", "client", "api", "runtime"])),
     ("coracle", Everything),
     ("clients", Everything),
