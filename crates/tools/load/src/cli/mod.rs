@@ -1,24 +1,34 @@
-//! `coracle load`: from the command line to a plan, a run and what is said about it.
+//! `coracle load`: from the command line to a plan, a run, and what is said about it.
 //!
-//! Exit codes: 0 measured, and every threshold reached; 1 not (nothing succeeded, a threshold was
-//! missed, a target cannot be reached); 2 unusable arguments.
+//! Exit codes: 0 measured, and every threshold reached; 1 nothing succeeded, a threshold was missed,
+//! percentiles are withheld that a threshold needs, or a target cannot be reached; 2 unusable
+//! arguments.
 
 mod arguments;
-mod single;
-mod target;
+mod plan;
 
-use std::{io::Write as _, process::ExitCode, sync::Arc};
+#[cfg(test)]
+mod tests;
 
-use bytes::Bytes;
-use http::HeaderMap;
+use std::{
+    env, fs,
+    io::{self, Write as _},
+    path::Path,
+    process::ExitCode,
+};
+
+use anyhow::Context as _;
 
 pub use self::arguments::Arguments;
-use self::single::Single;
+use self::{
+    arguments::{Command, Format, OutputArguments, RunArguments},
+    plan::Wanted,
+};
 use crate::{
-    engine,
-    exchange::{Keep, Request},
-    plan::{Arrival, Flow, Identity, Plan, Protocol, Reach, Spacing, Stage, Transport, Trust},
-    report,
+    engine::{self, limits},
+    judge, report,
+    results::Results,
+    scenario::Threshold,
 };
 
 /// Exit code of arguments that cannot be used, as clap has it.
@@ -30,16 +40,51 @@ const UNUSABLE: u8 = 2;
 ///
 /// What went wrong, for the user.
 pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
-    let plan = match plan(arguments) {
-        Ok(plan) => plan,
-        Err(error) => {
-            writeln!(std::io::stderr().lock(), "error: {error}")?;
-            return Ok(ExitCode::from(UNUSABLE));
+    match &arguments.command {
+        Some(Command::Judge { command }) => judge::cli::run(command),
+        Some(Command::Compare(arguments)) => {
+            report::compare::cli::run(arguments, &mut io::stdout().lock())
         }
+        None => load(&arguments.run),
+    }
+}
+
+fn load(arguments: &RunArguments) -> anyhow::Result<ExitCode> {
+    let Wanted { plan, thresholds, targets } = match plan::make(arguments) {
+        Ok(wanted) => wanted,
+        Err(error) => return unusable(&error),
     };
-    let results = engine::run(plan, interrupt(), |_| {})?;
-    write!(std::io::stdout().lock(), "{}", report::text(&results))?;
-    Ok(if results.total.succeeded > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    if let Some(warning) = limits::foresee(&plan) {
+        writeln!(io::stderr().lock(), "warning: {warning}")?;
+    }
+    let mut live = report::Live::new(&targets, style());
+    let measured = engine::run(plan, interrupt(), |progress| live.show(progress));
+    live.end();
+    let mut results = match measured {
+        Ok(results) => results,
+        Err(error) if error.is_unusable() => return unusable(&error.into()),
+        Err(error) => return Err(error.into()),
+    };
+    results.targets = targets;
+    write(&results, &arguments.output)?;
+    let met = judge_thresholds(&results, &thresholds, &arguments.output)?;
+    let measured = results.total.succeeded > 0 && met;
+    Ok(if measured { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn unusable(error: &anyhow::Error) -> anyhow::Result<ExitCode> {
+    let mut out = io::stderr().lock();
+    writeln!(out, "error: {error}")?;
+    for cause in error.chain().skip(1) {
+        writeln!(out, "  because: {cause}")?;
+    }
+    Ok(ExitCode::from(UNUSABLE))
+}
+
+fn style() -> report::Style {
+    #[expect(clippy::disallowed_methods, reason = "of interest to a terminal only")]
+    let is_plain = env::var("NO_COLOR").is_ok_and(|it| !it.is_empty());
+    if is_plain { report::Style::Plain } else { report::Style::Colour }
 }
 
 /// Waits for Ctrl-C.
@@ -50,56 +95,52 @@ async fn interrupt() {
     }
 }
 
-fn plan(arguments: &Arguments) -> anyhow::Result<Plan> {
-    let (origin, path) = target::parse(&arguments.target)?;
-    let mut headers = HeaderMap::new();
-    for (name, value) in &arguments.headers {
-        headers.append(name, value.clone());
+/// Says what was measured, wherever it is wanted.
+fn write(results: &Results, output: &OutputArguments) -> anyhow::Result<()> {
+    let mut out = io::stdout().lock();
+    match output.output {
+        Format::Text => write!(out, "{}", report::text(results))?,
+        Format::Json => writeln!(out, "{}", report::json(results)?)?,
     }
-    let body = match (&arguments.body, &arguments.body_file) {
-        (Some(text), _) => Bytes::from(text.clone()),
-        (None, Some(path)) => Bytes::from(std::fs::read(path)?),
-        (None, None) => Bytes::new(),
+    let to_file = |path: &Path, bytes: &[u8]| {
+        fs::write(path, bytes).with_context(|| format!("write `{}`", path.display()))
     };
-    let origin = Arc::new(origin);
-    let request = Request {
-        origin: Arc::clone(&origin),
-        method: arguments.method.clone(),
-        path,
-        headers: Arc::new(headers),
-        body,
-        keep: Keep::default(),
-        timeout: arguments.timeout,
-    };
-    let rate = arguments.rate.per_second();
-    let spacing = if arguments.poisson { Spacing::Poisson } else { Spacing::Even };
-    let stage = Stage { duration: arguments.duration, from: rate, to: rate, spacing };
-    let arrival = match arguments.closed {
-        Some(users) => Arrival::Closed { users: users as usize, duration: arguments.duration },
-        None => Arrival::Open(vec![stage]),
-    };
-    let behaviour = Arc::new(Single::new(request));
-    Ok(Plan {
-        seed: arguments.seed.unwrap_or_else(|| fastrand::u64(..)),
-        flows: vec![Flow { name: "url".to_owned(), arrival, behaviour }],
-        grace: arguments.timeout,
-        connections_max: arguments.connections.map(|it| it as usize),
-        targets: vec![(*origin).clone()],
-        transport: transport(arguments),
-    })
+    if let Some(path) = &output.json {
+        to_file(path, report::json(results)?.as_bytes())?;
+    }
+    if let Some(path) = &output.html {
+        to_file(path, report::html(results).as_bytes())?;
+    }
+    if let Some(path) = &output.hdr {
+        let mut log = Vec::new();
+        match report::log(results, &mut log) {
+            Ok(()) => to_file(path, &log)?,
+            // The report says why; what was measured otherwise is still of use.
+            Err(error @ report::LogError::Withheld(_)) => {
+                writeln!(io::stderr().lock(), "warning: no histogram log: {error}")?;
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
 }
 
-fn transport(arguments: &Arguments) -> Transport {
-    let trust = match &arguments.ca {
-        _ if arguments.insecure => Trust::Anyone,
-        Some(path) => Trust::File(path.clone()),
-        None => Trust::System,
-    };
-    let pair = arguments.cert.clone().zip(arguments.key.clone());
-    Transport {
-        protocol: Protocol::Http1,
-        trust,
-        identity: pair.map(|(certificate, key)| Identity { certificate, key }),
-        reach: if arguments.i_may { Reach::Anywhere } else { Reach::ThisMachine },
+/// Says which thresholds were reached, and whether all were.
+fn judge_thresholds(
+    results: &Results,
+    thresholds: &[Threshold],
+    output: &OutputArguments,
+) -> io::Result<bool> {
+    let mut lines = String::new();
+    let mut are_met = true;
+    for verdict in thresholds.iter().map(|it| it.judge(results)) {
+        let word = if verdict.met { "reached" } else { "MISSED" };
+        lines.push_str(&format!("{word}: {} ({})\n", verdict.threshold, verdict.found));
+        are_met &= verdict.met;
     }
+    match output.output {
+        Format::Text => io::stdout().lock().write_all(lines.as_bytes())?,
+        Format::Json => io::stderr().lock().write_all(lines.as_bytes())?,
+    }
+    Ok(are_met)
 }

@@ -8,6 +8,8 @@ use rustix::{
     time::{ClockId, clock_gettime},
 };
 
+use crate::plan::{Arrival, Plan, Protocol};
+
 /// Descriptors that are not connections: the runtimes', standard streams, files being read.
 const DESCRIPTORS_RESERVED: u64 = 128;
 /// Local ports where the kernel does not say which: its own default.
@@ -19,7 +21,7 @@ pub enum Error {
     /// More connections than descriptors.
     #[error(
         "{wanted} connections need {wanted} descriptors, and this process may have {available}: \
-         raise the hard limit (ulimit -Hn) or take fewer"
+         raise the hard limit (`ulimit -Hn`) or take fewer"
     )]
     Descriptors {
         /// Connections wanted.
@@ -41,6 +43,41 @@ pub fn connections(wanted: Option<usize>) -> Result<usize, Error> {
         Some(wanted) if wanted as u64 > available => Err(Error::Descriptors { wanted, available }),
         Some(wanted) => Ok(wanted),
         None => Ok(usize::try_from(available).unwrap_or(usize::MAX)),
+    }
+}
+
+/// What a plan may run into, in words. A server that answers nothing makes an open loop open one
+/// connection after the other; how long that can go on is known before.
+#[must_use]
+pub fn foresee(plan: &Plan) -> Option<String> {
+    if plan.transport.protocol != Protocol::Http1 {
+        return None;
+    }
+    let peak: f64 = plan.flows.iter().map(|it| peak(&it.arrival)).sum();
+    let of_ports = ports().saturating_mul(plan.targets.len().max(1) as u64);
+    let (most, what) = match connections(plan.connections_max) {
+        Ok(most) if of_ports < most as u64 => (of_ports, "local ports"),
+        Ok(most) if plan.connections_max.is_some() => (most as u64, "--connections"),
+        Ok(most) => (most as u64, "descriptors"),
+        // The run will be refused, and say why.
+        Err(_) => return None,
+    };
+    #[expect(clippy::cast_precision_loss, reason = "seconds in words need no 53 bits")]
+    let seconds = most as f64 / peak;
+    (seconds < plan.grace.as_secs_f64()).then(|| {
+        format!(
+            "if the server answers nothing for {seconds:.1} s at {peak:.0}/s, the limit of {most} \
+             connections ({what}) is reached; further requests then fail as `connections`, and \
+             percentiles are withheld"
+        )
+    })
+}
+
+/// The highest rate of arrivals.
+fn peak(arrival: &Arrival) -> f64 {
+    match arrival {
+        Arrival::Open(stages) => stages.iter().map(|it| it.from.max(it.to)).fold(0.0, f64::max),
+        Arrival::Closed { .. } => 0.0,
     }
 }
 

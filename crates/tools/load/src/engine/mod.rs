@@ -30,7 +30,7 @@ use tokio::{
 
 use self::{gather::Gathered, record::Recorder, scheduler::Scheduler, worker::Setup};
 use crate::{
-    drivers::{Driver, connect::Connector, http1::Http1, tls},
+    drivers::{Driver, connect::Connector, http1::Http1, http2::Http2, tls},
     exchange::{Failure, FailureKind, Origin},
     plan::{Arrival, Plan, Protocol},
     results::{Mode, Progress, Results},
@@ -71,9 +71,6 @@ pub enum Error {
         /// Which address.
         detail: String,
     },
-    /// HTTP/2 is not spoken yet.
-    #[error("HTTP/2 is not spoken yet")]
-    Protocol,
     /// Certificates cannot be used.
     #[error("prepare TLS")]
     Tls(#[from] tls::Error),
@@ -88,6 +85,17 @@ pub enum Error {
     Died,
 }
 
+impl Error {
+    /// Whether it is what was asked for that cannot be, whatever the target does.
+    #[must_use]
+    pub const fn is_unusable(&self) -> bool {
+        match self {
+            Self::Foreign { .. } | Self::Tls(_) | Self::Limits(_) => true,
+            Self::Unreachable { .. } | Self::Thread(_) | Self::Died => false,
+        }
+    }
+}
+
 /// Carries out a plan; `stop` ends it early, `watch` is told how it goes. Blocks until it is over.
 ///
 /// # Errors
@@ -99,6 +107,9 @@ pub fn run(
     watch: impl FnMut(&Progress<'_>),
 ) -> Result<Results, Error> {
     let open_max = limits::connections(plan.connections_max)?;
+    if plan.transport.protocol == Protocol::Http1 {
+        limits::connections(Some(closed_users(&plan)))?;
+    }
     let connector = Arc::new(Connector::new(plan.transport.clone(), open_max)?);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -110,8 +121,17 @@ pub fn run(
     let run = Run::new(plan, connector);
     match run.plan.transport.protocol {
         Protocol::Http1 => run.measure::<Http1>(&runtime, stop, watch),
-        Protocol::Http2 => Err(Error::Protocol),
+        Protocol::Http2 => run.measure::<Http2>(&runtime, stop, watch),
     }
+}
+
+/// Users of closed loops, each of whom holds a connection.
+fn closed_users(plan: &Plan) -> usize {
+    let users = |arrival: &Arrival| match arrival {
+        Arrival::Closed { users, .. } => *users,
+        Arrival::Open(_) => 0,
+    };
+    plan.flows.iter().map(|it| users(&it.arrival)).sum()
 }
 
 /// Connects once, so that what cannot work is said at once and once.

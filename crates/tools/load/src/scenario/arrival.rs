@@ -13,11 +13,11 @@ use crate::plan::{Arrival, Spacing, Stage};
 /// Most users at once in a closed loop: each may hold a connection.
 const USERS_MAX: u64 = 1_000_000;
 /// Largest record of rates, in bytes.
-const REPLAY_BYTES_MAX: usize = 64 << 20;
+pub(crate) const REPLAY_BYTES_MAX: usize = 64 << 20;
 /// Most numbers of a record that are replayed: a schedule of each is held in memory.
 const REPLAY_STAGES_MAX: usize = 1_000_000;
 /// By how much a record may be scaled or hastened.
-const FACTOR_MAX: f64 = 1_000_000.0;
+pub(crate) const FACTOR_MAX: f64 = 1_000_000.0;
 /// Whoever arrives in a run at most. More would be no test but a mistake, and numbers of users are
 /// counted without loss up to here.
 const ARRIVALS_MAX: f64 = 1e12;
@@ -86,7 +86,7 @@ pub(super) fn compile(
 }
 
 /// How many users arrive by a schedule, on average.
-pub(super) fn expected_arrivals(stages: &[Stage]) -> f64 {
+pub(crate) fn expected_arrivals(stages: &[Stage]) -> f64 {
     stages.iter().map(|it| f64::midpoint(it.from, it.to) * it.duration.as_secs_f64()).sum()
 }
 
@@ -143,43 +143,73 @@ fn replayed(node: &Node, spacing: Spacing, files: &Files<'_>) -> Result<Vec<Stag
     let length = fields.take("for").map(Node::some_duration).transpose()?;
     fields.finish()?;
     let text = files.text(file, file.text()?, REPLAY_BYTES_MAX)?;
-    let counts = counts(&text).map_err(|(line, what)| Error {
-        file: file.text().unwrap_or_default().into(),
-        line,
-        key: String::new(),
-        what,
-    })?;
-    let played = every.div_f64(speed);
-    if played.is_zero() {
-        return Err(node.wrong("played so fast that nothing is left of it"));
-    }
-    let index = |time: Duration| usize::try_from(time.as_nanos() / every.as_nanos());
-    let skip = index(skip).unwrap_or(usize::MAX);
-    let length = length.map_or(usize::MAX, |it| {
-        usize::try_from(it.as_nanos().div_ceil(played.as_nanos())).unwrap_or(usize::MAX)
-    });
-    let part: Vec<f64> = counts.iter().copied().skip(skip).take(length).collect();
-    if part.is_empty() {
-        let what = format!("nothing is left: the record has {} numbers", counts.len());
-        return Err(node.wrong(what));
-    }
-    if part.len() > REPLAY_STAGES_MAX {
-        let what = format!("{} numbers are too many; cut with `skip` and `for`", part.len());
-        return Err(node.wrong(what));
-    }
-    let mut stages: Vec<Stage> = Vec::new();
-    for count in part {
-        let rate = count / every.as_secs_f64() * scale;
-        if rate > RATE_MAX {
-            return Err(node.wrong(format!("{count} of the record are over {RATE_MAX} a second")));
+    let replay = Replay { every, scale, speed, skip, length, spacing };
+    replay.stages(&text).map_err(|(line, what)| match line {
+        Some(line) => {
+            Error { file: file.text().unwrap_or_default().into(), line, key: String::new(), what }
         }
-        match stages.last_mut() {
-            // Neighbours of one rate are one stage: evenly spaced starts go on evenly.
-            Some(last) if last.from.to_bits() == rate.to_bits() => last.duration += played,
-            _ => stages.push(Stage { duration: played, from: rate, to: rate, spacing }),
+        None => node.wrong(what),
+    })
+}
+
+/// How a record of rates is played.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Replay {
+    /// The time that one number of the record counts.
+    pub(crate) every: Duration,
+    /// By what its rates are multiplied.
+    pub(crate) scale: f64,
+    /// How much faster time goes; rates stay.
+    pub(crate) speed: f64,
+    /// How much of it is passed over, in its own time.
+    pub(crate) skip: Duration,
+    /// How long it is played, in our time; to its end if that is not given.
+    pub(crate) length: Option<Duration>,
+    /// How starts are spaced.
+    pub(crate) spacing: Spacing,
+}
+
+impl Replay {
+    /// The stages that a record means; otherwise the line, if there is one, and what is wrong.
+    pub(crate) fn stages(&self, text: &str) -> Result<Vec<Stage>, (Option<u64>, String)> {
+        let wrong = |what: &str| (None, what.to_owned());
+        let counts = counts(text).map_err(|(line, what)| (Some(line), what))?;
+        let played = self.every.div_f64(self.speed);
+        if played.is_zero() {
+            return Err(wrong("played so fast that nothing is left of it"));
         }
+        let index = |time: Duration| usize::try_from(time.as_nanos() / self.every.as_nanos());
+        let skip = index(self.skip).unwrap_or(usize::MAX);
+        let length = self.length.map_or(usize::MAX, |it| {
+            usize::try_from(it.as_nanos().div_ceil(played.as_nanos())).unwrap_or(usize::MAX)
+        });
+        let part: Vec<f64> = counts.iter().copied().skip(skip).take(length).collect();
+        if part.is_empty() {
+            let what = format!("nothing is left: the record has {} numbers", counts.len());
+            return Err(wrong(&what));
+        }
+        if part.len() > REPLAY_STAGES_MAX {
+            let what = format!("{} numbers are too many; cut with `skip` and `for`", part.len());
+            return Err(wrong(&what));
+        }
+        let mut stages: Vec<Stage> = Vec::new();
+        for count in part {
+            let rate = count / self.every.as_secs_f64() * self.scale;
+            if rate > RATE_MAX {
+                let what = format!("{count} of the record are over {RATE_MAX} a second");
+                return Err(wrong(&what));
+            }
+            match stages.last_mut() {
+                // Neighbours of one rate are one stage: evenly spaced starts go on evenly.
+                Some(last) if last.from.to_bits() == rate.to_bits() => last.duration += played,
+                _ => {
+                    let spacing = self.spacing;
+                    stages.push(Stage { duration: played, from: rate, to: rate, spacing });
+                }
+            }
+        }
+        Ok(stages)
     }
-    Ok(stages)
 }
 
 /// The numbers of a record: separated by white space, or the last column of a CSV file with a

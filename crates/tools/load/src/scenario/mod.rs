@@ -6,7 +6,7 @@
 //! walks through it. What can be found wrong is found before the first request.
 
 mod answer;
-mod arrival;
+pub(crate) mod arrival;
 mod cookies;
 mod data;
 mod document;
