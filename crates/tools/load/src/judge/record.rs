@@ -12,8 +12,10 @@ use crate::judge::law::{Law, Outcome};
 pub const ENTRIES_MAX: usize = 4_000_000;
 /// An answer given this much after it was due is late.
 pub const LATE_AFTER: Duration = Duration::from_millis(1);
-/// Share of late answers above which the server was too slow to judge.
+/// Share of late answers above which the server did not do what its law says.
 pub const LATE_SHARE_MAX: f64 = 0.01;
+/// The same where what is expected comes from what the server did, so that its lag is in it.
+pub const RECORDED_LATE_SHARE_MAX: f64 = 0.1;
 /// Answers that a stall held are due all at once; giving them out may take this share of the stall.
 pub const THAW_SHARE_MAX: f64 = 0.05;
 
@@ -116,9 +118,10 @@ impl Record {
         self.entries.iter().map(seconds).collect()
     }
 
-    /// Why nobody can be judged by it; empty if one can.
+    /// Why nobody can be judged by it; empty if one can. At most `late_share_max` of the answers, and
+    /// of the server's own timers, may have been late.
     #[must_use]
-    pub fn unfit(&self) -> Vec<Unfit> {
+    pub fn unfit(&self, late_share_max: f64) -> Vec<Unfit> {
         let mut unfit = Vec::new();
         if self.entries.is_empty() {
             unfit.push(Unfit::Empty);
@@ -144,11 +147,11 @@ impl Record {
             }
         }
         let share = share(late, self.entries.len() as u64);
-        if share > LATE_SHARE_MAX {
+        if share > late_share_max {
             unfit.push(Unfit::LateAnswers(share));
         }
         let beats = self.late_beats();
-        if beats > LATE_SHARE_MAX {
+        if beats > late_share_max {
             unfit.push(Unfit::LateBeats(beats));
         }
         unfit.extend(thaw.map(Unfit::SlowThaw));
@@ -282,32 +285,33 @@ mod tests {
     #[test]
     fn quick_server_may_judge() {
         let law = "constant:10ms,stall:200ms@500ms";
-        assert_eq!(record(law, |_, _| MILLISECOND / 2).unfit(), []);
+        assert_eq!(record(law, |_, _| MILLISECOND / 2).unfit(LATE_SHARE_MAX), []);
         // The held ones come out one after the other.
         let thaw = |index: u64, _: &Entry| if index < 500 { 0 } else { 9 * MILLISECOND };
-        assert_eq!(record("constant:10ms,stall:500ms@500ms", thaw).unfit(), []);
+        assert_eq!(record("constant:10ms,stall:500ms@500ms", thaw).unfit(LATE_SHARE_MAX), []);
     }
 
     #[test]
     fn slow_server_may_not() {
         let late =
             |index: u64, _: &Entry| if index.is_multiple_of(50) { 2 * MILLISECOND } else { 0 };
-        assert_eq!(record("constant:10ms", late).unfit(), [Unfit::LateAnswers(0.02)]);
+        assert_eq!(record("constant:10ms", late).unfit(LATE_SHARE_MAX), [Unfit::LateAnswers(0.02)]);
         let thaw = |index: u64, _: &Entry| if index == 600 { 11 * MILLISECOND } else { 0 };
         assert_eq!(
-            record("constant:10ms,stall:200ms@500ms", thaw).unfit(),
+            record("constant:10ms,stall:200ms@500ms", thaw).unfit(LATE_SHARE_MAX),
             [Unfit::SlowThaw(Duration::from_millis(11))]
         );
         let mut record = record("constant:10ms", |_, _| 0);
         record.own = Own { beats: 100, late_beats: 2, unrecorded: 3, refused: 4 };
-        let said: Vec<String> = record.unfit().iter().map(ToString::to_string).collect();
+        let said: Vec<String> =
+            record.unfit(LATE_SHARE_MAX).iter().map(ToString::to_string).collect();
         expect![[r"
             3 requests were not recorded
             the server had no descriptors for 4 connections
             the server's timer was more than 1 ms late 2.0 % of the time"]]
         .assert_eq(&said.join("\n"));
         record.entries.clear();
-        assert_eq!(record.unfit().first(), Some(&Unfit::Empty));
+        assert_eq!(record.unfit(LATE_SHARE_MAX).first(), Some(&Unfit::Empty));
     }
 
     #[test]
