@@ -30,6 +30,7 @@ const STEPS: &[Step] = &[
     Step { name: "unit", run: unit },
     Step { name: "example", run: example },
     Step { name: "build", run: |run| run.coracle().map(drop) },
+    Step { name: "load", run: load },
     Step { name: "clients", run: clients },
     Step { name: "machine", run: machine },
     Step { name: "clients-as-user", run: clients_as_user },
@@ -39,9 +40,10 @@ const STEPS: &[Step] = &[
 /// Workspaces of their own: examples, which a user copies away.
 const EXAMPLES: &[&str] = &["examples/sensors/1-http"];
 /// Tests that need the built binary: package and test. They are no part of `cargo test`.
-const WHOLE: [(&str, &str); 2] = [CLIENTS, MACHINE];
+const WHOLE: [(&str, &str); 3] = [CLIENTS, MACHINE, GRADED];
 const CLIENTS: (&str, &str) = ("coracle-clients", "scripts");
 const MACHINE: (&str, &str) = ("coracle-machine", "machine");
+const GRADED: (&str, &str) = ("coracle-graded", "graded");
 
 /// What the steps share.
 struct Run<'a> {
@@ -157,6 +159,12 @@ fn build_example(example: &Path) -> anyhow::Result<PathBuf> {
     command.args(["install", "--quiet", "--debug", "--locked", "--path", ".", "--root", "target"]);
     process::run(&mut command)?;
     Ok(example.join("target/bin"))
+}
+
+/// The load generator graded by its judge. Against the clock, so with nothing beside it.
+fn load(run: &mut Run<'_>) -> anyhow::Result<()> {
+    let mut command = run.whole(GRADED)?;
+    run.test(&mut command)
 }
 
 /// Scripts of what a user types, with the real clients.

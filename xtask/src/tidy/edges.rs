@@ -35,6 +35,7 @@ const MAY_USE: &[(&str, Uses)] = &[
     ("load", Only(&["fault", "client", "api", "runtime"])),
     ("coracle", Everything),
     ("clients", Everything),
+    ("graded", Everything),
     ("machine", Everything),
     ("scenarios", Only(&[])),
     ("world", Everything),
