@@ -7,10 +7,12 @@
 
 mod cluster;
 mod disk;
+mod generator;
 mod http;
 mod idle;
 mod kubeconfig;
 mod objects;
+mod peers;
 mod pods;
 mod processes;
 mod raw;
@@ -66,6 +68,10 @@ enum Part {
     Pods,
     /// Creates and gets over TLS.
     Objects,
+    /// What load generators of others say of a server that hangs, beside what is true.
+    Peers,
+    /// Our load generator: what it takes of processor and memory, and how exactly it starts.
+    Generator,
 }
 
 /// A format of output.
@@ -127,6 +133,14 @@ async fn measure(
     if wanted(Part::Start) {
         progress("starting and stopping clusters");
         report.add("start", start::measure(coracle, arguments.starts, tasks).await);
+    }
+    if wanted(Part::Peers) {
+        progress("loading a server that hangs, with every generator that is installed");
+        report.add("peers", peers::measure(coracle).await);
+    }
+    if wanted(Part::Generator) {
+        progress("measuring the load generator");
+        report.add("generator", generator::measure(coracle).await);
     }
     if !(wanted(Part::Idle) || wanted(Part::Pods) || wanted(Part::Objects)) {
         return Ok(report);
