@@ -5,8 +5,9 @@
 //! of objects. It sees every object's last state, but not every state in between.
 
 use std::{
-    collections::BTreeMap,
-    fmt::Debug,
+    collections::{BTreeMap, VecDeque},
+    fmt::{self, Debug},
+    mem,
     ops::Bound,
     pin::pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
@@ -30,6 +31,9 @@ impl<K: Resource + DeserializeOwned + Debug + Send + Sync + 'static> Object for 
 
 /// One object is no longer as the subscriber last saw it. Both are `None` never; both are `Some`
 /// with different uids if the object was deleted and made anew meanwhile.
+///
+/// A subscriber who is not concerned with every change ([`Cache::subscribe_to`]) has not seen the
+/// changes that it is not told of: for it, `old` is the state before the first that it is.
 #[derive(Debug)]
 pub struct Change<K> {
     /// Which object.
@@ -88,6 +92,13 @@ struct Progress {
     synced: bool,
     /// The newest revision that the cache has heard of.
     revision: u64,
+}
+
+impl Progress {
+    fn advance(&mut self, revision: &str, synced: bool) {
+        self.synced |= synced;
+        self.revision = revision.parse().unwrap_or(0).max(self.revision);
+    }
 }
 
 #[derive(Debug)]
@@ -174,13 +185,24 @@ impl<K: Object> Cache<K> {
     /// Hears of every object there is, then of every change.
     #[must_use]
     pub fn subscribe(&self) -> Subscription<K> {
+        self.subscribe_to(|_, _| true)
+    }
+
+    /// Hears only of changes, from the first argument to the second, that it is `concerned` with:
+    /// others do not even wake it. `concerned` runs under the cache's lock, so it should be quick
+    /// and must not use this cache.
+    #[must_use]
+    pub fn subscribe_to(
+        &self,
+        concerned: impl Fn(Option<&K>, Option<&K>) -> bool + Send + 'static,
+    ) -> Subscription<K> {
         let notify = Arc::new(Notify::new());
         let mut state = self.shared.state();
         let id = state.subscriber_next;
         state.subscriber_next += 1;
-        let mut subscriber = Subscriber::new(Arc::clone(&notify));
-        for key in state.objects.keys() {
-            subscriber.record(key, None);
+        let mut subscriber = Subscriber::new(Box::new(concerned), Arc::clone(&notify));
+        for (key, object) in &state.objects {
+            subscriber.record(key, None, Some(object));
         }
         state.subscribers.insert(id, subscriber);
         drop(state);
@@ -198,7 +220,7 @@ impl<K: Object> Cache<K> {
                 new.insert(key.clone(), Arc::clone(last));
             }
         }
-        let old = std::mem::replace(&mut state.objects, new);
+        let old = mem::replace(&mut state.objects, new);
         let changed: Vec<(Key, Option<Arc<K>>)> = state
             .objects
             .iter()
@@ -208,38 +230,42 @@ impl<K: Object> Cache<K> {
         let gone: Vec<(Key, Option<Arc<K>>)> =
             old.into_iter().filter(|(key, _)| !state.objects.contains_key(key)).map(some).collect();
         for (key, last) in changed.into_iter().chain(gone) {
-            state.record(&key, last);
+            state.record(&key, last.as_ref());
         }
+        state.progress.advance(revision, true);
         drop(state);
-        self.advance(revision, true);
+        self.shared.moved.notify_waiters();
     }
 
     pub(crate) fn apply(&self, object: K) {
         let key = Key::of(&object);
-        let revision = object.meta().resource_version.clone().unwrap_or_default();
         let mut state = self.shared.state();
-        let last = state.objects.insert(key.clone(), Arc::new(object));
-        state.record(&key, last);
+        state
+            .progress
+            .advance(object.meta().resource_version.as_deref().unwrap_or_default(), false);
+        let object = Arc::new(object);
+        let last = state.objects.insert(key.clone(), Arc::clone(&object));
+        for subscriber in state.subscribers.values_mut() {
+            subscriber.record(&key, last.as_ref(), Some(&object));
+        }
         drop(state);
-        self.advance(&revision, false);
+        self.shared.moved.notify_waiters();
     }
 
     /// `revision` is that of the deletion.
     pub(crate) fn remove(&self, key: &Key, revision: &str) {
         let mut state = self.shared.state();
         if let Some(last) = state.objects.remove(key) {
-            state.record(key, Some(last));
+            state.record(key, Some(&last));
         }
+        state.progress.advance(revision, false);
         drop(state);
-        self.advance(revision, false);
+        self.shared.moved.notify_waiters();
     }
 
     /// Nothing happened up to `revision`.
-    pub(crate) fn advance(&self, revision: &str, synced: bool) {
-        let mut state = self.shared.state();
-        state.progress.synced |= synced;
-        state.progress.revision = revision.parse().unwrap_or(0).max(state.progress.revision);
-        drop(state);
+    pub(crate) fn advance(&self, revision: &str) {
+        self.shared.state().progress.advance(revision, false);
         self.shared.moved.notify_waiters();
     }
 }
@@ -254,41 +280,53 @@ fn same_state<K: Resource>(one: &K, other: &K) -> bool {
 }
 
 impl<K> State<K> {
-    fn record(&mut self, key: &Key, last: Option<Arc<K>>) {
+    /// The object under `key` was `last`, and is now what stands there.
+    fn record(&mut self, key: &Key, last: Option<&Arc<K>>) {
+        let now = self.objects.get(key);
         for subscriber in self.subscribers.values_mut() {
-            subscriber.record(key, last.clone());
+            subscriber.record(key, last, now);
         }
     }
 }
 
+/// Says of a change whether a subscriber wants to hear of it.
+type Concerned<K> = Box<dyn Fn(Option<&K>, Option<&K>) -> bool + Send>;
+
 /// What one subscriber has not heard of yet, in the order in which it began to differ.
-#[derive(Debug)]
 struct Subscriber<K> {
-    order: BTreeMap<u64, Key>,
-    pending: BTreeMap<Key, (u64, Option<Arc<K>>)>,
-    order_next: u64,
+    concerned: Concerned<K>,
+    order: VecDeque<Key>,
+    /// The keys in `order`, with what the subscriber last saw.
+    pending: BTreeMap<Key, Option<Arc<K>>>,
     notify: Arc<Notify>,
 }
 
+impl<K> Debug for Subscriber<K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Subscriber").field("order", &self.order).finish_non_exhaustive()
+    }
+}
+
 impl<K> Subscriber<K> {
-    const fn new(notify: Arc<Notify>) -> Self {
-        Self { order: BTreeMap::new(), pending: BTreeMap::new(), order_next: 0, notify }
+    const fn new(concerned: Concerned<K>, notify: Arc<Notify>) -> Self {
+        Self { concerned, order: VecDeque::new(), pending: BTreeMap::new(), notify }
     }
 
     /// `last` is the state before the change; it counts only if the subscriber saw it.
-    fn record(&mut self, key: &Key, last: Option<Arc<K>>) {
-        if self.pending.contains_key(key) {
+    fn record(&mut self, key: &Key, last: Option<&Arc<K>>, now: Option<&Arc<K>>) {
+        if !(self.concerned)(last.map(|it| &**it), now.map(|it| &**it))
+            || self.pending.contains_key(key)
+        {
             return;
         }
-        self.order.insert(self.order_next, key.clone());
-        self.pending.insert(key.clone(), (self.order_next, last));
-        self.order_next += 1;
+        self.order.push_back(key.clone());
+        self.pending.insert(key.clone(), last.cloned());
         self.notify.notify_one();
     }
 
     fn take(&mut self) -> Option<(Key, Option<Arc<K>>)> {
-        let (_, key) = self.order.pop_first()?;
-        let (_, last) = self.pending.remove(&key)?;
+        let key = self.order.pop_front()?;
+        let last = self.pending.remove(&key)?;
         Some((key, last))
     }
 }
@@ -352,7 +390,7 @@ impl<K> Replay<K> {
         let State { objects, subscribers, .. } = &mut *state;
         if let Some(subscriber) = subscribers.get_mut(&self.id) {
             for (key, object) in objects {
-                subscriber.record(key, Some(Arc::clone(object)));
+                subscriber.record(key, Some(object), Some(object));
             }
         }
     }
@@ -443,6 +481,22 @@ mod tests {
         expect!["a/x 1>1\na/y 2>2"].assert_eq(&show(&mut subscription));
     }
 
+    #[test]
+    fn a_subscriber_hears_only_what_concerns_it() {
+        let cache = Cache::new("ConfigMap");
+        cache.replace(vec![object("x", "1"), object("y", "2")], &[], "2");
+        let mut gone = cache.subscribe_to(|_, new| new.is_none());
+        let is_x = |it: &ConfigMap| it.metadata.name.as_deref() == Some("x");
+        let mut of_x = cache.subscribe_to(move |old, new| new.or(old).is_some_and(is_x));
+        expect!["a/x ->1"].assert_eq(&show(&mut of_x));
+        cache.apply(object("x", "3"));
+        cache.apply(object("z", "4"));
+        cache.remove(&Key::namespaced("a", "y"), "5");
+        gone.replay().all();
+        expect!["a/y 2>-"].assert_eq(&show(&mut gone));
+        expect!["a/x 1>3"].assert_eq(&show(&mut of_x));
+    }
+
     #[tokio::test(start_paused = true)]
     async fn reached_waits_for_the_revision_but_not_for_ever() {
         let cache = Cache::new("ConfigMap");
@@ -451,7 +505,7 @@ mod tests {
         cache.reached("not a number").await.unwrap();
         let error = cache.reached("5").await.unwrap_err().to_string();
         expect!["cache of ConfigMap has not reached revision `5` within 10 s"].assert_eq(&error);
-        let (reached, ()) = tokio::join!(cache.reached("6"), async { cache.advance("6", false) });
+        let (reached, ()) = tokio::join!(cache.reached("6"), async { cache.advance("6") });
         reached.unwrap();
     }
 

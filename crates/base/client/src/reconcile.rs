@@ -25,7 +25,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    Cache, Change, Key, Object,
+    Cache, Change, Key, Object, Subscription,
     queue::{Outcome, Queue},
 };
 
@@ -123,11 +123,31 @@ impl Loop {
     /// A change in `cache` wakes the keys that `keys` names. Runs wait until the cache has synced.
     #[must_use]
     pub fn triggered_by<K: Object>(
+        self,
+        cache: &Cache<K>,
+        keys: impl FnMut(&Change<K>) -> Vec<Key> + Send + 'static,
+    ) -> Self {
+        self.triggered(cache, cache.subscribe(), keys)
+    }
+
+    /// [`Self::triggered_by`] those changes alone that the loop is `concerned` with, which is asked
+    /// as in [`Cache::subscribe_to`].
+    #[must_use]
+    pub fn triggered_by_some<K: Object>(
+        self,
+        cache: &Cache<K>,
+        concerned: impl Fn(Option<&K>, Option<&K>) -> bool + Send + 'static,
+        keys: impl FnMut(&Change<K>) -> Vec<Key> + Send + 'static,
+    ) -> Self {
+        self.triggered(cache, cache.subscribe_to(concerned), keys)
+    }
+
+    fn triggered<K: Object>(
         mut self,
         cache: &Cache<K>,
+        subscription: Subscription<K>,
         mut keys: impl FnMut(&Change<K>) -> Vec<Key> + Send + 'static,
     ) -> Self {
-        let subscription = cache.subscribe();
         let replay = subscription.replay();
         self.replays.push(Box::new(move || replay.all()));
         let changes = stream::unfold(subscription, |mut subscription| async move {

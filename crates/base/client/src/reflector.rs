@@ -157,7 +157,7 @@ impl<K: Object> Reflector<K> {
                 None
             }
             Event::Bookmark { revision } => {
-                self.cache.advance(&revision, false);
+                self.cache.advance(&revision);
                 Some(revision)
             }
         }

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use client::{Api, Cache, Key, Loop, Next, PostParams};
+use client::{Api, ApiResource, Cache, Key, Loop, Metadata, Next, PostParams};
 use k8s_openapi::{
     api::core::v1::{ConfigMap, Namespace},
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
@@ -27,21 +27,21 @@ const DESCRIPTION: (&str, &str) = (
 /// Starts the controller. Its key is the namespace.
 pub(crate) fn start(controller: &Controller, root_ca: String) {
     let namespaces = controller.caches.of::<Namespace>();
-    let maps = controller.caches.of::<ConfigMap>();
+    // What is in all the other ConfigMaps is of no interest, and of these it rarely is.
+    let maps = controller.caches.metadata(&ApiResource::erase::<ConfigMap>(&()));
     let publisher = Arc::new(Publisher {
         controller: controller.clone(),
         namespaces: namespaces.clone(),
-        maps: maps.clone(),
         root_ca,
     });
+    let is_ours = |it: &Metadata| it.metadata.name.as_deref() == Some(NAME);
     Loop::new("root-ca")
         .triggered_by(&namespaces, |change| vec![change.key.clone()])
-        .triggered_by(&maps, |change| match &change.key {
-            Key { namespace: Some(namespace), name } if name == NAME => {
-                vec![Key::cluster(namespace)]
-            }
-            _ => Vec::new(),
-        })
+        .triggered_by_some(
+            &maps,
+            move |old, new| new.or(old).is_some_and(is_ours),
+            |change| change.key.namespace.iter().map(Key::cluster).collect(),
+        )
         .run(&controller.tasks, move |key| {
             let publisher = Arc::clone(&publisher);
             async move { publisher.reconcile(&key).await }
@@ -51,7 +51,6 @@ pub(crate) fn start(controller: &Controller, root_ca: String) {
 struct Publisher {
     controller: Controller,
     namespaces: Cache<Namespace>,
-    maps: Cache<ConfigMap>,
     root_ca: String,
 }
 
@@ -62,10 +61,10 @@ impl Publisher {
             return Ok(Next::AwaitChange);
         }
         let api: Api<ConfigMap> = Api::namespaced(self.controller.client.clone(), &key.name);
-        let result = match self.maps.get(&Key::namespaced(&key.name, NAME)) {
+        let result = match api.get_opt(NAME).await? {
             Some(map) if self.is_right(&map) => Ok(()),
             Some(map) => {
-                let map = ConfigMap { data: Some(self.data()), ..(*map).clone() };
+                let map = ConfigMap { data: Some(self.data()), ..map };
                 api.replace(NAME, &PostParams::default(), &map).await.map(drop)
             }
             None => api.create(&PostParams::default(), &self.new_map()).await.map(drop),

@@ -68,6 +68,18 @@ pub(super) struct Decision {
     pub(super) reason: &'static str,
 }
 
+/// Whether a change can concern owners or dependents at all. Most objects never have any, so that
+/// nothing but their deletion does.
+pub(super) fn concerns(old: Option<&ObjectMeta>, new: Option<&ObjectMeta>) -> bool {
+    let has_part = |it: &ObjectMeta| {
+        it.deletion_timestamp.is_some()
+            || !it.owner_references.as_deref().unwrap_or_default().is_empty()
+            || !it.finalizers.as_deref().unwrap_or_default().is_empty()
+    };
+    let replaced = old.zip(new).is_some_and(|(old, new)| old.uid != new.uid);
+    new.is_none() || replaced || old.is_some_and(has_part) || new.is_some_and(has_part)
+}
+
 /// Whether a change can alter anybody's fate.
 pub(super) fn is_worth_a_look(old: Option<&ObjectMeta>, new: Option<&ObjectMeta>) -> bool {
     match (old, new) {
@@ -240,6 +252,24 @@ mod tests {
             };
         }
         expect.assert_eq(&shown);
+    }
+
+    #[test]
+    fn what_has_no_part_in_it_concerns_nobody_until_it_goes() {
+        let plain = seen(&[], &[], &[]).object;
+        let going = seen(&[ORPHAN], &[], &[]).object;
+        let owned =
+            ObjectMeta { owner_references: Some(vec![reference("a", false)]), ..plain.clone() };
+        let again = ObjectMeta { uid: Some("another".to_owned()), ..plain.clone() };
+        assert!(!concerns(None, Some(&plain)));
+        assert!(!concerns(Some(&plain), Some(&plain)));
+        assert!(concerns(Some(&plain), None));
+        assert!(concerns(Some(&plain), Some(&again)));
+        for it in [&going, &owned] {
+            assert!(concerns(None, Some(it)));
+            assert!(concerns(Some(&plain), Some(it)));
+            assert!(concerns(Some(it), Some(&plain)));
+        }
     }
 
     #[test]

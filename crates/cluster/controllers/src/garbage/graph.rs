@@ -1,4 +1,4 @@
-//! Who depends on whom, by uid: what the caches know, turned around.
+//! Who depends on whom, by uid: what the caches know of owners, turned around.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -28,10 +28,9 @@ impl Node {
     }
 }
 
-/// Owners and dependents of all objects.
+/// The dependents of all objects that have some.
 #[derive(Debug, Default)]
 pub(super) struct Graph {
-    objects: BTreeMap<String, Node>,
     dependents: BTreeMap<String, BTreeSet<Node>>,
 }
 
@@ -44,7 +43,6 @@ impl Graph {
         new: Option<&ObjectMeta>,
     ) {
         if let Some(old) = old {
-            self.objects.remove(old.uid.as_deref().unwrap_or_default());
             for owner in owners(old) {
                 if let Some(dependents) = self.dependents.get_mut(owner) {
                     dependents.remove(node);
@@ -55,7 +53,6 @@ impl Graph {
             }
         }
         if let Some(new) = new {
-            self.objects.insert(new.uid.clone().unwrap_or_default(), node.clone());
             for owner in owners(new) {
                 self.dependents.entry(owner.to_owned()).or_default().insert(node.clone());
             }
@@ -65,11 +62,6 @@ impl Graph {
     /// The objects that name this one as their owner.
     pub(super) fn dependents(&self, uid: &str) -> Vec<Node> {
         self.dependents.get(uid).into_iter().flatten().cloned().collect()
-    }
-
-    /// The object with this uid, if it is there.
-    pub(super) fn find(&self, uid: &str) -> Option<Node> {
-        self.objects.get(uid).cloned()
     }
 }
 

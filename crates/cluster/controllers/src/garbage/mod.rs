@@ -22,7 +22,7 @@ use runtime::OnExit;
 use serde_json::{Value, json};
 
 use crate::{Controller, discovery::Kind, namespace::all_kinds};
-use decide::{Action, Dependent, Owner, Seen, decide, is_worth_a_look};
+use decide::{Action, Dependent, Owner, Seen, concerns, decide, is_worth_a_look};
 use graph::{Graph, Node};
 
 /// Kinds whose objects are never owned and too many to watch: the original leaves them out too.
@@ -45,13 +45,17 @@ pub(crate) fn start(controller: &Controller) {
 
 fn run(controller: &Controller, kinds: Vec<Kind>) {
     let kinds = kinds.into_iter().filter(|it| !IGNORED.contains(&it.resource.kind.as_str()));
-    let kinds: Vec<(Kind, Cache<Metadata>)> =
-        kinds.map(|it| (it.clone(), controller.caches.metadata(&it.resource))).collect();
+    let kinds = kinds.map(|it| (it.clone(), controller.caches.metadata(&it.resource)));
+    let kinds = Arc::new(Kinds(kinds.collect()));
     let graph = Arc::new(Mutex::new(Graph::default()));
     let mut work = Loop::new("garbage-collector");
-    for (index, (_, cache)) in kinds.iter().enumerate() {
-        let graph = Arc::clone(&graph);
-        work = work.triggered_by(cache, move |change| affected(&graph, index, change));
+    for (index, (_, cache)) in kinds.0.iter().enumerate() {
+        let (graph, kinds) = (Arc::clone(&graph), Arc::clone(&kinds));
+        work = work.triggered_by_some(
+            cache,
+            |old, new| concerns(old.map(|it| &it.metadata), new.map(|it| &it.metadata)),
+            move |change| affected(&graph, &kinds, index, change),
+        );
     }
     let collector = Arc::new(Collector {
         controller: controller.clone(),
@@ -67,28 +71,47 @@ fn run(controller: &Controller, kinds: Vec<Kind>) {
 
 /// Brings the graph up to date and says whose fate may have changed: the object's, its dependents'
 /// and its owners'.
-fn affected(graph: &Mutex<Graph>, kind: usize, change: &Change<Metadata>) -> Vec<Key> {
+fn affected(
+    graph: &Mutex<Graph>,
+    kinds: &Kinds,
+    kind: usize,
+    change: &Change<Metadata>,
+) -> Vec<Key> {
     let node = Node { kind, key: change.key.clone() };
-    let meta = |it: &Option<Arc<Metadata>>| it.as_deref().map(|it| it.metadata.clone());
-    let (old, new) = (meta(&change.old), meta(&change.new));
+    let (old, new) = (change.old.as_ref(), change.new.as_ref());
+    let (old, new) = (old.map(|it| &it.metadata), new.map(|it| &it.metadata));
     let mut graph = graph.lock().unwrap_or_else(PoisonError::into_inner);
-    graph.update(&node, old.as_ref(), new.as_ref());
-    if !is_worth_a_look(old.as_ref(), new.as_ref()) {
+    graph.update(&node, old, new);
+    if !is_worth_a_look(old, new) {
         return Vec::new();
     }
     let mut nodes = vec![node];
-    for meta in old.iter().chain(&new) {
+    for meta in old.into_iter().chain(new) {
         nodes.extend(graph.dependents(meta.uid.as_deref().unwrap_or_default()));
         let owners = meta.owner_references.iter().flatten();
-        nodes.extend(owners.filter_map(|it| graph.find(&it.uid)));
+        nodes.extend(owners.filter_map(|it| kinds.owner(meta, it)));
     }
     nodes.iter().map(Node::to_key).collect()
 }
 
+/// All kinds with their objects, in the order that nodes of the graph refer to.
+struct Kinds(Vec<(Kind, Cache<Metadata>)>);
+
+impl Kinds {
+    /// Where an owner is, if it is still there. None if the server has no such kind.
+    fn owner(&self, dependent: &ObjectMeta, reference: &OwnerReference) -> Option<Node> {
+        let kind = self.0.iter().position(|(it, _)| {
+            it.resource.kind == reference.kind && same_group(&it.resource, &reference.api_version)
+        })?;
+        let (owner, _) = self.0.get(kind)?;
+        let namespace = dependent.namespace.clone().filter(|_| owner.namespaced);
+        Some(Node { kind, key: Key { namespace, name: reference.name.clone() } })
+    }
+}
+
 struct Collector {
     controller: Controller,
-    /// In the order that nodes of the graph refer to.
-    kinds: Vec<(Kind, Cache<Metadata>)>,
+    kinds: Arc<Kinds>,
     graph: Arc<Mutex<Graph>>,
     events: Events,
 }
@@ -96,7 +119,7 @@ struct Collector {
 impl Collector {
     async fn reconcile(&self, key: &Key) -> anyhow::Result<Next> {
         let node = Node::from_key(key).context("key of another loop")?;
-        let (kind, cache) = self.kinds.get(node.kind).context("kind of another loop")?;
+        let (kind, cache) = self.kinds.0.get(node.kind).context("kind of another loop")?;
         let Some(object) = cache.get(&node.key) else { return Ok(Next::AwaitChange) };
         let seen = self.observe(kind, &object.metadata).await?;
         let decision = decide(&seen);
@@ -118,7 +141,7 @@ impl Collector {
             graph.dependents(meta.uid.as_deref().unwrap_or_default())
         };
         let dependents = nodes.into_iter().filter_map(|node| {
-            let (_, cache) = self.kinds.get(node.kind)?;
+            let (_, cache) = self.kinds.0.get(node.kind)?;
             let metadata = cache.get(&node.key)?.metadata.clone();
             Some(Dependent { node, metadata })
         });
@@ -133,16 +156,14 @@ impl Collector {
         dependent: &ObjectMeta,
         reference: &OwnerReference,
     ) -> anyhow::Result<Owner> {
-        let known = self.kinds.iter().find(|(it, _)| {
-            it.resource.kind == reference.kind && same_group(&it.resource, &reference.api_version)
-        });
-        let Some((owner_kind, cache)) = known else { return Ok(Owner::Unknown) };
+        let Some(Node { kind: place, key }) = self.kinds.owner(dependent, reference) else {
+            return Ok(Owner::Unknown);
+        };
+        let (owner_kind, cache) = self.kinds.0.get(place).context("kind of another loop")?;
         if owner_kind.namespaced && !kind.namespaced {
             self.report_invalid(kind, dependent, reference);
             return Ok(Owner::Unknown);
         }
-        let namespace = dependent.namespace.clone().filter(|_| owner_kind.namespaced);
-        let key = Key { namespace, name: reference.name.clone() };
         if let Some(owner) = cache.get(&key)
             && owner.metadata.uid.as_deref() == Some(&reference.uid)
         {
@@ -195,7 +216,7 @@ impl Collector {
     }
 
     fn look_up(&self, node: &Node) -> Option<(&Kind, Arc<Metadata>)> {
-        let (kind, cache) = self.kinds.get(node.kind)?;
+        let (kind, cache) = self.kinds.0.get(node.kind)?;
         Some((kind, cache.get(&node.key)?))
     }
 

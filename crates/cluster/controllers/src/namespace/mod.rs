@@ -77,10 +77,9 @@ fn watch_content(controller: &Controller, namespaces: &Cache<Namespace>, emptied
 }
 
 async fn follow(cache: Cache<Metadata>, namespaces: Cache<Namespace>, emptied: Trigger) {
-    let mut changes = cache.subscribe();
+    let mut gone = cache.subscribe_to(|_, new| new.is_none());
     loop {
-        let change = changes.next().await;
-        let (None, Some(namespace)) = (&change.new, change.key.namespace) else { continue };
+        let Some(namespace) = gone.next().await.key.namespace else { continue };
         let key = Key::cluster(namespace);
         if namespaces.get(&key).is_some_and(|it| is_deleting(&it.metadata)) {
             emptied.wake(key);
