@@ -10,7 +10,7 @@ use std::{
 use kube::{Client, Resource, core::ApiResource};
 use runtime::{OnExit, Tasks};
 
-use crate::{Cache, Metadata, Object, reflector};
+use crate::{Cache, Metadata, Object, Singles, reflector};
 
 /// Gives out the caches of this process. Cheap to clone; all clones share the caches.
 #[derive(Clone)]
@@ -69,6 +69,15 @@ impl Caches {
             started.metadata.insert(path, cache.clone());
             cache
         })
+    }
+
+    /// Caches of single objects of kind `K`; nothing is watched yet.
+    #[must_use]
+    pub fn singles<K>(&self) -> Singles<K>
+    where
+        K: Object + Resource<DynamicType = ()>,
+    {
+        Singles::new(self.client.clone(), self.tasks.clone())
     }
 
     fn start<K: Object>(&self, kind: &'static str, path: String) -> Cache<K> {

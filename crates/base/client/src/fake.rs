@@ -93,7 +93,8 @@ impl Server {
         self.state.lock().unwrap().writes.clone()
     }
 
-    /// The lists (`list`) and watches (`watch REVISION`) that were asked for, in order.
+    /// The lists (`list`) and watches (`watch REVISION`) that were asked for, in order; with the
+    /// selector if there was one.
     pub(crate) fn reads(&self) -> Vec<String> {
         self.state.lock().unwrap().requests.clone()
     }
@@ -103,16 +104,18 @@ impl Server {
         let body = body.collect_bytes().await.unwrap();
         let (path, query) = (parts.uri.path(), parts.uri.query().unwrap_or_default());
         let revision = query.split('&').find_map(|it| it.strip_prefix("resourceVersion="));
+        let selector = query.split('&').find(|it| it.starts_with("fieldSelector="));
+        let selector = selector.map(|it| format!("?{it}")).unwrap_or_default();
         Ok(match (parts.method, revision) {
-            (Method::GET, Some(revision)) => self.watch(revision),
-            (Method::GET, None) => self.list(path),
+            (Method::GET, Some(revision)) => self.watch(revision, &selector),
+            (Method::GET, None) => self.list(path, &selector),
             (method, _) => self.write(&method, path, &body),
         })
     }
 
-    fn list(&self, path: &str) -> Answer {
+    fn list(&self, path: &str, selector: &str) -> Answer {
         let mut state = self.state.lock().unwrap();
-        state.requests.push("list".to_owned());
+        state.requests.push(format!("list{selector}"));
         if let Some(refusal) = state.refusal() {
             return refusal;
         }
@@ -123,9 +126,9 @@ impl Server {
         whole(StatusCode::OK, &json!({"metadata": {"resourceVersion": revision}, "items": items}))
     }
 
-    fn watch(&self, revision: &str) -> Answer {
+    fn watch(&self, revision: &str, selector: &str) -> Answer {
         let mut state = self.state.lock().unwrap();
-        state.requests.push(format!("watch {revision}"));
+        state.requests.push(format!("watch {revision}{selector}"));
         if let Some(refusal) = state.refusal() {
             return refusal;
         }

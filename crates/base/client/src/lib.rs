@@ -12,6 +12,7 @@ mod metadata;
 mod cache;
 mod caches;
 mod reflector;
+mod singles;
 mod wire;
 
 mod queue;
@@ -33,6 +34,7 @@ pub use kube::{
 };
 pub use metadata::Metadata;
 pub use reconcile::{Loop, Next, Trigger};
+pub use singles::{Single, Singles};
 pub use transport::{ConnectError, connect, in_process};
 
 /// The HTTP status code of an answer that was an error; `None` if no answer came.

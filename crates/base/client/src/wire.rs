@@ -97,6 +97,7 @@ fn key_of(text: &RawValue) -> Option<Key> {
 }
 
 /// Reads all objects under the collection `path`, in one piece, so that they are of one revision.
+/// The path may have a query that selects some.
 pub(crate) async fn list<K: DeserializeOwned>(
     client: &Client,
     path: &str,
@@ -126,10 +127,11 @@ pub(crate) struct Watch {
     lines: Lines,
 }
 
-/// Opens a watch of the collection `path` for what happens after `revision`.
+/// Opens a watch of the collection `path`, as in [`list`], for what happens after `revision`.
 pub(crate) async fn watch(client: &Client, path: &str, revision: &str) -> Result<Watch, Error> {
+    let joint = if path.contains('?') { '&' } else { '?' };
     let path = format!(
-        "{path}?watch=true&allowWatchBookmarks=true&resourceVersion={revision}\
+        "{path}{joint}watch=true&allowWatchBookmarks=true&resourceVersion={revision}\
          &timeoutSeconds={WATCH_SECONDS}"
     );
     Ok(Watch { body: get(client, &path).await?.into_body(), lines: Lines::default() })

@@ -10,8 +10,8 @@ use std::{
     time::Duration,
 };
 
-use client::{Cache, Caches, Change, Client, Events, Key};
-use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret};
+use client::{Cache, Caches, Change, Client, Events};
+use k8s_openapi::api::core::v1::Pod;
 use runtime::{Clock, OnExit, Tasks};
 use shim::wire::SpareSpec;
 use tokio::{
@@ -21,7 +21,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    context::{CachedObjects, Context, Folders, PodNetwork, make_private},
+    context::{Context, Folders, PodNetwork, make_private},
     files::Dns,
     handle::{Handle, Registered, Registry},
     logs::Watcher,
@@ -30,7 +30,7 @@ use crate::{
         stage::{self, Parts, Place},
         worker::{Input, Wires, Worker},
     },
-    references::{Referred, refers},
+    references::ReferredObjects,
     register::{self, Registration},
     spares::{Recipe, Spares},
 };
@@ -150,11 +150,7 @@ pub fn build(config: Config, peers: Peers, tasks: &Tasks) -> Result<Agent, Build
         client,
         events,
         clock,
-        objects: CachedObjects {
-            config_maps: caches.of(),
-            secrets: caches.of(),
-            services: caches.of(),
-        },
+        objects: ReferredObjects::new(&caches),
         starts: Semaphore::new(cpus.max(1) * STARTS_PER_CPU),
         begun: Instant::now(),
     };
@@ -222,12 +218,11 @@ struct Running {
 
 impl Dispatcher {
     async fn run(mut self, stop: CancellationToken) -> anyhow::Result<()> {
-        let objects = self.context.objects.clone();
+        let links = self.context.objects.hold_links();
         let synced = async {
             self.pods.synced().await;
-            objects.config_maps.synced().await;
-            objects.secrets.synced().await;
-            objects.services.synced().await;
+            links.synced().await;
+            self.context.objects.services.synced().await;
         };
         tokio::select! {
             biased;
@@ -235,16 +230,14 @@ impl Dispatcher {
             () = synced => {}
         }
         let mut pods = self.pods.subscribe();
-        let mut config_maps = objects.config_maps.subscribe();
-        let mut secrets = objects.secrets.subscribe();
+        let mut links = links.subscribe();
         self.clean_orphans();
         loop {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return Ok(()),
                 change = pods.next() => self.take_pod(change),
-                change = config_maps.next() => self.take_config_map(&change),
-                change = secrets.next() => self.take_secret(&change),
+                _ = links.next() => self.nudge_all(),
             }
         }
     }
@@ -293,6 +286,7 @@ impl Dispatcher {
         let status = watch::Sender::new(pod.status.clone().unwrap_or_default());
         let registered = Registered { pod: Arc::clone(&pod), folders, status: status.subscribe() };
         let registration = self.handle.registry.register(registered);
+        let referred = self.context.objects.hold(&pod);
         let input = watch::Sender::new(Input { pod, vanished: false });
         let nudge = Arc::new(Notify::new());
         let wires = Wires {
@@ -302,32 +296,29 @@ impl Dispatcher {
             status,
         };
         let worker = Worker::new(Arc::clone(&self.context), place, wires);
+        let changed = Arc::clone(&nudge);
         self.tasks.spawn("pod", OnExit::Log, |stop| async move {
-            let result = worker.run(stop).await;
+            let run = async {
+                // What is not known yet would count as missing.
+                tokio::select! {
+                    () = stop.cancelled() => return Ok(()),
+                    () = referred.synced() => {}
+                }
+                worker.run(stop.clone()).await
+            };
+            let result = tokio::select! {
+                result = run => result,
+                () = referred.tell(&changed) => Ok(()),
+            };
             drop(registration);
             result
         });
         self.workers.insert(uid, Running { input, nudge });
     }
 
-    fn take_config_map(&self, change: &Change<ConfigMap>) {
-        let Key { namespace, name } = &change.key;
-        let links =
-            namespace.as_deref() == Some(api::link::NAMESPACE) && name == api::link::CONFIG_MAP;
-        let namespace = namespace.as_deref().unwrap_or_default();
-        self.nudge(|pod| links || refers(pod, namespace, Referred::ConfigMap(name)));
-    }
-
-    fn take_secret(&self, change: &Change<Secret>) {
-        let namespace = change.key.namespace_or_empty();
-        self.nudge(|pod| refers(pod, namespace, Referred::Secret(&change.key.name)));
-    }
-
-    fn nudge(&self, concerns: impl Fn(&Pod) -> bool) {
+    fn nudge_all(&self) {
         for worker in self.workers.values() {
-            if concerns(&worker.input.borrow().pod) {
-                worker.nudge.notify_one();
-            }
+            worker.nudge.notify_one();
         }
     }
 

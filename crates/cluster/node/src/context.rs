@@ -9,13 +9,15 @@ use std::{
     time::Duration,
 };
 
-use client::{Cache, Client, Events, Key};
+use client::{Client, Events};
 use futures_util::future::BoxFuture;
-use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret, Service};
+use k8s_openapi::api::core::v1::Pod;
 use runtime::Clock;
 use tokio::{sync::Semaphore, time::Instant};
 
-use crate::{environment::Objects, files::Dns, links::Links, machine::Machine, spares::Spares};
+use crate::{
+    files::Dns, links::Links, machine::Machine, references::ReferredObjects, spares::Spares,
+};
 
 /// A pod's network, as the node needs it.
 pub trait PodNetwork: Send + Sync {
@@ -53,7 +55,7 @@ pub(crate) struct Context {
     pub(crate) client: Client,
     pub(crate) events: Events,
     pub(crate) clock: Clock,
-    pub(crate) objects: CachedObjects,
+    pub(crate) objects: ReferredObjects,
     /// Shims for pods that will begin.
     pub(crate) spares: Spares,
     /// Bounds how many sandboxes and containers are made at once.
@@ -75,30 +77,7 @@ impl Context {
 
     /// The links as last seen.
     pub(crate) fn links(&self) -> Links {
-        let key = Key::namespaced(api::link::NAMESPACE, api::link::CONFIG_MAP);
-        Links::read(self.objects.config_maps.get(&key).as_deref())
-    }
-}
-
-/// The objects that pods refer to, from the process's caches.
-#[derive(Clone, Debug)]
-pub(crate) struct CachedObjects {
-    pub(crate) config_maps: Cache<ConfigMap>,
-    pub(crate) secrets: Cache<Secret>,
-    pub(crate) services: Cache<Service>,
-}
-
-impl Objects for CachedObjects {
-    fn config_map(&self, namespace: &str, name: &str) -> Option<Arc<ConfigMap>> {
-        self.config_maps.get(&Key::namespaced(namespace, name))
-    }
-
-    fn secret(&self, namespace: &str, name: &str) -> Option<Arc<Secret>> {
-        self.secrets.get(&Key::namespaced(namespace, name))
-    }
-
-    fn services(&self) -> Vec<Arc<Service>> {
-        self.services.list()
+        Links::read(self.objects.links().as_deref())
     }
 }
 

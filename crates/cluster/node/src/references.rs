@@ -1,48 +1,130 @@
-//! Which ConfigMaps and Secrets a pod refers to, so that only those who care are woken.
+//! The ConfigMaps and Secrets that pods refer to: which they are, and their content. Like a kubelet,
+//! the node watches these and no others.
 
-use k8s_openapi::api::core::v1::{Container, Pod, Volume};
+use std::{collections::BTreeSet, sync::Arc};
 
-use crate::pod::seen::containers;
+use client::{Cache, Caches, Key, Object, Single, Singles};
+use futures_util::future::join_all;
+use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret, Service};
+use tokio::sync::Notify;
 
-/// An object a pod may refer to, by name.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Referred<'a> {
-    ConfigMap(&'a str),
-    Secret(&'a str),
+use crate::{environment::Objects, pod::seen::containers};
+
+/// What pods refer to, as last heard of. Cheap to clone.
+#[derive(Clone, Debug)]
+pub(crate) struct ReferredObjects {
+    config_maps: Singles<ConfigMap>,
+    secrets: Singles<Secret>,
+    pub(crate) services: Cache<Service>,
 }
 
-/// Whether `pod` refers to the object of `namespace`.
-pub(crate) fn refers(pod: &Pod, namespace: &str, object: Referred<'_>) -> bool {
-    if pod.metadata.namespace.as_deref() != Some(namespace) {
-        return false;
+impl ReferredObjects {
+    pub(crate) fn new(caches: &Caches) -> Self {
+        Self { config_maps: caches.singles(), secrets: caches.singles(), services: caches.of() }
     }
-    let volumes = pod.spec.as_ref().and_then(|it| it.volumes.as_deref()).unwrap_or_default();
-    volumes.iter().any(|it| in_volume(it, object))
-        || containers(pod).any(|(_, it)| in_container(it, object))
-}
 
-fn in_volume(volume: &Volume, object: Referred<'_>) -> bool {
-    match object {
-        Referred::ConfigMap(name) => volume.config_map.as_ref().is_some_and(|it| it.name == name),
-        Referred::Secret(name) => {
-            volume.secret.as_ref().is_some_and(|it| it.secret_name.as_deref() == Some(name))
+    /// Watches what `pod` refers to. A pod's references never change.
+    pub(crate) fn hold(&self, pod: &Pod) -> Referred {
+        let names = Names::of(pod);
+        let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
+        let key = |name: &&str| Key::namespaced(namespace, *name);
+        Referred {
+            config_maps: names
+                .config_maps
+                .iter()
+                .map(|it| self.config_maps.hold(&key(it)))
+                .collect(),
+            secrets: names.secrets.iter().map(|it| self.secrets.hold(&key(it))).collect(),
         }
+    }
+
+    /// Watches the object that holds the links, which every pod refers to.
+    pub(crate) fn hold_links(&self) -> Arc<Single<ConfigMap>> {
+        self.config_maps.hold(&links())
+    }
+
+    /// The object that holds the links.
+    pub(crate) fn links(&self) -> Option<Arc<ConfigMap>> {
+        self.config_maps.get(&links())
     }
 }
 
-fn in_container(container: &Container, object: Referred<'_>) -> bool {
-    let sources = container.env_from.as_deref().unwrap_or_default();
-    let variables = container.env.as_deref().unwrap_or_default();
-    let mut values = variables.iter().filter_map(|it| it.value_from.as_ref());
-    match object {
-        Referred::ConfigMap(name) => {
-            sources.iter().any(|it| it.config_map_ref.as_ref().is_some_and(|it| it.name == name))
-                || values.any(|it| it.config_map_key_ref.as_ref().is_some_and(|it| it.name == name))
+fn links() -> Key {
+    Key::namespaced(api::link::NAMESPACE, api::link::CONFIG_MAP)
+}
+
+impl Objects for ReferredObjects {
+    fn config_map(&self, namespace: &str, name: &str) -> Option<Arc<ConfigMap>> {
+        self.config_maps.get(&Key::namespaced(namespace, name))
+    }
+
+    fn secret(&self, namespace: &str, name: &str) -> Option<Arc<Secret>> {
+        self.secrets.get(&Key::namespaced(namespace, name))
+    }
+
+    fn services(&self) -> Vec<Arc<Service>> {
+        self.services.list()
+    }
+}
+
+/// What one pod refers to. It is watched until this is dropped.
+#[derive(Debug)]
+pub(crate) struct Referred {
+    config_maps: Vec<Arc<Single<ConfigMap>>>,
+    secrets: Vec<Arc<Single<Secret>>>,
+}
+
+impl Referred {
+    /// Waits until all of it is known.
+    pub(crate) async fn synced(&self) {
+        join_all(self.config_maps.iter().map(|it| it.synced())).await;
+        join_all(self.secrets.iter().map(|it| it.synced())).await;
+    }
+
+    /// Tells `changed` of every change, for ever.
+    pub(crate) async fn tell(&self, changed: &Notify) {
+        let config_maps = join_all(self.config_maps.iter().map(|it| tell(it, changed)));
+        let secrets = join_all(self.secrets.iter().map(|it| tell(it, changed)));
+        tokio::join!(config_maps, secrets, std::future::pending::<()>());
+    }
+}
+
+async fn tell<K: Object>(single: &Single<K>, changed: &Notify) {
+    let mut changes = single.subscribe();
+    loop {
+        changes.next().await;
+        changed.notify_one();
+    }
+}
+
+/// The names of what a pod refers to.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Names<'a> {
+    config_maps: BTreeSet<&'a str>,
+    secrets: BTreeSet<&'a str>,
+}
+
+impl<'a> Names<'a> {
+    fn of(pod: &'a Pod) -> Self {
+        let mut names = Self::default();
+        let spec = pod.spec.as_ref();
+        for volume in spec.and_then(|it| it.volumes.as_deref()).unwrap_or_default() {
+            names.config_maps.extend(volume.config_map.iter().map(|it| it.name.as_str()));
+            names.secrets.extend(volume.secret.iter().filter_map(|it| it.secret_name.as_deref()));
         }
-        Referred::Secret(name) => {
-            sources.iter().any(|it| it.secret_ref.as_ref().is_some_and(|it| it.name == name))
-                || values.any(|it| it.secret_key_ref.as_ref().is_some_and(|it| it.name == name))
+        for (_, container) in containers(pod) {
+            for source in container.env_from.as_deref().unwrap_or_default() {
+                names.config_maps.extend(source.config_map_ref.iter().map(|it| it.name.as_str()));
+                names.secrets.extend(source.secret_ref.iter().map(|it| it.name.as_str()));
+            }
+            let variables = container.env.as_deref().unwrap_or_default();
+            for source in variables.iter().filter_map(|it| it.value_from.as_ref()) {
+                let (map, secret) = (&source.config_map_key_ref, &source.secret_key_ref);
+                names.config_maps.extend(map.iter().map(|it| it.name.as_str()));
+                names.secrets.extend(secret.iter().map(|it| it.name.as_str()));
+            }
         }
+        names
     }
 }
 
@@ -59,19 +141,16 @@ mod tests {
             "spec": {
                 "volumes": [{ "name": "v", "configMap": { "name": "a" } },
                     { "name": "w", "secret": { "secretName": "s" } }],
+                "initContainers": [{ "name": "i", "envFrom": [{ "configMapRef": { "name": "d" } }] }],
                 "containers": [{ "name": "c",
                     "envFrom": [{ "configMapRef": { "name": "b" } }, { "secretRef": { "name": "t" } }],
                     "env": [{ "name": "X", "valueFrom": { "configMapKeyRef": { "name": "c", "key": "k" } } },
-                        { "name": "Y", "valueFrom": { "secretKeyRef": { "name": "u", "key": "k" } } }] }] },
+                        { "name": "Y", "valueFrom": { "secretKeyRef": { "name": "u", "key": "k" } } },
+                        { "name": "Z", "valueFrom": { "secretKeyRef": { "name": "u", "key": "l" } } }] }] },
         }))
         .unwrap();
-        for name in ["a", "b", "c"] {
-            assert!(refers(&pod, "shop", Referred::ConfigMap(name)));
-            assert!(!refers(&pod, "other", Referred::ConfigMap(name)));
-            assert!(!refers(&pod, "shop", Referred::Secret(name)));
-        }
-        for name in ["s", "t", "u"] {
-            assert!(refers(&pod, "shop", Referred::Secret(name)));
-        }
+        let (config_maps, secrets) = (["a", "b", "c", "d"].into(), ["s", "t", "u"].into());
+        assert_eq!(Names::of(&pod), Names { config_maps, secrets });
+        assert_eq!(Names::of(&Pod::default()), Names::default());
     }
 }
