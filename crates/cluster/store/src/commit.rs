@@ -24,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     Entry, Event, Revision, WriteError,
     compact::{Compaction, Job},
+    format::RECORD_MORE_BYTES_MAX,
     history::History,
     index::Index,
     limits::Limits,
@@ -81,6 +82,8 @@ pub(crate) struct Ticket {
     pub(crate) done: oneshot::Receiver<Result<(), WriteError>>,
     /// The log, if it was free: then the caller must commit.
     pub(crate) log: Option<Log>,
+    /// Whether that is likely to be quick.
+    pub(crate) quick: bool,
 }
 
 impl State {
@@ -116,7 +119,10 @@ impl State {
         self.queue.waiting_bytes += event.entry.len();
         self.queue.ahead.insert(event.entry.key.clone(), Arc::clone(&event));
         self.queue.waiting.push(Write { event, done: sender });
-        Ticket { done, log: self.log.take() }
+        let log = self.log.take();
+        let bytes = self.queue.waiting_bytes + self.queue.waiting.len() * RECORD_MORE_BYTES_MAX;
+        let quick = log.as_ref().is_some_and(|it| it.is_quick(bytes));
+        Ticket { done, log, quick }
     }
 
     fn take_waiting(&mut self) -> Vec<Write> {

@@ -22,6 +22,9 @@ pub(crate) const RECORD_HEAD_BYTES: usize = 40;
 /// Records begin at multiples of this, so that a search for them need not look at every byte.
 pub(crate) const ALIGNMENT: usize = 8;
 
+/// At most so many bytes more than key and value are in a record.
+pub(crate) const RECORD_MORE_BYTES_MAX: usize = RECORD_HEAD_BYTES + ALIGNMENT;
+
 /// Longest key. Kubernetes names are at most 253 bytes; a key joins a few of them.
 pub(crate) const KEY_BYTES_MAX: usize = 4 << 10;
 

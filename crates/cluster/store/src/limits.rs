@@ -1,6 +1,8 @@
-//! The sizes the store keeps to, with their reasons. Only tests use others than the defaults.
+//! The limits the store keeps to, with their reasons. Only tests use others than the defaults.
 
-/// Sizes of files and queues.
+use std::time::Duration;
+
+/// Sizes of files and queues, and times.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Limits {
     /// A log file that has reached this is finished. Small enough that replaying the last ones
@@ -17,6 +19,10 @@ pub(crate) struct Limits {
     pub(crate) file_cost_bytes: u64,
     /// Memory for encoding that is kept between batches.
     pub(crate) buffer_kept_bytes: usize,
+    /// While appends take no longer, their thread is not freed of its other tasks meanwhile, which
+    /// costs about a tenth of that in processor time and change of threads: the tasks cannot tell
+    /// the wait from computing. It is some flushes of a solid-state disk.
+    pub(crate) append_time_quick: Duration,
     /// Writes that wait for the disk; at the limit, further ones are refused as `Busy`.
     pub(crate) pending_bytes: usize,
     /// Entries that are copied for a snapshot at a time, under the lock: about 0.4 ms of work.
@@ -34,6 +40,7 @@ impl Default for Limits {
             compact_bytes: 4 << 20,
             file_cost_bytes: 64 << 10,
             buffer_kept_bytes: 256 << 10,
+            append_time_quick: Duration::from_micros(500),
             pending_bytes: 64 << 20,
             compact_entries: 1_000,
             compact_inline: false,

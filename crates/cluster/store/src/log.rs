@@ -2,7 +2,9 @@
 //!
 //! Does not know what is visible to readers, and who writes when is decided in `commit`.
 
-use std::{io, sync::Arc};
+use std::{io, sync::Arc, time::Duration};
+
+use tokio::time::Instant;
 
 use crate::{
     Durability, Event, EventKind, Revision,
@@ -22,6 +24,8 @@ pub(crate) struct Log {
     last: Revision,
     durable: Revision,
     buffer: Vec<u8>,
+    /// How long an append takes of late: each counts a quarter.
+    append_time: Duration,
 }
 
 /// The file that is being appended to.
@@ -60,7 +64,8 @@ impl Log {
         active: Segment,
         last: Revision,
     ) -> Self {
-        Self { backend, durability, limits, active, last, durable: last, buffer: Vec::new() }
+        let (buffer, append_time) = (Vec::new(), Duration::ZERO);
+        Self { backend, durability, limits, active, last, durable: last, buffer, append_time }
     }
 
     /// Number of the file being appended to. A snapshot of everything written until now and more
@@ -69,11 +74,20 @@ impl Log {
         self.active.sequence
     }
 
+    /// Whether the next append, of so many bytes, is likely to take no longer than a thread with
+    /// other things to do can wait.
+    pub(crate) fn is_quick(&self, bytes: usize) -> bool {
+        self.append_time < self.limits.append_time_quick
+            && self.active.used < self.limits.segment_bytes
+            && self.active.used + bytes as u64 <= self.active.reserved
+    }
+
     /// Appends events, of ascending revisions, and makes them as durable as configured.
     pub(crate) fn append<'a>(
         &mut self,
         events: impl Iterator<Item = &'a Event>,
     ) -> Result<Appended, AppendError> {
+        let begun = Instant::now();
         let mut appended = Appended::default();
         if self.active.used >= self.limits.segment_bytes {
             appended.sealed_bytes = Some(self.active.used);
@@ -94,6 +108,7 @@ impl Log {
             self.durable = last;
         }
         self.buffer.shrink_to(self.limits.buffer_kept_bytes);
+        self.append_time = (self.append_time * 3 + begun.elapsed()) / 4;
         Ok(appended)
     }
 

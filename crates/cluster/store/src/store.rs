@@ -169,7 +169,11 @@ impl Store {
 
     async fn finish(&self, ticket: Ticket) -> Result<(), WriteError> {
         if let Some(log) = ticket.log {
-            blocking(|| self.shared.commit(log));
+            if ticket.quick {
+                self.shared.commit(log);
+            } else {
+                blocking(|| self.shared.commit(log));
+            }
         }
         // The other end is dropped unanswered only if a commit has panicked.
         ticket.done.await.unwrap_or_else(|_| Err(WriteError::abandoned()))
@@ -201,7 +205,8 @@ fn check_size(what: &'static str, bytes: usize, max: usize) -> Result<(), WriteE
     if bytes > max { Err(WriteError::TooLarge { what, bytes, max }) } else { Ok(()) }
 }
 
-/// Runs what may wait for the disk. Other tasks of a multi-threaded runtime go on meanwhile.
+/// Runs what may wait for the disk for long. Other tasks of a multi-threaded runtime go on
+/// meanwhile, on another thread.
 fn blocking(work: impl FnOnce()) {
     match Handle::try_current().map(|it| it.runtime_flavor()) {
         Ok(RuntimeFlavor::MultiThread) => tokio::task::block_in_place(work),

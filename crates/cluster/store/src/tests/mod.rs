@@ -5,3 +5,4 @@ mod corruption;
 mod disk;
 mod fixtures;
 mod model;
+mod quick;

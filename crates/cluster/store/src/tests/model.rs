@@ -3,7 +3,7 @@
 //! The model is the list of states, one for each revision. Whatever happens, the store must show
 //! one of them: not older than the last acknowledged write, not newer than the last attempted one.
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use bytes::Bytes;
 use futures_util::FutureExt;
@@ -22,6 +22,7 @@ const LIMITS: Limits = Limits {
     compact_bytes: 3 << 10,
     file_cost_bytes: 100,
     buffer_kept_bytes: 1 << 10,
+    append_time_quick: Duration::MAX,
     pending_bytes: 1 << 20,
     compact_entries: 1,
     compact_inline: true,
