@@ -165,8 +165,11 @@ pub(super) struct OutputArguments {
     /// Format of the results on standard output.
     #[arg(short, long, default_value = "text")]
     pub(super) output: Format,
+    /// No live view and no lines while it runs.
+    #[arg(short, long)]
+    pub(super) quiet: bool,
     /// File for an HdrHistogram log, one line a second.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, visible_alias = "histogram-log", value_name = "FILE")]
     pub(super) hdr: Option<PathBuf>,
     /// File for the results as a page with charts.
     #[arg(long, value_name = "FILE")]

@@ -58,7 +58,12 @@ fn load(arguments: &RunArguments) -> anyhow::Result<ExitCode> {
         writeln!(io::stderr().lock(), "warning: {warning}")?;
     }
     let mut live = report::Live::new(&targets, style());
-    let measured = engine::run(plan, interrupt(), |progress| live.show(progress));
+    let is_quiet = arguments.output.quiet;
+    let measured = engine::run(plan, interrupt(), |progress| {
+        if !is_quiet {
+            live.show(progress);
+        }
+    });
     live.end();
     let mut results = match measured {
         Ok(results) => results,

@@ -22,6 +22,10 @@ use crate::{
     schedule::{Schedule, derive},
 };
 
+/// Before whatever else runs, the server on the same machine included: a start that waits for the
+/// server is what an open loop must not have. Workers have no such privilege.
+const PRIORITY: i32 = -10;
+
 /// One user is meant to arrive.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Start {
@@ -80,6 +84,8 @@ impl Scheduler {
         // The kernel may otherwise wake a thread 50 µs late to save power. Where it refuses, the
         // lag shows it.
         let _ = rustix::thread::set_current_timer_slack(NonZeroU64::new(1));
+        // Of this thread only, and only root may: it hardly runs, but must not wait when it has to.
+        let _ = rustix::process::setpriority_process(None, PRIORITY);
         while !self.stopping.load(Ordering::Relaxed)
             && let Some(moment) = self.flows.iter().filter_map(|it| it.next).min()
         {
