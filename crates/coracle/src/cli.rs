@@ -10,7 +10,9 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use crate::{
     cluster,
     directories::{Directories, Environment},
-    down, events, kubeconfig, logs, output, status, up,
+    down, events,
+    fault::{self, FaultArguments},
+    kubeconfig, logs, output, status, up,
 };
 
 /// Name of the cluster where none is given.
@@ -63,6 +65,8 @@ enum Command {
     },
     /// Load a server, and measure what its users would see.
     Load(Box<load::cli::Arguments>),
+    /// A TCP proxy that misbehaves on request: delays, rates, resets, black holes.
+    Fault(FaultArguments),
     /// The cluster process itself; `up` starts it.
     #[command(hide = true)]
     Cluster(ClusterArguments),
@@ -185,6 +189,7 @@ fn run(
             kubeconfig::run(directories, merge.then_some(user.as_deref()))
         }
         Command::Load(arguments) => load::cli::run(&arguments),
+        Command::Fault(arguments) => fault::run(&arguments),
         Command::Cluster(arguments) => {
             cluster::main(directories, &arguments, environment.inherited.clone())
         }

@@ -9,6 +9,7 @@ mod cluster;
 mod directories;
 mod down;
 mod events;
+mod fault;
 mod kubeconfig;
 mod lock;
 mod logs;
