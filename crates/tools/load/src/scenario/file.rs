@@ -34,8 +34,6 @@ use crate::{
 
 /// Largest scenario, in bytes.
 const FILE_BYTES_MAX: usize = 4 << 20;
-/// The seed when nobody names one: a run that is repeated makes the same choices.
-const SEED: u64 = 1;
 /// How long answers are waited for when nothing else is said: as long as a request may take.
 const GRACE: Duration = Duration::from_secs(30);
 /// Most connections that a file may ask for.
@@ -95,7 +93,7 @@ struct Compiled {
 /// What the command line says instead of the file.
 #[derive(Clone, Debug, Default)]
 pub struct Overrides {
-    /// The seed.
+    /// The seed. Without one here and in the file, it is a new one.
     pub seed: Option<u64>,
     /// A constant rate, in place of whatever the file's only scenario has.
     pub rate: Option<Rate>,
@@ -407,7 +405,7 @@ impl Scenario {
             flows.push(Flow { name: flow.name.clone(), arrival, behaviour });
         }
         Ok(Plan {
-            seed: overrides.seed.or(self.seed).unwrap_or(SEED),
+            seed: overrides.seed.or(self.seed).unwrap_or_else(|| fastrand::u64(..)),
             flows,
             grace: self.grace.unwrap_or(GRACE),
             connections_max: self.connections_max,
