@@ -170,7 +170,7 @@ fn recipe(config: &Config, network: Arc<dyn PodNetwork>) -> Recipe {
     Recipe {
         executable: config.executable.clone(),
         run_dir: config.run_dir.clone(),
-        spec: SpareSpec { masked },
+        spec: SpareSpec { masked, place: config.run_dir.clone() },
         network,
     }
 }

@@ -6,7 +6,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType};
 
 use crate::{
     child::Report,
-    wire::{self, Decoder, ProcessSpec, Stage, StartError},
+    wire::{self, ContainerSpec, Decoder, ProcessSpec, Stage, StartError},
 };
 
 /// The connection to a child.
@@ -39,6 +39,12 @@ impl Channel {
             None,
         )?;
         Ok((Self { socket: ours, decoder: Decoder::default() }, theirs))
+    }
+
+    /// Sends the container. The child waits for it, or will in a moment.
+    pub(crate) fn order(&self, hostname: &str, container: &ContainerSpec) -> io::Result<()> {
+        wire::send(&self.socket, &hostname, &[])?;
+        wire::send(&self.socket, container, &[])
     }
 
     /// Sends the process to run. The child waits for it, so this does not block for long.

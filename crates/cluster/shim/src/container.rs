@@ -10,7 +10,6 @@ use std::{
 };
 
 use rustix::{
-    fs::{Mode, OFlags},
     io::Errno,
     pipe::PipeFlags,
     process::{Signal, WaitStatus},
@@ -18,11 +17,12 @@ use rustix::{
 
 use crate::{
     channel::{Channel, News},
-    child::{self, Pod, Stdio},
+    draft::Draft,
     files,
     log::{Lines, Log, Stream},
+    pod::Pod,
     process::Process,
-    sys::{self, New},
+    sys,
     time::{self, Moment},
     wire::{
         ContainerSpec, ContainerStatus, Exit, Failure, FailureKind, ProcessSpec, Reply, Stage,
@@ -95,10 +95,12 @@ pub(crate) enum Outcome {
 pub(crate) struct OutputIndex(usize);
 
 impl Container {
-    /// Starts the first process, which makes the root; the answer comes through the channel.
+    /// Begins a container, with its first process if there is one that has no container yet; the
+    /// answer comes through the channel.
     pub(crate) fn create(
         pod: &Pod,
         boot: &str,
+        draft: Option<Draft>,
         spec: &ContainerSpec,
         client: ClientId,
     ) -> Result<Self, StartError> {
@@ -106,29 +108,24 @@ impl Container {
         let log = Log::open(&spec.log).map_err(|it| {
             failed(Stage::Log, &format!("cannot open the log `{}`", spec.log.display()), &it)
         })?;
-        let forked = || -> io::Result<Live> {
-            let null =
-                rustix::fs::open("/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
-            let (stdout, stdout_writer) = pipe()?;
-            let (stderr, stderr_writer) = pipe()?;
-            let (channel, child_end) = Channel::new()?;
-            let Some(process) = sys::fork(New::Container)? else {
-                let stdio = Stdio {
-                    stdin: null.as_fd(),
-                    stdout: stdout_writer.as_fd(),
-                    stderr: stderr_writer.as_fd(),
-                };
-                child::container(pod, spec, &child_end, stdio);
+        let begun = || -> io::Result<Live> {
+            // A draft that has died meanwhile hears nothing.
+            let draft = draft.filter(|it| it.channel.order(&pod.hostname, spec).is_ok());
+            let Draft { pid, pidfd, channel, stdout, stderr } = match draft {
+                Some(draft) => draft,
+                None => {
+                    let draft = Draft::fork(&pod.ground)?;
+                    draft.channel.order(&pod.hostname, spec)?;
+                    draft
+                }
             };
             let outputs = vec![
                 Output { pipe: stdout, lines: Lines::new(Stream::Stdout) },
                 Output { pipe: stderr, lines: Lines::new(Stream::Stderr) },
             ];
-            let pid = process.pid.as_raw_nonzero().get().cast_unsigned();
-            let channel = Some(channel);
-            Ok(Live { pid, pidfd: process.pidfd, channel, outputs, deadline: None })
+            Ok(Live { pid, pidfd, channel: Some(channel), outputs, deadline: None })
         };
-        let live = forked().map_err(|it| failed(Stage::Fork, "cannot start a process", &it))?;
+        let live = begun().map_err(|it| failed(Stage::Fork, "cannot start a process", &it))?;
         let container =
             Self { id: spec.id.clone(), phase: Phase::Creating { client }, live: Some(live), log };
         let recorded = container.record(pod, boot);

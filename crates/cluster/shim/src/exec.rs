@@ -17,7 +17,7 @@ use rustix::{
 
 use crate::{
     channel::{Channel, News},
-    child::{self, Pod, Stdio},
+    child::{self, Ground, Stdio},
     container::{self, ClientId, Outcome},
     sys::{self, New},
     time::Moment,
@@ -51,7 +51,7 @@ impl Exec {
     /// Starts a process; the answer comes through the channel. `container` is the container's
     /// first process.
     pub(crate) fn start(
-        pod: &Pod,
+        ground: &Ground,
         container: &OwnedFd,
         spec: &ExecSpec,
         stdio: Option<[OwnedFd; 3]>,
@@ -76,7 +76,7 @@ impl Exec {
             let Some(process) = fork_inside(container)? else {
                 let stdio =
                     Stdio { stdin: stdin.as_fd(), stdout: stdout.as_fd(), stderr: stderr.as_fd() };
-                child::exec(pod, container, &spec.process, &child_end, stdio)
+                child::exec(ground, container, &spec.process, &child_end, stdio)
             };
             Ok(Self {
                 client,

@@ -25,9 +25,6 @@ const LOCK: &str = "shim.lock";
 const SELF: &str = "shim.json";
 /// Standard error of the shim: empty unless something went very wrong.
 const DIAGNOSTICS: &str = "shim.log";
-/// Where containers have their root before they go into it: an empty folder, mounted over in
-/// each container's own mount namespace only.
-pub(crate) const ROOT: &str = "root";
 
 /// The same of the nursery, in the cluster's run folder.
 const NURSERY_DIAGNOSTICS: &str = "shims.log";

@@ -16,6 +16,7 @@ mod child;
 mod client;
 mod connection;
 mod container;
+mod draft;
 mod exec;
 mod files;
 mod leftovers;

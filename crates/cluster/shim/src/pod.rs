@@ -4,11 +4,7 @@
 //! could not go back to the host's. It stays in the cluster's network namespace, so that others
 //! find that one through it, and holds the pod's open.
 
-use std::{
-    io,
-    os::fd::{AsFd as _, OwnedFd},
-    path::{Path, PathBuf},
-};
+use std::{io, os::fd::AsFd as _, path::PathBuf};
 
 use rustix::{
     fs::{Mode, OFlags},
@@ -16,7 +12,11 @@ use rustix::{
     thread::{LinkNameSpaceType, UnshareFlags},
 };
 
-use crate::{child::Pod, sys, wire::SpareSpec};
+use crate::{
+    child::{Ground, open_namespace},
+    sys,
+    wire::SpareSpec,
+};
 
 /// Inode of the machine's first user namespace: PROC_USER_INIT_INO of linux/proc_ns.h.
 const INITIAL_USER_NAMESPACE: u64 = 0xEFFF_FFFD;
@@ -24,37 +24,39 @@ const INITIAL_USER_NAMESPACE: u64 = 0xEFFF_FFFD;
 /// Longest host name: __NEW_UTS_LEN of linux/utsname.h.
 const HOSTNAME_MAX: usize = 64;
 
-/// The namespaces, before it is known for which pod they are.
+/// A pod, to its shim.
 #[derive(Debug)]
-pub(crate) struct Namespaces {
-    pub(crate) net: OwnedFd,
-    masked: Vec<PathBuf>,
-    initial_user_namespace: bool,
+pub(crate) struct Pod {
+    /// Its run folder.
+    pub(crate) dir: PathBuf,
+    pub(crate) hostname: String,
+    pub(crate) ground: Ground,
 }
 
-impl Namespaces {
-    /// Makes the namespaces of a pod.
-    pub(crate) fn make(spec: SpareSpec) -> io::Result<Self> {
-        let cluster = open("net")?;
-        sys::unshare(UnshareFlags::NEWNET | UnshareFlags::NEWIPC | UnshareFlags::NEWUTS)?;
-        open_ports()?;
-        let net = open("net")?;
-        let kind = Some(LinkNameSpaceType::Network);
-        rustix::thread::move_into_link_name_space(cluster.as_fd(), kind)?;
-        let user = rustix::fs::stat("/proc/self/ns/user")?;
-        let initial_user_namespace = user.st_ino == INITIAL_USER_NAMESPACE;
-        Ok(Self { net, masked: spec.masked, initial_user_namespace })
-    }
+/// Makes the namespaces of a pod.
+pub(crate) fn prepare(spec: SpareSpec) -> io::Result<Ground> {
+    let SpareSpec { masked, place } = spec;
+    let cluster = open_namespace("net")?;
+    let mounts = open_namespace("mnt")?;
+    sys::unshare(UnshareFlags::NEWNET | UnshareFlags::NEWIPC | UnshareFlags::NEWUTS)?;
+    open_ports()?;
+    let net = open_namespace("net")?;
+    let kind = Some(LinkNameSpaceType::Network);
+    rustix::thread::move_into_link_name_space(cluster.as_fd(), kind)?;
+    let user = rustix::fs::stat("/proc/self/ns/user")?;
+    let initial_user_namespace = user.st_ino == INITIAL_USER_NAMESPACE;
+    Ok(Ground { masked, place, net, mounts, initial_user_namespace })
+}
 
-    /// Makes them those of a pod.
-    pub(crate) fn give(self, dir: &Path, hostname: String) -> io::Result<Pod> {
+impl Pod {
+    /// The pod that has these namespaces from now on.
+    pub(crate) fn new(dir: PathBuf, hostname: String, ground: Ground) -> io::Result<Self> {
         if HOSTNAME_MAX < hostname.len() {
             let text = format!("host name `{hostname}` is longer than {HOSTNAME_MAX} bytes");
             return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
         }
         rustix::system::sethostname(hostname.as_bytes())?;
-        let Self { net, masked, initial_user_namespace } = self;
-        Ok(Pod { dir: dir.to_owned(), hostname, masked, net, initial_user_namespace })
+        Ok(Self { dir, hostname, ground })
     }
 }
 
@@ -69,10 +71,4 @@ fn open_ports() -> io::Result<()> {
     };
     rustix::io::write(file, b"0")?;
     Ok(())
-}
-
-/// A namespace of this process.
-fn open(name: &str) -> io::Result<OwnedFd> {
-    let path = format!("/proc/self/ns/{name}");
-    Ok(rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?)
 }

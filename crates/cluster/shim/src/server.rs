@@ -6,7 +6,7 @@ use std::{
     ffi::{OsStr, OsString},
     io::{self, Write as _},
     os::fd::{AsFd as _, OwnedFd},
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::ExitCode,
 };
 
@@ -18,9 +18,10 @@ use rustix::{
 
 use crate::{
     container::{ClientId, OutputIndex},
+    draft::Ahead,
     files::{self, OwnRecord},
     nursery::{self, Newborn},
-    pod::Namespaces,
+    pod::{self, Pod},
     process::{self, Process},
     shim::Shim,
     sys,
@@ -106,9 +107,11 @@ fn detach() -> io::Result<OwnedFd> {
 fn begin(spec: SpareSpec, control: &mut Control) -> io::Result<Option<(Shim, PathBuf)>> {
     // The nursery leads a session of its own; a signal to that is not for its shims.
     rustix::process::setsid()?;
-    let namespaces = Namespaces::make(spec)?;
+    let ground = pod::prepare(spec)?;
     let ready = Reply::Ready { pid: std::process::id() };
-    crate::wire::send(&control.socket, &ready, &[namespaces.net.as_fd()])?;
+    crate::wire::send(&control.socket, &ready, &[ground.net.as_fd()])?;
+    // Without it the first container is begun when it is asked for, and what is wrong is told then.
+    let ahead = Ahead::fork(&ground).ok();
     let mut decoder = crate::wire::Decoder::default();
     let Some(request) = crate::wire::receive::<Request>(&control.socket, &mut decoder)? else {
         // Whoever wanted a shim is gone, and nobody else knows of this one.
@@ -126,23 +129,15 @@ fn begin(spec: SpareSpec, control: &mut Control) -> io::Result<Option<(Shim, Pat
     let words = ["coracle", "shim", &name, "--dir"].map(OsStr::new);
     // Refused where /proc cannot be written; then people see the nursery's arguments.
     title::set(&[&words[..], &[dir.as_os_str()]].concat()).ok();
-    let pod = namespaces.give(&dir, hostname)?;
+    let pod = Pod::new(dir.clone(), hostname, ground)?;
     let boot = process::boot()?;
     let own = Process::of(std::process::id(), &boot)?;
-    make_root_folder(&dir)?;
     let listener = files::listen(&dir, BACKLOG)?;
     files::write_own(&dir, &OwnRecord { pod: name, process: own })?;
     let signals = sys::signal_fd(&SIGNALS)?;
-    let mut shim = Shim::new(pod, boot, listener, signals, lock);
+    let mut shim = Shim::new(pod, ahead, boot, listener, signals, lock);
     shim.adopt(control.socket.try_clone()?)?;
     Ok(Some((shim, dir)))
-}
-
-fn make_root_folder(dir: &Path) -> io::Result<()> {
-    match rustix::fs::mkdir(dir.join(files::ROOT), Mode::RWXU) {
-        Ok(()) | Err(Errno::EXIST) => Ok(()),
-        Err(error) => Err(error.into()),
-    }
 }
 
 /// What has happened.

@@ -11,11 +11,12 @@ use rustix::{
 };
 
 use crate::{
-    child::Pod,
     connection::Connection,
     container::{ClientId, Container, Outcome},
+    draft::Ahead,
     exec::Exec,
     files,
+    pod::Pod,
     server::Source,
     time::Moment,
     wire::{ContainerSpec, ExecSpec, Failure, FailureKind, Reply, Request, StartError, Status},
@@ -32,6 +33,8 @@ const SHUTDOWN_GRACE_MS: u64 = 30_000;
 #[derive(Debug)]
 pub(crate) struct Shim {
     pod: Pod,
+    /// For the first container.
+    ahead: Option<Ahead>,
     boot: String,
     listener: OwnedFd,
     signals: OwnedFd,
@@ -58,6 +61,7 @@ enum Life {
 impl Shim {
     pub(crate) fn new(
         pod: Pod,
+        ahead: Option<Ahead>,
         boot: String,
         listener: OwnedFd,
         signals: OwnedFd,
@@ -65,6 +69,7 @@ impl Shim {
     ) -> Self {
         Self {
             pod,
+            ahead,
             boot,
             listener,
             signals,
@@ -297,7 +302,7 @@ impl Shim {
     fn reply(&mut self, id: ClientId, reply: &Reply) {
         let Some(connection) = self.clients.iter().find(|it| it.id == id) else { return };
         let fds = match reply {
-            Reply::Netns => vec![self.pod.net.as_fd()],
+            Reply::Netns => vec![self.pod.ground.net.as_fd()],
             _ => Vec::new(),
         };
         if !connection.send(reply, &fds) {
@@ -375,7 +380,8 @@ impl Shim {
                 message: format!("there is a container `{}` already", spec.id),
             }));
         }
-        self.containers.push(Container::create(&self.pod, &self.boot, spec, client)?);
+        let draft = self.ahead.take().and_then(Ahead::if_current);
+        self.containers.push(Container::create(&self.pod, &self.boot, draft, spec, client)?);
         Ok(())
     }
 
@@ -394,7 +400,7 @@ impl Shim {
         }
         let container = self.containers.iter().find(|it| it.id() == spec.id);
         let container = container.ok_or_else(|| not_found(&spec.id))?.running()?;
-        let exec = Exec::start(&self.pod, container, spec, stdio, client)?;
+        let exec = Exec::start(&self.pod.ground, container, spec, stdio, client)?;
         self.execs.push(exec);
         Ok(())
     }

@@ -161,11 +161,23 @@ fn signal_set(signals: &[i32]) -> libc::sigset_t {
     set
 }
 
-/// Makes a detached mount and everything mounted in it read-only: mount_setattr(2), Linux 5.12.
+/// Makes a detached mount and everything mounted in it read-only.
 pub(crate) fn make_read_only(tree: BorrowedFd<'_>) -> io::Result<()> {
     /// MOUNT_ATTR_RDONLY of linux/mount.h.
     const RDONLY: u64 = 1;
-    let attributes: [u64; 4] = [RDONLY, 0, 0, 0];
+    set_mount(tree, [RDONLY, 0, 0, 0])
+}
+
+/// Lets nothing that is mounted in a detached mount show where it was copied from; the other way
+/// round goes on.
+pub(crate) fn make_slave(tree: BorrowedFd<'_>) -> io::Result<()> {
+    /// MS_SLAVE of linux/mount.h.
+    const SLAVE: u64 = 1 << 19;
+    set_mount(tree, [0, 0, SLAVE, 0])
+}
+
+/// mount_setattr(2), Linux 5.12, on a mount and everything mounted in it.
+fn set_mount(tree: BorrowedFd<'_>, attributes: [u64; 4]) -> io::Result<()> {
     let flags = libc::AT_EMPTY_PATH | libc::AT_RECURSIVE;
     // SAFETY: `attributes` is a struct mount_attr of version 0 (32 bytes: attr_set, attr_clr,
     // propagation, userns_fd), and the path is an empty C string.

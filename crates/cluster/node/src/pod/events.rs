@@ -1,23 +1,49 @@
 //! The events of one pod, with the kubelet's reasons and words.
 
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
 use client::{EventType, Events, Resource as _};
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{ObjectReference, Pod};
 
 use super::{
     decide::Decision,
     seen::{Waiting, containers},
 };
 
-/// Tells each thing once: what a container waits for is told when it changes.
+/// Tells each thing once: what a container waits for is told when it changes. What it is given waits
+/// until it is flushed, or dropped: whoever watches the pod should not wait for its events.
 #[derive(Debug)]
 pub(crate) struct Teller {
     events: Events,
+    waiting: Mutex<Vec<Told>>,
     told: std::collections::BTreeMap<String, Waiting>,
+}
+
+/// An event that is not recorded yet.
+#[derive(Debug)]
+struct Told {
+    about: ObjectReference,
+    kind: EventType,
+    reason: &'static str,
+    note: String,
 }
 
 impl Teller {
     pub(crate) fn new(events: Events) -> Self {
-        Self { events, told: std::collections::BTreeMap::new() }
+        let (waiting, told) = (Mutex::default(), std::collections::BTreeMap::new());
+        Self { events, waiting, told }
+    }
+
+    /// Records what waits.
+    pub(crate) fn flush(&self) {
+        let waiting = std::mem::take(&mut *self.waiting());
+        for Told { about, kind, reason, note } in waiting {
+            self.events.record(about, kind, reason, note);
+        }
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, Vec<Told>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// About the pod, or one of its containers.
@@ -37,7 +63,7 @@ impl Teller {
             };
             format!("spec.{list}{{{name}}}")
         });
-        self.events.record(about, kind, reason, note);
+        self.waiting().push(Told { about, kind, reason, note: note.into() });
     }
 
     /// What containers wait for since this decision.
@@ -87,5 +113,11 @@ impl Teller {
             }
             _ => {}
         }
+    }
+}
+
+impl Drop for Teller {
+    fn drop(&mut self) {
+        self.flush();
     }
 }

@@ -82,6 +82,11 @@ impl Report {
         self.retry.or_else(|| self.unsettled.map(|it| it + SETTLE_MAX))
     }
 
+    /// Whether a write is under way.
+    pub(crate) const fn is_writing(&self) -> bool {
+        self.writing
+    }
+
     /// A write begins.
     pub(crate) fn begin(&mut self) {
         self.writing = true;

@@ -172,6 +172,9 @@ impl Worker {
                 _ => {}
             }
             let wake_at = self.act(decision);
+            if !self.report.is_writing() {
+                self.teller.flush();
+            }
             let heard = tokio::select! {
                 biased;
                 () = stop.cancelled() => return Ok(()),

@@ -13,7 +13,7 @@ use rustix::{
     thread::{CapabilitySet, CapabilitySets},
 };
 
-use super::{Pod, cause, failed, refused};
+use super::{Ground, cause, failed, refused};
 use crate::{
     sys,
     wire::{ProcessSpec, Rlimit, RlimitResource, Stage, StartError, User},
@@ -45,13 +45,13 @@ const CAPABILITIES: CapabilitySet = CapabilitySet::CHOWN
     .union(CapabilitySet::AUDIT_WRITE);
 
 /// Runs the program in place of this process; returns why it could not.
-pub(super) fn launch(pod: &Pod, process: &ProcessSpec) -> StartError {
-    match try_launch(pod, process) {
+pub(super) fn launch(ground: &Ground, process: &ProcessSpec) -> StartError {
+    match try_launch(ground, process) {
         Ok(error) | Err(error) => error,
     }
 }
 
-fn try_launch(pod: &Pod, process: &ProcessSpec) -> Result<StartError, StartError> {
+fn try_launch(ground: &Ground, process: &ProcessSpec) -> Result<StartError, StartError> {
     let argv = c_strings(&process.argv, "argument")?;
     let env = c_strings(&process.env, "environment variable")?;
     let Some(program) = process.argv.first() else {
@@ -59,11 +59,11 @@ fn try_launch(pod: &Pod, process: &ProcessSpec) -> Result<StartError, StartError
     };
     limit(&process.rlimits)?;
     rustix::process::umask(Mode::from_raw_mode(process.umask.unwrap_or(UMASK)));
-    drop_bounds(pod).map_err(failed(Stage::Privileges, "cannot limit the capabilities"))?;
+    drop_bounds(ground).map_err(failed(Stage::Privileges, "cannot limit the capabilities"))?;
     if let Some(user) = &process.user {
         become_user(user)?;
     }
-    drop_capabilities(pod).map_err(failed(Stage::Privileges, "cannot drop capabilities"))?;
+    drop_capabilities(ground).map_err(failed(Stage::Privileges, "cannot drop capabilities"))?;
     if process.no_new_privs {
         rustix::thread::set_no_new_privs(true)
             .map_err(failed(Stage::Privileges, "cannot forbid new privileges"))?;
@@ -100,13 +100,13 @@ fn limit(limits: &[Rlimit]) -> Result<(), StartError> {
 }
 
 /// The capabilities that programs in the container may have at most.
-fn allowed(pod: &Pod) -> CapabilitySet {
-    if pod.initial_user_namespace { CAPABILITIES } else { CapabilitySet::empty() }
+fn allowed(ground: &Ground) -> CapabilitySet {
+    if ground.initial_user_namespace { CAPABILITIES } else { CapabilitySet::empty() }
 }
 
 /// Takes the others from the bounding set, which programs run as root get theirs from.
-fn drop_bounds(pod: &Pod) -> io::Result<()> {
-    let allowed = allowed(pod);
+fn drop_bounds(ground: &Ground) -> io::Result<()> {
+    let allowed = allowed(ground);
     for bit in 0..u64::BITS {
         let capability = CapabilitySet::from_bits_retain(1 << bit);
         match rustix::thread::capability_is_in_bounding_set(capability) {
@@ -122,9 +122,9 @@ fn drop_bounds(pod: &Pod) -> io::Result<()> {
     Ok(())
 }
 
-fn drop_capabilities(pod: &Pod) -> io::Result<()> {
+fn drop_capabilities(ground: &Ground) -> io::Result<()> {
     rustix::thread::clear_ambient_capability_set()?;
-    let permitted = rustix::thread::capabilities(None)?.permitted & allowed(pod);
+    let permitted = rustix::thread::capabilities(None)?.permitted & allowed(ground);
     let inheritable = CapabilitySet::empty();
     let sets = CapabilitySets { effective: permitted, permitted, inheritable };
     Ok(rustix::thread::set_capabilities(None, sets)?)

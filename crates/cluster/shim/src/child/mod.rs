@@ -6,6 +6,7 @@
 mod launch;
 mod mounts;
 mod root;
+mod volumes;
 
 use std::{
     fmt::Display,
@@ -19,7 +20,7 @@ use rustix::{
     process::Signal,
     thread::{LinkNameSpaceType, ThreadNameSpaceType},
 };
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::{
     sys,
@@ -36,15 +37,16 @@ pub(crate) enum Report {
     Failed(StartError),
 }
 
-/// What all containers of a pod share.
+/// What all containers of a pod share, known before it is known which pod it is.
 #[derive(Debug)]
-pub(crate) struct Pod {
-    /// The pod's run folder.
-    pub(crate) dir: PathBuf,
-    pub(crate) hostname: String,
+pub(crate) struct Ground {
     pub(crate) masked: Vec<PathBuf>,
+    /// Where roots are mounted while they are made.
+    pub(crate) place: PathBuf,
     /// The network namespace; of IPC and UTS the shim's own are the pod's.
     pub(crate) net: OwnedFd,
+    /// The mount namespace of the cluster, and of the shim.
+    pub(crate) mounts: OwnedFd,
     /// Whether this is the machine's first user namespace, not one of ours.
     pub(crate) initial_user_namespace: bool,
 }
@@ -57,33 +59,44 @@ pub(crate) struct Stdio<'a> {
     pub(crate) stderr: BorrowedFd<'a>,
 }
 
-/// The first process of a container: makes its root, awaits the process to run, and runs it.
-pub(crate) fn container(pod: &Pod, spec: &ContainerSpec, channel: &OwnedFd, stdio: Stdio<'_>) -> ! {
-    let prepared = || -> Result<ProcessSpec, StartError> {
-        detach(&[channel.as_fd(), pod.net.as_fd()], stdio)?;
+/// The first process of a container: makes what every root has, awaits the host name and the
+/// container, makes the rest, awaits the process to run, and runs it.
+pub(crate) fn container(ground: &Ground, channel: &OwnedFd, stdio: Stdio<'_>) -> ! {
+    let mut decoder = Decoder::default();
+    let mut prepared = || -> Result<ProcessSpec, StartError> {
+        detach(&[channel.as_fd(), ground.net.as_fd(), ground.mounts.as_fd()], stdio)?;
         let kind = Some(LinkNameSpaceType::Network);
-        rustix::thread::move_into_link_name_space(pod.net.as_fd(), kind)
+        rustix::thread::move_into_link_name_space(ground.net.as_fd(), kind)
             .map_err(failed(Stage::Namespaces, "cannot join the pod's network namespace"))?;
-        root::enter(pod, spec)?;
+        let root = root::Root::begin(ground)?;
+        let hostname: String = told(channel, &mut decoder)?;
+        let spec: ContainerSpec = told(channel, &mut decoder)?;
+        root.enter(&hostname, &spec)?;
         let failed = failed(Stage::Fork, "cannot talk to the shim");
         wire::send(channel, &Report::Prepared, &[]).map_err(&failed)?;
-        match wire::receive(channel, &mut Decoder::default()).map_err(&failed)? {
-            Some(process) => Ok(process),
-            // Nobody is left to tell: the shim is gone, or has given the container up.
-            None => sys::exit(1),
-        }
+        told(channel, &mut decoder)
     };
     let error = match prepared() {
-        Ok(process) => launch::launch(pod, &process),
+        Ok(process) => launch::launch(ground, &process),
         Err(error) => error,
     };
     report(channel, error)
 }
 
+/// What the shim says next.
+fn told<M: DeserializeOwned>(channel: &OwnedFd, decoder: &mut Decoder) -> Result<M, StartError> {
+    let message = wire::receive(channel, decoder);
+    match message.map_err(failed(Stage::Fork, "cannot talk to the shim"))? {
+        Some(message) => Ok(message),
+        // Nobody is left to tell: the shim is gone, or has given the container up.
+        None => sys::exit(1),
+    }
+}
+
 /// A further process of a running container. The caller has seen to it that this child is in the
 /// container's PID namespace.
 pub(crate) fn exec(
-    pod: &Pod,
+    ground: &Ground,
     container: &OwnedFd,
     process: &ProcessSpec,
     channel: &OwnedFd,
@@ -96,7 +109,7 @@ pub(crate) fn exec(
             .map_err(failed(Stage::Namespaces, "cannot join the container's namespaces"))
     };
     let error = match joined() {
-        Ok(()) => launch::launch(pod, process),
+        Ok(()) => launch::launch(ground, process),
         Err(error) => error,
     };
     report(channel, error)
@@ -144,6 +157,12 @@ fn cause(error: &io::Error) -> String {
 /// A [`StartError`] without a system's error.
 fn refused(stage: Stage, message: String) -> StartError {
     StartError { stage, errno: 0, message }
+}
+
+/// A namespace of this process.
+pub(crate) fn open_namespace(name: &str) -> io::Result<OwnedFd> {
+    let path = format!("/proc/self/ns/{name}");
+    Ok(rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?)
 }
 
 /// Opens something only to name it.

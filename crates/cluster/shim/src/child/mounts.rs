@@ -51,8 +51,18 @@ pub(super) fn clone(dir: impl AsFd, path: impl AsRef<Path>) -> io::Result<OwnedF
 /// A read-only copy of what is at a path, not yet mounted anywhere.
 pub(super) fn clone_read_only(dir: impl AsFd, path: impl AsRef<Path>) -> io::Result<OwnedFd> {
     let tree = clone(dir, path)?;
-    sys::make_read_only(tree.as_fd())?;
+    make_read_only(&tree)?;
     Ok(tree)
+}
+
+/// Makes a copy read-only.
+pub(super) fn make_read_only(tree: impl AsFd) -> io::Result<()> {
+    sys::make_read_only(tree.as_fd())
+}
+
+/// Lets nothing that is mounted in a copy show in what it was copied from.
+pub(super) fn keep_to_itself(tree: impl AsFd) -> io::Result<()> {
+    sys::make_slave(tree.as_fd())
 }
 
 /// Mounts what is not yet mounted anywhere. `tree` then names the root of the mount.

@@ -11,8 +11,8 @@
 //! on the old file and let the container see the host's; and it has many entries. Where an overlay
 //! is impossible, it is shadowed like others.
 //!
-//! The order matters: sources are opened before anything is mounted or masked, and `/proc` and
-//! `/sys` are mounted while the host's are still visible, which the kernel demands without root.
+//! It is made in two steps: what all containers have, which may be done ahead, and the rest. `/proc`
+//! and `/sys` are mounted while the host's are still visible, which the kernel demands without root.
 
 use std::{
     ffi::{OsStr, OsString},
@@ -27,11 +27,8 @@ use rustix::{
     mount::{MountAttrFlags, MountPropagationFlags, UnmountFlags},
 };
 
-use super::{Pod, failed, mounts, open_path, refused};
-use crate::{
-    files,
-    wire::{ContainerSpec, Mount, Source, Stage, StartError},
-};
+use super::{Ground, failed, mounts, open_path, refused, volumes};
+use crate::wire::{ContainerSpec, Mount, Source, Stage, StartError};
 
 /// What programs may write to places that are the container's own, such as /etc; then they get
 /// ENOSPC.
@@ -51,60 +48,9 @@ const HOSTNAME: &str = "hostname";
 /// Where root in a container must not write by mistake: what containerd makes read-only.
 const PROC_READ_ONLY: [&str; 5] = ["bus", "fs", "irq", "sys", "sysrq-trigger"];
 
-/// Makes the container's root and goes into it.
-pub(super) fn enter(pod: &Pod, spec: &ContainerSpec) -> Result<(), StartError> {
-    let volumes = open_volumes(spec)?;
-    let mut root = Root::make(pod, spec)?;
-    for path in &pod.masked {
-        let what = format!("cannot mask `{}`", path.display());
-        root.mask(path).map_err(failed(Stage::Root, what))?;
-    }
-    for (mount, tree) in spec.mounts.iter().zip(volumes) {
-        root.mount(tree, &mount.target)?;
-        if root.is_ours(mount) {
-            let what = "cannot look at a mount";
-            root.remember(&mount.target).map_err(failed(Stage::Mount, what))?;
-        }
-    }
-    let etc = [(&spec.resolv_conf, RESOLV_CONF), (&spec.hosts, HOSTS)];
-    for (path, name) in etc {
-        if let Some(path) = path {
-            let tree = open_bind(path, false)?;
-            root.mount(tree, &Path::new("/etc").join(name))?;
-        }
-    }
-    root.pivot().map_err(failed(Stage::Pivot, "cannot go into the container's root"))
-}
-
-/// The sources of the mounts, while every path is still what it is on the host.
-fn open_volumes(spec: &ContainerSpec) -> Result<Vec<OwnedFd>, StartError> {
-    spec.mounts
-        .iter()
-        .map(|mount| match &mount.source {
-            Source::Bind { path } => open_bind(path, mount.read_only),
-            Source::Tmpfs { size_bytes } => {
-                let attributes = if mount.read_only {
-                    MountAttrFlags::MOUNT_ATTR_RDONLY
-                } else {
-                    MountAttrFlags::empty()
-                };
-                let options = [("mode", "1777"), ("size", &*size_bytes.to_string())];
-                let what = format!("cannot make a tmpfs for `{}`", mount.target.display());
-                mounts::new_with("tmpfs", &options, attributes).map_err(failed(Stage::Mount, what))
-            }
-        })
-        .collect()
-}
-
-fn open_bind(path: &Path, read_only: bool) -> Result<OwnedFd, StartError> {
-    let open = if read_only { mounts::clone_read_only } else { mounts::clone };
-    let what = format!("cannot mount `{}`", path.display());
-    open(rustix::fs::CWD, path).map_err(failed(Stage::Mount, what))
-}
-
 /// A root in the making.
-struct Root<'a> {
-    pod: &'a Pod,
+pub(super) struct Root<'a> {
+    ground: &'a Ground,
     /// The file system in memory that holds everything that is the container's own.
     scratch: OwnedFd,
     /// What will be `/`.
@@ -112,10 +58,13 @@ struct Root<'a> {
     /// Mounts in which mount points may be made: scratch, `/etc`, volumes of our own.
     ours: Vec<u64>,
     shadows: usize,
+    /// Names below /etc where something of the host is mounted.
+    mounted_in_etc: Vec<String>,
 }
 
 impl<'a> Root<'a> {
-    fn make(pod: &'a Pod, spec: &ContainerSpec) -> Result<Self, StartError> {
+    /// Makes what the roots of all containers have.
+    pub(super) fn begin(ground: &'a Ground) -> Result<Self, StartError> {
         let slave = MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC;
         rustix::mount::mount_change("/", slave)
             .map_err(failed(Stage::Root, "cannot keep mounts to the container"))?;
@@ -123,7 +72,9 @@ impl<'a> Root<'a> {
         let entries = open_path(Path::new("/"))
             .and_then(|host| clone_entries(&host, &OWN.map(OsStr::new)))
             .map_err(failed(Stage::Root, "cannot copy the folder `/`"))?;
-        let mut root = Self::scratch(pod)
+        let mounted_in_etc =
+            mounts_in("/etc/").map_err(failed(Stage::Root, "cannot read the table of mounts"))?;
+        let mut root = Self::scratch(ground, mounted_in_etc)
             .map_err(failed(Stage::Root, "cannot make the container's file system"))?;
         fill(&root.root, entries).map_err(failed(Stage::Root, "cannot fill the root"))?;
         for name in OWN {
@@ -131,20 +82,43 @@ impl<'a> Root<'a> {
                 .map_err(failed(Stage::Root, format!("cannot make `/{name}`")))?;
         }
         root.proc_and_sys()?;
-        root.etc(spec).map_err(failed(Stage::Root, "cannot make `/etc`"))?;
-        root.dev(spec)?;
+        root.dev()?;
+        for path in &ground.masked {
+            let what = format!("cannot mask `{}`", path.display());
+            root.mask(path).map_err(failed(Stage::Root, what))?;
+        }
         Ok(root)
     }
 
-    fn scratch(pod: &'a Pod) -> io::Result<Self> {
+    /// Makes the rest of it, for one container, and goes into it.
+    pub(super) fn enter(mut self, hostname: &str, spec: &ContainerSpec) -> Result<(), StartError> {
+        let volumes = volumes::open(self.ground, spec)?;
+        self.etc(hostname, spec).map_err(failed(Stage::Root, "cannot make `/etc`"))?;
+        self.shared_memory(spec.shm_bytes)?;
+        for (mount, tree) in spec.mounts.iter().zip(volumes.mounts) {
+            self.mount(tree, &mount.target)?;
+            if self.is_ours(mount) {
+                let what = "cannot look at a mount";
+                self.remember(&mount.target).map_err(failed(Stage::Mount, what))?;
+            }
+        }
+        for (tree, name) in [(volumes.resolv_conf, RESOLV_CONF), (volumes.hosts, HOSTS)] {
+            if let Some(tree) = tree {
+                self.mount(tree, &Path::new("/etc").join(name))?;
+            }
+        }
+        self.pivot().map_err(failed(Stage::Pivot, "cannot go into the container's root"))
+    }
+
+    fn scratch(ground: &'a Ground, mounted_in_etc: Vec<String>) -> io::Result<Self> {
         let scratch = mounts::new("tmpfs", &[("mode", "755"), ("size", SCRATCH_SIZE)])?;
-        mounts::attach(&scratch, open_path(&pod.dir.join(files::ROOT))?)?;
+        mounts::attach(&scratch, open_path(&ground.place)?)?;
         let place = mounts::folder(&scratch, OsStr::new("root"))?;
         rustix::fs::mkdirat(&scratch, "empty", Mode::from_bits_retain(0o555))?;
         let root = mounts::clone(&scratch, "root")?;
         mounts::attach(&root, place)?;
         let ours = vec![mounts::mount_id(&root)?];
-        Ok(Self { pod, scratch, root, ours, shadows: 0 })
+        Ok(Self { ground, scratch, root, ours, shadows: 0, mounted_in_etc })
     }
 
     fn proc_and_sys(&self) -> Result<(), StartError> {
@@ -158,7 +132,7 @@ impl<'a> Root<'a> {
         mount("proc", "proc", attributes).map_err(failed(Stage::Root, "cannot mount `/proc`"))?;
         let read_only = attributes | MountAttrFlags::MOUNT_ATTR_RDONLY;
         mount("sysfs", "sys", read_only).map_err(failed(Stage::Root, "cannot mount `/sys`"))?;
-        if !self.pod.initial_user_namespace {
+        if !self.ground.initial_user_namespace {
             // The kernel itself keeps everybody but real root from writing there.
             return Ok(());
         }
@@ -175,12 +149,14 @@ impl<'a> Root<'a> {
     }
 
     /// Gives the container an `/etc` of its own, with its files in it.
-    fn etc(&mut self, spec: &ContainerSpec) -> io::Result<()> {
+    fn etc(&mut self, hostname: &str, spec: &ContainerSpec) -> io::Result<()> {
         let mut own = vec![HOSTNAME];
         own.extend(spec.resolv_conf.is_some().then_some(RESOLV_CONF));
         own.extend(spec.hosts.is_some().then_some(HOSTS));
         let place = mounts::find(&self.root, "etc")?;
-        if !has_mounts("/etc/", &own)? && self.etc_overlay(&place, &own).is_ok() {
+        let is_own = |it: &String| own.contains(&it.as_str());
+        let alone = self.mounted_in_etc.iter().all(is_own);
+        if alone && self.etc_overlay(&place, &own, hostname).is_ok() {
             return Ok(());
         }
         let skipped: Vec<&OsStr> = own.iter().map(OsStr::new).collect();
@@ -190,17 +166,17 @@ impl<'a> Root<'a> {
             Err(error) => return Err(error),
         };
         fill(&place, entries)?;
-        self.etc_files(&place, &own)
+        etc_files(&place, &own, hostname)
     }
 
-    fn etc_overlay(&mut self, place: &OwnedFd, own: &[&str]) -> io::Result<()> {
+    fn etc_overlay(&mut self, place: &OwnedFd, own: &[&str], hostname: &str) -> io::Result<()> {
         let upper = mounts::folder(&self.scratch, OsStr::new("etc"))?;
         rustix::fs::mkdirat(&self.scratch, "work", Mode::from_bits_retain(0o700))?;
-        self.etc_files(&upper, own)?;
+        etc_files(&upper, own, hostname)?;
         // Names below scratch hold none of the characters that are special in mount options.
         rustix::process::fchdir(&self.scratch)?;
         let mut options = vec![("lowerdir", "/etc"), ("upperdir", "etc"), ("workdir", "work")];
-        if !self.pod.initial_user_namespace {
+        if !self.ground.initial_user_namespace {
             options.push(("userxattr", ""));
         }
         let overlay = mounts::new("overlay", &options)?;
@@ -209,37 +185,38 @@ impl<'a> Root<'a> {
         Ok(())
     }
 
-    /// The container's own files of `/etc`: the host name, and places for those that are mounted.
-    fn etc_files(&self, etc: &OwnedFd, own: &[&str]) -> io::Result<()> {
-        for name in own {
-            let file = mounts::file(etc, OsStr::new(name))?;
-            if *name == HOSTNAME {
-                rustix::io::write(file, format!("{}\n", self.pod.hostname).as_bytes())?;
-            }
+    /// The host's devices, with terminals and message queues of the container's own.
+    fn dev(&mut self) -> Result<(), StartError> {
+        // Nearly every container has a mount point here that the host lacks, for its last words.
+        mounts::find(&self.root, "/dev")
+            .and_then(|dev| self.shadow(&dev))
+            .map_err(failed(Stage::Root, "cannot copy the folder `/dev`"))?;
+        let mut terminals = vec![("ptmxmode", "666"), ("mode", "620")];
+        if self.ground.initial_user_namespace {
+            // The group `tty`, which has the same number everywhere.
+            terminals.push(("gid", "5"));
+        }
+        self.device("devpts", "/dev/pts", &terminals)?;
+        if mounts::find(&self.root, "/dev/mqueue").is_ok() {
+            self.device("mqueue", "/dev/mqueue", &[])?;
         }
         Ok(())
     }
 
-    /// The host's devices, with terminals, shared memory and message queues of the container's own.
-    fn dev(&mut self, spec: &ContainerSpec) -> Result<(), StartError> {
-        let mut terminals = vec![("ptmxmode", "666"), ("mode", "620")];
-        if self.pod.initial_user_namespace {
-            // The group `tty`, which has the same number everywhere.
-            terminals.push(("gid", "5"));
-        }
-        let shm_bytes = spec.shm_bytes.to_string();
-        let shm = [("mode", "1777"), ("size", &*shm_bytes)];
-        let mut own = vec![("devpts", "/dev/pts", &*terminals), ("tmpfs", "/dev/shm", &shm)];
-        if mounts::find(&self.root, "/dev/mqueue").is_ok() {
-            own.push(("mqueue", "/dev/mqueue", &[]));
-        }
-        for (kind, target, options) in own {
-            let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
-            let tree = mounts::new_with(kind, options, attributes)
-                .map_err(failed(Stage::Root, format!("cannot mount `{target}`")))?;
-            self.mount(tree, Path::new(target))?;
-        }
-        Ok(())
+    fn shared_memory(&mut self, bytes: u64) -> Result<(), StartError> {
+        self.device("tmpfs", "/dev/shm", &[("mode", "1777"), ("size", &*bytes.to_string())])
+    }
+
+    fn device(
+        &mut self,
+        kind: &str,
+        target: &str,
+        options: &[(&str, &str)],
+    ) -> Result<(), StartError> {
+        let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+        let tree = mounts::new_with(kind, options, attributes)
+            .map_err(failed(Stage::Root, format!("cannot mount `{target}`")))?;
+        self.mount(tree, Path::new(target))
     }
 
     /// Puts an empty folder that cannot be written in place of a folder that must not be seen.
@@ -327,7 +304,7 @@ impl<'a> Root<'a> {
     /// look, in the state folder.
     fn is_ours(&self, mount: &Mount) -> bool {
         let ours = match &mount.source {
-            Source::Bind { path } => self.pod.masked.iter().any(|it| path.starts_with(it)),
+            Source::Bind { path } => self.ground.masked.iter().any(|it| path.starts_with(it)),
             Source::Tmpfs { .. } => true,
         };
         ours && !mount.read_only
@@ -417,13 +394,22 @@ fn fill(dir: &OwnedFd, entries: Vec<Entry>) -> io::Result<()> {
     Ok(())
 }
 
-/// Whether something of the host is mounted below a folder (`/etc/`), except on these names.
-fn has_mounts(dir: &str, except: &[&str]) -> io::Result<bool> {
+/// Where below a folder (`/etc/`) something of the host is mounted.
+fn mounts_in(dir: &str) -> io::Result<Vec<String>> {
     let table = std::fs::read_to_string("/proc/self/mountinfo")?;
-    Ok(table
-        .lines()
-        .filter_map(|it| it.split(' ').nth(4))
-        .any(|it| it.strip_prefix(dir).is_some_and(|name| !except.contains(&name))))
+    let points = table.lines().filter_map(|it| it.split(' ').nth(4));
+    Ok(points.filter_map(|it| it.strip_prefix(dir)).map(str::to_owned).collect())
+}
+
+/// The container's own files of `/etc`: the host name, and places for those that are mounted.
+fn etc_files(etc: &OwnedFd, own: &[&str], hostname: &str) -> io::Result<()> {
+    for name in own {
+        let file = mounts::file(etc, OsStr::new(name))?;
+        if *name == HOSTNAME {
+            rustix::io::write(file, format!("{hostname}\n").as_bytes())?;
+        }
+    }
+    Ok(())
 }
 
 /// The names on the way to a mount point.

@@ -72,6 +72,9 @@ pub enum Request {
 pub struct SpareSpec {
     /// Folders of the host that no container may see: state and run folder.
     pub masked: Vec<PathBuf>,
+    /// A folder, for instance the run folder, over which each container has its root mounted while it
+    /// is made, in its own mount namespace only.
+    pub place: PathBuf,
 }
 
 /// Which pod a shim is for.

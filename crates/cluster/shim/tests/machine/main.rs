@@ -24,12 +24,13 @@ use crate::place::Place;
 type Scenario = fn(&Place);
 
 /// What is run on the host's side; most go into a cluster at once.
-const SCENARIOS: [(&str, Scenario); 21] = [
+const SCENARIOS: [(&str, Scenario); 22] = [
     ("process_gets_what_is_asked_for", world::process),
     ("container_is_alone", world::alone),
     ("root_is_the_machines", world::root),
     ("mounts_are_made", world::mounts),
     ("missing_mount_points_are_not_made_on_the_host", world::missing),
+    ("what_is_mounted_late_is_seen", world::changed),
     ("nested_mounts_share_a_volume", world::nested),
     ("user_can_be_changed_by_root_only", world::user),
     ("reasons_are_given", world::reasons),

@@ -78,7 +78,7 @@ impl Place {
     /// A shim that has no pod yet.
     pub(crate) fn spare(&self, nursery: &Nursery) -> Shim {
         let masked = vec![self.state_dir.clone(), self.run_dir.clone()];
-        let control = nursery.spare(&SpareSpec { masked }).unwrap();
+        let control = nursery.spare(&SpareSpec { masked, place: self.run_dir.clone() }).unwrap();
         let mut client = Client::from_socket(control);
         let (pid, _netns) = client.ready().unwrap();
         Shim { client, process: Process::open(pid).unwrap() }
@@ -92,11 +92,16 @@ impl Place {
     /// Starts a pod; the caller is inside.
     pub(crate) fn pod(&self) -> Pod {
         let nursery = self.nursery();
-        let mut shim = self.spare(&nursery);
+        let shim = self.spare(&nursery);
+        nursery.end().unwrap();
+        self.give(shim)
+    }
+
+    /// Makes a shim that has no pod the pod's.
+    pub(crate) fn give(&self, mut shim: Shim) -> Pod {
         let dir = self.pod_dir();
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&dir).unwrap();
         shim.client.pod(self.pod_spec()).unwrap();
-        nursery.end().unwrap();
         Pod { dir, state_dir: self.state_dir.clone(), shim }
     }
 

@@ -6,6 +6,7 @@ use coracle_shim::wire::{
     ContainerSpec, Mount, ProcessSpec, Rlimit, RlimitResource, Source, Stage, User,
 };
 use expect_test::{Expect, expect};
+use rustix::mount::MountFlags;
 
 use crate::place::{Place, Pod, bind, process as program, sh};
 
@@ -227,6 +228,26 @@ pub(crate) fn missing(place: &Place) {
     assert_eq!(fs::read_to_string(source.join("kept/through")).unwrap(), "through\n");
 }
 
+/// A root that was made ahead is of no use when the machine has changed.
+pub(crate) fn changed(place: &Place) {
+    let late = place.dir.join("late");
+    fs::create_dir(&late).unwrap();
+    place.enter();
+    let shim = place.spare(&place.nursery());
+    let pid = shim.process.id();
+    let children = || fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
+    while children().is_empty() {
+        std::thread::yield_now();
+    }
+    rustix::mount::mount("tmpfs", &late, "tmpfs", MountFlags::empty(), None).unwrap();
+    fs::write(late.join("file"), "late\n").unwrap();
+    let mut pod = place.give(shim);
+    expect![[r#"
+        stdout F late
+    "#]]
+    .assert_eq(&pod.output(&format!("cat {}/file", late.display())));
+}
+
 pub(crate) fn nested(place: &Place) {
     let (outer, inner) = (place.state_dir.join("outer"), place.state_dir.join("inner"));
     fs::create_dir(&outer).unwrap();
@@ -335,7 +356,7 @@ pub(crate) fn reasons(place: &Place) {
     let files = fs::read_dir(&pod.dir).unwrap().map(|it| it.unwrap().file_name());
     let mut files: Vec<_> = files.collect();
     files.sort();
-    assert_eq!(files, ["root", "shim.json", "shim.lock", "shim.log", "shim.sock"]);
+    assert_eq!(files, ["shim.json", "shim.lock", "shim.log", "shim.sock"]);
 }
 
 pub(crate) fn bad_mounts(place: &Place) {

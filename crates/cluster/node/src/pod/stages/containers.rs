@@ -66,12 +66,15 @@ async fn forget(place: &Place, connection: &mut Connection, container: &str, att
 async fn run(place: &Place, launch: &mut Launch) -> Result<Connection, shim::Error> {
     let mut connection = Connection::open(&place.folders.run)?;
     let create = Request::Create(launch.spec.clone());
-    match connection.call(&create).await? {
+    let start = Request::Start { id: launch.spec.id.clone(), process: launch.process.clone() };
+    // Both at once: the shim carries them out in order, and need not be woken for the second.
+    connection.send(&create).await?;
+    connection.send(&start).await?;
+    match connection.answer().await? {
         Reply::Created { .. } => {}
         other => return Err(unexpected("create", other)),
     }
-    let start = Request::Start { id: launch.spec.id.clone(), process: launch.process.clone() };
-    match connection.call(&start).await? {
+    match connection.answer().await? {
         Reply::Started { started_at, .. } => {
             let now = || place.context.clock.now();
             launch.started_at = Some(started_at.parse().unwrap_or_else(|_| now()));

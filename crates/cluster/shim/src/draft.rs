@@ -1,0 +1,106 @@
+//! A container's first process before it knows which container it is of: it makes the root as far as
+//! all of them have the same, and then awaits the rest.
+//!
+//! Making that takes most of a container's start. So a shim without a pod has one already, of use
+//! only as long as the machine is as it was when its root was made.
+
+use std::{
+    fs::File,
+    io,
+    os::fd::{AsFd as _, OwnedFd},
+};
+
+use rustix::{
+    event::{PollFd, PollFlags, Timespec},
+    fs::{Mode, OFlags},
+};
+
+use crate::{
+    channel::Channel,
+    child::{self, Ground, Stdio},
+    container,
+    sys::{self, New},
+};
+
+/// Folders whose entries a root is made of.
+const COPIED: [&str; 3] = ["/", "/dev", "/etc"];
+
+/// A process that awaits its container. It ends when the channel is closed.
+#[derive(Debug)]
+pub(crate) struct Draft {
+    pub(crate) pid: u32,
+    pub(crate) pidfd: OwnedFd,
+    pub(crate) channel: Channel,
+    pub(crate) stdout: OwnedFd,
+    pub(crate) stderr: OwnedFd,
+}
+
+impl Draft {
+    pub(crate) fn fork(ground: &Ground) -> io::Result<Self> {
+        let null = rustix::fs::open("/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+        let (stdout, stdout_writer) = container::pipe()?;
+        let (stderr, stderr_writer) = container::pipe()?;
+        let (channel, child_end) = Channel::new()?;
+        let Some(process) = sys::fork(New::Container)? else {
+            let stdio = Stdio {
+                stdin: null.as_fd(),
+                stdout: stdout_writer.as_fd(),
+                stderr: stderr_writer.as_fd(),
+            };
+            child::container(ground, &child_end, stdio);
+        };
+        let pid = process.pid.as_raw_nonzero().get().cast_unsigned();
+        Ok(Self { pid, pidfd: process.pidfd, channel, stdout, stderr })
+    }
+}
+
+/// A draft that was forked ahead of need.
+#[derive(Debug)]
+pub(crate) struct Ahead {
+    draft: Draft,
+    copied: Copied,
+}
+
+impl Ahead {
+    pub(crate) fn fork(ground: &Ground) -> io::Result<Self> {
+        // First: what changes from here on is noticed.
+        let copied = Copied::now()?;
+        Ok(Self { draft: Draft::fork(ground)?, copied })
+    }
+
+    /// The draft, if a root that is made now would be the same.
+    pub(crate) fn if_current(self) -> Option<Draft> {
+        let Self { draft, copied } = self;
+        copied.is_current().unwrap_or(false).then_some(draft)
+    }
+}
+
+/// What of the machine is copied into a root.
+#[derive(Debug)]
+struct Copied {
+    folders: [(i64, i64); COPIED.len()],
+    /// The kernel tells who has it open that the table has changed, see proc(5).
+    mounts: File,
+}
+
+impl Copied {
+    fn now() -> io::Result<Self> {
+        Ok(Self { folders: changes()?, mounts: File::open("/proc/self/mountinfo")? })
+    }
+
+    fn is_current(&self) -> io::Result<bool> {
+        let mut fds = [PollFd::new(&self.mounts, PollFlags::PRI)];
+        let mounted = rustix::event::poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }))?;
+        Ok(mounted == 0 && self.folders == changes()?)
+    }
+}
+
+/// When the entries of the folders changed last.
+fn changes() -> io::Result<[(i64, i64); COPIED.len()]> {
+    let mut times = [(0, 0); COPIED.len()];
+    for (time, path) in times.iter_mut().zip(COPIED) {
+        let stat = rustix::fs::stat(path)?;
+        *time = (stat.st_mtime, stat.st_mtime_nsec.cast_signed());
+    }
+    Ok(times)
+}
