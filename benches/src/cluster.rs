@@ -19,6 +19,9 @@ use crate::{
 
 const NAME: &str = "bench";
 
+/// Begins the names of the folders.
+const PREFIX: &str = "coracle-bench-";
+
 /// Longest wait for anything that takes milliseconds when it works.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -29,6 +32,8 @@ const POLL: Duration = Duration::from_micros(500);
 pub(crate) struct Cluster {
     coracle: PathBuf,
     folder: TempDir,
+    /// The runtime folder, if it can be in memory, as it is on nearly every machine.
+    memory: Option<TempDir>,
 }
 
 /// When the cluster was seen ready, counted from the start of the command.
@@ -42,8 +47,13 @@ impl Cluster {
     /// Prepares folders; starts nothing.
     pub(crate) fn new(coracle: &Path) -> anyhow::Result<Self> {
         // Not in /tmp, which may be in memory: the disk is part of what is measured.
-        let folder = tempfile::Builder::new().prefix("coracle-bench-").tempdir_in("/var/tmp")?;
-        Ok(Self { coracle: coracle.to_owned(), folder })
+        let folder = tempfile::Builder::new().prefix(PREFIX).tempdir_in("/var/tmp")?;
+        let memory = tempfile::Builder::new().prefix(PREFIX).tempdir_in("/dev/shm").ok();
+        Ok(Self { coracle: coracle.to_owned(), folder, memory })
+    }
+
+    fn runtime(&self) -> PathBuf {
+        self.memory.as_ref().unwrap_or(&self.folder).path().join("run")
     }
 
     /// The folder that holds everything of this cluster.
@@ -57,7 +67,9 @@ impl Cluster {
 
     /// Its processes, without those in pods.
     pub(crate) fn processes(&self) -> anyhow::Result<Vec<Process>> {
-        processes::of(self.folder())
+        let folders = [Some(&self.folder), self.memory.as_ref()];
+        let folders: Vec<&Path> = folders.into_iter().flatten().map(TempDir::path).collect();
+        processes::of(&folders)
     }
 
     /// Its process that serves the API.
@@ -112,7 +124,7 @@ impl Cluster {
             .args(arguments)
             .args(["--name", NAME])
             .env("XDG_DATA_HOME", self.folder().join("data"))
-            .env("XDG_RUNTIME_DIR", self.folder().join("run"))
+            .env("XDG_RUNTIME_DIR", self.runtime())
             .env("KUBECONFIG", self.folder().join("kubeconfig"))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())

@@ -83,16 +83,17 @@ fn activity(thread: &Path) -> Activity {
     }
 }
 
-/// The processes in whose environment or arguments `folder` occurs, and which have a role.
-pub(crate) fn of(folder: &Path) -> anyhow::Result<Vec<Process>> {
-    let folder = folder.to_str().context("a folder with a name in UTF-8")?;
+/// The processes in whose environment or arguments one of the folders occurs, and which have a role.
+pub(crate) fn of(folders: &[&Path]) -> anyhow::Result<Vec<Process>> {
+    let folders: Option<Vec<&str>> = folders.iter().map(|it| it.to_str()).collect();
+    let folders = folders.context("folders with names in UTF-8")?;
     let mut found = Vec::new();
     for entry in fs::read_dir("/proc")? {
         let Some(id) = entry?.file_name().to_str().and_then(|it| it.parse().ok()) else { continue };
         let read = |name| fs::read(format!("/proc/{id}/{name}")).unwrap_or_default();
         let arguments = String::from_utf8_lossy(&read("cmdline")).into_owned();
         let environment = String::from_utf8_lossy(&read("environ")).into_owned();
-        if !(arguments.contains(folder) || environment.contains(folder)) {
+        if !folders.iter().any(|it| arguments.contains(it) || environment.contains(it)) {
             continue;
         }
         // The program's own name comes first; a container's has none of these words behind it.
