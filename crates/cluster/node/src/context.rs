@@ -148,7 +148,7 @@ impl Folders {
 
     /// The file that a run of a container finds at its `terminationMessagePath`.
     pub(crate) fn termination_message(&self, container: &str, attempt: u32) -> PathBuf {
-        self.state.join("containers").join(container).join(attempt.to_string())
+        self.state.join(format!("{container}.{attempt}.message"))
     }
 }
 
