@@ -21,7 +21,6 @@ use crate::{
     scenario::{
         self, Overrides, Target, Threshold,
         arrival::{REPLAY_BYTES_MAX, Replay, expected_arrivals},
-        units::{Per, Rate},
     },
 };
 
@@ -132,19 +131,12 @@ fn of_file(file: &str, arguments: &RunArguments) -> anyhow::Result<Wanted> {
     }
     let scenario = scenario::read(path, None)?;
     let when = &arguments.arrival;
-    // A schedule that is not constant takes the place of the file's after the plan is made.
-    let stages = stages(when)?;
-    let total = stages.as_ref().map(|it| it.iter().map(|it| it.duration).sum());
     let plan = scenario.plan(&Overrides {
         seed: arguments.seed,
-        rate: stages.is_some().then_some(Rate { times: RATE, per: Per::Second }),
+        stages: stages(when)?,
         users: when.closed.map(|it| it as usize),
-        duration: total.or(when.duration),
-    });
-    let mut plan = plan?;
-    if let (Some(stages), [flow]) = (stages, plan.flows.as_mut_slice()) {
-        flow.arrival = Arrival::Open(stages);
-    }
+        duration: when.duration,
+    })?;
     let mut thresholds = scenario.thresholds().to_vec();
     for threshold in &arguments.thresholds {
         scenario.check_threshold(threshold).map_err(anyhow::Error::msg)?;

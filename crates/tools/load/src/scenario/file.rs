@@ -23,7 +23,6 @@ use super::{
     target::Target,
     template::{Escape, Named, Names, Template, Value},
     threshold::Threshold,
-    units::Rate,
     user::{Scripted, Shared},
     verdict::select,
 };
@@ -95,8 +94,8 @@ struct Compiled {
 pub struct Overrides {
     /// The seed. Without one here and in the file, it is a new one.
     pub seed: Option<u64>,
-    /// A constant rate, in place of whatever the file's only scenario has.
-    pub rate: Option<Rate>,
+    /// A schedule, in place of whatever the file's only scenario has.
+    pub stages: Option<Vec<Stage>>,
     /// Users at once of a closed loop, in place of whatever the file's only scenario has.
     pub users: Option<usize>,
     /// How long users arrive: of every scenario with a constant rate or a closed loop.
@@ -415,9 +414,9 @@ impl Scenario {
     }
 
     fn arrival(&self, flow: &Compiled, overrides: &Overrides) -> Result<Arrival, Error> {
-        let instead = overrides.rate.is_some() || overrides.users.is_some();
+        let instead = overrides.stages.is_some() || overrides.users.is_some();
         if instead && self.flows.len() > 1 {
-            return Err(self.wrong(flow, "a rate or a number of users fits one scenario only"));
+            return Err(self.wrong(flow, "a schedule or a number of users fits one scenario only"));
         }
         let duration = match (overrides.duration, &flow.arrival) {
             (Some(duration), _) => Some(duration),
@@ -426,19 +425,11 @@ impl Scenario {
             (None, None) => None,
         };
         let needed = || duration.ok_or_else(|| self.wrong(flow, "how long do users arrive?"));
-        match (overrides.rate, overrides.users, &flow.arrival) {
+        match (&overrides.stages, overrides.users, &flow.arrival) {
             (Some(_), Some(_), _) => {
-                Err(self.wrong(flow, "either a rate or a number of users at once, not both"))
+                Err(self.wrong(flow, "either a schedule or a number of users at once, not both"))
             }
-            (Some(rate), None, arrival) => {
-                let spacing = match arrival {
-                    Some(Arrival::Open(stages)) => stages.first().map(|it| it.spacing),
-                    Some(Arrival::Closed { .. }) | None => None,
-                };
-                let (rate, duration) = (rate.per_second(), needed()?);
-                let spacing = spacing.unwrap_or(Spacing::Even);
-                Ok(Arrival::Open(vec![Stage { duration, from: rate, to: rate, spacing }]))
-            }
+            (Some(stages), None, _) => Ok(Arrival::Open(stages.clone())),
             (None, Some(users), _) => Ok(Arrival::Closed { users, duration: needed()? }),
             (None, None, None) => Err(self.wrong(
                 flow,

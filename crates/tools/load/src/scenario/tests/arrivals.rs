@@ -6,7 +6,7 @@ use expect_test::{Expect, expect};
 
 use super::read;
 use crate::{
-    plan::{Arrival, Spacing},
+    plan::{Arrival, Spacing, Stage},
     scenario::{Error, Overrides, Scenario, units::print_duration},
 };
 
@@ -189,32 +189,34 @@ fn the_command_line_has_the_last_word() {
         "target: http://a\nstages: [{to: 5/s, for: 1m}, {to: 1/s, for: 1m}]\nsteps: [GET /]\n";
     let none = "target: http://a\nsteps: [GET /]\n";
     let two = "target: http://a\nscenarios:\n  a: {rate: 1/s, for: 1m, steps: [GET /]}\n  b: {closed: 2, for: 1m, steps: [GET /]}\n";
-    let rate = Overrides { rate: Some("10/s".parse().unwrap()), ..Overrides::default() };
+    let stage = Stage {
+        duration: Duration::from_secs(20),
+        from: 10.0,
+        to: 20.0,
+        spacing: Spacing::Poisson,
+    };
+    let schedule = Overrides { stages: Some(vec![stage]), ..Overrides::default() };
     let users = Overrides { users: Some(7), ..Overrides::default() };
     let long = Overrides { duration: Some(Duration::from_secs(5)), ..Overrides::default() };
-    let both = Overrides { rate: rate.rate, duration: long.duration, ..Overrides::default() };
     let mut said = String::new();
-    for overrides in [&rate, &users, &long, &both] {
+    for overrides in [&schedule, &users, &long] {
         for yaml in [one, ramp, none, two] {
             said += &arrivals(yaml, overrides);
         }
         said += "\n";
     }
     expect![[r#"
-        main 10..10/s for 1m poisson,
-        main 10..10/s for 2m,
-        error: a.yaml:1: how long do users arrive?error: a.yaml:3: `scenarios.a`: a rate or a number of users fits one scenario only
+        main 10..20/s for 20s poisson,
+        main 10..20/s for 20s poisson,
+        main 10..20/s for 20s poisson,
+        error: a.yaml:3: `scenarios.a`: a schedule or a number of users fits one scenario only
         main 7 users for 1m
         main 7 users for 2m
-        error: a.yaml:1: how long do users arrive?error: a.yaml:3: `scenarios.a`: a rate or a number of users fits one scenario only
+        error: a.yaml:1: how long do users arrive?error: a.yaml:3: `scenarios.a`: a schedule or a number of users fits one scenario only
         main 5..5/s for 5s poisson,
         error: a.yaml:1: its stages say how long they lasterror: a.yaml:1: nothing says when users arrive: write `rate`, `ramp`, `stages`, `replay` or `closed`a 1..1/s for 5s,
         b 2 users for 5s
 
-        main 10..10/s for 5s poisson,
-        main 10..10/s for 5s,
-        main 10..10/s for 5s,
-        error: a.yaml:3: `scenarios.a`: a rate or a number of users fits one scenario only
     "#]].assert_eq(&said);
 }
 

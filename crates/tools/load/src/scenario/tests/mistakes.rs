@@ -4,6 +4,7 @@ use expect_test::expect;
 use proptest::prelude::*;
 
 use super::{flow, read, wrong};
+use crate::scenario::Overrides;
 
 #[test]
 fn names_file_line_and_key() {
@@ -275,6 +276,16 @@ scenarios:
             "a.yaml:5: `scenarios.b`: the rows of `row` are unique, and `a` takes them already; give each scenario a file of its own"
         ],
     );
+}
+
+#[test]
+fn rows_are_counted_for_the_schedule_of_the_command_line() {
+    let yaml = "target: http://a\nrate: 1/s\nfor: 3s\ndata: {row: {file: users.csv, pick: unique}}\nsteps: ['GET /{{ row.name }}']\n";
+    let scenario = read(yaml, None).unwrap();
+    assert!(scenario.plan(&Overrides::default()).is_ok());
+    let users = Overrides { users: Some(4), ..Overrides::default() };
+    expect!["a.yaml:1: `row` has 3 rows for 4 users who each need their own"]
+        .assert_eq(&scenario.plan(&users).unwrap_err().to_string());
 }
 
 #[test]
