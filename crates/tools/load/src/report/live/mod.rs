@@ -14,7 +14,6 @@ mod screen;
 use std::{
     io::{self, IsTerminal as _, Write as _},
     mem,
-    time::Duration,
 };
 
 use crate::results::Progress;
@@ -68,15 +67,6 @@ impl Live {
             Form::Lines { next: 1 }
         };
         Self { history: History::default(), form, closed: false }
-    }
-
-    /// How often [`show`](Self::show) has something new to show.
-    #[must_use]
-    pub fn period(&self) -> Duration {
-        match self.form {
-            Form::Screen { .. } => Duration::from_millis(250),
-            Form::Lines { .. } => Duration::from_secs(1),
-        }
     }
 
     /// Shows how the run is doing.
