@@ -17,6 +17,7 @@ use crate::{
     control,
     effect::{self, Fault, Invalid},
     pump::Common,
+    resolve,
     route::{Mode, Open, Route, RouteConfig, Shared},
     schedule::{self, Entry},
     statistics::Statistics,
@@ -87,6 +88,15 @@ pub enum RouteError {
         /// Where.
         address: String,
         /// Why not.
+        source: io::Error,
+    },
+    /// Its server's address is none. A name that is not known is not wrong: it is looked up anew for
+    /// every connection.
+    #[error("where does route `{route}` lead?")]
+    Upstream {
+        /// Which.
+        route: String,
+        /// What is wrong with it.
         source: io::Error,
     },
     /// A fault or a name is not possible.
@@ -221,7 +231,15 @@ impl Handle {
         if config.faults.len() > FAULTS_MAX {
             return Err(RouteError::TooMany);
         }
+        Self::check_upstream(config)?;
         self.check_connections(config.connections_max)
+    }
+
+    fn check_upstream(config: &RouteConfig) -> Result<(), RouteError> {
+        let checked = resolve::split(&config.upstream);
+        checked
+            .map(drop)
+            .map_err(|source| RouteError::Upstream { route: config.name.clone(), source })
     }
 
     fn check_connections(&self, wanted: usize) -> Result<(), RouteError> {
@@ -284,6 +302,7 @@ impl Handle {
     /// If it is not there or cannot be had so.
     pub fn update(&self, config: &RouteConfig) -> Result<(), RouteError> {
         let route = self.route(&config.name)?;
+        Self::check_upstream(config)?;
         self.check_connections(config.connections_max)?;
         let failed = |source| RouteError::Listen {
             route: config.name.clone(),

@@ -8,24 +8,31 @@ use std::{
 
 const HOSTS: &str = "/etc/hosts";
 
+/// Host and port of `address`, whether or not the host is known.
+pub(crate) fn split(address: &str) -> io::Result<(&str, u16)> {
+    let (host, port) =
+        address.rsplit_once(':').ok_or_else(|| invalid(address, "no port; host:port"))?;
+    let port = port.parse().map_err(|_| invalid(address, "the port is no number below 65536"))?;
+    Ok((host, port))
+}
+
+fn invalid(address: &str, what: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, format!("`{address}`: {what}"))
+}
+
 /// The addresses of `address`, at least one. An empty host means all of this machine.
 pub(crate) fn addresses(address: &str) -> io::Result<Vec<SocketAddr>> {
-    let invalid = |what: &str| {
-        let text = format!("`{address}`: {what}");
-        io::Error::new(io::ErrorKind::InvalidInput, text)
-    };
     if let Ok(address) = address.parse() {
         return Ok(vec![address]);
     }
-    let (host, port) = address.rsplit_once(':').ok_or_else(|| invalid("no port; host:port"))?;
-    let port: u16 = port.parse().map_err(|_| invalid("the port is no number below 65536"))?;
+    let (host, port) = split(address)?;
     let ips = match host {
         "" => vec![IpAddr::V4(Ipv4Addr::UNSPECIFIED)],
         "localhost" => vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()],
         name => named(name, &fs::read_to_string(HOSTS).unwrap_or_default()),
     };
     if ips.is_empty() {
-        return Err(invalid("neither an address nor a name of /etc/hosts"));
+        return Err(invalid(address, "neither an address nor a name of /etc/hosts"));
     }
     Ok(ips.into_iter().map(|it| SocketAddr::new(it, port)).collect())
 }

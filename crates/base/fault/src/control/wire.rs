@@ -51,9 +51,10 @@ impl From<RouteError> for Refusal {
             RouteError::NotFound => StatusCode::NOT_FOUND,
             RouteError::Exists => StatusCode::CONFLICT,
             RouteError::Listen { .. } => StatusCode::INTERNAL_SERVER_ERROR,
-            RouteError::Invalid(_) | RouteError::TooMany | RouteError::Descriptors { .. } => {
-                StatusCode::BAD_REQUEST
-            }
+            RouteError::Upstream { .. }
+            | RouteError::Invalid(_)
+            | RouteError::TooMany
+            | RouteError::Descriptors { .. } => StatusCode::BAD_REQUEST,
         };
         let cause = std::error::Error::source(&error).map(|it| format!(": {it}"));
         Self::new(status, format!("{error}{}", cause.unwrap_or_default()))

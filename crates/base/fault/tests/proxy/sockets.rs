@@ -329,6 +329,11 @@ async fn what_cannot_be_had_is_named() {
     assert!(matches!(error, RouteError::Descriptors { .. }), "{error}");
     assert!(error.to_string().contains("ulimit -n"), "{error}");
 
+    let mut nowhere = route("127.0.0.1:0", "nowhere");
+    nowhere.name = "nowhere".to_owned();
+    let error = rig.handle.add(nowhere).unwrap_err();
+    assert_eq!(error.to_string(), "where does route `nowhere` lead?");
+
     let config = Config { control: Some(rig.address.to_string()), ..Config::default() };
     let error = coracle_fault::build(config, &rig.tasks).unwrap_err();
     assert!(matches!(error, BuildError::Control { .. }), "{error}");
