@@ -79,7 +79,7 @@ pub struct Series {
     /// From the meant start to the last byte of the answer; of every answer, also of an HTTP error or
     /// one that fails a check. A request without an answer is not in here but among the failures.
     pub latency: Times,
-    /// The same from the actual start: what a generator that forgives the server would report.
+    /// The same from the actual start. What latency has more passed before the request was sent.
     pub service: Times,
     /// Opening connections.
     pub connect: Times,

@@ -16,9 +16,9 @@ use crate::{
 const WIDTH: usize = 80;
 /// Service time is shown beside latency when a percentile of the two differs by more than this
 /// factor …
-const FORGIVEN_FACTOR: f64 = 1.25;
+const DELAYED_FACTOR: f64 = 1.25;
 /// … and by more than this, in nanoseconds. Below that a person cares for neither.
-const FORGIVEN_MIN: u64 = 1_000_000;
+const DELAYED_MIN: u64 = 1_000_000;
 
 /// The whole report. It ends with a line feed.
 #[must_use]
@@ -106,11 +106,11 @@ fn requests(results: &Results) -> Vec<String> {
 /// Latency, and what it is made of.
 fn latencies(results: &Results) -> Vec<String> {
     let total = &results.total;
-    let forgiven = is_forgiven(total);
+    let is_late = is_delayed(total);
     let header = iter::once("").chain(QUANTILES.map(|(name, _)| name)).chain(["max", "count"]);
     let mut rows = vec![header.map(str::to_owned).collect()];
     rows.push(row("latency", &total.latency));
-    if forgiven {
+    if is_late {
         rows.push(row("service", &total.service));
     }
     for (name, times) in phases(total) {
@@ -118,11 +118,11 @@ fn latencies(results: &Results) -> Vec<String> {
     }
     rows.retain(|it: &Vec<String>| it.len() > 1);
     let mut lines = table(&rows);
-    if forgiven {
+    if is_late {
         lines.extend(wrap(
             "",
-            "service counts from the actual start: what a generator that forgives the server would \
-             have reported as latency",
+            "service counts from the actual start; what latency has more was spent before the \
+             request was sent, in the generator or waiting for a connection",
         ));
     }
     let without = total.done.saturating_sub(total.latency.len());
@@ -148,13 +148,14 @@ pub(crate) fn phases(series: &Series) -> impl Iterator<Item = (&'static str, &Ti
     phases.into_iter().filter(|(_, times)| !times.is_empty())
 }
 
-/// Whether a generator that counts from the actual start would have said something else.
-pub(crate) fn is_forgiven(series: &Series) -> bool {
+/// Whether so much time passed before requests were sent that latency from the actual start would
+/// have said something else.
+pub(crate) fn is_delayed(series: &Series) -> bool {
     QUANTILES.iter().any(|(_, quantile)| {
         let latency = series.latency.value_at_quantile(*quantile);
         let service = series.service.value_at_quantile(*quantile);
-        latency.saturating_sub(service) > FORGIVEN_MIN
-            && numbers::as_f64(latency) > numbers::as_f64(service) * FORGIVEN_FACTOR
+        latency.saturating_sub(service) > DELAYED_MIN
+            && numbers::as_f64(latency) > numbers::as_f64(service) * DELAYED_FACTOR
     })
 }
 
@@ -339,8 +340,8 @@ mod tests {
                   TLS         2.40 ms  2.40 ms  2.40 ms  2.40 ms  2.40 ms      1
                   first byte  3.15 ms  4.32 ms  19.9 ms  22.2 ms  22.2 ms    998
                   body         350 µs   480 µs  2.21 ms  2.46 ms  2.46 ms    998
-                service counts from the actual start: what a generator that forgives the server
-                would have reported as latency
+                service counts from the actual start; what latency has more was spent before the
+                request was sent, in the generator or waiting for a connection
                 requests without an answer, in no percentile: 2
                 998 answers are too few to tell p99.9 from the maximum
 

@@ -154,7 +154,7 @@ pub struct Series {
     pub received_bytes: u64,
     /// From the meant start (closed loop: from the actual one) to the last byte of the answer.
     pub latency: Distribution,
-    /// From the actual start: what a generator that forgives the server would report.
+    /// From the actual start to the last byte of the answer.
     pub service: Distribution,
     /// Opening connections.
     pub connect: Distribution,

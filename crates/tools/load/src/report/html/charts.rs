@@ -235,7 +235,7 @@ pub(crate) fn curve(page: &mut Markup, results: &Results) {
         title: "Latency by percentile",
         text: if is_open {
             "How long the slowest took: every nine to the right is ten times as rare. Between the two \
-             lines is what a generator that forgives the server does not report."
+             lines is time that passed before the request was sent."
         } else {
             "How long the slowest took: every nine to the right is ten times as rare."
         },
@@ -274,7 +274,7 @@ fn quantile_line(plot: &mut Plot<'_>, class: &'static str, times: &Times, nines:
 pub(crate) fn phases(page: &mut Markup, results: &Results) {
     let total = &results.total;
     let mut rows = vec![("latency", &total.latency)];
-    if text::is_forgiven(total) {
+    if text::is_delayed(total) {
         rows.push(("service", &total.service));
     }
     rows.extend(text::phases(total));
