@@ -1,5 +1,5 @@
 //! An HTTP/1.1 client over TLS with a client certificate: one connection, one request at a time.
-//! For everything but the loads, which have a leaner one in `raw`.
+//! For everything but the loads, which the load generator makes.
 
 use std::{path::Path, sync::Arc};
 
@@ -23,7 +23,7 @@ use serde_json::Value;
 use tokio::net::TcpStream;
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
-use crate::{kubeconfig, raw};
+use crate::kubeconfig;
 
 /// An API server and how to be known by it.
 #[derive(Clone)]
@@ -63,11 +63,6 @@ impl Endpoint {
         let stream = TcpStream::connect((host, port)).await?;
         stream.set_nodelay(true)?;
         Ok(self.connector.connect(self.name.clone(), stream).await?)
-    }
-
-    /// Opens a connection for a load.
-    pub(crate) async fn connect_raw(&self) -> anyhow::Result<raw::Connection> {
-        Ok(raw::Connection::new(self.open().await?, self.authority.clone()))
     }
 
     /// Opens a connection.

@@ -15,7 +15,6 @@ mod objects;
 mod peers;
 mod pods;
 mod processes;
-mod raw;
 mod report;
 mod start;
 
@@ -108,8 +107,7 @@ async fn run(arguments: &Arguments) -> anyhow::Result<Report> {
     let load = Duration::from_secs(arguments.load_seconds);
     if let Some(kubeconfig) = &arguments.kubeconfig {
         let mut report = Report::default();
-        let endpoint = Endpoint::new(kubeconfig)?;
-        report.add("objects", objects::measure(&endpoint, &[], load).await);
+        report.add("objects", objects::measure(kubeconfig, &[], load).await);
         return Ok(report);
     }
     let coracle = arguments
@@ -162,7 +160,10 @@ async fn measure(
         progress("measuring the disk alone");
         report.add("disk", disk::measure(cluster.folder()));
         progress("creating and getting objects");
-        report.add("objects", objects::measure(&endpoint, &cluster.servers()?, load).await);
+        report.add(
+            "objects",
+            objects::measure(&cluster.kubeconfig(), &cluster.servers()?, load).await,
+        );
     }
     cluster.delete().await?;
     Ok(report)

@@ -1,58 +1,218 @@
-//! Creates and gets of ConfigMaps over TLS, HTTP/1.1 and keep-alive.
+//! Creates and gets of ConfigMaps over TLS, HTTP/1.1 and keep-alive, by our load generator.
 //!
-//! Closed loop: each connection waits for an answer before it asks again. The client runs on the
-//! same cores as the server.
+//! Closed loop: each connection waits for an answer before it asks again. The generator runs in this
+//! process, on the same cores as the server.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    fs,
+    path::Path,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
+use anyhow::{Context as _, ensure};
 use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Method, header};
+use load::{
+    engine,
+    exchange::{Exchange, Keep, Origin, Request},
+    plan::{Arrival, Behaviour, Flow, Identity, Next, Plan, StepId, Transport, Trust, User},
+    results::{Results, Series},
+    scenario::Target,
+};
 use serde_json::json;
-use tokio::{task::JoinSet, time::Instant};
+use tempfile::TempDir;
 
 use crate::{
-    http::Endpoint,
+    kubeconfig,
     processes::{Moment, Process},
-    report::{Aim, Figure, Samples},
+    report::{Aim, Figure},
 };
 
 const PATH: &str = "/api/v1/namespaces/default/configmaps";
 const CONNECTIONS: [usize; 2] = [1, 32];
 /// Characters of data in each; with its metadata an object is then about half a KiB.
 const DATA: usize = 256;
+/// When a request is given up: it is then an error, and there is no figure.
+const TIMEOUT: Duration = Duration::from_secs(10);
+/// How long the last answers are waited for.
+const GRACE: Duration = Duration::from_secs(10);
+/// The only step of either load.
+const STEP: StepId = StepId(0);
 
-/// What one connection does over and over.
-#[derive(Clone)]
-enum Load {
-    Create { prefix: String },
-    Get { names: Arc<Vec<String>> },
-}
-
-/// Runs each load for `period`. Of the `servers`, it says what they took of the cores.
+/// Runs each load for `period` against the API that a kubeconfig names. Of the `servers`, it says
+/// what they took of the cores.
 pub(crate) async fn measure(
-    endpoint: &Endpoint,
+    kubeconfig: &Path,
     servers: &[Process],
     period: Duration,
 ) -> anyhow::Result<Vec<Figure>> {
+    let endpoint = Endpoint::new(kubeconfig)?;
     let mut figures = Vec::new();
     // So that runs against the same server do not meet.
     let run = std::process::id();
     for connections in CONNECTIONS {
-        let prefix = format!("bench-{run}-{connections}");
-        let load = Load::Create { prefix: prefix.clone() };
         let many = connections > 1;
+        let creates = Arc::new(Creates {
+            steps: ["create".to_owned()],
+            prefix: format!("bench-{run}-{connections}"),
+            request: endpoint.request(Method::POST),
+            created: Mutex::default(),
+        });
         let before = Before::now(servers)?;
-        let (samples, names) = run_load(endpoint, &load, connections, period).await?;
+        let plan = endpoint.plan(Arc::clone(&creates) as Arc<dyn Behaviour>, connections, period);
+        let results = run_plan(plan).await?;
         let aim = many.then_some(Aim::AtLeast(20_000.0));
-        figures.extend(shown("creates", connections, &samples, period, aim));
-        figures.extend(before.spent("creates", connections, &samples)?);
-        let load = Load::Get { names: Arc::new(names) };
+        figures.extend(shown("creates", connections, &results, period, aim));
+        figures.extend(before.spent("creates", connections, &results.total)?);
+        let gets = Gets {
+            steps: ["get".to_owned()],
+            paths: creates.paths(),
+            request: endpoint.request(Method::GET),
+        };
         let before = Before::now(servers)?;
-        let (samples, _) = run_load(endpoint, &load, connections, period).await?;
+        let results = run_plan(endpoint.plan(Arc::new(gets), connections, period)).await?;
         let aim = many.then_some(Aim::AtLeast(60_000.0));
-        figures.extend(shown("gets", connections, &samples, period, aim));
-        figures.extend(before.spent("gets", connections, &samples)?);
+        figures.extend(shown("gets", connections, &results, period, aim));
+        figures.extend(before.spent("gets", connections, &results.total)?);
     }
     Ok(figures)
+}
+
+/// An API server, and the files by which the generator and it know each other.
+struct Endpoint {
+    origin: Arc<Origin>,
+    transport: Transport,
+    _files: TempDir,
+}
+
+impl Endpoint {
+    fn new(kubeconfig: &Path) -> anyhow::Result<Self> {
+        let credentials = kubeconfig::read(kubeconfig)?;
+        let target: Target = credentials.server.parse().map_err(anyhow::Error::msg)?;
+        let files = tempfile::tempdir()?;
+        let file = |name: &str, content: &[u8]| {
+            let path = files.path().join(name);
+            fs::write(&path, content).with_context(|| format!("write `{}`", path.display()))?;
+            Ok::<_, anyhow::Error>(path)
+        };
+        let identity = Identity {
+            certificate: file("certificate", &credentials.certificate)?,
+            key: file("key", &credentials.key)?,
+        };
+        let trust = Trust::File(file("authority", &credentials.authority)?);
+        let transport = Transport { trust, identity: Some(identity), ..Transport::default() };
+        Ok(Self { origin: Arc::new(target.origin), transport, _files: files })
+    }
+
+    /// What all requests of a load share.
+    fn request(&self, method: Method) -> Request {
+        let mut headers = HeaderMap::new();
+        let format = HeaderValue::from_static("application/json");
+        headers.insert(header::ACCEPT, format.clone());
+        headers.insert(header::CONTENT_TYPE, format);
+        Request {
+            origin: Arc::clone(&self.origin),
+            method,
+            path: Bytes::from_static(PATH.as_bytes()),
+            headers: Arc::new(headers),
+            body: Bytes::new(),
+            keep: Keep::default(),
+            timeout: TIMEOUT,
+        }
+    }
+
+    fn plan(&self, behaviour: Arc<dyn Behaviour>, users: usize, duration: Duration) -> Plan {
+        Plan {
+            seed: 1,
+            flows: vec![Flow {
+                name: "objects".to_owned(),
+                arrival: Arrival::Closed { users, duration },
+                behaviour,
+            }],
+            grace: GRACE,
+            connections_max: None,
+            targets: vec![Origin::clone(&self.origin)],
+            transport: self.transport.clone(),
+        }
+    }
+}
+
+/// Carries out a plan. A single failure is no figure.
+async fn run_plan(plan: Plan) -> anyhow::Result<Results> {
+    let run = move || engine::run(plan, std::future::pending(), |_| {});
+    let results = tokio::task::spawn_blocking(run).await??;
+    let failures = &results.total.failures;
+    ensure!(failures.is_empty() && results.own.unanswered == 0, "requests failed: {failures:?}");
+    Ok(results)
+}
+
+/// Each user creates one ConfigMap.
+struct Creates {
+    steps: [String; 1],
+    prefix: String,
+    request: Request,
+    /// Users whose object is there.
+    created: Mutex<Vec<u64>>,
+}
+
+impl Creates {
+    fn name(&self, number: u64) -> String {
+        format!("{}-{number}", self.prefix)
+    }
+
+    /// Where what was created is.
+    fn paths(&self) -> Vec<Bytes> {
+        let created = self.created.lock().unwrap_or_else(PoisonError::into_inner);
+        created.iter().map(|it| Bytes::from(format!("{PATH}/{}", self.name(*it)))).collect()
+    }
+}
+
+/// Each user reads one of them.
+struct Gets {
+    steps: [String; 1],
+    paths: Vec<Bytes>,
+    request: Request,
+}
+
+/// A behaviour's user of one request.
+struct Once {
+    request: Option<Request>,
+}
+
+impl User for Once {
+    fn next(&mut self) -> Next {
+        self.request.take().map_or(Next::Leave, |it| Next::Send(STEP, it))
+    }
+
+    fn receive(&mut self, _exchange: &Exchange) -> Result<(), String> {
+        Ok(())
+    }
+}
+
+impl Behaviour for Creates {
+    fn steps(&self) -> &[String] {
+        &self.steps
+    }
+
+    fn arrive(&self, number: u64, _seed: u64) -> Box<dyn User> {
+        // Whoever arrives creates: a run in which one does not is thrown away.
+        self.created.lock().unwrap_or_else(PoisonError::into_inner).push(number);
+        let body = config_map(&self.name(number));
+        Box::new(Once { request: Some(Request { body, ..self.request.clone() }) })
+    }
+}
+
+impl Behaviour for Gets {
+    fn steps(&self) -> &[String] {
+        &self.steps
+    }
+
+    fn arrive(&self, number: u64, _seed: u64) -> Box<dyn User> {
+        let place = usize::try_from(number).unwrap_or_default() % self.paths.len().max(1);
+        let path = self.paths.get(place).cloned().unwrap_or_default();
+        Box::new(Once { request: Some(Request { path, ..self.request.clone() }) })
+    }
 }
 
 /// What client and servers had taken of the cores that they share, before a load.
@@ -74,12 +234,12 @@ impl<'a> Before<'a> {
         &self,
         what: &str,
         connections: usize,
-        samples: &Samples,
+        series: &Series,
     ) -> anyhow::Result<Vec<Figure>> {
         let client = Moment::now(&[Process::this()])?.since(&self.client);
         let server = Moment::now(self.servers)?.since(&self.server);
         let figure = |who: &str, nanoseconds: u64| {
-            let each = nanoseconds as f64 / 1e3 / samples.count().max(1) as f64;
+            let each = nanoseconds as f64 / 1e3 / series.succeeded.max(1) as f64;
             Figure::new(format!("{what}, {connections} connections, {who}'s processor"), each, "µs")
         };
         let mut figures = vec![figure("client", client.cpu_nanoseconds)];
@@ -93,74 +253,18 @@ impl<'a> Before<'a> {
 fn shown(
     what: &str,
     connections: usize,
-    samples: &Samples,
+    results: &Results,
     period: Duration,
     aim: Option<Aim>,
 ) -> [Figure; 3] {
-    let rate = samples.count() as f64 / period.as_secs_f64();
+    let rate = results.total.succeeded as f64 / period.as_secs_f64();
     let rate = Figure::new(format!("{what}, {connections} connections"), rate, "1/s");
-    let time = |percent| {
+    let time = |percent: u32| {
+        let time = results.total.latency.value_at_quantile(f64::from(percent) / 100.0);
         let what = format!("{what}, {connections} connections, p{percent}");
-        Figure::time(what, samples.percentile(percent))
+        Figure::time(what, Duration::from_nanos(time))
     };
     [aim.map_or(rate.clone(), |it| rate.aim(it)), time(50), time(99)]
-}
-
-async fn run_load(
-    endpoint: &Endpoint,
-    load: &Load,
-    connections: usize,
-    period: Duration,
-) -> anyhow::Result<(Samples, Vec<String>)> {
-    let mut loops = JoinSet::new();
-    for number in 0..connections {
-        let (endpoint, load) = (endpoint.clone(), load.clone());
-        loops.spawn(async move { run_loop(&endpoint, &load, number, period).await });
-    }
-    let (mut samples, mut names) = (Vec::new(), Vec::new());
-    while let Some(done) = loops.join_next().await {
-        let (of_loop, created) = done??;
-        samples.extend(of_loop);
-        names.extend(created);
-    }
-    Ok((Samples::new(samples), names))
-}
-
-async fn run_loop(
-    endpoint: &Endpoint,
-    load: &Load,
-    number: usize,
-    period: Duration,
-) -> anyhow::Result<(Vec<Duration>, Vec<String>)> {
-    let mut connection = endpoint.connect_raw().await?;
-    let (mut samples, mut created) = (Vec::new(), Vec::new());
-    let end = Instant::now() + period;
-    for turn in 0.. {
-        let (method, path, body) = match load {
-            Load::Create { prefix } => {
-                let name = format!("{prefix}-{number}-{turn}");
-                let body = config_map(&name);
-                created.push(name);
-                ("POST", PATH.to_owned(), body)
-            }
-            Load::Get { names } => {
-                // Each connection begins elsewhere.
-                let place = number * names.len() / 32 + turn;
-                let name = names.get(place % names.len().max(1));
-                let path = format!("{PATH}/{}", name.map_or("", String::as_str));
-                ("GET", path, Bytes::new())
-            }
-        };
-        let start = Instant::now();
-        if start >= end {
-            // The last name was not sent.
-            created.pop();
-            break;
-        }
-        connection.succeed(method, &path, &body).await?;
-        samples.push(start.elapsed());
-    }
-    Ok((samples, created))
 }
 
 fn config_map(name: &str) -> Bytes {

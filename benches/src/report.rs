@@ -64,10 +64,6 @@ impl Samples {
         Self(durations)
     }
 
-    pub(crate) const fn count(&self) -> usize {
-        self.0.len()
-    }
-
     /// The duration that `percent` of 100 do not exceed; zero if there are none.
     pub(crate) fn percentile(&self, percent: usize) -> Duration {
         let rank = (self.0.len() * percent).div_ceil(100).saturating_sub(1);
