@@ -223,7 +223,9 @@ impl Key {
             }
             zones.push((*value, *zone));
         }
-        zones.sort_by_key(|(_, zone)| (zone.low(), zone.is_forward()));
+        // The value at first was there before anything began, also before what began at zero.
+        let is_later = |value| value != Register::<()>::INITIAL;
+        zones.sort_by_key(|(value, zone)| (is_later(*value), zone.low(), zone.is_forward()));
         // The forward zone that reaches furthest, of those that begin before.
         let mut furthest: Option<(u64, Duration)> = None;
         for (value, zone) in zones {
@@ -342,6 +344,12 @@ mod tests {
         assert_eq!(judge(&history).count(Kind::Phantom), 1);
         let future = [(Operation::Read(8), 0, 10), (Operation::Write(8), 20, 30)];
         assert_eq!(judge(&future).count(Kind::Phantom), 1);
+    }
+
+    #[test]
+    fn the_first_value_after_a_write_from_the_first_moment() {
+        let history = [(Operation::Write(1), 0, 1), (Operation::Read(0), 14, 15)];
+        assert_eq!(judge(&history).count(Kind::NotLinearizable), 1);
     }
 
     #[test]
