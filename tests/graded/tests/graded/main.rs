@@ -2,7 +2,8 @@
 //! reports of them beside what it must have seen. Runs the built binary (`CORACLE`) for both.
 //!
 //! A run that the generator withholds, or the judge gives no verdict on, because the machine was too
-//! busy, is repeated a few times; a wrong figure fails at once. A case that never gets a verdict says
+//! busy, is repeated a few times; a wrong figure fails at once, or, where it is a percentile that a
+//! handful of answers decide, when it is wrong every time. A case that never gets a verdict says
 //! nothing about the generator, only that the machine is too busy to tell: it is named, and fails
 //! the whole only together with too many others.
 #![expect(clippy::print_stdout, reason = "a test program")]
@@ -63,6 +64,9 @@ fn attempt(case: &Case) -> anyhow::Result<()> {
             Verdict::Right => {
                 println!("{}: {}", case.name, graded.summary());
                 return (case.also)(&graded);
+            }
+            Verdict::Wrong if attempt < TRIES && graded.is_thin() => {
+                println!("{}, try {attempt}: wrong by few answers", case.name);
             }
             Verdict::Wrong => bail!("wrong:\n{}", graded.grade.text()),
             Verdict::Withheld | Verdict::NoVerdict => {
