@@ -17,7 +17,7 @@ use load::{
     engine,
     exchange::{Exchange, Keep, Origin, Request},
     plan::{Arrival, Behaviour, Flow, Identity, Next, Plan, StepId, Transport, Trust, User},
-    results::{Results, Series},
+    results::Results,
     scenario::Target,
 };
 use serde_json::json;
@@ -64,7 +64,7 @@ pub(crate) async fn measure(
         let results = run_plan(plan).await?;
         let aim = many.then_some(Aim::AtLeast(20_000.0));
         figures.extend(shown("creates", connections, &results, period, aim));
-        figures.extend(before.spent("creates", connections, &results.total)?);
+        figures.extend(before.spent("creates", connections, &results)?);
         let gets = Gets {
             steps: ["get".to_owned()],
             paths: creates.paths(),
@@ -74,7 +74,7 @@ pub(crate) async fn measure(
         let results = run_plan(endpoint.plan(Arc::new(gets), connections, period)).await?;
         let aim = many.then_some(Aim::AtLeast(60_000.0));
         figures.extend(shown("gets", connections, &results, period, aim));
-        figures.extend(before.spent("gets", connections, &results.total)?);
+        figures.extend(before.spent("gets", connections, &results)?);
     }
     Ok(figures)
 }
@@ -215,36 +215,33 @@ impl Behaviour for Gets {
     }
 }
 
-/// What client and servers had taken of the cores that they share, before a load.
+/// What the servers had taken of the cores before a load.
 struct Before<'a> {
-    client: Moment,
     servers: &'a [Process],
     server: Moment,
 }
 
 impl<'a> Before<'a> {
     fn now(servers: &'a [Process]) -> anyhow::Result<Self> {
-        let client = Moment::now(&[Process::this()])?;
-        Ok(Self { client, servers, server: Moment::now(servers)? })
+        Ok(Self { servers, server: Moment::now(servers)? })
     }
 
-    /// What they have taken since, for each request. Where load from elsewhere makes the rates
-    /// vary, this stays.
+    /// What generator and servers have taken since, for each request. Where load from elsewhere makes
+    /// the rates vary, this stays.
     fn spent(
         &self,
         what: &str,
         connections: usize,
-        series: &Series,
+        results: &Results,
     ) -> anyhow::Result<Vec<Figure>> {
-        let client = Moment::now(&[Process::this()])?.since(&self.client);
-        let server = Moment::now(self.servers)?.since(&self.server);
-        let figure = |who: &str, nanoseconds: u64| {
-            let each = nanoseconds as f64 / 1e3 / series.succeeded.max(1) as f64;
+        let figure = |who: &str, seconds: f64| {
+            let each = seconds * 1e6 / results.total.succeeded.max(1) as f64;
             Figure::new(format!("{what}, {connections} connections, {who}'s processor"), each, "µs")
         };
-        let mut figures = vec![figure("client", client.cpu_nanoseconds)];
+        let mut figures = vec![figure("client", results.own.cpu.as_secs_f64())];
         if !self.servers.is_empty() {
-            figures.push(figure("server", server.cpu_nanoseconds));
+            let server = Moment::now(self.servers)?.since(&self.server);
+            figures.push(figure("server", server.cpu_nanoseconds as f64 / 1e9));
         }
         Ok(figures)
     }

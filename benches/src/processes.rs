@@ -7,8 +7,6 @@ use anyhow::Context as _;
 /// What a process is there for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Role {
-    /// The one that measures.
-    Client,
     Cluster,
     /// Also the one that stands by.
     Keeper,
@@ -110,11 +108,6 @@ pub(crate) fn of(folders: &[&Path]) -> anyhow::Result<Vec<Process>> {
 }
 
 impl Process {
-    /// The one that measures.
-    pub(crate) fn this() -> Self {
-        Self { role: Role::Client, id: std::process::id() }
-    }
-
     pub(crate) fn memory(&self) -> anyhow::Result<Memory> {
         let path = format!("/proc/{}/smaps_rollup", self.id);
         let text = fs::read_to_string(&path).with_context(|| format!("read `{path}`"))?;
@@ -164,7 +157,7 @@ mod tests {
 
     #[test]
     fn this_process_is_measured() {
-        let this = Process::this();
+        let this = Process { role: Role::Cluster, id: std::process::id() };
         assert!(this.memory().unwrap().resident > 0);
         let moment = Moment::now(&[this]).unwrap();
         assert!(moment.since(&Moment::default()).cpu_nanoseconds > 0);
