@@ -37,6 +37,10 @@ const STEPS: &[Step] = &[
     Step { name: "machine-as-user", run: machine_as_user },
 ];
 
+/// Steps that are run when they are named only. Graded runs hold for a quiet machine: beside other
+/// work, also of the machine's host, figures go wrong that are right otherwise.
+const BY_NAME: &[&str] = &["load"];
+
 /// Workspaces of their own: examples, which a user copies away.
 const EXAMPLES: &[&str] = &["examples/sensors/1-http"];
 /// Tests that need the built binary: package and test. They are no part of `cargo test`.
@@ -61,7 +65,11 @@ pub(crate) fn run(root: &Path, names: &[&str]) -> anyhow::Result<()> {
     }
     let mut run = Run { root, coracle: None, passed: 0, failed: 0 };
     let (mut times, mut outcome) = (Vec::new(), Ok(()));
-    for step in STEPS.iter().filter(|it| names.is_empty() || names.contains(&it.name)) {
+    let wanted = |it: &&Step| match names {
+        [] => !BY_NAME.contains(&it.name),
+        names => names.contains(&it.name),
+    };
+    for step in STEPS.iter().filter(wanted) {
         println!("\n=== {}", step.name);
         let (done, time) = timed(|| (step.run)(&mut run));
         println!("=== {} {} in {:.1} s", step.name, verdict(&done), time.as_secs_f64());
