@@ -76,7 +76,7 @@ pub(crate) const CASES: &[Case] = &[
     },
     Case {
         name: "constant",
-        law: "constant:50ms",
+        law: "constant:300ms",
         load: Load::Plain("--rate 500/s --for 5s"),
         course: &[(5.0, 500.0, 500.0)],
         alone: true,
