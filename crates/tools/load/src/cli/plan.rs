@@ -125,11 +125,15 @@ fn of_file(file: &str, arguments: &RunArguments) -> anyhow::Result<Wanted> {
     if is_request_given {
         bail!("method, headers, body and timeout of a scenario stand in its file");
     }
-    let path = if file == "-" { Path::new("/dev/stdin") } else { Path::new(file) };
-    if file != "-" && !path.exists() {
-        bail!("there is no file `{file}`; a URL is written as `http://{file}`");
-    }
-    let scenario = scenario::read(path, None)?;
+    let scenario = if file == "-" {
+        scenario::read_from("standard input", &mut io::stdin().lock())?
+    } else {
+        let path = Path::new(file);
+        if !path.exists() {
+            bail!("there is no file `{file}`; a URL is written as `http://{file}`");
+        }
+        scenario::read(path)?
+    };
     let when = &arguments.arrival;
     let plan = scenario.plan(&Overrides {
         seed: arguments.seed,

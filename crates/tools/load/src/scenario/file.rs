@@ -44,7 +44,7 @@ const OWN: &str = "x-";
 
 /// Where files and variables of the environment come from.
 pub(crate) struct Files<'a> {
-    /// The beginning of the file of this path, up to so many bytes.
+    /// The file of this path, up to one byte more than so many.
     pub(super) read: &'a dyn Fn(&str, usize) -> io::Result<Vec<u8>>,
     /// A variable of the environment.
     pub(super) environment: &'a dyn Fn(&str) -> Option<String>,
@@ -53,7 +53,7 @@ pub(crate) struct Files<'a> {
 impl Files<'_> {
     /// All of a file that `node` names.
     pub(super) fn bytes(&self, node: &Node, path: &str, most: usize) -> Result<Vec<u8>, Error> {
-        let bytes = (self.read)(path, most + 1);
+        let bytes = (self.read)(path, most);
         let bytes = bytes.map_err(|error| node.wrong(format!("read `{path}`: {error}")))?;
         if bytes.len() > most {
             return Err(node.wrong(format!("`{path}` is larger than {} MiB", most >> 20)));
@@ -102,41 +102,50 @@ pub struct Overrides {
     pub duration: Option<Duration>,
 }
 
-/// Reads a scenario. `target` takes the place of the file's own.
+/// Reads a scenario. Files that it names are relative to its folder.
 ///
 /// # Errors
 ///
 /// What is wrong in it, with file, line and key.
-pub fn read(path: &Path, target: Option<&str>) -> Result<Scenario, Error> {
-    let file: Arc<str> = path.display().to_string().into();
-    let folder = path.parent().unwrap_or(Path::new(""));
-    let read = |name: &str, most: usize| {
-        let mut bytes = Vec::new();
-        let most = u64::try_from(most).unwrap_or(u64::MAX);
-        fs::File::open(folder.join(name))?.take(most).read_to_end(&mut bytes)?;
-        Ok(bytes)
-    };
-    #[expect(clippy::disallowed_methods, reason = "only those that the scenario itself names")]
-    let environment = |name: &str| std::env::var(name).ok();
-    let files = Files { read: &read, environment: &environment };
+pub fn read(path: &Path) -> Result<Scenario, Error> {
+    let name: Arc<str> = path.display().to_string().into();
+    let text = fs::File::open(path).and_then(|mut it| bytes(&mut it, FILE_BYTES_MAX));
+    compile(&name, text, path.parent().unwrap_or(Path::new("")))
+}
+
+/// Reads a scenario that is in no file, such as one on standard input. Files that it names are
+/// relative to the working directory; mistakes are said to be in `name`.
+///
+/// # Errors
+///
+/// As [`read`].
+pub fn read_from(name: &str, input: &mut impl io::Read) -> Result<Scenario, Error> {
+    compile(&name.into(), bytes(input, FILE_BYTES_MAX), Path::new(""))
+}
+
+/// Up to one byte more than `most`, which tells that there are more.
+fn bytes(input: &mut impl io::Read, most: usize) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let most = u64::try_from(most).unwrap_or(u64::MAX).saturating_add(1);
+    input.take(most).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+fn compile(file: &Arc<str>, text: io::Result<Vec<u8>>, folder: &Path) -> Result<Scenario, Error> {
     let whole = |what: String| Error { file: file.clone(), line: 0, key: String::new(), what };
-    let name = path.file_name().and_then(|it| it.to_str());
-    let name = name.ok_or_else(|| whole("no name of a file".to_owned()))?;
-    let bytes = read(name, FILE_BYTES_MAX + 1).map_err(|error| whole(error.to_string()))?;
-    if bytes.len() > FILE_BYTES_MAX {
+    let text = text.map_err(|error| whole(error.to_string()))?;
+    if text.len() > FILE_BYTES_MAX {
         return Err(whole(format!("larger than {} MiB", FILE_BYTES_MAX >> 20)));
     }
-    let text = String::from_utf8(bytes).map_err(|_| whole("no text in UTF-8".to_owned()))?;
-    parse(&file, &text, &files, target)
+    let text = String::from_utf8(text).map_err(|_| whole("no text in UTF-8".to_owned()))?;
+    let read = |name: &str, most: usize| bytes(&mut fs::File::open(folder.join(name))?, most);
+    #[expect(clippy::disallowed_methods, reason = "only those that the scenario itself names")]
+    let environment = |name: &str| std::env::var(name).ok();
+    parse(file, &text, &Files { read: &read, environment: &environment })
 }
 
 /// Compiles the text of a scenario.
-pub(super) fn parse(
-    file: &Arc<str>,
-    text: &str,
-    files: &Files<'_>,
-    target: Option<&str>,
-) -> Result<Scenario, Error> {
+pub(super) fn parse(file: &Arc<str>, text: &str, files: &Files<'_>) -> Result<Scenario, Error> {
     let document = document::parse(file, text)?;
     let mut fields = document.fields()?;
     fields.pass_over(OWN);
@@ -146,7 +155,7 @@ pub(super) fn parse(
     let protocol = default("protocol").map_or(Ok(Protocol::Http1), protocol_of)?;
     let common = Common {
         files,
-        target: base(fields.take("target"), target, &constants, &document)?,
+        target: base(fields.take("target"), &constants)?,
         tables: tables(fields.take("data"), files)?,
         constants,
         cookies: default("cookies").map_or(Ok(true), Node::bool)?,
@@ -255,17 +264,9 @@ fn check_name(name: &str, node: &Node) -> Result<(), Error> {
     Ok(())
 }
 
-fn base(
-    node: Option<&Node>,
-    instead: Option<&str>,
-    constants: &BTreeMap<String, Value>,
-    document: &Node,
-) -> Result<Option<Target>, Error> {
-    let (node, text) = match (node, instead) {
-        (_, Some(text)) => (node.unwrap_or(document), text.to_owned()),
-        (Some(node), None) => (node, constant(node, node.text()?, constants)?),
-        (None, None) => return Ok(None),
-    };
+fn base(node: Option<&Node>, constants: &BTreeMap<String, Value>) -> Result<Option<Target>, Error> {
+    let Some(node) = node else { return Ok(None) };
+    let text = constant(node, node.text()?, constants)?;
     let target: Target = text.parse().map_err(|error: String| node.wrong(error))?;
     if target.path.contains('?') {
         return Err(node.wrong("a target has no query"));

@@ -30,7 +30,7 @@ mod tests;
 
 pub use error::Error;
 pub(crate) use file::Files;
-pub use file::{Overrides, Scenario, read};
+pub use file::{Overrides, Scenario, read, read_from};
 pub use single::single;
 pub use target::Target;
 pub use threshold::Threshold;

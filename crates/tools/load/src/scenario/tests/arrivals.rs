@@ -7,11 +7,11 @@ use expect_test::{Expect, expect};
 use super::read;
 use crate::{
     plan::{Arrival, Spacing, Stage},
-    scenario::{Error, Overrides, Scenario, units::print_duration},
+    scenario::{Overrides, units::print_duration},
 };
 
 fn arrivals(yaml: &str, overrides: &Overrides) -> String {
-    let plan = match read(yaml, None).and_then(|it| it.plan(overrides)) {
+    let plan = match read(yaml).and_then(|it| it.plan(overrides)) {
         Ok(plan) => plan,
         Err(error) => return format!("error: {error}"),
     };
@@ -221,16 +221,16 @@ fn the_command_line_has_the_last_word() {
 }
 
 #[test]
-fn a_target_can_be_handed_in() {
-    let steps = "rate: 1/s\nfor: 1s\nsteps: [GET /x]\n";
-    let show = |scenario: Result<Scenario, Error>| match scenario {
+fn a_path_needs_a_target() {
+    let show = |yaml: &str| match read(yaml) {
         Ok(scenario) => format!("{:?}", scenario.plan(&Overrides::default()).unwrap().targets),
         Err(error) => error.to_string(),
     };
+    let steps = "rate: 1/s\nfor: 1s\nsteps: [GET /x]\n";
     expect!["a.yaml:3: `steps[0]`: `target` is missing: whose path is this?"]
-        .assert_eq(&show(read(steps, None)));
+        .assert_eq(&show(steps));
     expect![[r#"[Origin { tls: true, host: "b", port: 443 }]"#]]
-        .assert_eq(&show(read(steps, Some("https://b"))));
+        .assert_eq(&show(&format!("target: https://b\n{steps}")));
     expect!["a.yaml:1: `target`: `b` is no URL; write it as `http://b`"]
-        .assert_eq(&show(read(&format!("target: http://a\n{steps}"), Some("b"))));
+        .assert_eq(&show(&format!("target: b\n{steps}")));
 }

@@ -2,6 +2,8 @@
 
 use std::{fs, path::Path};
 
+use expect_test::expect;
+
 use crate::scenario::{self, Overrides, Scenario};
 
 fn root() -> &'static Path {
@@ -22,11 +24,26 @@ fn every_example_is_read() {
     for entry in fs::read_dir(root().join("examples/load")).unwrap() {
         let path = entry.unwrap().path();
         if path.extension().is_some_and(|it| it == "yaml") {
-            plan(scenario::read(&path, None));
+            plan(scenario::read(&path));
             read += 1;
         }
     }
     assert!(read >= 3, "{read}");
+}
+
+#[test]
+fn without_a_file_of_its_own_it_is_relative_to_the_working_directory() {
+    let data = "../../../examples/load/customers.csv";
+    assert!(Path::new(data).exists(), "tests run in the folder of their package");
+    let yaml = |data: &str| {
+        format!(
+            "target: http://a\nrate: 1/s\nfor: 1s\ndata: {{c: {data}}}\nsteps: ['GET /{{{{ c.name }}}}']\n"
+        )
+    };
+    let read = |data| scenario::read_from("standard input", &mut yaml(data).as_bytes());
+    plan(read(data));
+    expect!["standard input:4: `data.c`: read `none.csv`: No such file or directory (os error 2)"]
+        .assert_eq(&read("none.csv").unwrap_err().to_string());
 }
 
 #[test]
@@ -39,7 +56,7 @@ fn every_block_of_the_documentation_is_read() {
     for block in page.split("```yaml\n").skip(1) {
         let path = folder.path().join("scenario.yaml");
         fs::write(&path, block.split("```").next().unwrap()).unwrap();
-        plan(scenario::read(&path, None));
+        plan(scenario::read(&path));
         read += 1;
     }
     assert_eq!(read, 2);

@@ -281,7 +281,7 @@ scenarios:
 #[test]
 fn rows_are_counted_for_the_schedule_of_the_command_line() {
     let yaml = "target: http://a\nrate: 1/s\nfor: 3s\ndata: {row: {file: users.csv, pick: unique}}\nsteps: ['GET /{{ row.name }}']\n";
-    let scenario = read(yaml, None).unwrap();
+    let scenario = read(yaml).unwrap();
     assert!(scenario.plan(&Overrides::default()).is_ok());
     let users = Overrides { users: Some(4), ..Overrides::default() };
     expect!["a.yaml:1: `row` has 3 rows for 4 users who each need their own"]
@@ -299,7 +299,7 @@ thresholds:
 - {threshold}
 "
         );
-        match read(&yaml, None) {
+        match read(&yaml) {
             Ok(scenario) => format!("{}\n", scenario.thresholds()[0]),
             Err(error) => format!("{error}\n"),
         }
@@ -335,8 +335,8 @@ proptest! {
         key in "(steps|target|rate|for|data|check|extract|think|loop|x|scenarios)",
         value in "[a-z0-9/{}\\[\\]:, $.-]{0,40}",
     ) {
-        drop(read(&flow(&format!("steps: [GET /]\n{key}: {value}\n")), None));
-        drop(read(&flow(&format!("steps:\n- get: /\n  {key}: {value}\n")), None));
-        drop(read(&flow(&format!("steps:\n- {value}\n")), None));
+        drop(read(&flow(&format!("steps: [GET /]\n{key}: {value}\n"))));
+        drop(read(&flow(&format!("steps:\n- get: /\n  {key}: {value}\n"))));
+        drop(read(&flow(&format!("steps:\n- {value}\n"))));
     }
 }

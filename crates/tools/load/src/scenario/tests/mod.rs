@@ -39,13 +39,13 @@ fn stored() -> BTreeMap<&'static str, &'static str> {
     ])
 }
 
-fn read(yaml: &str, target: Option<&str>) -> Result<Scenario, Error> {
+fn read(yaml: &str) -> Result<Scenario, Error> {
     let stored = stored();
     let read = |name: &str, most: usize| {
         let text = stored.get(name).ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
-        Ok(text.bytes().take(most).collect())
+        Ok(text.bytes().take(most + 1).collect())
     };
-    parse(&"a.yaml".into(), yaml, &Files { read: &read, environment: &environment }, target)
+    parse(&"a.yaml".into(), yaml, &Files { read: &read, environment: &environment })
 }
 
 /// A flow of requests to `http://a`, as fast as users come.
@@ -118,7 +118,7 @@ fn walk(behaviour: &dyn Behaviour, user: &mut dyn User, answers: &str) -> String
 
 #[track_caller]
 fn check(yaml: &str, answers: &str, expected: Expect) {
-    let said = match read(yaml, None) {
+    let said = match read(yaml) {
         Ok(scenario) => {
             let behaviour = behaviour(&scenario);
             walk(&*behaviour, &mut *behaviour.arrive(0, 1), answers)
@@ -131,7 +131,7 @@ fn check(yaml: &str, answers: &str, expected: Expect) {
 /// Only what is wrong with it.
 #[track_caller]
 fn wrong(yaml: &str, expected: Expect) {
-    let said = match read(yaml, None).and_then(|it| it.plan(&Overrides::default())) {
+    let said = match read(yaml).and_then(|it| it.plan(&Overrides::default())) {
         Ok(_) => "nothing".to_owned(),
         Err(error) => error.to_string(),
     };

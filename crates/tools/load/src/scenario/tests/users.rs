@@ -415,7 +415,7 @@ fn rows_belong_to_users() {
         let yaml = format!(
             "target: http://a\n{arrival}\ndata: {{user: {{file: users.csv, pick: {pick}}}}}\nsteps: ['GET /{{{{ user.name }}}}']\n"
         );
-        let behaviour = behaviour(&read(&yaml, None).unwrap());
+        let behaviour = behaviour(&read(&yaml).unwrap());
         let mut rows = Vec::new();
         for number in numbers {
             match behaviour.arrive(*number, 100 + number).next() {
@@ -439,7 +439,7 @@ fn rows_belong_to_users() {
 
 #[test]
 fn a_request_without_variables_is_only_cloned() {
-    let scenario = read(&flow("steps: [{get: /, headers: {a: b}, json: {c: [d]}}]"), None).unwrap();
+    let scenario = read(&flow("steps: [{get: /, headers: {a: b}, json: {c: [d]}}]")).unwrap();
     let behaviour = behaviour(&scenario);
     let mut sent = Vec::new();
     for number in 0..2 {
@@ -459,7 +459,6 @@ fn a_request_without_variables_is_only_cloned() {
 fn same_seed_same_choices() {
     let scenario = read(
         &flow("steps:\n- loop: 5\n  steps:\n  - choose: [GET /a, GET /b]\n  - think: {mean: 1s}\n  - GET /{{ $uuid }}\n"),
-        None,
     )
     .unwrap();
     let behaviour = behaviour(&scenario);
@@ -472,7 +471,7 @@ fn same_seed_same_choices() {
 fn weights_are_respected() {
     const USERS: u32 = 10_000;
     let steps = "steps:\n- choose:\n  - {weight: 1, get: /a}\n  - {weight: 2.5, get: /b}\n  - {weight: 6.5, get: /c}\n";
-    let behaviour = behaviour(&read(&flow(steps), None).unwrap());
+    let behaviour = behaviour(&read(&flow(steps)).unwrap());
     let mut counts = [0u32; 3];
     for seed in 0..USERS {
         if let Next::Send(step, _) = behaviour.arrive(0, seed.into()).next() {
@@ -492,7 +491,7 @@ fn thinking_has_its_mean() {
     const USERS: u32 = 10_000;
     for (think, mean) in [("{mean: 2s}", 2.0), ("{from: 1s, to: 3s}", 2.0), ("2s", 2.0)] {
         let steps = format!("steps:\n- think: {think}\n- GET /\n");
-        let behaviour = behaviour(&read(&flow(&steps), None).unwrap());
+        let behaviour = behaviour(&read(&flow(&steps)).unwrap());
         let mut sum = 0.0;
         for seed in 0..USERS {
             if let Next::Think(duration) = behaviour.arrive(0, seed.into()).next() {
@@ -507,7 +506,7 @@ fn thinking_has_its_mean() {
 #[test]
 fn nothing_of_an_answer_is_kept_in_vain() {
     let keep = |steps: &str| {
-        let behaviour = behaviour(&read(&flow(steps), None).unwrap());
+        let behaviour = behaviour(&read(&flow(steps)).unwrap());
         match behaviour.arrive(0, 0).next() {
             Next::Send(_, request) => (request.keep.headers, request.keep.body),
             other => panic!("{other:?}"),
