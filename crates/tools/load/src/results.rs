@@ -44,6 +44,9 @@ pub struct Results {
     pub seconds: Vec<Second>,
     /// How the generator itself did.
     pub own: Own,
+    /// What came of the thresholds, in their order; empty if there were none, and until they are
+    /// judged.
+    pub verdicts: Vec<Verdict>,
 }
 
 /// How arrivals were decided.
@@ -158,6 +161,49 @@ pub struct Own {
     pub unanswered: u64,
 }
 
+/// What came of one threshold.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Verdict {
+    /// The threshold, as it is printed.
+    pub threshold: String,
+    /// Whether it was reached.
+    pub met: bool,
+    /// What was found instead of the bound, in the words of a threshold, or why nothing was.
+    pub found: String,
+    /// What was found, in `unit`; none if nothing was.
+    pub measured: Option<f64>,
+    /// With what it was compared, in `unit`.
+    pub bound: f64,
+    /// What both numbers count.
+    pub unit: Unit,
+}
+
+/// What a figure counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unit {
+    /// Seconds.
+    Seconds,
+    /// How often something happened.
+    Count,
+    /// A share from 0 to 1.
+    Share,
+    /// Something per second.
+    PerSecond,
+}
+
+impl Unit {
+    /// Its name in what machines read.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Seconds => "seconds",
+            Self::Count => "count",
+            Self::Share => "share",
+            Self::PerSecond => "per_second",
+        }
+    }
+}
+
 /// Why percentiles are withheld.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Doubt {
@@ -214,6 +260,33 @@ impl Series {
     #[must_use]
     pub fn failed(&self) -> u64 {
         self.failures.values().sum()
+    }
+
+    /// Takes in what another has measured of other requests.
+    pub fn add(&mut self, other: &Self) {
+        self.meant += other.meant;
+        self.started += other.started;
+        self.done += other.done;
+        self.again += other.again;
+        self.succeeded += other.succeeded;
+        add(&mut self.failures, &other.failures);
+        add(&mut self.statuses, &other.statuses);
+        add(&mut self.checks, &other.checks);
+        self.latency += &other.latency;
+        self.service += &other.service;
+        self.connect += &other.connect;
+        self.tls += &other.tls;
+        self.first_byte += &other.first_byte;
+        self.body += &other.body;
+        self.sent += other.sent;
+        self.received += other.received;
+    }
+}
+
+/// Adds counts to counts of the same keys.
+pub(crate) fn add<K: Ord + Clone>(to: &mut BTreeMap<K, u64>, from: &BTreeMap<K, u64>) {
+    for (key, count) in from {
+        *to.entry(key.clone()).or_default() += count;
     }
 }
 
@@ -297,7 +370,7 @@ pub(crate) mod tests {
             answer(index, meant, step, &mut seconds);
         }
         for step in &steps {
-            add(&mut total, step);
+            total.add(step);
         }
         total.connect.record(310_000).unwrap();
         total.tls.record(2_400_000).unwrap();
@@ -313,7 +386,37 @@ pub(crate) mod tests {
             steps: ["shop/home", "shop/buy"].map(str::to_owned).into_iter().zip(steps).collect(),
             seconds,
             own,
+            verdicts: Vec::new(),
         }
+    }
+
+    /// One threshold reached, one missed, and one of which nothing is known.
+    pub(crate) fn verdicts() -> Vec<Verdict> {
+        let sample = Verdict {
+            threshold: "p99 < 2s".to_owned(),
+            met: true,
+            found: "1.914699s".to_owned(),
+            measured: Some(1.914_699),
+            bound: 2.0,
+            unit: Unit::Seconds,
+        };
+        let missed = Verdict {
+            threshold: "error rate < 1%".to_owned(),
+            met: false,
+            found: "2.700%".to_owned(),
+            measured: Some(0.027),
+            bound: 0.01,
+            unit: Unit::Share,
+        };
+        let unknown = Verdict {
+            threshold: "shop/buy: tls p50 < 1s".to_owned(),
+            met: false,
+            found: "nothing was measured".to_owned(),
+            measured: None,
+            bound: 1.0,
+            unit: Unit::Seconds,
+        };
+        vec![sample, missed, unknown]
     }
 
     /// One request of the sample.
@@ -363,29 +466,6 @@ pub(crate) mod tests {
         step.first_byte.record(service * 9 / 10).unwrap();
         step.body.record(service / 10).unwrap();
         seconds[to].latency.record(end - meant).unwrap();
-    }
-
-    /// Adds what a step measured to the whole.
-    fn add(total: &mut Series, step: &Series) {
-        total.meant += step.meant;
-        total.started += step.started;
-        total.done += step.done;
-        total.succeeded += step.succeeded;
-        total.sent += step.sent;
-        total.received += step.received;
-        for (kind, times) in &step.failures {
-            *total.failures.entry(*kind).or_default() += times;
-        }
-        for (status, times) in &step.statuses {
-            *total.statuses.entry(*status).or_default() += times;
-        }
-        for (check, times) in &step.checks {
-            *total.checks.entry(check.clone()).or_default() += times;
-        }
-        total.latency.add(&step.latency).unwrap();
-        total.service.add(&step.service).unwrap();
-        total.first_byte.add(&step.first_byte).unwrap();
-        total.body.add(&step.body).unwrap();
     }
 
     #[test]

@@ -21,8 +21,8 @@ use crate::{
 #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 #[command(
     after_help = "Exit codes: 0 measured, and every threshold reached; 1 nothing succeeded, a \
-threshold missed, percentiles withheld that a threshold needs, or a target that cannot be reached; \
-2 unusable arguments."
+threshold missed, percentiles withheld that a threshold needs, a target that cannot be reached, or \
+results that could not be written; 2 unusable arguments, such as a file that cannot be written."
 )]
 pub struct Arguments {
     #[command(subcommand)]

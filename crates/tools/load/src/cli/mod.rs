@@ -1,34 +1,32 @@
 //! `coracle load`: from the command line to a plan, a run, and what is said about it.
 //!
 //! Exit codes: 0 measured, and every threshold reached; 1 nothing succeeded, a threshold was missed,
-//! percentiles are withheld that a threshold needs, or a target cannot be reached; 2 unusable
-//! arguments.
+//! percentiles are withheld that a threshold needs, a target cannot be reached, or results could not
+//! be written; 2 unusable arguments, a file for results that cannot be written among them.
 
 mod arguments;
+mod files;
 mod plan;
 
 #[cfg(test)]
 mod tests;
 
 use std::{
-    env, fs,
+    env,
     io::{self, Write as _},
-    path::Path,
     process::ExitCode,
 };
 
-use anyhow::Context as _;
-
 pub use self::arguments::Arguments;
 use self::{
-    arguments::{Command, Format, OutputArguments, RunArguments},
+    arguments::{Command, Format, RunArguments},
+    files::Files,
     plan::Wanted,
 };
 use crate::{
     engine::{self, limits},
     judge, report,
     results::Results,
-    scenario::Threshold,
 };
 
 /// Exit code of arguments that cannot be used, as clap has it.
@@ -43,16 +41,20 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     match &arguments.command {
         Some(Command::Judge { command }) => judge::cli::run(command),
         Some(Command::Compare(arguments)) => {
-            report::compare::cli::run(arguments, &mut io::stdout().lock())
+            report::compare::cli::run(arguments, &mut io::stdout())
         }
-        None => load(&arguments.run),
+        None => load(&arguments.run, &mut io::stdout()),
     }
 }
 
-fn load(arguments: &RunArguments) -> anyhow::Result<ExitCode> {
+fn load(arguments: &RunArguments, out: &mut impl io::Write) -> anyhow::Result<ExitCode> {
     let Wanted { plan, thresholds, targets } = match plan::make(arguments) {
         Ok(wanted) => wanted,
         Err(error) => return unusable(&error),
+    };
+    let files = match Files::open(&arguments.output) {
+        Ok(files) => files,
+        Err(error) => return unusable(&error.into()),
     };
     if let Some(warning) = limits::foresee(&plan) {
         writeln!(io::stderr().lock(), "warning: {warning}")?;
@@ -67,29 +69,52 @@ fn load(arguments: &RunArguments) -> anyhow::Result<ExitCode> {
     live.end();
     let mut results = match measured {
         Ok(results) => results,
-        Err(error) if error.is_unusable() => return unusable(&error.into()),
-        Err(error) => return Err(error.into()),
+        Err(error) => {
+            files.discard();
+            let is_unusable = error.is_unusable();
+            return if is_unusable { unusable(&error.into()) } else { Err(error.into()) };
+        }
     };
     results.targets = targets;
-    write(&results, &arguments.output)?;
-    let met = judge_thresholds(&results, &thresholds, &arguments.output)?;
-    let measured = results.total.succeeded > 0 && met;
-    Ok(if measured { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    results.verdicts = thresholds.iter().map(|it| it.judge(&results)).collect();
+    // Files first: whoever reads the text may have gone.
+    let (notes, errors) = files.write(&results);
+    for error in &errors {
+        complain(error)?;
+    }
+    match say(&results, &notes, arguments.output.output, out) {
+        // A reader such as `head` has heard enough; the verdict is another matter.
+        Err(error) if is_broken_pipe(&error) => {}
+        said => said?,
+    }
+    let is_good = results.total.succeeded > 0
+        && results.verdicts.iter().all(|it| it.met)
+        && errors.is_empty();
+    Ok(if is_good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn unusable(error: &anyhow::Error) -> anyhow::Result<ExitCode> {
+    complain(error)?;
+    Ok(ExitCode::from(UNUSABLE))
+}
+
+fn complain(error: &anyhow::Error) -> io::Result<()> {
     let mut out = io::stderr().lock();
     writeln!(out, "error: {error}")?;
     for cause in error.chain().skip(1) {
         writeln!(out, "  because: {cause}")?;
     }
-    Ok(ExitCode::from(UNUSABLE))
+    Ok(())
 }
 
 fn style() -> report::Style {
     #[expect(clippy::disallowed_methods, reason = "of interest to a terminal only")]
     let is_plain = env::var("NO_COLOR").is_ok_and(|it| !it.is_empty());
     if is_plain { report::Style::Plain } else { report::Style::Colour }
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<io::Error>().is_some_and(|it| it.kind() == io::ErrorKind::BrokenPipe)
 }
 
 /// Waits for Ctrl-C.
@@ -100,52 +125,25 @@ async fn interrupt() {
     }
 }
 
-/// Says what was measured, wherever it is wanted.
-fn write(results: &Results, output: &OutputArguments) -> anyhow::Result<()> {
-    let mut out = io::stdout().lock();
-    match output.output {
-        Format::Text => write!(out, "{}", report::text(results))?,
-        Format::Json => writeln!(out, "{}", report::json(results)?)?,
-    }
-    let to_file = |path: &Path, bytes: &[u8]| {
-        fs::write(path, bytes).with_context(|| format!("write `{}`", path.display()))
-    };
-    if let Some(path) = &output.json {
-        to_file(path, report::json(results)?.as_bytes())?;
-    }
-    if let Some(path) = &output.html {
-        to_file(path, report::html(results).as_bytes())?;
-    }
-    if let Some(path) = &output.hdr {
-        let mut log = Vec::new();
-        match report::log(results, &mut log) {
-            Ok(()) => to_file(path, &log)?,
-            // The report says why; what was measured otherwise is still of use.
-            Err(error @ report::LogError::Withheld(_)) => {
-                writeln!(io::stderr().lock(), "warning: no histogram log: {error}")?;
-            }
-            Err(error) => return Err(error.into()),
+/// Says what was measured, to people or to a machine. What only people want to know goes to standard
+/// error when a machine reads the rest.
+fn say(
+    results: &Results,
+    notes: &[String],
+    format: Format,
+    out: &mut impl io::Write,
+) -> anyhow::Result<()> {
+    let notes: String = notes.iter().map(|it| format!("{it}\n")).collect();
+    match format {
+        Format::Text => {
+            let gap = if notes.is_empty() { "" } else { "\n" };
+            write!(out, "{}{gap}{notes}", report::text(results))?;
+        }
+        Format::Json => {
+            let verdicts = report::verdicts(&results.verdicts);
+            write!(io::stderr().lock(), "{verdicts}{notes}")?;
+            out.write_all(report::json(results)?.as_bytes())?;
         }
     }
     Ok(())
-}
-
-/// Says which thresholds were reached, and whether all were.
-fn judge_thresholds(
-    results: &Results,
-    thresholds: &[Threshold],
-    output: &OutputArguments,
-) -> io::Result<bool> {
-    let mut lines = String::new();
-    let mut are_met = true;
-    for verdict in thresholds.iter().map(|it| it.judge(results)) {
-        let word = if verdict.met { "reached" } else { "MISSED" };
-        lines.push_str(&format!("{word}: {} ({})\n", verdict.threshold, verdict.found));
-        are_met &= verdict.met;
-    }
-    match output.output {
-        Format::Text => io::stdout().lock().write_all(lines.as_bytes())?,
-        Format::Json => io::stderr().lock().write_all(lines.as_bytes())?,
-    }
-    Ok(are_met)
 }

@@ -1,6 +1,7 @@
 //! From the command line to exit code and files, against small servers in this process.
 
 use std::{
+    fs,
     io::{BufRead as _, BufReader, Read as _, Write as _},
     net::{SocketAddr, TcpListener, TcpStream},
     process::ExitCode,
@@ -12,6 +13,7 @@ use std::{
 };
 
 use clap::Parser;
+use expect_test::expect;
 use tempfile::TempDir;
 
 use super::*;
@@ -29,6 +31,13 @@ fn parse(words: &[&str]) -> Result<Arguments, clap::Error> {
 
 fn run_words(words: &[&str]) -> anyhow::Result<ExitCode> {
     run(&parse(words)?)
+}
+
+/// Runs, and gives what is printed.
+fn said(words: &[&str]) -> (ExitCode, String) {
+    let mut out = Vec::new();
+    let code = load(&parse(words).unwrap().run, &mut out).unwrap();
+    (code, String::from_utf8(out).unwrap())
 }
 
 /// Runs, and gives the JSON report.
@@ -110,6 +119,135 @@ fn files_are_written() {
     let words = [&url, "--for", "1s", "--html", html.to_str().unwrap()];
     assert_eq!(run_words(&words).unwrap(), ExitCode::SUCCESS);
     assert!(fs::read_to_string(html).unwrap().contains("<svg"));
+}
+
+#[test]
+fn json_ends_with_one_line_feed() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("report.json");
+    let url = format!("http://{}/", answering(OK));
+    let file = ["--json", path.to_str().unwrap()];
+    let (_, out) = said(&[&[&url, "--for", "300ms", "-o", "json"][..], &file].concat());
+    assert!(out.ends_with("}\n"), "{out}");
+    assert_eq!(fs::read_to_string(path).unwrap(), out);
+}
+
+/// What is in a folder, each file with its content up to the first space.
+fn listed(folder: &TempDir) -> String {
+    let mut listed: Vec<_> = fs::read_dir(folder.path())
+        .unwrap()
+        .map(|it| it.unwrap().path())
+        .map(|it| {
+            let content = fs::read_to_string(&it).unwrap();
+            let name = it.file_name().unwrap().to_string_lossy().into_owned();
+            format!("{name}: {}", content.split(' ').next().unwrap())
+        })
+        .collect();
+    listed.sort();
+    listed.join("\n")
+}
+
+#[test]
+fn files_are_tried_before_the_run() {
+    let connections = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&connections);
+    let address = serve(move |_| {
+        counted.fetch_add(1, Ordering::SeqCst);
+    });
+    let folder = TempDir::new().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    fs::write(path("older"), "older").unwrap();
+    let url = format!("http://{address}/");
+    for (option, file) in [("--html", "none/x"), ("--hdr", "none/x"), ("--html", "older")] {
+        let json = path("older");
+        let words = [&url, "--json", &json, "--hdr", &path("new"), option, &path(file)];
+        // The histogram log is given once only.
+        let words =
+            if option == "--hdr" { [&words[..3], &words[5..]].concat() } else { words.into() };
+        assert_eq!(run_words(&words).unwrap(), ExitCode::from(UNUSABLE), "{words:?}");
+        expect!["older: older"].assert_eq(&listed(&folder));
+    }
+    assert_eq!(connections.load(Ordering::SeqCst), 0);
+}
+
+#[test]
+fn unwritable_files_are_named() {
+    let folder = TempDir::new().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    std::os::unix::fs::symlink(path("new"), path("link")).unwrap();
+    let error = |words: &[&str]| {
+        let words = [&["http://localhost/"], words].concat();
+        let error = Files::open(&parse(&words).unwrap().run.output).unwrap_err();
+        format!("{:#}\n", anyhow::Error::from(error)).replace(folder.path().to_str().unwrap(), "…")
+    };
+    let mut errors = error(&["--json", &path("none/x.json")]);
+    errors += &error(&["--json", &path("")]);
+    errors += &error(&["--json", &path("new"), "--html", &path("link")]);
+    expect![[r#"
+        cannot write `…/none/x.json`: No such file or directory (os error 2)
+        cannot write `…/`: Is a directory (os error 21)
+        `…/new` and `…/link` are one file, and each of the results needs its own
+    "#]]
+    .assert_eq(&errors);
+    // Devices have nothing older in them.
+    let words = ["http://localhost/", "--json", "/dev/null", "--html", "/dev/null"];
+    Files::open(&parse(&words).unwrap().run.output).unwrap();
+}
+
+#[test]
+fn a_run_that_never_began_leaves_files_as_they_were() {
+    let gone = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let folder = TempDir::new().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    fs::write(path("older"), "older").unwrap();
+    let url = format!("http://{gone}/");
+    run_words(&[&url, "--json", &path("older"), "--html", &path("new")]).unwrap_err();
+    expect!["older: older"].assert_eq(&listed(&folder));
+}
+
+#[test]
+fn withheld_percentiles_leave_no_older_log() {
+    let folder = TempDir::new().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    fs::write(path("run.hlog"), "older").unwrap();
+    fs::write(path("run.json"), "older, and longer than a report is: ".repeat(1000)).unwrap();
+    let url = format!("http://{}/", answering("HTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\n"));
+    let (log, json) = (path("run.hlog"), path("run.json"));
+    let words = [&url, "--for", "300ms", "-q", "--hdr", &log, "--json", &json];
+    let notes = || {
+        let (code, out) = said(&words);
+        assert_eq!(code, ExitCode::FAILURE);
+        let note = out.lines().last().unwrap().replace(folder.path().to_str().unwrap(), "…");
+        note + "\n"
+    };
+    let notes = notes() + &notes();
+    expect![[r#"
+        no histogram log: percentiles are withheld, so `…/run.hlog` was not written; the older file of that name was removed
+        no histogram log: percentiles are withheld, so `…/run.hlog` was not written
+    "#]].assert_eq(&notes);
+    expect!["run.json: {\n"].assert_eq(&listed(&folder));
+    let report: serde_json::Value = serde_json::from_slice(&fs::read(json).unwrap()).unwrap();
+    let reasons = report["withheld"].as_array().unwrap().iter().map(|it| &it["reason"]);
+    assert!(reasons.into_iter().any(|it| it == "no_success"), "{report:#}");
+}
+
+#[test]
+fn verdicts_are_in_text_and_json() {
+    let url = format!("http://{}/", answering(OK));
+    let words = [&url, "--rate", "50/s", "--for", "200ms", "-q"];
+    let thresholds = ["--threshold", "requests == 10", "--threshold", "errors > 0"];
+    let words = [&words[..], &thresholds].concat();
+    let (code, out) = said(&words);
+    assert_eq!(code, ExitCode::FAILURE);
+    let end: Vec<_> = out.lines().skip_while(|it| !it.starts_with("thresholds")).collect();
+    expect![[r#"
+        thresholds: 1 of 2 MISSED
+          reached  requests == 10 (10)
+          MISSED   errors > 0 (0)"#]]
+    .assert_eq(&end.join("\n"));
+    let (_, report) = report_of(&words);
+    expect![[r#"[{"bound":10.0,"condition":"requests == 10","found":10.0,"message":"10","reached":true,"unit":"count"},{"bound":0.0,"condition":"errors > 0","found":0.0,"message":"0","reached":false,"unit":"count"}]"#]]
+        .assert_eq(&report["thresholds"].to_string());
 }
 
 #[test]
@@ -221,6 +359,9 @@ fn kept_connection_that_was_closed_is_tried_again() {
     assert_eq!(code, ExitCode::SUCCESS);
     assert_eq!(report["total"]["failures"], serde_json::json!({}), "{report:#}");
     assert!(connections.load(Ordering::SeqCst) > 2);
+    // Every request but the first found its connection closed.
+    let done = report["total"]["done"].as_u64().unwrap();
+    assert_eq!(report["total"]["sent_again"].as_u64(), Some(done - 1), "{report:#}");
     // What may not be repeated is a failure instead.
     let (_, report) = report_of(&[&words[..], &["-X", "POST"]].concat());
     assert!(report["total"]["failures"]["closed"].as_u64().unwrap() > 0, "{report:#}");

@@ -15,7 +15,7 @@ use super::{
 use crate::{
     exchange::FailureKind,
     plan::Plan,
-    results::{Mode, Own, Progress, Results, Second, Series, Times, times},
+    results::{Mode, Own, Progress, Results, Second, Series, Times, add, times},
 };
 
 /// How often a watcher is told: often enough for numbers that move.
@@ -153,12 +153,12 @@ impl Gathered {
                 let of_step = |part: &Part| -> Option<Series> {
                     Some(part.steps.get(flow)?.get(step)?.clone())
                 };
-                parts.iter().filter_map(of_step).for_each(|it| merge_series(&mut series, &it));
+                parts.iter().filter_map(of_step).for_each(|it| series.add(&it));
                 steps.push((format!("{}/{name}", it.name), series));
             }
         }
         let mut total = Series::default();
-        steps.iter().for_each(|(_, it)| merge_series(&mut total, it));
+        steps.iter().for_each(|(_, it)| total.add(it));
         // Which step a start would have been that never happened, nobody knows.
         total.meant += self.dropped;
         Results {
@@ -180,13 +180,8 @@ impl Gathered {
                 cores: super::limits::cores(),
                 unanswered,
             },
+            verdicts: Vec::new(),
         }
-    }
-}
-
-fn add<K: Ord + Clone>(to: &mut BTreeMap<K, u64>, from: &BTreeMap<K, u64>) {
-    for (key, count) in from {
-        *to.entry(key.clone()).or_default() += count;
     }
 }
 
@@ -195,23 +190,4 @@ fn merge(to: &mut Times, from: &Times) {
     if !from.is_empty() {
         let _ = to.add(from);
     }
-}
-
-fn merge_series(to: &mut Series, from: &Series) {
-    to.meant += from.meant;
-    to.started += from.started;
-    to.done += from.done;
-    to.again += from.again;
-    to.succeeded += from.succeeded;
-    add(&mut to.failures, &from.failures);
-    add(&mut to.statuses, &from.statuses);
-    add(&mut to.checks, &from.checks);
-    merge(&mut to.latency, &from.latency);
-    merge(&mut to.service, &from.service);
-    merge(&mut to.connect, &from.connect);
-    merge(&mut to.tls, &from.tls);
-    merge(&mut to.first_byte, &from.first_byte);
-    merge(&mut to.body, &from.body);
-    to.sent += from.sent;
-    to.received += from.received;
 }

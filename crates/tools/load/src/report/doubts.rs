@@ -9,6 +9,10 @@ use crate::{
 /// What stands above the reasons.
 pub(crate) const WITHHELD: &str = "percentiles are withheld";
 
+/// What helps a generator that is too slow.
+const NOT_SO_FAST: &str =
+    "send fewer per second, give the generator more cores, or let nothing else run on its machine";
+
 /// A reason in words.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Words {
@@ -32,43 +36,40 @@ pub(crate) fn words(doubt: &Doubt) -> Words {
                 LATE_AFTER.as_millis(),
                 numbers::share(LATE_SHARE_MAX),
             ),
-            remedy: "send fewer per second, give the generator more cores, or let nothing else run \
-                     on its machine",
+            remedy: NOT_SO_FAST,
         },
         Doubt::Dropped(times) => Words {
             reason: "dropped",
             what: format!(
-                "{} starts were meant and never happened: the requests that would have waited longest \
-                 are missing",
-                numbers::count(*times),
+                "{} meant and never made: the requests that would have waited longest are missing",
+                numbers::counted(*times, "start"),
             ),
-            remedy: "send fewer per second, give the generator more cores, or allow it more \
-                     connections",
+            remedy: NOT_SO_FAST,
         },
         Doubt::Limit { kind, times } => limit(*kind, *times),
         Doubt::NoSuccess => Words {
             reason: "no_success",
             what: "not one request succeeded".to_owned(),
-            remedy: "look at the errors: is the server there, and is this what it serves?",
+            remedy: "look at the errors: they say whether the server was there, and what it answered",
         },
     }
 }
 
 /// Words for a limit of the generator itself.
 fn limit(kind: FailureKind, times: u64) -> Words {
-    let times = numbers::count(times);
+    let times = numbers::counted(times, "time");
     let (what, remedy) = match kind {
         FailureKind::Descriptors => (
-            format!("the generator ran out of file descriptors {times} times"),
+            format!("the generator ran out of file descriptors {times}"),
             "raise its limit (`ulimit -n`), or hold fewer connections open",
         ),
         FailureKind::Ports => (
-            format!("the generator ran out of local ports {times} times"),
+            format!("the generator ran out of local ports {times}"),
             "keep connections open between requests, send from or to more addresses, or widen \
              net.ipv4.ip_local_port_range",
         ),
         FailureKind::Connections => (
-            format!("the generator's own limit of connections was reached {times} times"),
+            format!("the generator's own limit of connections was reached {times}"),
             "allow it more connections, or send fewer per second",
         ),
         // Limits of the generator are the three above; another kind is told by its name.
@@ -82,7 +83,7 @@ fn limit(kind: FailureKind, times: u64) -> Words {
         | FailureKind::Timeout
         | FailureKind::Status
         | FailureKind::Check => {
-            (format!("`{kind}` happened {times} times"), "look at what limits the generator")
+            (format!("`{kind}` happened {times}"), "look at what limits the generator")
         }
     };
     Words { reason: kind.name(), what, remedy }
@@ -125,10 +126,10 @@ mod tests {
         expect![[r#"
             late: 3.20 % of the starts came more than 1 ms after they were meant, and 1.00 % is allowed: the generator could not keep its own schedule, so a part of every latency is its own
                 send fewer per second, give the generator more cores, or let nothing else run on its machine
-            dropped: 1 200 starts were meant and never happened: the requests that would have waited longest are missing
-                send fewer per second, give the generator more cores, or allow it more connections
+            dropped: 1 200 starts meant and never made: the requests that would have waited longest are missing
+                send fewer per second, give the generator more cores, or let nothing else run on its machine
             no_success: not one request succeeded
-                look at the errors: is the server there, and is this what it serves?
+                look at the errors: they say whether the server was there, and what it answered
             descriptors: the generator ran out of file descriptors 4 000 times
                 raise its limit (`ulimit -n`), or hold fewer connections open
             ports: the generator ran out of local ports 4 000 times

@@ -19,7 +19,7 @@ pub mod wire;
 pub use html::html;
 pub use live::{Live, Style};
 pub use log::{LogError, log};
-pub use text::text;
+pub use text::{text, verdicts};
 pub use wire::json;
 
 use std::time::Duration;

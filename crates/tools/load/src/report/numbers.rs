@@ -46,6 +46,12 @@ pub(crate) fn count(count: u64) -> String {
     grouped(&count.to_string())
 }
 
+/// A count and what it counts, in English: `1 request`, `1 234 requests`.
+pub(crate) fn counted(number: u64, what: &str) -> String {
+    let plural = if number == 1 { "" } else { "s" };
+    format!("{} {what}{plural}", count(number))
+}
+
 /// Something per second as `999.8` or `12 345`.
 pub(crate) fn rate(rate: f64) -> String {
     let decimals = if rate < 10.0 {
@@ -164,6 +170,11 @@ mod tests {
     #[test]
     fn counts_rates_shares_and_sizes() {
         check(count, &[0, 999, 1_000, 1_234_567], expect!["0, 999, 1 000, 1 234 567"]);
+        check(
+            |it| counted(it, "request"),
+            &[0, 1, 2_000],
+            expect!["0 requests, 1 request, 2 000 requests"],
+        );
         check(
             rate,
             &[0.0, 1.5, 99.95, 999.84, 1_000.0, 12_345.6],

@@ -9,7 +9,7 @@ use crate::{
         numbers::{self, part},
         per_second, quantiles,
     },
-    results::{LATE_AFTER, Mode, Results, Series, Times},
+    results::{LATE_AFTER, Mode, Results, Series, Times, Verdict},
 };
 
 /// Columns of the text, where names allow it.
@@ -40,6 +40,7 @@ pub fn text(results: &Results) -> String {
         blocks.push(steps(results));
     }
     blocks.push(own(results));
+    blocks.push(judged(&results.verdicts));
     blocks.retain(|it| !it.is_empty());
     let blocks: Vec<_> = blocks.iter().map(|it| it.join("\n") + "\n").collect();
     blocks.join("\n")
@@ -100,6 +101,15 @@ fn requests(results: &Results) -> Vec<String> {
         numbers::bytes(numbers::as_f64(total.received)),
         numbers::bytes(per_second(total.received, results.took)),
     ));
+    if total.again > 0 {
+        lines.extend(wrap(
+            "",
+            &format!(
+                "sent again, because the server had closed the kept connection: {}, counted once",
+                numbers::counted(total.again, "request")
+            ),
+        ));
+    }
     lines
 }
 
@@ -131,8 +141,8 @@ fn latencies(results: &Results) -> Vec<String> {
         lines.push(format!("requests without an answer, in no percentile: {without}"));
     }
     if let Some((name, _)) = QUANTILES.iter().find(|(_, it)| is_maximum(&total.latency, *it)) {
-        let answers = numbers::count(total.latency.len());
-        lines.push(format!("{answers} answers are too few to tell {name} from the maximum"));
+        let answers = numbers::counted(total.latency.len(), "answer");
+        lines.push(format!("{answers}: too few to tell {name} from the maximum"));
     }
     lines
 }
@@ -242,23 +252,54 @@ fn own(results: &Results) -> Vec<String> {
         ));
     }
     lines.push(format!(
-        "  {} of {} starts late by more than {} ms ({}), {} dropped",
+        "  {} of {} late by more than {} ms ({}), {} dropped",
         numbers::count(own.late),
-        numbers::count(own.lag.len()),
+        numbers::counted(own.lag.len(), "start"),
         LATE_AFTER.as_millis(),
         numbers::share(part(own.late, own.lag.len())),
         numbers::count(own.dropped),
     ));
     if own.unanswered > 0 {
-        let unanswered = numbers::count(own.unanswered);
-        lines.push(format!("  {unanswered} requests had no answer when waiting ended"));
+        let unanswered = numbers::counted(own.unanswered, "request");
+        lines.push(format!("  {unanswered} had no answer when waiting ended"));
     }
-    lines.push(format!(
-        "  {:.2} of {} cores used",
-        own.cpu.as_secs_f64() / results.took.as_secs_f64().max(f64::MIN_POSITIVE),
-        own.cores,
-    ));
+    lines.push(format!("  {} used", processor(results)));
     lines
+}
+
+/// How much processor the generator took.
+pub(crate) fn processor(results: &Results) -> String {
+    let took = results.took.as_secs_f64();
+    let used = if took > 0.0 { results.own.cpu.as_secs_f64() / took } else { 0.0 };
+    format!("{used:.2} of {} cores", results.own.cores)
+}
+
+/// What came of the thresholds, as the last lines of [`text`] say it; nothing if there were none.
+#[must_use]
+pub fn verdicts(verdicts: &[Verdict]) -> String {
+    judged(verdicts).iter().map(|it| format!("{it}\n")).collect()
+}
+
+fn judged(verdicts: &[Verdict]) -> Vec<String> {
+    let Some(headline) = reached(verdicts) else { return Vec::new() };
+    let line = |it: &Verdict| {
+        let word = if it.met { "reached" } else { "MISSED " };
+        format!("  {word}  {} ({})", it.threshold, it.found)
+    };
+    iter::once(format!("thresholds: {headline}")).chain(verdicts.iter().map(line)).collect()
+}
+
+/// How many thresholds were reached, in words; none if there were none.
+pub(crate) fn reached(verdicts: &[Verdict]) -> Option<String> {
+    let count = |it: usize| numbers::count(it as u64);
+    let missed = verdicts.iter().filter(|it| !it.met).count();
+    match (missed, verdicts.len()) {
+        (_, 0) => None,
+        (0, 1) => Some("reached".to_owned()),
+        (_, 1) => Some("MISSED".to_owned()),
+        (0, all) => Some(format!("all {} reached", count(all))),
+        (missed, all) => Some(format!("{} of {} MISSED", count(missed), count(all))),
+    }
 }
 
 /// Rows as aligned columns: the first to the left, numbers to the right.
@@ -310,7 +351,10 @@ pub(crate) fn capital(sentence: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{exchange::FailureKind, results::tests::sample};
+    use crate::{
+        exchange::FailureKind,
+        results::tests::{sample, verdicts},
+    };
     use expect_test::{Expect, expect};
     use proptest::prelude::*;
 
@@ -343,7 +387,7 @@ mod tests {
                 service counts from the actual start; what latency has more was spent before the
                 request was sent, in the generator or waiting for a connection
                 requests without an answer, in no percentile: 2
-                998 answers are too few to tell p99.9 from the maximum
+                998 answers: too few to tell p99.9 from the maximum
 
                 errors: 2.70 % of those done
                           20  status: answered with status 400 or above
@@ -396,7 +440,7 @@ mod tests {
                 latency       3.50 ms  4.80 ms  5.00 ms  24.0 ms  24.0 ms    250
                   first byte  3.15 ms  4.32 ms  4.50 ms  21.6 ms  21.6 ms    250
                   body         350 µs   480 µs   500 µs  2.40 ms  2.40 ms    250
-                250 answers are too few to tell p99.9 from the maximum
+                250 answers: too few to tell p99.9 from the maximum
 
                 no errors
                            5  times the check `has a token` failed
@@ -435,10 +479,10 @@ mod tests {
                     every latency is its own.
                     Send fewer per second, give the generator more cores, or let nothing else
                     run on its machine.
-                  * 4 starts were meant and never happened: the requests that would have waited
-                    longest are missing.
-                    Send fewer per second, give the generator more cores, or allow it more
-                    connections.
+                  * 4 starts meant and never made: the requests that would have waited longest
+                    are missing.
+                    Send fewer per second, give the generator more cores, or let nothing else
+                    run on its machine.
                   * the generator ran out of file descriptors 40 times.
                     Raise its limit (`ulimit -n`), or hold fewer connections open.
 
@@ -464,6 +508,34 @@ mod tests {
     }
 
     #[test]
+    fn thresholds_and_requests_that_were_sent_again() {
+        let mut results = sample();
+        results.total.again = 1234;
+        results.verdicts = verdicts();
+        let text = text(&results);
+        let again = text.lines().skip_while(|it| !it.starts_with("sent again"));
+        let again: Vec<_> = again.take_while(|it| !it.is_empty()).collect();
+        expect![[r#"
+            sent again, because the server had closed the kept connection: 1 234 requests,
+            counted once"#]]
+        .assert_eq(&again.join("\n"));
+        let (_, end) = text.split_once("cores used\n\n").unwrap();
+        expect![[r#"
+            thresholds: 2 of 3 MISSED
+              reached  p99 < 2s (1.914699s)
+              MISSED   error rate < 1% (2.700%)
+              MISSED   shop/buy: tls p50 < 1s (nothing was measured)
+        "#]]
+        .assert_eq(end);
+        let headline = |met: &[bool]| {
+            let verdict = |met: &bool| Verdict { met: *met, ..results.verdicts[0].clone() };
+            reached(&met.iter().map(verdict).collect::<Vec<_>>()).unwrap_or_default()
+        };
+        let headlines = [&[][..], &[true], &[false], &[true, true], &[true, false]].map(headline);
+        expect!["; reached; MISSED; all 2 reached; 1 of 2 MISSED"].assert_eq(&headlines.join("; "));
+    }
+
+    #[test]
     fn nothing_happened() {
         let mut results = sample();
         results.total = Series::default();
@@ -474,27 +546,28 @@ mod tests {
         check(
             &results,
             expect![[r#"
-            https://127.0.0.1:8443/
-            open loop: a schedule said when each request was meant to start; latency counts
-            from then
-            began 2026-11-21T19:00:00Z, took 0 of 10.0 s planned, seed 7
+                https://127.0.0.1:8443/
+                open loop: a schedule said when each request was meant to start; latency counts
+                from then
+                began 2026-11-21T19:00:00Z, took 0 of 10.0 s planned, seed 7
 
-                        meant  done  succeeded  failed
-            requests        0     0          0       0
-            per second   0.00  0.00       0.00    0.00
-            sent 0 B (0 B/s), received 0 B (0 B/s)
+                            meant  done  succeeded  failed
+                requests        0     0          0       0
+                per second   0.00  0.00       0.00    0.00
+                sent 0 B (0 B/s), received 0 B (0 B/s)
 
-            PERCENTILES ARE WITHHELD:
-              * not one request succeeded.
-                Look at the errors: is the server there, and is this what it serves?.
+                PERCENTILES ARE WITHHELD:
+                  * not one request succeeded.
+                    Look at the errors: they say whether the server was there, and what it
+                    answered.
 
-            no errors
+                no errors
 
-            the generator itself
-              0 of 0 starts late by more than 1 ms (0 %), 0 dropped
-              2 requests had no answer when waiting ended
-              37751555832108632665227192332265651246516617432001441780204434738303582867372132551820455929430736514964648069928001842568633060516280819942791368558774003601910998819839757684019495050501706202808742408883760183598661922111170409777954434628964447582104919330132212375404286834051511274364478167980280119296.00 of 2 cores used
-        "#]],
+                the generator itself
+                  0 of 0 starts late by more than 1 ms (0 %), 0 dropped
+                  2 requests had no answer when waiting ended
+                  0.00 of 2 cores used
+            "#]],
         );
     }
 

@@ -13,7 +13,7 @@ use crate::{
         numbers::{as_f64, part},
         per_second,
     },
-    results::{self, Doubt, Results, Times},
+    results::{self, Doubt, Results, Times, Unit},
 };
 
 /// Version of the keys.
@@ -92,6 +92,9 @@ pub struct Report {
     pub seconds: Vec<Second>,
     /// How the generator itself did.
     pub own: Own,
+    /// What came of the thresholds, in their order.
+    #[serde(default)]
+    pub thresholds: Vec<Threshold>,
 }
 
 /// Who decided when requests start.
@@ -138,6 +141,10 @@ pub struct Series {
     pub succeeded: u64,
     /// Requests that were not.
     pub failed: u64,
+    /// Requests that were sent a second time, on a new connection, because the server had closed the
+    /// kept one; counted once everywhere else.
+    #[serde(default)]
+    pub sent_again: u64,
     /// `meant` by `planned_seconds`.
     pub meant_per_second: f64,
     /// `done` by `took_seconds`.
@@ -229,6 +236,23 @@ pub struct Own {
     pub unanswered: u64,
 }
 
+/// What came of one threshold.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Threshold {
+    /// As it is written: `p99 < 50ms`.
+    pub condition: String,
+    /// Whether it was reached.
+    pub reached: bool,
+    /// `seconds`, `count`, `share` (from 0 to 1) or `per_second`.
+    pub unit: String,
+    /// What was asked for, in that unit.
+    pub bound: f64,
+    /// What was found, in that unit; null if nothing is known.
+    pub found: Option<f64>,
+    /// The same for people, or why nothing is known.
+    pub message: String,
+}
+
 impl Report {
     /// Reads a report that [`json`] wrote.
     ///
@@ -287,6 +311,7 @@ impl Report {
                 cores: own.cores,
                 unanswered: own.unanswered,
             },
+            thresholds: results.verdicts.iter().map(Threshold::new).collect(),
         })
     }
 }
@@ -317,6 +342,7 @@ impl Series {
             done: series.done,
             succeeded: series.succeeded,
             failed: series.failed(),
+            sent_again: series.again,
             meant_per_second: short(per_second(series.meant, run.planned)),
             done_per_second: short(per_second(series.done, run.took)),
             failures: named(&series.failures),
@@ -331,6 +357,23 @@ impl Series {
             first_byte: Distribution::new(&series.first_byte, show)?,
             body: Distribution::new(&series.body, show)?,
         })
+    }
+}
+
+impl Threshold {
+    fn new(verdict: &results::Verdict) -> Self {
+        let number = |it: f64| match verdict.unit {
+            Unit::Seconds | Unit::Count => it,
+            Unit::Share | Unit::PerSecond => short(it),
+        };
+        Self {
+            condition: verdict.threshold.clone(),
+            reached: verdict.met,
+            unit: verdict.unit.name().to_owned(),
+            bound: number(verdict.bound),
+            found: verdict.measured.map(number),
+            message: verdict.found.clone(),
+        }
     }
 }
 
@@ -401,7 +444,7 @@ fn encode(times: &Times) -> Result<String, JsonError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::results::tests::sample;
+    use crate::results::tests::{sample, verdicts};
     use expect_test::{expect, expect_file};
     use proptest::prelude::*;
 
@@ -415,18 +458,32 @@ mod tests {
 
     #[test]
     fn keys() {
-        let json = abridged(&sample());
+        let mut results = sample();
+        results.total.again = 3;
+        results.verdicts = verdicts();
+        let json = abridged(&results);
         let lines: Vec<_> = json.lines().filter(|it| !it.contains("\"histogram\"")).collect();
         expect_file!["testdata/report.json"].assert_eq(&lines.join("\n"));
     }
 
     #[test]
     fn read_back() {
-        let results = sample();
+        let mut results = sample();
+        results.verdicts = verdicts();
         let report = Report::read(json(&results).unwrap().as_bytes()).unwrap();
         assert_eq!(report, Report::new(&results).unwrap());
         assert_eq!(report.total.latency.times().unwrap().unwrap(), results.total.latency);
         assert_eq!(report.seconds[6].latency.times().unwrap().unwrap(), results.seconds[6].latency);
+    }
+
+    #[test]
+    fn reports_from_before_a_key_was_added_are_read() {
+        let mut json: serde_json::Value = serde_json::from_str(&json(&sample()).unwrap()).unwrap();
+        json.as_object_mut().unwrap().remove("thresholds").unwrap();
+        json["total"].as_object_mut().unwrap().remove("sent_again").unwrap();
+        json["steps"][0].as_object_mut().unwrap().remove("sent_again").unwrap();
+        let report = Report::read(json.to_string().as_bytes()).unwrap();
+        assert_eq!(report, Report::new(&sample()).unwrap());
     }
 
     #[test]

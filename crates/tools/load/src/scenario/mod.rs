@@ -34,4 +34,3 @@ pub use file::{Overrides, Scenario, read, read_from};
 pub use single::single;
 pub use target::Target;
 pub use threshold::Threshold;
-pub use verdict::Verdict;

@@ -7,29 +7,19 @@ use super::{
     threshold::{Bound, Count, Measure, Operator, Share, Span, Statistic, Threshold},
     units,
 };
-use crate::results::{Doubt, Results, Series};
-
-/// What came of one threshold.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Verdict {
-    /// The threshold, as it is printed.
-    pub threshold: String,
-    /// Whether it was reached.
-    pub met: bool,
-    /// What was found instead of the bound, or why nothing was.
-    pub found: String,
-}
+use crate::results::{Doubt, Results, Series, Unit, Verdict};
 
 impl Threshold {
     /// Judges a run. A time that is not known, because nothing was answered or because percentiles
     /// are withheld, is never reached.
     #[must_use]
     pub fn judge(&self, results: &Results) -> Verdict {
-        let (met, found) = match self.measured(results) {
-            Ok(found) => (found.compare(self.operator, self.bound), found.to_string()),
-            Err(why) => (false, why),
+        let (met, found, measured) = match self.measured(results) {
+            Ok(it) => (it.compare(self.operator, self.bound), it.to_string(), Some(it.number())),
+            Err(why) => (false, why, None),
         };
-        Verdict { threshold: self.to_string(), met, found }
+        let (bound, unit) = self.bound.number();
+        Verdict { threshold: self.to_string(), met, found, measured, bound, unit }
     }
 
     fn measured(&self, results: &Results) -> Result<Found, String> {
@@ -44,7 +34,7 @@ impl Threshold {
         };
         let sum = |of: fn(&Series) -> u64| series.iter().map(|it| of(it)).sum::<u64>();
         let done = sum(|it| it.done);
-        let errors = sum(|it| it.failures.values().sum());
+        let errors = sum(Series::failed);
         match self.measure {
             Measure::Time(span, statistic) => time(results, &series, span, statistic),
             Measure::Rate => {
@@ -163,7 +153,37 @@ enum Found {
     Rate(f64),
 }
 
+/// In seconds: the nearest number, which is printed with no more digits than it has.
+#[expect(clippy::cast_precision_loss, reason = "2^53 nanoseconds are three months")]
+fn seconds(time: Duration) -> f64 {
+    time.as_nanos() as f64 / 1e9
+}
+
+impl Bound {
+    /// The bound as a number, and what it counts.
+    #[expect(clippy::cast_precision_loss, reason = "nobody counts 2^53 requests by ones")]
+    fn number(self) -> (f64, Unit) {
+        match self {
+            Self::Time(it) => (seconds(it), Unit::Seconds),
+            Self::Count(it) => (it as f64, Unit::Count),
+            Self::Percent(it) => (it / 100.0, Unit::Share),
+            Self::Rate(it) => (it.per_second(), Unit::PerSecond),
+        }
+    }
+}
+
 impl Found {
+    /// As a number of the unit that its bound has.
+    #[expect(clippy::cast_precision_loss, reason = "nobody counts 2^53 requests by ones")]
+    fn number(self) -> f64 {
+        match self {
+            Self::Time(it) => seconds(it),
+            Self::Count(it) => it as f64,
+            Self::Percent(it) => it / 100.0,
+            Self::Rate(it) => it,
+        }
+    }
+
     fn compare(self, operator: Operator, bound: Bound) -> bool {
         let order = match (self, bound) {
             (Self::Time(found), Bound::Time(bound)) => Some(found.cmp(&bound)),
@@ -212,7 +232,14 @@ mod tests {
         let judge = |text: &&str| {
             let verdict = text.parse::<Threshold>().unwrap().judge(results);
             let met = if verdict.met { "met" } else { "missed" };
-            format!("{met} {}, found {}\n", verdict.threshold, verdict.found)
+            let measured = verdict.measured.map(|it| format!(" = {it}")).unwrap_or_default();
+            format!(
+                "{met} {} = {} {}, found {}{measured}\n",
+                verdict.threshold,
+                verdict.bound,
+                verdict.unit.name(),
+                verdict.found
+            )
         };
         expected.assert_eq(&thresholds.iter().map(judge).collect::<String>());
     }
@@ -240,22 +267,22 @@ mod tests {
                 "unanswered == 0",
             ],
             expect![[r#"
-                met p50 < 50ms, found 3.901ms
-                missed p99 < 50ms, found 1.914699s
-                met service p99 < 50ms, found 22.102ms
-                met max >= 2s, found 2.004877s
-                met mean < 1s, found 205.121ms
-                met min > 0s, found 1.999ms
-                met requests == 1000, found 1000
-                missed errors == 0, found 27
-                met timeout errors == 2, found 2
-                missed status 503 != 20, found 20
-                missed error rate < 1%, found 2.700%
-                met success rate > 90%, found 97.300%
-                met rate > 90/s, found 100.0/s
-                met late <= 1, found 1
-                met dropped == 0, found 0
-                missed unanswered == 0, found 2
+                met p50 < 50ms = 0.05 seconds, found 3.901ms = 0.003901439
+                missed p99 < 50ms = 0.05 seconds, found 1.914699s = 1.914699775
+                met service p99 < 50ms = 0.05 seconds, found 22.102ms = 0.022102015
+                met max >= 2s = 2 seconds, found 2.004877s = 2.004877311
+                met mean < 1s = 1 seconds, found 205.121ms = 0.205121828
+                met min > 0s = 0 seconds, found 1.999ms = 0.001999872
+                met requests == 1000 = 1000 count, found 1000 = 1000
+                missed errors == 0 = 0 count, found 27 = 27
+                met timeout errors == 2 = 2 count, found 2 = 2
+                missed status 503 != 20 = 20 count, found 20 = 20
+                missed error rate < 1% = 0.01 share, found 2.700% = 0.027000000000000003
+                met success rate > 90% = 0.9 share, found 97.300% = 0.973
+                met rate > 90/s = 90 per_second, found 100.0/s = 99.96001599360257
+                met late <= 1 = 1 count, found 1 = 1
+                met dropped == 0 = 0 count, found 0 = 0
+                missed unanswered == 0 = 0 count, found 2 = 2
             "#]],
         );
     }
@@ -274,13 +301,13 @@ mod tests {
                 "buy: tls p50 < 1s",
             ],
             expect![[r#"
-                met shop: requests == 1000, found 1000
-                met buy: requests == 250, found 250
-                met shop/home: requests == 750, found 750
-                met shop: p50 < 10ms, found 3.901ms
-                missed bye: requests == 0, found there is no flow and no step `bye`
-                met tls p50 < 1s, found 2.4ms
-                missed buy: tls p50 < 1s, found nothing was measured
+                met shop: requests == 1000 = 1000 count, found 1000 = 1000
+                met buy: requests == 250 = 250 count, found 250 = 250
+                met shop/home: requests == 750 = 750 count, found 750 = 750
+                met shop: p50 < 10ms = 0.01 seconds, found 3.901ms = 0.003901439
+                missed bye: requests == 0 = 0 count, found there is no flow and no step `bye`
+                met tls p50 < 1s = 1 seconds, found 2.4ms = 0.002400255
+                missed buy: tls p50 < 1s = 1 seconds, found nothing was measured
             "#]],
         );
     }
@@ -294,16 +321,16 @@ mod tests {
             &results,
             &["p99 < 1h", "errors < 1000"],
             expect![[r#"
-            missed p99 < 1h, found times are withheld: 50.0% of the starts were late; 2 starts never happened
-            met errors < 1000, found 27
-        "#]],
+                missed p99 < 1h = 3600 seconds, found times are withheld: 50.0% of the starts were late; 2 starts never happened
+                met errors < 1000 = 1000 count, found 27 = 27
+            "#]],
         );
         check(
             &Results { total: Series::default(), ..sample() },
             &["p99 < 1h", "error rate < 1%"],
             expect![[r#"
-                missed p99 < 1h, found times are withheld: nothing succeeded
-                missed error rate < 1%, found no request ended
+                missed p99 < 1h = 3600 seconds, found times are withheld: nothing succeeded
+                missed error rate < 1% = 0.01 share, found no request ended
             "#]],
         );
     }

@@ -19,7 +19,7 @@ use crate::{
         numbers::{self, as_f64, part},
         per_second, quantiles, text,
     },
-    results::{LATE_AFTER, Mode, Results, Series, Times},
+    results::{LATE_AFTER, Mode, Results, Series, Times, Verdict},
 };
 
 use markup::{Attributes, Markup};
@@ -49,6 +49,7 @@ pub fn html(results: &Results) -> String {
                     withheld(page, results);
                 }
                 tiles(page, results, is_believed);
+                verdicts(page, &results.verdicts);
                 let slots = slots::slots(&results.seconds);
                 if is_believed {
                     charts::latency(page, &slots);
@@ -146,6 +147,27 @@ fn tiles(page: &mut Markup, results: &Results, is_believed: bool) {
     });
 }
 
+/// What came of the thresholds.
+fn verdicts(page: &mut Markup, verdicts: &[Verdict]) {
+    let Some(headline) = text::reached(verdicts) else { return };
+    page.element("section", &[("class", &"thresholds")], |page| {
+        page.leaf("h2", &[], &format!("Thresholds: {headline}"));
+        page.element("table", &[], |page| {
+            page.element("tbody", &[], |page| {
+                for verdict in verdicts {
+                    let (class, word) =
+                        if verdict.met { ("good", "reached") } else { ("bad", "MISSED") };
+                    page.element("tr", &[("class", &class)], |page| {
+                        page.leaf("th", &[("scope", &"row")], &verdict.threshold);
+                        page.leaf("td", &[], &verdict.found);
+                        page.leaf("td", &[("class", &"verdict")], word);
+                    });
+                }
+            });
+        });
+    });
+}
+
 /// Percentiles of latency and of its phases.
 fn percentiles(page: &mut Markup, results: &Results) {
     let total = &results.total;
@@ -198,11 +220,13 @@ fn steps(page: &mut Markup, results: &Results, is_believed: bool) {
 /// What was answered, and what failed.
 fn answers(page: &mut Markup, total: &Series) {
     let share = |times: u64| numbers::share(part(times, total.done));
-    let statuses = total
-        .statuses
-        .iter()
-        .map(|(status, times)| vec![status.to_string(), numbers::count(*times), share(*times)]);
-    table(page, "Statuses", None, &["status", "answers", "of all"], statuses);
+    if !total.statuses.is_empty() {
+        let statuses = total
+            .statuses
+            .iter()
+            .map(|(status, times)| vec![status.to_string(), numbers::count(*times), share(*times)]);
+        table(page, "Statuses", None, &["status", "answers", "of all"], statuses);
+    }
     if !total.failures.is_empty() {
         let failures = total.failures.iter().map(|(kind, times)| {
             let name = format!("{kind}: {}", doubts::meaning(*kind));
@@ -220,7 +244,6 @@ fn answers(page: &mut Markup, total: &Series) {
 /// How the generator itself did.
 fn own(page: &mut Markup, results: &Results) {
     let (own, total) = (&results.own, &results.total);
-    let took = results.took.as_secs_f64().max(f64::MIN_POSITIVE);
     let bytes = |bytes: u64| {
         let rate = numbers::bytes(per_second(bytes, results.took));
         format!("{} ({rate}/s)", numbers::bytes(as_f64(bytes)))
@@ -237,10 +260,8 @@ fn own(page: &mut Markup, results: &Results) {
         ],
         vec!["starts dropped".to_owned(), numbers::count(own.dropped)],
         vec!["requests unanswered at the end".to_owned(), numbers::count(own.unanswered)],
-        vec![
-            "processor".to_owned(),
-            format!("{:.2} of {} cores", own.cpu.as_secs_f64() / took, own.cores),
-        ],
+        vec!["processor".to_owned(), text::processor(results)],
+        vec!["requests sent again on a new connection".to_owned(), numbers::count(total.again)],
         vec!["sent".to_owned(), bytes(total.sent)],
         vec!["received".to_owned(), bytes(total.received)],
     ];
@@ -298,7 +319,10 @@ fn table(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{exchange::FailureKind, results::tests::sample};
+    use crate::{
+        exchange::FailureKind,
+        results::tests::{sample, verdicts},
+    };
     use expect_test::expect;
     use proptest::prelude::*;
 
@@ -360,6 +384,42 @@ mod tests {
             Late starts of the generator
             The generator itself"#]]
         .assert_eq(&texts(&html(&sample()), "h2").join("\n"));
+    }
+
+    #[test]
+    fn verdicts_are_on_the_page() {
+        let mut results = sample();
+        assert!(!html(&results).contains("Thresholds"));
+        results.verdicts = verdicts();
+        let page = html(&results);
+        let (_, section) = page.split_once("<section class=\"thresholds\">").unwrap();
+        expect![[r#"
+            <h2>Thresholds: 2 of 3 MISSED</h2>
+            <table><tbody><tr class="good"><th scope="row">p99 &lt; 2s</th>
+            <td>1.914699s</td>
+            <td class="verdict">reached</td>
+            </tr>
+            <tr class="bad"><th scope="row">error rate &lt; 1%</th>
+            <td>2.700%</td>
+            <td class="verdict">MISSED</td>
+            </tr>
+            <tr class="bad"><th scope="row">shop/buy: tls p50 &lt; 1s</th>
+            <td>nothing was measured</td>
+            <td class="verdict">MISSED</td>
+            </tr>
+            </tbody>
+            </table>
+        "#]]
+        .assert_eq(section.split_once("</section>").unwrap().0);
+    }
+
+    #[test]
+    fn requests_that_were_sent_again_are_on_the_page() {
+        let mut results = sample();
+        results.total.again = 1234;
+        let page = html(&results);
+        let (_, row) = page.split_once("sent again on a new connection</th>\n").unwrap();
+        assert!(row.starts_with("<td>1 234</td>"), "{row:.40}");
     }
 
     #[test]
