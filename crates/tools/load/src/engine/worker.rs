@@ -36,6 +36,10 @@ use crate::{
 const BATCH: usize = 64;
 /// How often what was measured is told: for a chart that moves, and cheap.
 const TELL_EVERY: Duration = Duration::from_millis(250);
+/// How much longer than the plan's grace answers are waited for. A request that is given up just when
+/// the grace ends, as every one of a plain URL may be, is to be written down as that, however busy the
+/// machine is.
+const SETTLE: Duration = Duration::from_millis(100);
 
 /// What a worker begins with.
 pub(super) struct Setup {
@@ -76,11 +80,12 @@ pub(super) fn run<D: Driver>(
     let worker = runtime.block_on(async {
         let worker = Rc::new(Worker::<D> {
             driver: D::new(Arc::clone(&setup.connector)),
-            setup,
             recorder: RefCell::new(recorder),
             timer: Timer::new()?,
             users: Cell::new(0),
             gone: Notify::new(),
+            last: Cell::new(setup.epoch + setup.planned),
+            setup,
         });
         worker.all(starts).await;
         Ok::<_, io::Error>(worker)
@@ -101,6 +106,8 @@ struct Worker<D> {
     users: Cell<usize>,
     /// The last of them has left.
     gone: Notify,
+    /// The last arrival: as it is meant, or when it came, if that was later.
+    last: Cell<Instant>,
 }
 
 impl<D: Driver> Worker<D> {
@@ -162,7 +169,6 @@ impl<D: Driver> Worker<D> {
 
     /// Until nobody waits for answers any more.
     async fn time_over(&self) {
-        let planned = self.setup.epoch + self.setup.planned + self.setup.plan.grace;
         let mut ended = self.setup.ended.clone();
         let early = async {
             match ended.wait_for(Option::is_some).await.map(|it| *it) {
@@ -172,8 +178,20 @@ impl<D: Driver> Worker<D> {
             }
         };
         tokio::select! {
-            () = sleep_until(planned) => {}
+            () = self.grace_over() => {}
             () = early => {}
+        }
+    }
+
+    async fn grace_over(&self) {
+        let grace = self.setup.plan.grace + SETTLE;
+        let mut last = self.last.get();
+        loop {
+            sleep_until(last + grace).await;
+            if last == self.last.get() {
+                return;
+            }
+            last = self.last.get();
         }
     }
 
@@ -221,6 +239,9 @@ impl<D: Driver> Worker<D> {
                         return;
                     }
                     let start = Instant::now();
+                    if !is_later {
+                        self.last.set(self.last.get().max(start));
+                    }
                     let meant_now = meant.unwrap_or(start);
                     let started = Started { flow, step, is_later, meant: meant_now, start };
                     self.recorder.borrow_mut().started(started);
