@@ -77,7 +77,8 @@ pub struct Exchange {
     /// Bytes received, as counted after decryption.
     pub received: u64,
     /// Whether it was sent again, because the server had closed the kept connection on which it
-    /// was sent first. Phases and bytes are those of the second time.
+    /// was sent first, or said that it had not begun with it. Phases and bytes are those of the second
+    /// time.
     pub again: bool,
     /// The answer, or why there is none.
     pub outcome: Result<Response, Failure>,
@@ -118,7 +119,7 @@ pub enum FailureKind {
     Refused,
     /// Any other failure to open a connection.
     Connect,
-    /// The TLS handshake failed.
+    /// The TLS handshake failed, or TLS ended the connection later: an alert, or what it cannot read.
     Tls,
     /// The other side ended the connection before the answer was whole.
     Closed,

@@ -69,7 +69,7 @@ pub struct Series {
     /// Requests that ended, well or not.
     pub done: u64,
     /// Requests that were sent a second time, because the server had closed the kept connection on
-    /// which they were sent first; counted once everywhere else.
+    /// which they were sent first, or refused to begin with them; counted once everywhere else.
     pub again: u64,
     /// Requests that were answered well.
     pub succeeded: u64,

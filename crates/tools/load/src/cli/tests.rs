@@ -1,5 +1,8 @@
 //! From the command line to exit code and files, against small servers in this process.
 
+mod http2;
+mod secure;
+
 use std::{
     fs,
     io::{BufRead as _, BufReader, Read as _, Write as _},

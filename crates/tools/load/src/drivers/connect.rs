@@ -164,6 +164,32 @@ fn name(error: &io::Error, address: SocketAddr) -> Failure {
     Failure { kind, detail }
 }
 
+/// What an error of a connection that was open is counted as. TCP never calls what it brings invalid;
+/// TLS does, of an alert too: since TLS 1.3 a client learns only after its handshake that a server
+/// does not accept the certificate it showed, or showed none.
+pub(super) fn ended(error: &io::Error) -> FailureKind {
+    match error.kind() {
+        io::ErrorKind::InvalidData => FailureKind::Tls,
+        _ => FailureKind::Closed,
+    }
+}
+
+/// What came of writing; `done` if the other side has ended the connection. Why it has is in what can
+/// still be read, an alert that came before the reset, and reading ends in any case.
+fn unless_cut<T>(written: io::Result<T>, done: T) -> io::Result<T> {
+    match written {
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset
+            ) =>
+        {
+            Ok(done)
+        }
+        other => other,
+    }
+}
+
 /// Whether an address is one of this machine's: whether a socket may have it as its own, and packets
 /// to it would not leave. Sends nothing.
 pub(crate) fn is_own(address: IpAddr) -> bool {
@@ -240,14 +266,16 @@ impl AsyncWrite for Stream {
     ) -> Poll<io::Result<usize>> {
         match &mut self.get_mut().kind {
             Kind::Plain(stream) => Pin::new(stream).poll_write(ctx, bytes),
-            Kind::Tls(stream) => Pin::new(stream).poll_write(ctx, bytes),
+            Kind::Tls(stream) => {
+                Pin::new(stream).poll_write(ctx, bytes).map(|it| unless_cut(it, bytes.len()))
+            }
         }
     }
 
     fn poll_flush(self: Pin<&mut Self>, ctx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut self.get_mut().kind {
             Kind::Plain(stream) => Pin::new(stream).poll_flush(ctx),
-            Kind::Tls(stream) => Pin::new(stream).poll_flush(ctx),
+            Kind::Tls(stream) => Pin::new(stream).poll_flush(ctx).map(|it| unless_cut(it, ())),
         }
     }
 

@@ -6,6 +6,7 @@
 
 use std::{
     cell::{Cell, RefCell},
+    future::Future,
     rc::Rc,
     sync::Arc,
     time::Duration,
@@ -17,12 +18,13 @@ use http::{
     HeaderMap, HeaderName, Version, header,
     uri::{Authority, PathAndQuery, Scheme, Uri},
 };
-use tokio::{
-    sync::Notify,
-    time::{Instant, timeout},
-};
+use tokio::{sync::Notify, time::Instant};
 
-use super::{Driver, connect::Connector, http1::authority};
+use super::{
+    Driver,
+    connect::{self, Connector},
+    http1::authority,
+};
 use crate::exchange::{
     BODY_MAX, Exchange, Failure, FailureKind, Keep, Origin, Phases, Request, Response,
 };
@@ -69,40 +71,30 @@ impl Driver for Http2 {
         Self { connector, pools: RefCell::default() }
     }
 
-    async fn exchange(&self, request: &Request) -> Exchange {
-        let mut exchange = Exchange {
-            phases: Phases::default(),
-            sent: 0,
-            received: 0,
-            again: false,
-            outcome: Ok(Response::default()),
-        };
-        let pool = self.pool(&request.origin);
+    fn attempts(
+        &self,
+        request: &Request,
+        exchange: &mut Exchange,
+    ) -> impl Future<Output = Result<Response, Failure>> {
         // The future of a stream is large, and most of a run's are waiting.
-        let attempts = Box::pin(self.attempts(&pool, request, &mut exchange));
-        let outcome = timeout(request.timeout, attempts).await;
-        exchange.outcome = outcome.unwrap_or_else(|_| {
-            let detail = format!("no whole answer within {:?}", request.timeout);
-            Err(Failure { kind: FailureKind::Timeout, detail })
-        });
-        exchange
+        Box::pin(self.attempt_twice(request, exchange))
     }
 }
 
 /// Why one attempt failed.
 enum Broken {
-    /// The server did nothing with it.
+    /// The server did nothing with it, or it may be done twice.
     Unprocessed(Failure),
     Failed(Failure),
 }
 
 impl Http2 {
-    async fn attempts(
+    async fn attempt_twice(
         &self,
-        pool: &Rc<Pool>,
         request: &Request,
         exchange: &mut Exchange,
     ) -> Result<Response, Failure> {
+        let pool = &self.pool(&request.origin);
         let slot = self.slot(pool, exchange).await?;
         match attempt(pool, &slot, request, exchange).await {
             Ok(response) => return Ok(response),
@@ -240,13 +232,15 @@ async fn attempt(
     let was_used = connection.is_used.get();
     // Before an answer has begun, the connection's end is nobody's fault if it was used before.
     let unanswered = |error: h2::Error| {
-        let refused = error.reason() == Some(Reason::REFUSED_STREAM);
-        let gone = was_used && (error.is_io() || error.is_go_away());
+        // The server says that it has not begun with this stream (RFC 9113, 8.7).
+        let unprocessed = error.is_remote()
+            && (error.is_go_away() || error.reason() == Some(Reason::REFUSED_STREAM));
+        let gone = was_used && error.is_io();
         if error.is_io() || error.is_go_away() {
             connection.is_closed.set(true);
         }
         let failure = failure(&error);
-        if refused || (gone && request.method.is_idempotent()) {
+        if unprocessed || (gone && request.method.is_idempotent()) {
             Broken::Unprocessed(failure)
         } else {
             Broken::Failed(failure)
@@ -323,7 +317,11 @@ fn size(headers: &HeaderMap) -> usize {
 }
 
 fn failure(error: &h2::Error) -> Failure {
-    let is_ended = error.is_io() || error.is_go_away() || error.is_reset() && error.is_remote();
-    let kind = if is_ended { FailureKind::Closed } else { FailureKind::Protocol };
+    let kind = match error.get_io() {
+        Some(error) => connect::ended(error),
+        None if error.is_remote() => FailureKind::Closed,
+        // What the server sent made no sense, and it is this side that ends it.
+        None => FailureKind::Protocol,
+    };
     Failure { kind, detail: error.to_string() }
 }

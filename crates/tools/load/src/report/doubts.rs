@@ -96,7 +96,7 @@ pub(crate) fn meaning(kind: FailureKind) -> &'static str {
         FailureKind::Foreign => "not an address of this machine, and --i-may was not given",
         FailureKind::Refused => "nobody listens there",
         FailureKind::Connect => "the connection could not be opened",
-        FailureKind::Tls => "the TLS handshake failed",
+        FailureKind::Tls => "TLS failed: the handshake, or an alert after it",
         FailureKind::Closed => "the server closed the connection before the answer was whole",
         FailureKind::Protocol => "the answer is not what the protocol allows",
         FailureKind::Timeout => "no whole answer in time",

@@ -105,7 +105,7 @@ fn requests(results: &Results) -> Vec<String> {
         lines.extend(wrap(
             "",
             &format!(
-                "sent again, because the server had closed the kept connection: {}, counted once",
+                "sent again, after the server closed the connection or refused: {}, counted once",
                 numbers::counted(total.again, "request")
             ),
         ));
@@ -516,7 +516,7 @@ mod tests {
         let again = text.lines().skip_while(|it| !it.starts_with("sent again"));
         let again: Vec<_> = again.take_while(|it| !it.is_empty()).collect();
         expect![[r#"
-            sent again, because the server had closed the kept connection: 1 234 requests,
+            sent again, after the server closed the connection or refused: 1 234 requests,
             counted once"#]]
         .assert_eq(&again.join("\n"));
         let (_, end) = text.split_once("cores used\n\n").unwrap();

@@ -141,8 +141,8 @@ pub struct Series {
     pub succeeded: u64,
     /// Requests that were not.
     pub failed: u64,
-    /// Requests that were sent a second time, on a new connection, because the server had closed the
-    /// kept one; counted once everywhere else.
+    /// Requests that were sent a second time, because the server had closed the kept connection or
+    /// refused to begin with them; counted once everywhere else.
     #[serde(default)]
     pub sent_again: u64,
     /// `meant` by `planned_seconds`.

@@ -22,13 +22,13 @@ use bytes::Bytes;
 use http::Method;
 use tokio::{
     io::{AsyncRead as _, AsyncWrite as _, ReadBuf},
-    time::{Instant, timeout},
+    time::Instant,
 };
 
 use self::answer::Answer;
 use super::{
     Driver,
-    connect::{Connected, Connector, Stream},
+    connect::{self, Connected, Connector, Stream},
 };
 use crate::exchange::{Exchange, Failure, FailureKind, Origin, Phases, Request, Response};
 
@@ -56,31 +56,6 @@ impl Driver for Http1 {
         }
     }
 
-    async fn exchange(&self, request: &Request) -> Exchange {
-        let mut exchange = Exchange {
-            phases: Phases::default(),
-            sent: 0,
-            received: 0,
-            again: false,
-            outcome: Ok(Response::default()),
-        };
-        let outcome = timeout(request.timeout, self.attempts(request, &mut exchange)).await;
-        exchange.outcome = outcome.unwrap_or_else(|_| {
-            let detail = format!("no whole answer within {:?}", request.timeout);
-            Err(Failure { kind: FailureKind::Timeout, detail })
-        });
-        exchange
-    }
-}
-
-/// Why one attempt failed.
-enum Broken {
-    /// The server had closed a kept connection: nothing came.
-    Stale(Failure),
-    Failed(Failure),
-}
-
-impl Http1 {
     async fn attempts(
         &self,
         request: &Request,
@@ -103,7 +78,16 @@ impl Http1 {
             Broken::Stale(failure) | Broken::Failed(failure) => failure,
         })
     }
+}
 
+/// Why one attempt failed.
+enum Broken {
+    /// The server had closed a kept connection: nothing came.
+    Stale(Failure),
+    Failed(Failure),
+}
+
+impl Http1 {
     /// Sends a request on a connection and reads the answer.
     async fn attempt(
         &self,
@@ -113,14 +97,14 @@ impl Http1 {
         exchange: &mut Exchange,
     ) -> Result<Response, Broken> {
         let begin = Instant::now();
-        let closed = |detail: String| {
-            let failure = Failure { kind: FailureKind::Closed, detail };
+        let ended = |kind, detail: String| {
+            let failure = Failure { kind, detail };
             if is_reused { Broken::Stale(failure) } else { Broken::Failed(failure) }
         };
         exchange.sent = self
             .send(&mut stream, request)
             .await
-            .map_err(|error| closed(format!("while sending: {error}")))?;
+            .map_err(|error| ended(connect::ended(&error), format!("while sending: {error}")))?;
         let mut answer = Answer::new(&request.method, request.keep);
         let mut first = None;
         while !answer.is_whole() {
@@ -132,11 +116,13 @@ impl Http1 {
                     return Err(Broken::Failed(Failure { kind, detail: error.to_string() }));
                 }
                 Err(Unreadable::Io(error)) if first.is_none() => {
-                    return Err(closed(format!("before the answer: {error}")));
+                    let detail = format!("before the answer: {error}");
+                    return Err(ended(connect::ended(&error), detail));
                 }
                 Err(Unreadable::Io(error)) => {
                     let detail = format!("within the answer: {error}");
-                    return Err(Broken::Failed(Failure { kind: FailureKind::Closed, detail }));
+                    let kind = connect::ended(&error);
+                    return Err(Broken::Failed(Failure { kind, detail }));
                 }
             };
             if length == 0 {
@@ -144,7 +130,7 @@ impl Http1 {
                     break;
                 }
                 if first.is_none() {
-                    return Err(closed("before the answer".to_owned()));
+                    return Err(ended(FailureKind::Closed, "before the answer".to_owned()));
                 }
                 let detail = "within the answer".to_owned();
                 return Err(Broken::Failed(Failure { kind: FailureKind::Closed, detail }));
