@@ -91,21 +91,29 @@ async fn beside_wrk(coracle: &Path) -> anyhow::Result<Vec<Figure>> {
     let mut figures =
         vec![Figure::new("closed loop, requests per second of a core", ours.per_core(), "1/s")];
     if let Some(wrk) = find("wrk") {
-        let mut command = Command::new(wrk);
-        command.args(["-t1", "-c", CONNECTIONS, "-d", PERIOD, &url]);
-        let wrk = looped(&mut command, |it| {
-            let line = it.lines().find(|it| it.contains(" requests in "))?;
-            line.split_whitespace().next()?.parse().ok()
-        });
-        let wrk = wrk.await?.per_core();
-        let ratio = ours.per_core() / wrk;
-        figures.push(Figure::new("the same, wrk", wrk, "1/s"));
+        // Ours has a worker on each core. With fewer threads either has fewer switches to pay for.
+        let cores = std::thread::available_parallelism().context("count the cores")?.get();
+        let alike = wrk_loop(&wrk, cores, &url).await?.per_core();
+        let single = wrk_loop(&wrk, 1, &url).await?.per_core();
+        let ratio = ours.per_core() / alike;
+        figures.push(Figure::new("the same, wrk with as many threads", alike, "1/s"));
         figures.push(Figure::new("the same, ours by wrk's", ratio, "").aim(Aim::AtLeast(1.0)));
+        figures.push(Figure::new("the same, wrk with one thread", single, "1/s"));
     } else {
         eprintln!("wrk is not installed: nothing to compare the closed loop with");
     }
     drop(server.stop()?);
     Ok(figures)
+}
+
+async fn wrk_loop(wrk: &Path, threads: usize, url: &str) -> anyhow::Result<Loop> {
+    let mut command = Command::new(wrk);
+    command.arg(format!("-t{threads}")).args(["-c", CONNECTIONS, "-d", PERIOD, url]);
+    let done = looped(&mut command, |it| {
+        let line = it.lines().find(|it| it.contains(" requests in "))?;
+        line.split_whitespace().next()?.parse().ok()
+    });
+    done.await
 }
 
 async fn beside_locust(coracle: &Path) -> anyhow::Result<Vec<Figure>> {
