@@ -13,7 +13,10 @@ use std::{
 
 use anyhow::{Context as _, bail};
 
-use crate::{process, tidy, tools};
+use crate::{
+    process, tidy,
+    tools::{self, Toxiproxy},
+};
 
 /// One step: its name for the command line, and what it does.
 struct Step {
@@ -31,6 +34,7 @@ const STEPS: &[Step] = &[
     Step { name: "example", run: example },
     Step { name: "build", run: |run| run.coracle().map(drop) },
     Step { name: "load", run: load },
+    Step { name: "fault", run: fault },
     Step { name: "clients", run: clients },
     Step { name: "machine", run: machine },
     Step { name: "clients-as-user", run: clients_as_user },
@@ -44,8 +48,9 @@ const BY_NAME: &[&str] = &["load"];
 /// Workspaces of their own: examples, which a user copies away.
 const EXAMPLES: &[&str] = &["examples/sensors/1-http"];
 /// Tests that need the built binary: package and test. They are no part of `cargo test`.
-const WHOLE: [(&str, &str); 3] = [CLIENTS, MACHINE, GRADED];
+const WHOLE: [(&str, &str); 4] = [CLIENTS, TOXIPROXY, MACHINE, GRADED];
 const CLIENTS: (&str, &str) = ("coracle-clients", "scripts");
+const TOXIPROXY: (&str, &str) = ("coracle-clients", "toxiproxy");
 const MACHINE: (&str, &str) = ("coracle-machine", "machine");
 const GRADED: (&str, &str) = ("coracle-graded", "graded");
 
@@ -172,6 +177,15 @@ fn build_example(example: &Path) -> anyhow::Result<PathBuf> {
 /// The load generator graded by its judge. Against the clock, so with nothing beside it.
 fn load(run: &mut Run<'_>) -> anyhow::Result<()> {
     let mut command = run.whole(GRADED)?;
+    run.test(&mut command)
+}
+
+/// The fault proxy's API, as Toxiproxy's own clients speak it.
+fn fault(run: &mut Run<'_>) -> anyhow::Result<()> {
+    let Toxiproxy { python, of_python, of_node } = tools::toxiproxy(run.root)?;
+    let mut command = run.whole(TOXIPROXY)?;
+    command.env("PYTHON", python);
+    command.env("TOXIPROXY_PYTHON", of_python).env("TOXIPROXY_NODE", of_node);
     run.test(&mut command)
 }
 

@@ -1,5 +1,9 @@
-//! Installs the pinned programs of others that tests use into `target/tools`, from the registry
-//! of their language and with that registry's ordinary client. It installs nothing elsewhere.
+//! Installs the pinned programs and libraries of others that tests use into `target/tools`, from the
+//! registry of their language and with that registry's ordinary client. It installs nothing elsewhere.
+
+mod toxiproxy;
+
+pub(crate) use toxiproxy::{Toxiproxy, toxiproxy};
 
 use std::{
     fs,
@@ -56,6 +60,12 @@ pub(crate) fn install(root: &Path) -> anyhow::Result<PathBuf> {
         install_wheel(wheel, &tools)?;
     }
     Ok(bin)
+}
+
+/// Installs whatever is missing of everything, and returns the folder with the programs.
+pub(crate) fn all(root: &Path) -> anyhow::Result<PathBuf> {
+    toxiproxy(root)?;
+    install(root)
 }
 
 /// Where cargo puts what it builds: `target`, or what `CARGO_TARGET_DIR` or a configuration says.
