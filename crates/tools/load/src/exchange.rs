@@ -5,6 +5,7 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderMap, Method};
+use tokio::time::Instant;
 
 /// Where a request goes: what a connection can be shared by.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -80,6 +81,9 @@ pub struct Exchange {
     /// was sent first, or said that it had not begun with it. Phases and bytes are those of the second
     /// time.
     pub again: bool,
+    /// When the last byte of the answer was read. `None` if there is no answer. It may be a while
+    /// before the exchange is looked at: what the generator does meanwhile is none of the server's.
+    pub ended: Option<Instant>,
     /// The answer, or why there is none.
     pub outcome: Result<Response, Failure>,
 }

@@ -4,6 +4,8 @@
 //! Headers are counted as they are written, not as they are packed on the wire: what a connection
 //! packs belongs to no single request.
 
+mod incoming;
+
 use std::{
     cell::{Cell, RefCell},
     future::Future,
@@ -20,9 +22,10 @@ use http::{
 };
 use tokio::{sync::Notify, time::Instant};
 
+use self::incoming::Incoming;
 use super::{
     Driver,
-    connect::{self, Connector},
+    connect::{self, Connector, Stream},
     http1::authority,
 };
 use crate::exchange::{
@@ -60,6 +63,7 @@ struct Pool {
 
 struct Connection {
     sender: SendRequest<Bytes>,
+    incoming: Incoming<Stream>,
     in_flight: Cell<usize>,
     /// Whether a request was answered on it.
     is_used: Cell<bool>,
@@ -152,15 +156,17 @@ impl Http2 {
         let _wake = Wake(&pool.opened);
         let _opening = Count::up(&pool.opening);
         let connected = self.connector.connect(&pool.origin).await?;
+        let incoming = Incoming::new(connected.stream);
         let (sender, connection) = h2::client::Builder::new()
             .enable_push(false)
             .initial_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
-            .handshake(connected.stream)
+            .handshake(incoming.clone())
             .await
             .map_err(|error| failure(&error))?;
         let entry = Rc::new(Connection {
             sender,
+            incoming,
             in_flight: Cell::new(0),
             is_used: Cell::new(false),
             is_closed: Cell::new(false),
@@ -258,11 +264,11 @@ async fn attempt(
     let has_body = !request.body.is_empty();
     let (answer, mut upload) = sender.send_request(head, !has_body).map_err(unanswered)?;
     drop(sender);
+    let expected = connection.incoming.expect(answer.stream_id().as_u32());
     if has_body {
         upload.send_data(request.body.clone(), true).map_err(unanswered)?;
     }
     let (answer, mut stream) = answer.await.map_err(unanswered)?.into_parts();
-    let first = Instant::now();
     connection.is_used.set(true);
     exchange.received = size(&answer.headers) as u64;
     let within = |error: h2::Error| Broken::Failed(failure(&error));
@@ -273,8 +279,14 @@ async fn attempt(
         stream.flow_control().release_capacity(part.len()).map_err(within)?;
         keep(&mut body, &part, request.keep);
     }
+    // A whole answer has both.
+    let times = expected.times();
+    let end = times.last.unwrap_or_else(Instant::now);
+    let first = times.first.unwrap_or(end);
     exchange.phases.first_byte = Some(first.saturating_duration_since(begin));
-    exchange.phases.body = Some(first.elapsed());
+    exchange.phases.body = Some(end.saturating_duration_since(first));
+    exchange.ended = Some(end);
+    connection.incoming.read_ahead();
     let headers = if request.keep.headers { answer.headers } else { HeaderMap::new() };
     Ok(Response { status: answer.status.as_u16(), headers, body: body.freeze() })
 }

@@ -19,9 +19,9 @@ pub(crate) trait Driver: Sized + 'static {
     fn new(connector: Arc<connect::Connector>) -> Self;
 
     /// Sends one request and reads the whole answer, a second time if that is right; writes down on
-    /// the way how long the parts took, and how many bytes they were. Many run at once. A future that
-    /// is dropped gives up its request and leaves no connection behind that is in the middle of
-    /// something.
+    /// the way how long the parts took, how many bytes they were, and when the last of them was read,
+    /// which ends the latency. Many run at once. A future that is dropped gives up its request and
+    /// leaves no connection behind that is in the middle of something.
     fn attempts(
         &self,
         request: &Request,
@@ -35,6 +35,7 @@ pub(crate) trait Driver: Sized + 'static {
             sent: 0,
             received: 0,
             again: false,
+            ended: None,
             outcome: Ok(Response::default()),
         };
         let outcome = timeout(request.timeout, self.attempts(request, &mut exchange)).await;

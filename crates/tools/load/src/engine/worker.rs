@@ -246,10 +246,11 @@ impl<D: Driver> Worker<D> {
                     let started = Started { flow, step, is_later, meant: meant_now, start };
                     self.recorder.borrow_mut().started(started);
                     let exchange = self.driver.exchange(&request).await;
-                    let end = Instant::now();
+                    let end = exchange.ended.unwrap_or_else(Instant::now);
                     let verdict = verdict(&mut *user, &exchange);
                     self.recorder.borrow_mut().ended(started, end, &exchange, verdict);
-                    meant = Some(end);
+                    // A closed loop means nothing: it waits until it gets round to it.
+                    meant = arrival.map(|_| end);
                     is_later = true;
                 }
             }

@@ -149,6 +149,7 @@ impl Http1 {
         let first = first.unwrap_or(end);
         exchange.phases.first_byte = Some(first.saturating_duration_since(begin));
         exchange.phases.body = Some(end.saturating_duration_since(first));
+        exchange.ended = Some(end);
         Ok(answer.into_response())
     }
 

@@ -79,7 +79,7 @@ fn answer(line: &str) -> Exchange {
         Ok(response)
     };
     let phases = Phases { first_byte: Some(Duration::from_millis(100)), ..Phases::default() };
-    Exchange { phases, sent: 0, received: 0, again: false, outcome }
+    Exchange { phases, sent: 0, received: 0, again: false, ended: None, outcome }
 }
 
 /// What a user does: one line each.
