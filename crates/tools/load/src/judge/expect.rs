@@ -3,7 +3,10 @@
 
 use std::time::Duration;
 
-use crate::judge::{law::Outcome, record::Record};
+use crate::judge::{
+    law::Outcome,
+    record::{PAUSE_MIN, Record},
+};
 
 /// An arrival this much after it was meant is late. Wider than what a decent generator does, so that
 /// a coarse timer is not taken for waiting.
@@ -84,6 +87,9 @@ pub struct Expectation {
     pub source: Source,
     /// Latency of every answer, counted from when its request was meant to start; sorted.
     pub latencies: Vec<Duration>,
+    /// The same, had each answer that was given while the machine stood still been seen only when it
+    /// went on; sorted. Between the two is what a client on this machine saw.
+    pub latest: Vec<Duration>,
     /// How the arrivals kept the schedule.
     pub arrivals: Arrivals,
 }
@@ -131,14 +137,24 @@ impl Expectation {
     /// The latency that a share of the answers, 0 to 1, do not exceed; zero if there are none.
     #[must_use]
     pub fn quantile(&self, share: f64) -> Duration {
-        #[expect(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "between 0 and the number of answers"
-        )]
-        let rank = (self.latencies.len() as f64 * share).ceil() as usize;
-        self.latencies.get(rank.saturating_sub(1)).copied().unwrap_or_default()
+        quantile(&self.latencies, share)
     }
+
+    /// The same of [`Self::latest`].
+    #[must_use]
+    pub fn quantile_latest(&self, share: f64) -> Duration {
+        quantile(&self.latest, share)
+    }
+}
+
+fn quantile(sorted: &[Duration], share: f64) -> Duration {
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "between 0 and the number of answers"
+    )]
+    let rank = (sorted.len() as f64 * share).ceil() as usize;
+    sorted.get(rank.saturating_sub(1)).copied().unwrap_or_default()
 }
 
 /// Computes what an open-loop client must have seen.
@@ -165,12 +181,20 @@ pub fn expect(record: &Record, meant: &Meant) -> Expectation {
         stalled_arrived: count(arrivals.iter().filter(|it| stalled(it)).count()),
     };
     let source = if kept.kept() { Source::Record } else { Source::Law };
-    let mut latencies = match source {
-        Source::Record => recorded(record, &starts, lead),
-        Source::Law => lawful(record, &starts),
+    let (mut latencies, mut latest) = match source {
+        Source::Record => {
+            let there = |answer| record.pause(answer).map_or(answer, |it| it.to);
+            let earliest = match meant {
+                Meant::Course(_) => starts.clone(),
+                Meant::Arrivals => sent(record),
+            };
+            (recorded(record, &starts, lead, |it| it), recorded(record, &earliest, lead, there))
+        }
+        Source::Law => (lawful(record, &starts), lawful(record, &starts)),
     };
     latencies.sort_unstable();
-    Expectation { source, latencies, arrivals: kept }
+    latest.sort_unstable();
+    Expectation { source, latencies, latest, arrivals: kept }
 }
 
 /// How long before the first arrival the schedule began, at least: no request arrives before it was
@@ -181,13 +205,33 @@ fn lead(starts: &[Duration], arrivals: &[Duration]) -> Duration {
     leads.max().unwrap_or_default().min(LATE_AFTER)
 }
 
-/// What was seen of the server as it was.
-fn recorded(record: &Record, starts: &[Duration], lead: Duration) -> Vec<Duration> {
+/// When requests were sent at the earliest: what was read when the machine went on may have come when
+/// it stood still.
+fn sent(record: &Record) -> Vec<Duration> {
+    let sent = |arrival: u64| {
+        let pause = [arrival, arrival - PAUSE_MIN.min(arrival)].map(|it| record.pause(it));
+        let [pause, just_over] = pause;
+        pause.or(just_over).map_or(arrival, |it| it.from.max(record.began()))
+    };
+    record
+        .entries
+        .iter()
+        .map(|it| Duration::from_nanos(sent(it.arrival) - record.began()))
+        .collect()
+}
+
+/// What was seen of the server as it was, if an answer given at one moment was there at another.
+fn recorded(
+    record: &Record,
+    starts: &[Duration],
+    lead: Duration,
+    there: impl Fn(u64) -> u64,
+) -> Vec<Duration> {
     let seen = record.entries.iter().zip(starts).filter(|(it, _)| it.outcome != Outcome::Reset);
     let latency = |answer: u64, start: Duration| {
         (Duration::from_nanos(answer - record.began()) + lead).saturating_sub(start)
     };
-    seen.filter_map(|(entry, start)| Some(latency(entry.answer?, *start))).collect()
+    seen.filter_map(|(entry, start)| Some(latency(there(entry.answer?), *start))).collect()
 }
 
 /// What would have been seen of it.
@@ -204,7 +248,7 @@ mod tests {
     use super::*;
     use crate::judge::{
         law::Law,
-        record::{Entry, Own},
+        record::{Entry, Own, Pause},
     };
 
     const SEED: u64 = 3;
@@ -221,7 +265,7 @@ mod tests {
             Entry { arrival, due, answer: Some(due), connection: 0, outcome }
         };
         let entries = (0..).zip(arrivals).map(entry).collect();
-        Record { law, seed: SEED, entries, own: Own::default() }
+        Record { law, seed: SEED, entries, own: Own::default(), pauses: Vec::new() }
     }
 
     fn even(rate: f64, seconds: u64) -> Meant {
@@ -305,6 +349,29 @@ mod tests {
                 (0..2_000).filter(|it| record.law.fate(SEED, *it).outcome == Outcome::Reset).count()
             }
         );
+    }
+
+    #[test]
+    fn answers_are_seen_when_the_machine_goes_on() {
+        let mut record = record("constant:20ms", (0..1_000).map(|it| f64::from(it) / 1e2));
+        let moment = |milliseconds: u64| record.began() + milliseconds * 1_000_000;
+        // Answers are given 20 ms after each 10 ms: three of them in the first, none in the second.
+        let pauses = [(1_000, 1_025), (2_001, 2_009), (90_000, 90_001)]
+            .map(|(from, to)| Pause { from: moment(from), to: moment(to) });
+        record.paused(&pauses);
+        assert_eq!(record.pauses, pauses[..2]);
+        assert!((record.paused_share() - 0.033 / 10.01).abs() < 1e-9);
+        let seen = expect(&record, &even(1e2, 10));
+        assert_eq!(seen.quantile(1.0), Duration::from_millis(20));
+        let later = seen.latest.iter().filter(|it| **it > Duration::from_millis(20)).count();
+        assert_eq!(later, 3, "given at 1.00, 1.01 and 1.02 s");
+        assert_eq!(seen.quantile_latest(1.0), Duration::from_millis(45));
+        assert_eq!(seen.quantile_latest(0.99), Duration::from_millis(20));
+        // Who alone knows when its requests are meant may also have meant them before they were read.
+        let seen = expect(&record, &Meant::Arrivals);
+        assert_eq!(seen.quantile(1.0), Duration::from_millis(20));
+        assert_eq!(seen.quantile_latest(1.0), Duration::from_millis(45));
+        assert_eq!(seen.latest.iter().filter(|it| it.as_millis() > 20).count(), 5);
     }
 
     #[test]

@@ -16,6 +16,12 @@ pub const LATE_AFTER: Duration = Duration::from_millis(1);
 pub const LATE_SHARE_MAX: f64 = 0.01;
 /// The same where what is expected comes from what the server did, so that its lag is in it.
 pub const RECORDED_LATE_SHARE_MAX: f64 = 0.1;
+/// A core on which nothing ran for this long more than it should, in nanoseconds, stood still. Well
+/// above what waking a thread takes, and below what 2 % of the times judged here are.
+pub const PAUSE_MIN: u64 = 250_000;
+/// Share of the run in which some core may have stood still: what was seen of the server is then known
+/// too badly.
+pub const PAUSED_SHARE_MAX: f64 = 0.1;
 /// Answers that a stall held are due all at once; giving them out may take this share of the stall.
 pub const THAW_SHARE_MAX: f64 = 0.05;
 
@@ -30,6 +36,19 @@ pub struct Record {
     pub entries: Vec<Entry>,
     /// How the server itself did.
     pub own: Own,
+    /// When the machine, or one of its cores, stood still during the run: by time, not overlapping.
+    pub pauses: Vec<Pause>,
+}
+
+/// A while in which nothing ran on one of the cores, as far as one of its threads could see: the
+/// machine's host had other things to do, or other programs did not let go of it. Moments are those
+/// of [`Entry`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pause {
+    /// When it was last seen to run.
+    pub from: u64,
+    /// When it was again.
+    pub to: u64,
 }
 
 /// One request. Moments are nanoseconds of the machine's monotonic clock (`CLOCK_MONOTONIC`).
@@ -75,6 +94,8 @@ pub enum Unfit {
     LateBeats(f64),
     /// After a stall its answers took this long.
     SlowThaw(Duration),
+    /// Share of the run in which the machine stood still.
+    Paused(f64),
 }
 
 impl fmt::Display for Unfit {
@@ -96,6 +117,9 @@ impl fmt::Display for Unfit {
                     "the server's timer was more than 1 ms late {:.1} % of the time",
                     share * 100.0
                 )
+            }
+            Self::Paused(share) => {
+                write!(f, "the machine itself stood still {:.1} % of the time", share * 100.0)
             }
             Self::SlowThaw(took) => {
                 write!(f, "the server took {took:.0?} to give the answers that a stall had held")
@@ -155,7 +179,40 @@ impl Record {
             unfit.push(Unfit::LateBeats(beats));
         }
         unfit.extend(thaw.map(Unfit::SlowThaw));
+        let paused = self.paused_share();
+        if paused > PAUSED_SHARE_MAX {
+            unfit.push(Unfit::Paused(paused));
+        }
         unfit
+    }
+
+    /// Notes when the machine stood still, as far as it did between the first arrival and the last
+    /// answer.
+    pub fn paused(&mut self, pauses: &[Pause]) {
+        let (began, ended) = (self.began(), self.ended());
+        let during = |it: &&Pause| began < it.to && it.from < ended;
+        self.pauses = pauses.iter().filter(during).copied().collect();
+    }
+
+    /// Share of the run, 0 to 1, in which one of the cores stood still.
+    #[must_use]
+    pub fn paused_share(&self) -> f64 {
+        let (began, ended) = (self.began(), self.ended());
+        let within = |it: &Pause| it.to.min(ended).saturating_sub(it.from.max(began));
+        share(self.pauses.iter().map(within).sum(), ended - began)
+    }
+
+    /// The pause in which a moment is.
+    #[must_use]
+    pub fn pause(&self, moment: u64) -> Option<Pause> {
+        let index = self.pauses.partition_point(|it| it.to < moment);
+        self.pauses.get(index).copied().filter(|it| it.from <= moment)
+    }
+
+    /// The last that happened.
+    fn ended(&self) -> u64 {
+        let last = |it: &Entry| it.answer.unwrap_or(it.arrival);
+        self.entries.iter().map(last).max().unwrap_or_default()
     }
 
     /// Share of its own timers that were late, 0 to 1.
@@ -176,6 +233,9 @@ struct Head {
     seed: u64,
     #[serde(flatten)]
     own: Own,
+    /// Pairs of beginning and end.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pauses_ns: Vec<(u64, u64)>,
 }
 
 /// Names of the columns: the second line of a file.
@@ -189,7 +249,8 @@ impl Record {
     ///
     /// Those of `to`.
     pub fn write(&self, to: &mut dyn io::Write) -> io::Result<()> {
-        let head = Head { law: self.law.to_string(), seed: self.seed, own: self.own };
+        let pauses_ns = self.pauses.iter().map(|it| (it.from, it.to)).collect();
+        let head = Head { law: self.law.to_string(), seed: self.seed, own: self.own, pauses_ns };
         serde_json::to_writer(&mut *to, &head)?;
         writeln!(to, "\n{COLUMNS}")?;
         for Entry { arrival, due, answer, connection, outcome } in &self.entries {
@@ -213,7 +274,7 @@ impl Record {
 
         let mut lines = from.lines();
         let head = lines.next().context("the file is empty")??;
-        let Head { law, seed, own } = serde_json::from_str(&head).context("line 1")?;
+        let Head { law, seed, own, pauses_ns } = serde_json::from_str(&head).context("line 1")?;
         let law: Law = law.parse().context("line 1: law")?;
         let columns = lines.next().context("no line of column names")??;
         ensure!(columns == COLUMNS, "line 2: `{columns}`, not `{COLUMNS}`");
@@ -226,7 +287,13 @@ impl Record {
             ensure!(entries.len() < ENTRIES_MAX, "more than {ENTRIES_MAX} requests");
             entries.push(entry);
         }
-        Ok(Self { law, seed, entries, own })
+        let mut pauses: Vec<Pause> = Vec::new();
+        for (from, to) in pauses_ns {
+            let sorted = from < to && pauses.last().is_none_or(|it| it.to < from);
+            ensure!(sorted, "line 1: pause from {from} to {to} is not after the one before it");
+            pauses.push(Pause { from, to });
+        }
+        Ok(Self { law, seed, entries, own, pauses })
     }
 }
 
@@ -279,7 +346,7 @@ mod tests {
             entry
         });
         let own = Own { beats: 100, ..Own::default() };
-        Record { entries: entries.collect(), law, seed: 1, own }
+        Record { entries: entries.collect(), law, seed: 1, own, pauses: Vec::new() }
     }
 
     #[test]

@@ -17,7 +17,7 @@ use rustix::time::{
 };
 use tokio::io::{Interest, unix::AsyncFd};
 
-const NANOSECONDS: u64 = 1_000_000_000;
+pub(super) const NANOSECONDS: u64 = 1_000_000_000;
 
 /// Nanoseconds of `CLOCK_MONOTONIC`.
 pub(super) fn now() -> u64 {

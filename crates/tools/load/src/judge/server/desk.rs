@@ -149,6 +149,7 @@ impl Desk {
             seed: self.seed,
             entries: self.entries.take(),
             own: self.own.get(),
+            pauses: Vec::new(),
         }
     }
 

@@ -10,6 +10,7 @@ mod frames;
 mod http1;
 mod http2;
 mod tls;
+mod witness;
 
 use std::{
     fmt, io,
@@ -33,7 +34,7 @@ use tokio::{
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
-use self::{alarm::now, desk::Desk};
+use self::{alarm::now, desk::Desk, witness::Witness};
 use crate::judge::{law::Law, record::Record};
 
 pub use self::tls::Certificate;
@@ -131,7 +132,8 @@ fn run(
     ready: &mpsc::SyncSender<SocketAddr>,
 ) -> anyhow::Result<Record> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
-    LocalSet::new().block_on(&runtime, async {
+    let witness = Witness::start().context("start a thread")?;
+    let served = LocalSet::new().block_on(&runtime, async {
         let acceptor = options.tls.as_ref().map(Certificate::acceptor).transpose()?;
         let listen = options.listen;
         let listener = bind(listen).with_context(|| format!("listen on {listen}"))?;
@@ -144,8 +146,11 @@ fn run(
             ended = desk.beat() => ended.context("the timer")?,
             ended = accept(&listener, &desk, acceptor.as_ref()) => ended.context("accept")?,
         }
-        Ok(desk.record())
-    })
+        Ok::<_, anyhow::Error>(desk.record())
+    });
+    let mut record = served?;
+    record.paused(&witness.stop());
+    Ok(record)
 }
 
 fn bind(address: SocketAddr) -> io::Result<TcpListener> {
