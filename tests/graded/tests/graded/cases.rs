@@ -3,7 +3,11 @@
 use std::time::Duration;
 
 use anyhow::{bail, ensure};
-use load::judge::{grade::TOLERANCE, ks, law::Outcome};
+use load::judge::{
+    grade::{TOLERANCE, Verdict},
+    ks,
+    law::Outcome,
+};
 use serde_json::Value;
 
 use crate::run::Graded;
@@ -21,6 +25,8 @@ pub(crate) struct Case {
     pub(crate) course: &'static [(f64, f64, f64)],
     /// Whether it needs the machine for itself.
     pub(crate) alone: bool,
+    /// What must come of it: the right figures, or none.
+    pub(crate) verdict: Verdict,
     /// What else must hold.
     pub(crate) also: fn(&Graded) -> anyhow::Result<()>,
 }
@@ -33,6 +39,8 @@ pub(crate) enum Load {
     Tls(&'static str),
     /// By a file.
     Scenario(&'static str),
+    /// By arguments; and once it is stopped (SIGSTOP) for so long.
+    Stopped(&'static str, Duration),
 }
 
 const fn nothing(_: &Graded) -> anyhow::Result<()> {
@@ -48,6 +56,7 @@ pub(crate) const CASES: &[Case] = &[
         load: Load::Plain("--rate 100/s --for 10s"),
         course: &[(10.0, 100.0, 100.0)],
         alone: false,
+        verdict: Verdict::Right,
         also: all_came,
     },
     Case {
@@ -56,6 +65,7 @@ pub(crate) const CASES: &[Case] = &[
         load: Load::Plain("--rate 1000/s --for 8s"),
         course: &[(8.0, 1_000.0, 1_000.0)],
         alone: true,
+        verdict: Verdict::Right,
         also: all_came,
     },
     Case {
@@ -64,6 +74,7 @@ pub(crate) const CASES: &[Case] = &[
         load: Load::Plain("--rate 5000/s --for 8s --http2"),
         course: &[(8.0, 5_000.0, 5_000.0)],
         alone: true,
+        verdict: Verdict::Right,
         also: all_came,
     },
     Case {
@@ -72,6 +83,7 @@ pub(crate) const CASES: &[Case] = &[
         load: Load::Plain("--rate 200/s --for 7s"),
         course: &[(7.0, 200.0, 200.0)],
         alone: false,
+        verdict: Verdict::Right,
         also: all_came,
     },
     Case {
@@ -80,7 +92,18 @@ pub(crate) const CASES: &[Case] = &[
         load: Load::Plain("--rate 500/s --for 5s"),
         course: &[(5.0, 500.0, 500.0)],
         alone: true,
+        verdict: Verdict::Right,
         also: nothing,
+    },
+    // The generator itself stands still: then its figures are not the server's.
+    Case {
+        name: "stopped",
+        law: "constant:200ms",
+        load: Load::Stopped("--rate 500/s --for 5s", Duration::from_millis(500)),
+        course: &[(5.0, 500.0, 500.0)],
+        alone: false,
+        verdict: Verdict::Withheld,
+        also: withheld_as_late,
     },
     Case {
         name: "bimodal",
@@ -88,6 +111,7 @@ pub(crate) const CASES: &[Case] = &[
         load: Load::Plain("--rate 250/s --for 6s"),
         course: &[(6.0, 250.0, 250.0)],
         alone: false,
+        verdict: Verdict::Right,
         also: nothing,
     },
     Case {
@@ -96,6 +120,7 @@ pub(crate) const CASES: &[Case] = &[
         load: Load::Plain("--rate 250/s --for 6s"),
         course: &[(6.0, 250.0, 250.0)],
         alone: false,
+        verdict: Verdict::Right,
         also: nothing,
     },
     Case {
@@ -104,6 +129,7 @@ pub(crate) const CASES: &[Case] = &[
         load: Load::Plain("--rate 1000/s --for 5s --http2"),
         course: &[(5.0, 1_000.0, 1_000.0)],
         alone: true,
+        verdict: Verdict::Right,
         also: nothing,
     },
     Case {
@@ -112,6 +138,7 @@ pub(crate) const CASES: &[Case] = &[
         load: Load::Plain("--rate 250/s --for 6s"),
         course: &[(6.0, 250.0, 250.0)],
         alone: false,
+        verdict: Verdict::Right,
         also: nothing,
     },
     Case {
@@ -120,6 +147,7 @@ pub(crate) const CASES: &[Case] = &[
         load: Load::Plain("--rate 250/s --for 6s"),
         course: &[(6.0, 250.0, 250.0)],
         alone: false,
+        verdict: Verdict::Right,
         also: nothing,
     },
     Case {
@@ -129,6 +157,7 @@ pub(crate) const CASES: &[Case] = &[
         load: Load::Plain("--rate 200/s --for 8s --poisson"),
         course: &[],
         alone: true,
+        verdict: Verdict::Right,
         also: poisson,
     },
     Case {
@@ -139,6 +168,7 @@ pub(crate) const CASES: &[Case] = &[
         ),
         course: &[(6.0, 50.0, 450.0)],
         alone: false,
+        verdict: Verdict::Right,
         also: nothing,
     },
     Case {
@@ -150,6 +180,7 @@ pub(crate) const CASES: &[Case] = &[
         ),
         course: &[(2.0, 100.0, 100.0), (2.0, 400.0, 400.0), (2.0, 200.0, 200.0)],
         alone: false,
+        verdict: Verdict::Right,
         also: nothing,
     },
     Case {
@@ -167,6 +198,7 @@ pub(crate) const CASES: &[Case] = &[
             (1.0, 250.0, 250.0),
         ],
         alone: false,
+        verdict: Verdict::Right,
         also: nothing,
     },
     Case {
@@ -175,6 +207,7 @@ pub(crate) const CASES: &[Case] = &[
         load: Load::Tls("--rate 300/s --for 5s"),
         course: &[(5.0, 300.0, 300.0)],
         alone: true,
+        verdict: Verdict::Right,
         also: nothing,
     },
     Case {
@@ -183,6 +216,7 @@ pub(crate) const CASES: &[Case] = &[
         load: Load::Tls("--rate 300/s --for 5s --http2"),
         course: &[(5.0, 300.0, 300.0)],
         alone: true,
+        verdict: Verdict::Right,
         also: nothing,
     },
     Case {
@@ -191,6 +225,7 @@ pub(crate) const CASES: &[Case] = &[
         load: Load::Plain("--rate 200/s --for 5s"),
         course: &[(5.0, 200.0, 200.0)],
         alone: false,
+        verdict: Verdict::Right,
         also: slow_bodies,
     },
     Case {
@@ -199,6 +234,7 @@ pub(crate) const CASES: &[Case] = &[
         load: Load::Plain("--rate 200/s --for 6s"),
         course: &[(6.0, 200.0, 200.0)],
         alone: false,
+        verdict: Verdict::Right,
         also: errors,
     },
     Case {
@@ -208,6 +244,7 @@ pub(crate) const CASES: &[Case] = &[
         load: Load::Plain("--rate 200/s --for 6s -X POST"),
         course: &[(6.0, 200.0, 200.0)],
         alone: false,
+        verdict: Verdict::Right,
         also: resets,
     },
     Case {
@@ -216,6 +253,7 @@ pub(crate) const CASES: &[Case] = &[
         load: Load::Plain("--rate 200/s --for 6s -H Connection:close"),
         course: &[(6.0, 200.0, 200.0)],
         alone: false,
+        verdict: Verdict::Right,
         also: one_connection_each,
     },
     Case {
@@ -224,6 +262,7 @@ pub(crate) const CASES: &[Case] = &[
         load: Load::Plain("--closed 20 --for 5s"),
         course: &[],
         alone: false,
+        verdict: Verdict::Right,
         also: labelled,
     },
 ];
@@ -268,6 +307,14 @@ fn one_connection_each(graded: &Graded) -> anyhow::Result<()> {
         connections.windows(2).all(|it| it.first() != it.last()),
         "a connection was used twice"
     );
+    Ok(())
+}
+
+/// It withholds because it was late itself.
+fn withheld_as_late(graded: &Graded) -> anyhow::Result<()> {
+    let reasons = graded.said.get("withheld").and_then(Value::as_array);
+    let is_late = |it: &Value| it.get("reason").and_then(Value::as_str) == Some("late");
+    ensure!(reasons.is_some_and(|it| it.iter().any(is_late)), "{}", graded.said);
     Ok(())
 }
 

@@ -3,15 +3,17 @@
 use std::{
     env,
     fs::{self, File},
-    io::{BufRead as _, BufReader},
+    io::{self, BufRead as _, BufReader},
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::{Child, Command, Output, Stdio},
+    thread,
+    time::Duration,
 };
 
 use anyhow::{Context as _, bail};
 use load::judge::{
     expect::{Course, Meant, Piece},
-    grade::{self, Grade, Report},
+    grade::{self, Grade, Report, Verdict},
     law::Outcome,
     record::Record,
 };
@@ -23,8 +25,9 @@ use crate::cases::{Case, Load};
 /// Seed of laws and schedules: a run that is repeated is the same run.
 const SEED: &str = "11";
 
-/// One hiccup of the machine, of a few milliseconds, delays as many answers as this at these rates.
-const FEW: f64 = 10.0;
+/// Share of a run in which the machine stood still, as the judge saw it, above which a wrong figure, or
+/// none, may be the machine's doing and says nothing of the generator.
+const DISTURBED: f64 = 0.005;
 
 /// A run and what became of it.
 pub(crate) struct Graded {
@@ -39,6 +42,9 @@ pub(crate) struct Graded {
 impl Graded {
     /// Expected and reported figures in a line.
     pub(crate) fn summary(&self) -> String {
+        if self.grade.verdict != Verdict::Right {
+            return self.grade.reasons.join("; ");
+        }
         let figure = |it: &grade::Line| {
             let error = it.error().unwrap_or(f64::NAN) * 100.0;
             format!("{} {:.1?} {error:+.2} %", it.name, it.expected)
@@ -46,12 +52,19 @@ impl Graded {
         self.grade.lines.iter().map(figure).collect::<Vec<_>>().join(", ")
     }
 
-    /// Whether all that is wrong are percentiles beyond which there are fewer than [`FEW`] answers.
-    pub(crate) fn is_thin(&self) -> bool {
-        let answers = self.record.entries.len() as f64;
-        self.grade.lines.iter().zip(grade::FIGURES).all(|(line, (_, _, share))| {
-            line.is_right() != Some(false) || answers * (1.0 - share) < FEW
-        })
+    /// Whether something can be said of the figures.
+    pub(crate) fn has_verdict(&self) -> bool {
+        matches!(self.grade.verdict, Verdict::Right | Verdict::Wrong)
+    }
+
+    /// Whether the machine stood still for so long that the run proves nothing.
+    pub(crate) fn is_disturbed(&self) -> bool {
+        self.record.paused_share() > DISTURBED
+    }
+
+    /// The same in words.
+    pub(crate) fn disturbance(&self) -> String {
+        format!("the machine stood still {:.1} % of the time", self.record.paused_share() * 100.0)
     }
 
     /// How many answers of the server were so.
@@ -98,6 +111,7 @@ fn generate(case: &Case, target: &str, folder: &Path) -> anyhow::Result<String> 
         Load::Tls(arguments) => {
             command.arg(target).args(arguments.split_whitespace()).arg("--ca").arg(certificate)
         }
+        Load::Stopped(arguments, _) => command.arg(target).args(arguments.split_whitespace()),
         Load::Scenario(text) => {
             let path = folder.join("scenario.yaml");
             fs::write(&path, text.replace("TARGET", target))?;
@@ -105,12 +119,32 @@ fn generate(case: &Case, target: &str, folder: &Path) -> anyhow::Result<String> 
             command.arg(path)
         }
     };
-    let output = command.args(["--seed", SEED, "-o", "json"]).output()?;
+    command.args(["--seed", SEED, "-o", "json"]);
+    let output = match case.load {
+        Load::Stopped(_, length) => stop_for(length, &mut command)?,
+        Load::Plain(_) | Load::Tls(_) | Load::Scenario(_) => command.output()?,
+    };
     let said = String::from_utf8(output.stdout)?;
     if !said.starts_with('{') {
         bail!("{command:?}: {}: {said}{}", output.status, String::from_utf8_lossy(&output.stderr));
     }
     Ok(said)
+}
+
+/// Runs the generator and keeps it from running for a while, as soon as it says how it goes: about a
+/// second after its first start.
+fn stop_for(length: Duration, command: &mut Command) -> anyhow::Result<Output> {
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+    let mut says = BufReader::new(child.stderr.take().context("its standard error")?);
+    let mut line = String::new();
+    says.read_line(&mut line)?;
+    let process = Pid::from_child(&child);
+    kill_process(process, Signal::STOP)?;
+    thread::sleep(length);
+    kill_process(process, Signal::CONT)?;
+    // So that it can go on saying things.
+    io::copy(&mut says, &mut io::sink())?;
+    Ok(child.wait_with_output()?)
 }
 
 /// What the case of a replay replays: requests of each second.
