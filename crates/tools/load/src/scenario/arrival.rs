@@ -178,12 +178,14 @@ impl Replay {
         if played.is_zero() {
             return Err(wrong("played so fast that nothing is left of it"));
         }
-        let index = |time: Duration| usize::try_from(time.as_nanos() / self.every.as_nanos());
-        let skip = index(self.skip).unwrap_or(usize::MAX);
-        let length = self.length.map_or(usize::MAX, |it| {
-            usize::try_from(it.as_nanos().div_ceil(played.as_nanos())).unwrap_or(usize::MAX)
-        });
-        let part: Vec<f64> = counts.iter().copied().skip(skip).take(length).collect();
+        let number = |it: u128| usize::try_from(it).unwrap_or(usize::MAX);
+        let skip = number(self.skip.as_nanos() / self.every.as_nanos());
+        // What is passed over of the first number that is played, in our time.
+        let within = self.skip.as_nanos() % self.every.as_nanos();
+        let mut passed = Duration::from_nanos_u128(within).div_f64(self.speed).min(played);
+        let mut left = self.length.unwrap_or(Duration::MAX);
+        let most = number(left.saturating_add(passed).as_nanos().div_ceil(played.as_nanos()));
+        let part: Vec<f64> = counts.iter().copied().skip(skip).take(most).collect();
         if part.is_empty() {
             let what = format!("nothing is left: the record has {} numbers", counts.len());
             return Err(wrong(&what));
@@ -199,12 +201,14 @@ impl Replay {
                 let what = format!("{count} of the record are over {RATE_MAX} a second");
                 return Err(wrong(&what));
             }
+            let duration = (played - std::mem::take(&mut passed)).min(left);
+            left -= duration;
             match stages.last_mut() {
                 // Neighbours of one rate are one stage: evenly spaced starts go on evenly.
-                Some(last) if last.from.to_bits() == rate.to_bits() => last.duration += played,
+                Some(last) if last.from.to_bits() == rate.to_bits() => last.duration += duration,
                 _ => {
                     let spacing = self.spacing;
-                    stages.push(Stage { duration: played, from: rate, to: rate, spacing });
+                    stages.push(Stage { duration, from: rate, to: rate, spacing });
                 }
             }
         }
@@ -215,7 +219,11 @@ impl Replay {
 /// The numbers of a record: separated by white space, or the last column of a CSV file with a
 /// header.
 fn counts(text: &str) -> Result<Vec<f64>, (u64, String)> {
-    let header = text.lines().next().is_some_and(|it| it.contains(|it: char| it.is_alphabetic()));
+    let is_number = |it: &str| it.parse::<f64>().is_ok();
+    // A first line with letters in it, but not those of a number such as `1e3`.
+    let header = text.lines().next().is_some_and(|it| {
+        it.contains(char::is_alphabetic) && !it.split_whitespace().all(is_number)
+    });
     let mut counts = Vec::new();
     for (line, text) in (1..).zip(text.lines()).skip(usize::from(header)) {
         let words: Vec<&str> = if header {

@@ -91,6 +91,19 @@ fn users_arrive_by_a_schedule() {
         main 1..1/s for 1m, 2..2/s for 1m,
     "#]],
     );
+    // Exactly as long as was asked for, wherever in a number that begins and ends.
+    check_arrival(
+        "replay: {file: rates.csv, every: 1m, for: 90s}",
+        expect![[r#"
+        main 1..1/s for 1m, 2..2/s for 30s,
+    "#]],
+    );
+    check_arrival(
+        "replay: {file: rates.csv, every: 1m, skip: 50s, speed: 2, for: 10s}",
+        expect![[r#"
+        main 1..1/s for 5s, 2..2/s for 5s,
+    "#]],
+    );
     check_arrival(
         "closed: 50\nfor: 1m",
         expect![[r#"
