@@ -8,7 +8,10 @@ use rustix::{
     time::{ClockId, clock_gettime},
 };
 
-use crate::plan::{Arrival, Plan, Protocol};
+use crate::{
+    exchange::FailureKind,
+    plan::{Arrival, Plan, Protocol},
+};
 
 /// Descriptors that are not connections: the runtimes', standard streams, files being read.
 const DESCRIPTORS_RESERVED: u64 = 128;
@@ -20,8 +23,8 @@ const PORTS_DEFAULT: u64 = 60_999 - 32_768 + 1;
 pub enum Error {
     /// More connections than descriptors.
     #[error(
-        "{wanted} connections need {wanted} descriptors, and this process may have {available}: \
-         raise the hard limit (`ulimit -Hn`) or take fewer"
+        "connections wanted: {wanted}; descriptors left for them: {available}; raise the hard limit \
+         (`ulimit -Hn`) or take fewer"
     )]
     Descriptors {
         /// Connections wanted.
@@ -36,12 +39,13 @@ pub enum Error {
 ///
 /// # Errors
 ///
-/// More are wanted than there are descriptors.
+/// More are wanted than there are descriptors, or there are none.
 pub fn connections(wanted: Option<usize>) -> Result<usize, Error> {
     let available = descriptors().saturating_sub(DESCRIPTORS_RESERVED);
     match wanted {
         Some(wanted) if wanted as u64 > available => Err(Error::Descriptors { wanted, available }),
         Some(wanted) => Ok(wanted),
+        None if available == 0 => Err(Error::Descriptors { wanted: 1, available }),
         None => Ok(usize::try_from(available).unwrap_or(usize::MAX)),
     }
 }
@@ -55,10 +59,11 @@ pub fn foresee(plan: &Plan) -> Option<String> {
     }
     let peak: f64 = plan.flows.iter().map(|it| peak(&it.arrival)).sum();
     let of_ports = ports().saturating_mul(plan.targets.len().max(1) as u64);
-    let (most, what) = match connections(plan.connections_max) {
-        Ok(most) if of_ports < most as u64 => (of_ports, "local ports"),
-        Ok(most) if plan.connections_max.is_some() => (most as u64, "--connections"),
-        Ok(most) => (most as u64, "descriptors"),
+    let own = FailureKind::Connections;
+    let (most, what, kind) = match connections(plan.connections_max) {
+        Ok(most) if of_ports < most as u64 => (of_ports, "local ports", FailureKind::Ports),
+        Ok(most) if plan.connections_max.is_some() => (most as u64, "--connections", own),
+        Ok(most) => (most as u64, "descriptors", own),
         // The run will be refused, and say why.
         Err(_) => return None,
     };
@@ -67,7 +72,7 @@ pub fn foresee(plan: &Plan) -> Option<String> {
     (seconds < plan.grace.as_secs_f64()).then(|| {
         format!(
             "if the server answers nothing for {seconds:.1} s at {peak:.0}/s, the limit of {most} \
-             connections ({what}) is reached; further requests then fail as `connections`, and \
+             connections ({what}) is reached; further requests then fail as `{kind}`, and \
              percentiles are withheld"
         )
     })
