@@ -252,3 +252,85 @@ fn put_some(times: &mut Times, value: Option<Duration>) {
         put(times, value);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use http::{HeaderMap, Method};
+
+    use super::*;
+    use crate::{
+        exchange::{Keep, Origin, Phases, Request, Response},
+        plan::{Arrival, Flow, Transport},
+        scenario,
+    };
+
+    fn plan() -> Plan {
+        let origin = Origin { tls: false, host: "127.0.0.1".to_owned(), port: 80 };
+        let request = Request {
+            origin: Arc::new(origin),
+            method: Method::GET,
+            path: "/".into(),
+            headers: Arc::new(HeaderMap::new()),
+            body: "".into(),
+            keep: Keep::default(),
+            timeout: SECOND,
+        };
+        let flow = Flow {
+            name: "url".to_owned(),
+            arrival: Arrival::Open(Vec::new()),
+            behaviour: scenario::single("request", request),
+        };
+        Plan {
+            seed: 1,
+            flows: vec![flow],
+            grace: SECOND,
+            connections_max: None,
+            targets: Vec::new(),
+            transport: Transport::default(),
+        }
+    }
+
+    /// To the three digits of a histogram.
+    fn milliseconds(times: &Times) -> Vec<u64> {
+        times.iter_recorded().map(|it| (it.value_iterated_to() + 500_000) / 1_000_000).collect()
+    }
+
+    #[test]
+    fn latency_counts_from_the_meant_start_and_lag_beside_it() {
+        let ms = Duration::from_millis;
+        let (sender, mut messages) = mpsc::channel(16);
+        let epoch = Instant::now();
+        let mut recorder = Recorder::new(0, &plan(), epoch, sender);
+        // The generator stood still for 300 ms, the server takes 20.
+        let meant = epoch + ms(900);
+        let started =
+            Started { flow: 0, step: StepId(0), is_later: false, meant, start: meant + ms(300) };
+        let exchange = Exchange {
+            phases: Phases::default(),
+            sent: 0,
+            received: 0,
+            again: false,
+            ended: Some(meant + ms(320)),
+            outcome: Ok(Response::default()),
+        };
+        recorder.started(started);
+        recorder.ended(started, meant + ms(320), &exchange, Verdict::Good);
+        let (steps, unanswered) = recorder.finish(epoch + ms(1_300));
+        drop(recorder);
+        let series = &steps[0][0];
+        assert_eq!((series.started, series.succeeded, unanswered), (1, 1, 0));
+        assert_eq!(milliseconds(&series.latency), [320]);
+        assert_eq!(milliseconds(&series.service), [20]);
+        let (mut late, mut lag, mut done) = (Vec::new(), Vec::new(), Vec::new());
+        while let Ok(Message::Slice(slice)) = messages.try_recv() {
+            late.extend(slice.late.0.clone());
+            lag.extend(milliseconds(&slice.lag));
+            done.push((slice.second, slice.done, milliseconds(&slice.latency)));
+        }
+        assert_eq!(late, [(0, 1)], "in the second in which it was meant");
+        assert_eq!(lag, [300]);
+        assert_eq!(done, [(0, 0, vec![]), (1, 1, vec![320])]);
+    }
+}
