@@ -19,7 +19,10 @@ use crate::{
 
 /// Connections of the closed loops.
 const CONNECTIONS: &str = "50";
-/// How long each of the loops runs.
+/// How often ours and wrk take turns, and for how long each time.
+const ROUNDS: u32 = 5;
+const ROUND: &str = "3s";
+/// How long each of the other loops runs.
 const PERIOD: &str = "8s";
 /// Starts a second whose error is measured.
 const STARTS: &str = "10000/s";
@@ -85,30 +88,48 @@ async fn ours(coracle: &Path, arguments: &[&str]) -> anyhow::Result<Loop> {
     looped(&mut command, |it| count(it, "/total/succeeded")).await
 }
 
+/// Ours and wrk in turns, as the machine's speed changes from one second to the next; of each the
+/// middle one.
 async fn beside_wrk(coracle: &Path) -> anyhow::Result<Vec<Figure>> {
     let (server, url) = serve("none")?;
-    let ours = ours(coracle, &[&url, "--closed", CONNECTIONS, "--for", PERIOD]).await?;
-    let mut figures =
-        vec![Figure::new("closed loop, requests per second of a core", ours.per_core(), "1/s")];
-    if let Some(wrk) = find("wrk") {
-        // Ours has a worker on each core. With fewer threads either has fewer switches to pay for.
-        let cores = std::thread::available_parallelism().context("count the cores")?.get();
-        let alike = wrk_loop(&wrk, cores, &url).await?.per_core();
-        let single = wrk_loop(&wrk, 1, &url).await?.per_core();
-        let ratio = ours.per_core() / alike;
-        figures.push(Figure::new("the same, wrk with as many threads", alike, "1/s"));
-        figures.push(Figure::new("the same, ours by wrk's", ratio, "").aim(Aim::AtLeast(1.0)));
-        figures.push(Figure::new("the same, wrk with one thread", single, "1/s"));
-    } else {
+    let wrk = find("wrk");
+    if wrk.is_none() {
         eprintln!("wrk is not installed: nothing to compare the closed loop with");
     }
+    // Ours has a worker on each core. With fewer threads either has fewer switches to pay for.
+    let cores = std::thread::available_parallelism().context("count the cores")?.get();
+    let (mut own, mut alike, mut single) = (Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..ROUNDS {
+        own.push(ours(coracle, &[&url, "--closed", CONNECTIONS, "--for", ROUND]).await?.per_core());
+        if let Some(wrk) = &wrk {
+            alike.push(wrk_loop(wrk, cores, &url).await?.per_core());
+            single.push(wrk_loop(wrk, 1, &url).await?.per_core());
+        }
+    }
     drop(server.stop()?);
+    let ratios: Vec<f64> = own.iter().zip(&alike).map(|(own, alike)| own / alike).collect();
+    let mut figures = Vec::new();
+    let mut add = |name, values, unit| {
+        let middle = middle(values).map(|it| Figure::new(name, it, unit));
+        figures.extend(middle);
+    };
+    add("closed loop, requests per second of a core", own, "1/s");
+    add("the same, wrk with as many threads", alike, "1/s");
+    add("the same, wrk with one thread", single, "1/s");
+    let ratio = middle(ratios).map(|it| Figure::new("the same, ours by wrk's", it, ""));
+    figures.extend(ratio.map(|it| it.aim(Aim::AtLeast(1.0))));
     Ok(figures)
+}
+
+/// The middle one of an odd number of values.
+fn middle(mut values: Vec<f64>) -> Option<f64> {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied()
 }
 
 async fn wrk_loop(wrk: &Path, threads: usize, url: &str) -> anyhow::Result<Loop> {
     let mut command = Command::new(wrk);
-    command.arg(format!("-t{threads}")).args(["-c", CONNECTIONS, "-d", PERIOD, url]);
+    command.arg(format!("-t{threads}")).args(["-c", CONNECTIONS, "-d", ROUND, url]);
     let done = looped(&mut command, |it| {
         let line = it.lines().find(|it| it.contains(" requests in "))?;
         line.split_whitespace().next()?.parse().ok()
