@@ -5,7 +5,8 @@ use std::{io, time::Duration};
 
 use crate::support::{self, Rig, fault, route};
 use coracle_fault::{
-    BuildError, Change, Config, Direction, Effect, Entry, Fault, How, Mode, RouteError, Trigger,
+    BuildError, Change, Config, Direction, Effect, Entry, Fault, How, Mode, RouteConfig,
+    RouteError, Trigger,
 };
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -268,23 +269,24 @@ async fn a_server_out_of_reach_is_counted_and_told() {
 
 #[tokio::test]
 async fn schedule_begins_and_ends() {
-    let hole = Fault { name: "hole".to_owned(), ..fault(Direction::Upstream, Effect::Blackhole) };
+    // Of the same name as one that is there all the time.
+    let always = fault(Direction::Upstream, Effect::HalfOpen);
+    let hole = Fault { effect: Effect::Blackhole, ..always.clone() };
     let entry = Entry {
         at: 50 * MS,
         duration: Some(100 * MS),
         route: support::NAME.to_owned(),
-        change: Change::Faults(vec![hole]),
+        change: Change::Faults(vec![hole.clone()]),
     };
     let start = Instant::now();
-    let rig = Rig::with(route("127.0.0.1:0", ""), vec![entry]).await;
-    while rig.handle.get(support::NAME).unwrap().faults.is_empty() {
-        tokio::time::sleep(MS).await;
+    let route = RouteConfig { faults: vec![always.clone()], ..route("127.0.0.1:0", "") };
+    let rig = Rig::with(route, vec![entry]).await;
+    for (fault, at) in [(hole, 50 * MS), (always, 150 * MS)] {
+        while rig.handle.get(support::NAME).unwrap().faults != [fault.clone()] {
+            tokio::time::sleep(MS).await;
+        }
+        assert!(start.elapsed() >= at);
     }
-    assert!(start.elapsed() >= 50 * MS);
-    while !rig.handle.get(support::NAME).unwrap().faults.is_empty() {
-        tokio::time::sleep(MS).await;
-    }
-    assert!(start.elapsed() >= 150 * MS);
     rig.stop().await;
 }
 
