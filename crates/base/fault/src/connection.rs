@@ -242,7 +242,10 @@ async fn connect(upstream: &str) -> io::Result<TcpStream> {
     };
     match tokio::time::timeout(CONNECT_MAX, attempt).await {
         Ok(connected) => connected,
-        Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, "no answer within 30 s")),
+        Err(_) => {
+            let text = format!("no answer within {CONNECT_MAX:?}");
+            Err(io::Error::new(io::ErrorKind::TimedOut, text))
+        }
     }
 }
 

@@ -19,6 +19,9 @@ const CLIENTS_MAX: usize = 64;
 /// How long a client may take to send a request's head, or be silent between two.
 const HEAD_MAX: Duration = Duration::from_secs(60);
 
+/// Pause after an error of accept, such as no descriptor left: it cannot go better at once.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
 /// The API's socket.
 #[derive(Debug)]
 pub(crate) struct Server {
@@ -59,7 +62,7 @@ impl Server {
                     Ok((client, _)) => serve(client, place, &handle, &of_connections),
                     Err(error) => {
                         tracing::warn!(%error, "accept a client of the API");
-                        tokio::time::sleep(Duration::from_millis(50)).await;
+                        tokio::time::sleep(ACCEPT_PAUSE).await;
                     }
                 }
             }

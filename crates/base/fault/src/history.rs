@@ -186,3 +186,9 @@ impl<K> Findings<K> {
         }
     }
 }
+
+/// A time of a test.
+#[cfg(test)]
+const fn ms(millis: u64) -> Duration {
+    Duration::from_millis(millis)
+}

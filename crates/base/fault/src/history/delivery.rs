@@ -241,10 +241,7 @@ mod tests {
     };
 
     use super::*;
-
-    const fn ms(millis: u64) -> Duration {
-        Duration::from_millis(millis)
-    }
+    use crate::history::ms;
 
     const STRICT: DeliveryRules =
         DeliveryRules { duplicates: Duplicates::Forbidden, ordered: true };

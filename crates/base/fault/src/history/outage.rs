@@ -62,10 +62,7 @@ impl Outage {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    const fn ms(millis: u64) -> Duration {
-        Duration::from_millis(millis)
-    }
+    use crate::history::ms;
 
     fn longest(begin: u64, acknowledged: &[u64], end: u64) -> Option<(u64, u64)> {
         let mut outage = Outage::default();

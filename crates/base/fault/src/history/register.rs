@@ -269,10 +269,7 @@ mod tests {
     };
 
     use super::*;
-
-    const fn ms(millis: u64) -> Duration {
-        Duration::from_millis(millis)
-    }
+    use crate::history::ms;
 
     /// Operations with their beginnings and ends, of one key.
     type History = [(Operation, u64, u64)];

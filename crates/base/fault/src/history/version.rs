@@ -107,10 +107,7 @@ mod tests {
     };
 
     use super::*;
-
-    const fn ms(millis: u64) -> Duration {
-        Duration::from_millis(millis)
-    }
+    use crate::history::ms;
 
     #[test]
     fn stale_and_backwards() {
