@@ -41,7 +41,10 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     match &arguments.command {
         Some(Command::Judge { command }) => judge::cli::run(command),
         Some(Command::Compare(arguments)) => {
-            report::compare::cli::run(arguments, &mut io::stdout())
+            match report::compare::cli::run(arguments, &mut io::stdout()) {
+                Err(error) if !is_broken_pipe(&error) => unusable(&error),
+                compared => compared,
+            }
         }
         None => load(&arguments.run, &mut io::stdout()),
     }

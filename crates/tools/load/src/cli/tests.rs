@@ -235,6 +235,18 @@ fn withheld_percentiles_leave_no_older_log() {
 }
 
 #[test]
+fn reports_that_cannot_be_compared_are_unusable() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("report.json");
+    let report = path.to_str().unwrap();
+    let url = format!("http://{}/", answering("HTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\n"));
+    run_words(&[&url, "--for", "300ms", "-q", "--json", report]).unwrap();
+    for words in [["compare", report, report], ["compare", report, "/nowhere.json"]] {
+        assert_eq!(run_words(&words).unwrap(), ExitCode::from(UNUSABLE), "{words:?}");
+    }
+}
+
+#[test]
 fn verdicts_are_in_text_and_json() {
     let url = format!("http://{}/", answering(OK));
     let words = [&url, "--rate", "50/s", "--for", "200ms", "-q"];

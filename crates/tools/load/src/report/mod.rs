@@ -13,10 +13,11 @@ mod html;
 mod live;
 mod log;
 mod numbers;
+mod stretch;
 mod text;
 pub mod wire;
 
-pub use html::html;
+pub use html::{comparison, html};
 pub use live::{Live, Style};
 pub use log::{LogError, log};
 pub use text::{text, verdicts};

@@ -101,6 +101,26 @@ pub(crate) fn as_u64(value: f64) -> u64 {
     value.round() as u64
 }
 
+/// The greatest of 1, 2 and 5 times a power of ten that is not above `value`, which is above 0.
+pub(crate) fn round_below(value: f64) -> f64 {
+    let found = round_numbers(value).into_iter().rev().find(|it| *it <= value * (1.0 + SLACK));
+    found.unwrap_or(value)
+}
+
+/// The least of 1, 2 and 5 times a power of ten that is not below `value`, which is above 0.
+pub(crate) fn round_above(value: f64) -> f64 {
+    let found = round_numbers(value).into_iter().find(|it| *it >= value * (1.0 - SLACK));
+    found.unwrap_or(value)
+}
+
+/// What a power of ten is off by must not push a round number to the next.
+const SLACK: f64 = 1e-9;
+
+fn round_numbers(value: f64) -> [f64; 4] {
+    let power = 10_f64.powf(value.log10().floor());
+    [1.0, 2.0, 5.0, 10.0].map(|it| it * power)
+}
+
 /// `value` in the largest unit in which it is at least 1, with three digits that matter.
 fn scaled(value: f64, step: f64, units: &[&str]) -> String {
     let mut value = value;
@@ -146,6 +166,7 @@ fn grouped(number: &str) -> String {
 mod tests {
     use super::*;
     use expect_test::{Expect, expect};
+    use proptest::prelude::*;
 
     fn check<T: Copy>(print: fn(T) -> String, values: &[T], expected: Expect) {
         let printed: Vec<_> = values.iter().map(|it| print(*it)).collect();
@@ -190,5 +211,22 @@ mod tests {
             &[0.0, 999.0, 1_000.0, 1_234_567.0, 1.5e15],
             expect!["0 B, 999 B, 1.00 kB, 1.23 MB, 1 500 TB"],
         );
+    }
+
+    #[test]
+    fn round_numbers_are_their_own_neighbours() {
+        for value in [1.0, 2.0, 5.0, 10.0, 0.001, 2e6, 5e-9] {
+            let (below, above) = (round_below(value), round_above(value));
+            assert!((below / value - 1.0).abs() < 1e-6 && (above / value - 1.0).abs() < 1e-6);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_value_is_between_its_neighbours(value in 1e-9..1e12_f64) {
+            let (below, above) = (round_below(value), round_above(value));
+            prop_assert!(below <= value * 1.000_001 && value <= above * 1.000_001);
+            prop_assert!(above / below < 2.6, "{} {}", below, above);
+        }
     }
 }

@@ -322,12 +322,24 @@ pub(crate) fn table(rows: &[Vec<String>]) -> Vec<String> {
     rows.iter().map(line).collect()
 }
 
-/// Words in lines of [`WIDTH`], the first after `indent`, the others below it.
-fn wrap(indent: &str, words: &str) -> Vec<String> {
+/// Words in lines of [`WIDTH`], the first after `indent`, the others below it. A number stays in one
+/// piece, also where its thousands are apart.
+pub(crate) fn wrap(indent: &str, words: &str) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
     let mut line = indent.to_owned();
     let mut is_empty = true;
-    for word in words.split(' ') {
+    let is_digit = |it: Option<char>| it.is_some_and(|it| it.is_ascii_digit());
+    let mut pieces: Vec<String> = Vec::new();
+    for piece in words.split(' ') {
+        match pieces.last_mut() {
+            Some(last) if is_digit(last.chars().last()) && is_digit(piece.chars().next()) => {
+                last.push(' ');
+                last.push_str(piece);
+            }
+            _ => pieces.push(piece.to_owned()),
+        }
+    }
+    for word in pieces {
         if !is_empty && line.chars().count() + 1 + word.chars().count() > WIDTH {
             lines.push(std::mem::replace(&mut line, " ".repeat(indent.chars().count())));
             is_empty = true;
@@ -335,7 +347,7 @@ fn wrap(indent: &str, words: &str) -> Vec<String> {
         if !is_empty {
             line.push(' ');
         }
-        line.push_str(word);
+        line.push_str(&word);
         is_empty = false;
     }
     lines.push(line);

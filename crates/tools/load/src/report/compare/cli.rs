@@ -5,12 +5,16 @@ use std::{fs, io, path::PathBuf, process::ExitCode, str::FromStr};
 use anyhow::Context as _;
 use clap::{Args, ValueEnum};
 
-use crate::report::wire::Report;
+use crate::report::{self, wire::Report};
 
 use super::{Change, Comparison, compare, decide::Unit, json, text};
 
 /// Arguments of `compare`.
 #[derive(Clone, Debug, Args)]
+#[command(
+    after_help = "Exit codes: 0 compared; 1 slower than --fail-if-slower allows; 2 reports that cannot \
+be read or compared."
+)]
 pub struct Arguments {
     /// Report of the first run, as `-o json` wrote it.
     before: PathBuf,
@@ -19,6 +23,9 @@ pub struct Arguments {
     /// Exit with 1 if a percentile of latency is slower by more than this, and by more than noise.
     #[arg(long, value_name = "PERCENT")]
     fail_if_slower: Option<Percent>,
+    /// File for the comparison as a page, with both runs in the same charts.
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
     /// Format of the answer.
     #[arg(short, long, default_value = "text")]
     output: Format,
@@ -57,15 +64,20 @@ impl FromStr for Percent {
 /// to tell.
 pub fn run(arguments: &Arguments, out: &mut impl io::Write) -> anyhow::Result<ExitCode> {
     let read = |path: &PathBuf| {
-        let json = fs::read(path).with_context(|| format!("read {}", path.display()))?;
-        Report::read(&json).with_context(|| format!("read {}", path.display()))
+        let json = fs::read(path).with_context(|| format!("read `{}`", path.display()))?;
+        Report::read(&json).with_context(|| format!("read `{}`", path.display()))
     };
-    let comparison =
-        compare(&read(&arguments.before)?, &read(&arguments.after)?).with_context(|| {
-            let (before, after) = (arguments.before.display(), arguments.after.display());
-            format!("{before} and {after} are not compared")
-        })?;
+    let runs = [read(&arguments.before)?, read(&arguments.after)?];
+    let [before, after] = &runs;
+    let comparison = compare(before, after).with_context(|| {
+        let (before, after) = (arguments.before.display(), arguments.after.display());
+        format!("`{before}` and `{after}` cannot be compared")
+    })?;
     let slower = arguments.fail_if_slower.map(|it| slower(&comparison, it)).transpose()?;
+    if let Some(path) = &arguments.html {
+        let page = report::comparison(&comparison, [before, after])?;
+        fs::write(path, page).with_context(|| format!("write `{}`", path.display()))?;
+    }
     match arguments.output {
         Format::Json => out.write_all(json(&comparison, slower.as_deref())?.as_bytes())?,
         Format::Text => {
@@ -150,6 +162,15 @@ mod tests {
         assert_eq!(code, ExitCode::SUCCESS);
         expect!["passed: no percentile is slower by more than 0 %"]
             .assert_eq(out.lines().last().unwrap());
+    }
+
+    #[test]
+    fn page_is_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("compared.html");
+        assert_eq!(run_on(2, &["--html", path.to_str().unwrap()]).0, ExitCode::SUCCESS);
+        let page = fs::read_to_string(path).unwrap();
+        assert!(page.contains("<svg") && page.contains("SLOWER"), "{page}");
     }
 
     #[test]

@@ -19,10 +19,42 @@ const RATE_DIFFERS: f64 = 0.02;
 /// Two runs, compared.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Comparison {
+    /// Which they are.
+    pub runs: [Run; 2],
     /// Figure by figure.
     pub rows: Vec<Row>,
     /// What makes the two runs differ before anything was measured.
     pub notes: Vec<String>,
+}
+
+/// What one run was.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Run {
+    /// What was aimed at.
+    pub targets: Vec<String>,
+    /// When the first start was meant.
+    pub began: jiff::Timestamp,
+    /// From then to the last answer, in seconds.
+    pub took: f64,
+    /// Starts meant per second; none in a closed loop, where nothing says how many.
+    pub meant_per_second: Option<f64>,
+    /// Requests that ended.
+    pub done: u64,
+}
+
+impl Run {
+    fn new(report: &Report) -> Self {
+        Self {
+            targets: report.targets.clone(),
+            began: report.began,
+            took: report.took_seconds,
+            meant_per_second: match report.mode {
+                Mode::Open => Some(report.total.meant_per_second),
+                Mode::Closed => None,
+            },
+            done: report.total.done,
+        }
+    }
 }
 
 /// One figure of both runs.
@@ -134,7 +166,8 @@ pub fn compare(before: &Report, after: &Report) -> Result<Comparison, Refusal> {
     let failed = effects(draws.as_deref(), |it| it.failed, |[it, other]| other - it);
     let sides = [of_before.failed, of_after.failed];
     rows.push(Row::new("failed".to_owned(), Unit::Share, sides, failed));
-    Ok(Comparison { rows, notes: notes(before, after, draws.is_some()) })
+    let runs = [before, after].map(Run::new);
+    Ok(Comparison { runs, rows, notes: notes(before, after, draws.is_some()) })
 }
 
 /// Figures of both runs, drawn again and again; none if a run is too short.
@@ -250,6 +283,7 @@ mod tests {
             results.total.latency.add(&second.latency).unwrap();
             results.seconds.push(second.clone());
         }
+        results.took = std::time::Duration::from_secs(seconds as u64);
         results
     }
 

@@ -15,6 +15,7 @@ mod decide;
 mod print;
 mod resample;
 
-pub use decide::{Change, Comparison, Refusal, Row, compare};
+pub use decide::{Change, Comparison, Refusal, Row, Run, compare};
+pub(crate) use print::{HEADER, NAMES, cells, describe, method};
 pub use print::{json, text};
 pub use resample::{BLOCKS_MAX, BLOCKS_MIN, RESAMPLES};

@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use crate::report::{
     QUANTILES,
     numbers::{as_f64, as_u64},
+    stretch::stretches,
     wire::{ReadError, Report},
 };
 
@@ -31,7 +32,7 @@ pub(crate) struct Figures {
 /// Consecutive seconds of a run.
 #[derive(Clone, Debug, Default)]
 struct Block {
-    seconds: u64,
+    seconds: f64,
     done: u64,
     failed: u64,
     /// Index into [`Blocks::values`], and how often.
@@ -58,12 +59,12 @@ impl Blocks {
         }
         let values: BTreeSet<_> = histograms.iter().flatten().map(|(value, _)| *value).collect();
         let values: Vec<_> = values.into_iter().collect();
-        let size = report.seconds.len().div_ceil(BLOCKS_MAX).max(1);
+        let size = report.seconds.len().div_ceil(BLOCKS_MAX);
         let seconds: Vec<_> = report.seconds.iter().zip(&histograms).collect();
-        let blocks = seconds.chunks(size).map(|chunk| {
-            let mut block = Block::default();
-            for (second, recorded) in chunk {
-                block.seconds += 1;
+        let stretches = stretches(seconds.len(), size, report.took_seconds);
+        let blocks = stretches.into_iter().map(|stretch| {
+            let mut block = Block { seconds: stretch.length, ..Block::default() };
+            for (second, recorded) in seconds.get(stretch.seconds).unwrap_or_default() {
                 block.done += second.done;
                 block.failed += second.failed;
                 let known = recorded.iter().filter_map(|(value, count)| {
@@ -94,7 +95,7 @@ impl Blocks {
 
     fn of<'run>(&'run self, blocks: impl Iterator<Item = &'run Block>) -> Figures {
         let mut counts = vec![0; self.values.len()];
-        let (mut seconds, mut done, mut failed) = (0, 0, 0);
+        let (mut seconds, mut done, mut failed) = (0.0, 0, 0);
         for block in blocks {
             seconds += block.seconds;
             done += block.done;
@@ -107,7 +108,7 @@ impl Blocks {
         }
         Figures {
             quantiles: self.quantiles(&counts),
-            rate: as_f64(done) / as_f64(seconds.max(1)),
+            rate: if seconds > 0.0 { as_f64(done) / seconds } else { 0.0 },
             failed: as_f64(failed) / as_f64(done.max(1)),
         }
     }
@@ -152,6 +153,24 @@ mod tests {
     }
 
     #[test]
+    fn the_end_of_a_run_is_no_second_without_requests() {
+        let mut report = Report::new(&sample()).unwrap();
+        for second in &mut report.seconds {
+            second.done = 100;
+        }
+        let mut last = report.seconds[0].clone();
+        (last.second, last.done) = (10, 1);
+        report.seconds.push(last);
+        report.took_seconds = 10.01;
+        let blocks = Blocks::new(&report).unwrap();
+        let mut random = fastrand::Rng::with_seed(1);
+        for _ in 0..100 {
+            let rate = blocks.draw(&mut random).rate;
+            assert!((99.9..100.1).contains(&rate), "{rate}");
+        }
+    }
+
+    #[test]
     fn the_same_seed_draws_the_same() {
         let blocks = Blocks::new(&Report::new(&sample()).unwrap()).unwrap();
         let draws = |seed| {
@@ -167,8 +186,10 @@ mod tests {
         let mut report = Report::new(&sample()).unwrap();
         let seconds = report.seconds.clone();
         report.seconds = seconds.iter().cycle().take(601).cloned().collect();
+        report.took_seconds = 601.0;
         let blocks = Blocks::new(&report).unwrap();
         assert_eq!(blocks.blocks.len(), 55);
-        assert_eq!(blocks.blocks.iter().map(|it| it.seconds).sum::<u64>(), 601);
+        let length: f64 = blocks.blocks.iter().map(|it| it.seconds).sum();
+        assert!((length - 601.0).abs() < 1e-9, "{length}");
     }
 }

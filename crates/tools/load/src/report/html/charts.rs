@@ -12,7 +12,7 @@ use crate::{
 
 use super::{
     markup::Markup,
-    plot::{self, Axis, Caption, Key, Plot, Range},
+    plot::{self, Axis, Caption, Key, Range},
     scale::Scale,
     slots::{self, Slot},
 };
@@ -36,7 +36,8 @@ fn print_time(value: f64) -> String {
 /// Values of an axis of counts and rates.
 fn print_count(value: f64) -> String {
     if value < 10.0 && value.fract() != 0.0 {
-        format!("{value}")
+        // Three steps of 0.2 are 0.600 000 000 000 000 1.
+        format!("{}", (value * 1e9).round() / 1e9)
     } else {
         numbers::count(numbers::as_u64(value))
     }
@@ -52,9 +53,13 @@ fn print_clock(value: f64) -> String {
     }
 }
 
-/// The time axis of a run.
-fn clock(slots: &[Slot]) -> Axis {
-    let end = slots.last().map_or(1.0, |it| it.to);
+/// When the last slot of a run ends.
+fn end(slots: &[Slot]) -> f64 {
+    slots.last().map_or(1.0, |it| it.to)
+}
+
+/// The time axis of a run that ends then.
+fn clock(end: f64) -> Axis {
     Axis { scale: Scale::clock(end), name: "time since the first start", print: print_clock }
 }
 
@@ -85,7 +90,7 @@ pub(crate) fn latency(page: &mut Markup, slots: &[Slot]) {
         text: "Percentiles of what was answered in each second, on a logarithmic scale. A gap is a time \
                in which nothing was answered; who waited through it is in the second of the answer.",
     };
-    let axes = (&clock(slots), &durations("latency", least, most));
+    let axes = (&clock(end(slots)), &durations("latency", least, most));
     plot::chart(page, &caption, &keys, axes, |plot| {
         for (rank, class) in LINES.into_iter().enumerate().rev() {
             let value = |slot: &Slot| slot.latency.and_then(|it| it.get(rank).copied());
@@ -120,7 +125,7 @@ pub(crate) fn rate(page: &mut Markup, results: &Results, slots: &[Slot]) {
         },
     };
     let most = slots.iter().map(|it| it.done.max(if is_open { it.meant } else { 0.0 }));
-    let axes = (&clock(slots), &counts("requests per second", most));
+    let axes = (&clock(end(slots)), &counts("requests per second", most));
     plot::chart(page, &caption, &keys, axes, |plot| {
         plot.area("area done", &stairs(slots, |it| it.done));
         plot.area("area failed", &stairs(slots, Slot::failed));
@@ -129,7 +134,8 @@ pub(crate) fn rate(page: &mut Markup, results: &Results, slots: &[Slot]) {
         }
         for slot in slots {
             let [meant, done, failed] = [slot.meant, slot.done, slot.failed()].map(numbers::rate);
-            let words = format!("meant {meant}/s, done {done}/s, failed {failed}/s");
+            let meant = if is_open { format!("meant {meant}/s, ") } else { String::new() };
+            let words = format!("{meant}done {done}/s, failed {failed}/s");
             plot.words((slot.from, slot.to), &format!("{}: {words}", slots::words(slot)));
         }
     });
@@ -142,7 +148,8 @@ pub(crate) fn in_flight(page: &mut Markup, slots: &[Slot]) {
         title: "In flight",
         text: "Requests under way at the end of each second: how many wait for the server.",
     };
-    let axes = (&clock(slots), &counts("requests", slots.iter().map(|it| as_f64(it.in_flight))));
+    let axes =
+        (&clock(end(slots)), &counts("requests", slots.iter().map(|it| as_f64(it.in_flight))));
     plot::chart(page, &caption, &[], axes, |plot| {
         plot.area("area flight", &stairs(slots, |it| as_f64(it.in_flight)));
         for slot in slots {
@@ -178,7 +185,7 @@ pub(crate) fn errors(page: &mut Markup, results: &Results, slots: &[Slot]) {
         title: "Errors",
         text: "Requests that failed, per second, by kind.",
     };
-    let axes = (&clock(slots), &counts("errors per second", slots.iter().map(Slot::failed)));
+    let axes = (&clock(end(slots)), &counts("errors per second", slots.iter().map(Slot::failed)));
     plot::chart(page, &caption, &keys, axes, |plot| {
         for slot in slots {
             let mut from = 0.0;
@@ -209,7 +216,7 @@ pub(crate) fn late(page: &mut Markup, slots: &[Slot]) {
         text: "Starts that came more than a millisecond after they were meant, per second. They are the \
                generator's own fault, not the server's.",
     };
-    let axes = (&clock(slots), &counts("starts per second", slots.iter().map(|it| it.late)));
+    let axes = (&clock(end(slots)), &counts("starts per second", slots.iter().map(|it| it.late)));
     plot::chart(page, &caption, &[], axes, |plot| {
         for slot in slots.iter().filter(|it| it.late > 0.0) {
             plot.bar("bar second", (slot.from, slot.to), (0.0, slot.late));
@@ -219,16 +226,18 @@ pub(crate) fn late(page: &mut Markup, slots: &[Slot]) {
     });
 }
 
-/// Latency over percentiles, on an axis where each nine takes as much room.
+/// Latency over percentiles.
 pub(crate) fn curve(page: &mut Markup, results: &Results) {
     let (latency, service) = (&results.total.latency, &results.total.service);
-    if latency.is_empty() {
-        return;
-    }
     let is_open = results.mode == Mode::Open;
-    let mut keys = vec![key("line p99", "latency, from the meant start")];
+    let mut lines = vec![Curve {
+        class: "line p99",
+        name: "latency, from the meant start".to_owned(),
+        times: latency,
+    }];
     if is_open {
-        keys.push(key("line service", "service time, from the actual start"));
+        let name = "service time, from the actual start".to_owned();
+        lines.insert(0, Curve { class: "line service", name, times: service });
     }
     let caption = Caption {
         id: "curve",
@@ -240,10 +249,31 @@ pub(crate) fn curve(page: &mut Markup, results: &Results) {
             "How long the slowest took: every nine to the right is ten times as rare."
         },
     };
+    curves(page, &caption, &lines);
+}
+
+/// A line of [`curves`].
+#[derive(Clone, Debug)]
+pub(crate) struct Curve<'of> {
+    pub(crate) class: &'static str,
+    pub(crate) name: String,
+    pub(crate) times: &'of Times,
+}
+
+/// Durations over percentiles, on an axis where each nine takes as much room; what comes last is on
+/// top.
+pub(crate) fn curves(page: &mut Markup, caption: &Caption<'_>, lines: &[Curve<'_>]) {
+    let lines: Vec<_> = lines.iter().filter(|it| !it.times.is_empty()).collect();
+    let least = lines.iter().map(|it| it.times.min()).min();
+    let most = lines.iter().map(|it| it.times.max()).max();
+    let (Some(least), Some(most)) = (least, most) else { return };
     // The slowest of n is at log10(n): beyond it there is nothing to see.
-    let nines = as_f64(latency.len()).log10().max(1.0);
+    let nines = |times: &Times| as_f64(times.len()).log10().max(1.0);
     let x = Axis {
-        scale: Scale::Linear { high: nines, step: 1.0 },
+        scale: Scale::Linear {
+            high: lines.iter().map(|it| nines(it.times)).fold(1.0, f64::max),
+            step: 1.0,
+        },
         name: "percentile",
         print: |nines| {
             // 0.9 and 0.99 lose their trailing digits in floats; one decimal per nine is exact.
@@ -251,23 +281,44 @@ pub(crate) fn curve(page: &mut Markup, results: &Results) {
             format!("{:.decimals$} %", 100.0 * (1.0 - 10_f64.powf(-nines)))
         },
     };
-    let least = latency.min().min(if is_open { service.min() } else { u64::MAX });
-    let axes = (&x, &durations("latency", least, latency.max()));
-    plot::chart(page, &caption, &keys, axes, |plot| {
-        if is_open && !service.is_empty() {
-            quantile_line(plot, "line service", service, nines);
+    let keys: Vec<_> = lines.iter().map(|it| key(it.class, &it.name)).collect();
+    let axes = (&x, &durations("latency", least, most));
+    plot::chart(page, caption, &keys, axes, |plot| {
+        for Curve { class, times, .. } in lines {
+            let points = (0..=CURVE_POINTS).map(|point| {
+                let x = f64::from(point) / f64::from(CURVE_POINTS) * nines(times);
+                Some((x, as_f64(times.value_at_quantile(1.0 - 10_f64.powf(-x)))))
+            });
+            plot.line(class, points);
         }
-        quantile_line(plot, "line p99", latency, nines);
     });
 }
 
-/// A line through quantiles.
-fn quantile_line(plot: &mut Plot<'_>, class: &'static str, times: &Times, nines: f64) {
-    let points = (0..=CURVE_POINTS).map(|point| {
-        let x = f64::from(point) / f64::from(CURVE_POINTS) * nines;
-        Some((x, as_f64(times.value_at_quantile(1.0 - 10_f64.powf(-x)))))
-    });
-    plot.line(class, points);
+/// A line over time: class, name, and points in seconds and nanoseconds, or gaps.
+pub(crate) type Course = (&'static str, String, Vec<Option<(f64, f64)>>);
+
+/// Durations over the seconds of a run; what comes last is on top.
+pub(crate) fn durations_over_time(
+    page: &mut Markup,
+    caption: &Caption<'_>,
+    seconds: f64,
+    lines: &[Course],
+) {
+    let values = || lines.iter().flat_map(|(_, _, points)| points.iter().flatten());
+    let values = || values().map(|(_, value)| numbers::as_u64(*value));
+    let (Some(least), Some(most)) = (values().min(), values().max()) else { return };
+    let keys: Vec<_> = lines.iter().map(|(class, name, _)| key(class, name)).collect();
+    plot::chart(
+        page,
+        caption,
+        &keys,
+        (&clock(seconds), &durations("latency", least, most)),
+        |plot| {
+            for (class, _, points) in lines {
+                plot.line(class, points.iter().copied());
+            }
+        },
+    );
 }
 
 /// What latency is made of.
@@ -338,4 +389,21 @@ fn cut(name: &str) -> String {
 /// A value that holds through each slot, as the corners of its stairs.
 fn stairs(slots: &[Slot], value: impl Fn(&Slot) -> f64) -> Vec<(f64, f64)> {
     slots.iter().flat_map(|it| [(it.from, value(it)), (it.to, value(it))]).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use expect_test::expect;
+
+    #[test]
+    fn ticks_have_no_more_digits_than_they_mean() {
+        let ticks = |most: f64| {
+            let axis = counts("requests per second", [most].into_iter());
+            let ticks: Vec<_> = axis.scale.ticks().into_iter().map(axis.print).collect();
+            ticks.join(" ")
+        };
+        expect!["0 0.2 0.4 0.6 0.8 1; 0 0.1 0.2 0.3; 0 500 1 000 1 500"]
+            .assert_eq(&[1.0, 0.3, 1500.0].map(ticks).join("; "));
+    }
 }

@@ -5,6 +5,7 @@
 //! the page is coordinates, and what it needs is that every element is closed and all text escaped.
 
 mod charts;
+mod comparison;
 mod markup;
 mod plot;
 mod scale;
@@ -24,55 +25,60 @@ use crate::{
 
 use markup::{Attributes, Markup};
 
+pub use comparison::comparison;
+
 /// Looks of the page.
 const STYLE: &str = include_str!("style.css");
 
-/// The whole page.
+/// The page of one run.
 #[must_use]
 pub fn html(results: &Results) -> String {
-    let mut page = Markup::default();
     let is_believed = results.doubts().is_empty();
     let targets = results.targets.join(", ");
+    page(&format!("Load on {targets}"), |page| {
+        header(page, results, &targets);
+        if !is_believed {
+            withheld(page, results);
+        }
+        tiles(page, results, is_believed);
+        verdicts(page, &results.verdicts);
+        let slots = slots::slots(results);
+        if is_believed {
+            charts::latency(page, &slots);
+        }
+        charts::rate(page, results, &slots);
+        charts::in_flight(page, &slots);
+        charts::errors(page, results, &slots);
+        if is_believed {
+            charts::curve(page, results);
+            charts::phases(page, results);
+            percentiles(page, results);
+        }
+        if results.steps.len() > 1 {
+            if is_believed {
+                charts::steps(page, results);
+            }
+            steps(page, results, is_believed);
+        }
+        answers(page, &results.total);
+        charts::late(page, &slots);
+        own(page, results);
+    })
+}
+
+/// A whole page around its content.
+fn page(title: &str, content: impl FnOnce(&mut Markup)) -> String {
+    let mut page = Markup::default();
     page.element("html", &[("lang", &"en")], |page| {
         page.element("head", &[], |page| {
             page.empty("meta", &[("charset", &"utf-8")]);
             let viewport = "width=device-width, initial-scale=1";
             page.empty("meta", &[("name", &"viewport"), ("content", &viewport)]);
             page.empty("meta", &[("name", &"color-scheme"), ("content", &"light dark")]);
-            page.leaf("title", &[], &format!("Load on {targets}"));
+            page.leaf("title", &[], title);
             page.style(STYLE);
         });
-        page.element("body", &[], |page| {
-            page.element("main", &[], |page| {
-                header(page, results, &targets);
-                if !is_believed {
-                    withheld(page, results);
-                }
-                tiles(page, results, is_believed);
-                verdicts(page, &results.verdicts);
-                let slots = slots::slots(&results.seconds);
-                if is_believed {
-                    charts::latency(page, &slots);
-                }
-                charts::rate(page, results, &slots);
-                charts::in_flight(page, &slots);
-                charts::errors(page, results, &slots);
-                if is_believed {
-                    charts::curve(page, results);
-                    charts::phases(page, results);
-                    percentiles(page, results);
-                }
-                if results.steps.len() > 1 {
-                    if is_believed {
-                        charts::steps(page, results);
-                    }
-                    steps(page, results, is_believed);
-                }
-                answers(page, &results.total);
-                charts::late(page, &slots);
-                own(page, results);
-            });
-        });
+        page.element("body", &[], |page| page.element("main", &[], content));
     });
     page.finish()
 }
@@ -317,7 +323,7 @@ fn table(
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::{
         exchange::FailureKind,
@@ -358,7 +364,8 @@ mod tests {
         all
     }
 
-    fn texts(page: &str, name: &str) -> Vec<String> {
+    /// Texts of all elements of a name, on a page that is well-formed.
+    pub(crate) fn texts(page: &str, name: &str) -> Vec<String> {
         elements(page)
             .into_iter()
             .filter(|(it, _)| it == name)

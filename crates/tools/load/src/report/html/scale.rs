@@ -49,8 +49,8 @@ impl Scale {
 
     /// Between round numbers around two values above 0.
     pub(crate) fn log(least: f64, most: f64) -> Self {
-        let mut low = round_below(least);
-        let high = round_above(most).max(low * 2.0);
+        let mut low = numbers::round_below(least);
+        let high = numbers::round_above(most).max(low * 2.0);
         if (high / low).log10() > DECADES_FINE {
             // Only decades are named: the end at the origin should be one.
             low = 10_f64.powf(low.log10().floor());
@@ -89,22 +89,6 @@ impl Scale {
             }
         }
     }
-}
-
-/// 1, 2 or 5 times a power of ten, not above.
-fn round_below(value: f64) -> f64 {
-    let power = 10_f64.powf(value.log10().floor());
-    let found =
-        [5.0, 2.0, 1.0].map(|it| it * power).into_iter().find(|it| *it <= value * 1.000_001);
-    found.unwrap_or(power)
-}
-
-/// 1, 2 or 5 times a power of ten, not below.
-fn round_above(value: f64) -> f64 {
-    let power = 10_f64.powf(value.log10().floor());
-    let found =
-        [1.0, 2.0, 5.0].map(|it| it * power).into_iter().find(|it| *it >= value * 0.999_999);
-    found.unwrap_or(power * 10.0)
 }
 
 #[cfg(test)]

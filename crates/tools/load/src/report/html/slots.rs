@@ -8,8 +8,9 @@ use crate::{
     report::{
         numbers::{as_f64, as_u64},
         quantiles,
+        stretch::{SHORT, Stretch, stretches},
     },
-    results::{Second, times},
+    results::{Results, Second, times},
 };
 
 /// Points of a chart at most: more do not fit its pixels.
@@ -18,7 +19,7 @@ pub(crate) const SLOTS_MAX: usize = 400;
 /// A stretch of a run.
 #[derive(Clone, Debug)]
 pub(crate) struct Slot {
-    /// First second, and the one after the last.
+    /// When it begins and ends, in seconds.
     pub(crate) from: f64,
     pub(crate) to: f64,
     /// Starts meant, per second.
@@ -47,16 +48,20 @@ impl Slot {
     }
 }
 
-/// Cuts a run into slots of the same length; the last may be shorter.
-pub(crate) fn slots(seconds: &[Second]) -> Vec<Slot> {
-    let size = seconds.len().div_ceil(SLOTS_MAX).max(1);
-    let chunks = seconds.chunks(size).enumerate();
-    chunks.map(|(index, chunk)| slot(as_f64((index * size) as u64), chunk)).collect()
+/// Cuts a run into slots of the same length; the last is as long as the run was.
+pub(crate) fn slots(run: &Results) -> Vec<Slot> {
+    let size = run.seconds.len().div_ceil(SLOTS_MAX);
+    let stretches = stretches(run.seconds.len(), size, run.took.as_secs_f64());
+    stretches.into_iter().map(|it| slot(&it, run)).collect()
 }
 
-fn slot(from: f64, seconds: &[Second]) -> Slot {
-    let length = as_f64(seconds.len().max(1) as u64);
-    let mean = |of: fn(&Second) -> u64| as_f64(seconds.iter().map(of).sum()) / length;
+fn slot(stretch: &Stretch, run: &Results) -> Slot {
+    let seconds = run.seconds.get(stretch.seconds.clone()).unwrap_or_default();
+    let (from, length) = (as_f64(stretch.seconds.start as u64), stretch.length);
+    // Starts are meant until the schedule ends, which is before the last answer.
+    let meant_for = (run.planned.as_secs_f64() - from).min(length);
+    let meant_for = if meant_for < SHORT.min(length / 2.0) { length } else { meant_for };
+    let per = |length: f64, of: fn(&Second) -> u64| as_f64(seconds.iter().map(of).sum()) / length;
     let mut latency = times();
     let mut failures: BTreeMap<FailureKind, f64> = BTreeMap::new();
     for second in seconds {
@@ -68,11 +73,11 @@ fn slot(from: f64, seconds: &[Second]) -> Slot {
     Slot {
         from,
         to: from + length,
-        meant: mean(|it| it.meant),
-        done: mean(|it| it.done),
+        meant: per(meant_for, |it| it.meant),
+        done: per(length, |it| it.done),
         failures,
         in_flight: seconds.iter().map(|it| it.in_flight).max().unwrap_or(0),
-        late: mean(|it| it.late),
+        late: per(meant_for, |it| it.late),
         latency: quantiles(&latency),
     }
 }
@@ -87,10 +92,11 @@ pub(crate) fn words(slot: &Slot) -> String {
 mod tests {
     use super::*;
     use crate::results::tests::sample;
+    use std::time::Duration;
 
     #[test]
     fn a_short_run_has_its_seconds() {
-        let slots = slots(&sample().seconds);
+        let slots = slots(&sample());
         assert_eq!(slots.len(), 10);
         let stalled = &slots[5];
         assert_eq!((stalled.in_flight, stalled.latency), (200, None));
@@ -98,10 +104,37 @@ mod tests {
     }
 
     #[test]
+    fn what_is_left_of_the_last_second_is_no_fall_of_the_rate() {
+        let mut run = sample();
+        let answers = Second { done: 3, ..Second::default() };
+        run.seconds.push(answers);
+        run.took = Duration::from_millis(10_015);
+        let slots = slots(&run);
+        let last = slots.last().unwrap();
+        assert_eq!((slots.len(), words(last)), (10, "second 9".to_owned()));
+        assert!((last.meant - 100.0).abs() < 1e-9, "{last:?}");
+        assert!((last.done - 103.0 / 1.015).abs() < 1e-9, "{last:?}");
+    }
+
+    #[test]
+    fn rates_of_less_than_a_second_are_per_second() {
+        let mut run = sample();
+        run.seconds.truncate(1);
+        run.seconds[0].meant = 10;
+        run.seconds[0].done = 9;
+        run.planned = Duration::from_millis(200);
+        run.took = Duration::from_millis(300);
+        let slots = slots(&run);
+        assert!((slots[0].meant - 50.0).abs() < 1e-9 && (slots[0].done - 30.0).abs() < 1e-9);
+    }
+
+    #[test]
     fn a_long_run_keeps_every_request_and_the_maximum() {
         let sample = sample();
-        let seconds: Vec<_> = sample.seconds.iter().cycle().take(1001).cloned().collect();
-        let slots = slots(&seconds);
+        let mut run = sample.clone();
+        run.seconds = sample.seconds.iter().cycle().take(1001).cloned().collect();
+        run.took = Duration::from_secs(1001);
+        let slots = slots(&run);
         assert_eq!(slots.len(), 334);
         assert_eq!(words(&slots[333]), "seconds 999 to 1001");
         let done: f64 = slots.iter().map(|it| it.done * (it.to - it.from)).sum();

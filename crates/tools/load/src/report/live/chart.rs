@@ -62,18 +62,6 @@ impl Dots {
     }
 }
 
-/// The least of 1, 2 and 5 times a power of ten that is not below `value`, and the greatest that is
-/// not above it.
-pub(crate) fn around(value: f64) -> (f64, f64) {
-    let power = 10_f64.powf(value.log10().floor());
-    let steps = [1.0, 2.0, 5.0, 10.0].map(|it| it * power);
-    // What a power is off by must not push a round number to the next.
-    let slack = value * 1e-9;
-    let above = steps.iter().find(|it| **it >= value - slack);
-    let below = steps.iter().rev().find(|it| **it <= value + slack);
-    (*below.unwrap_or(&value), *above.unwrap_or(&value))
-}
-
 /// A round number that is not below `value`, and not far above it.
 pub(crate) fn above(value: f64) -> f64 {
     let power = 10_f64.powf(value.log10().floor());
@@ -85,7 +73,6 @@ pub(crate) fn above(value: f64) -> f64 {
 mod tests {
     use super::*;
     use expect_test::expect;
-    use proptest::prelude::*;
 
     #[test]
     fn dots_are_where_they_were_set() {
@@ -100,22 +87,5 @@ mod tests {
             ⡇⠈ ⡄
             ⣇  ⠃"#]]
         .assert_eq(&dots.rows().collect::<Vec<_>>().join("\n"));
-    }
-
-    #[test]
-    fn round_numbers_are_their_own_neighbours() {
-        for value in [1.0, 2.0, 5.0, 10.0, 0.001, 2e6, 5e-9] {
-            let (below, above) = around(value);
-            assert!((below / value - 1.0).abs() < 1e-6 && (above / value - 1.0).abs() < 1e-6);
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn a_value_is_between_its_neighbours(value in 1e-9..1e12_f64) {
-            let (below, above) = around(value);
-            prop_assert!(below <= value * 1.000_001 && value <= above * 1.000_001);
-            prop_assert!(above / below < 2.6, "{} {}", below, above);
-        }
     }
 }

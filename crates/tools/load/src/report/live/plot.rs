@@ -6,13 +6,23 @@ use crate::{
 };
 
 use super::{
-    chart::{Dots, above, around},
+    chart::{Dots, above},
     history::{History, Point},
     screen::{Ink, Screen, cut, doubt},
 };
 
 /// Columns of the labels to the left of a chart, with the axis.
 pub(super) const LABEL: usize = 11;
+
+/// What a chart is drawn from, and how large.
+pub(super) struct Chart<'of> {
+    pub(super) progress: &'of Progress<'of>,
+    pub(super) history: &'of History,
+    pub(super) window: &'of Window,
+    pub(super) columns: usize,
+    pub(super) rows: usize,
+}
+
 /// Which seconds the charts show, and how wide each is.
 pub(super) struct Window {
     from: usize,
@@ -23,13 +33,8 @@ pub(super) struct Window {
 impl Screen {
     /// Latency over time, on a logarithmic scale: of each second from the median to p99, and the
     /// maximum as a dot above.
-    pub(super) fn latency(
-        &self,
-        progress: &Progress<'_>,
-        history: &History,
-        window: &Window,
-        (columns, rows): (usize, usize),
-    ) -> Vec<String> {
+    pub(super) fn latency(&self, chart: &Chart<'_>) -> Vec<String> {
+        let Chart { progress, history, window, columns, rows } = *chart;
         let label = " latency of each second: median to p99, and the maximum as a dot";
         let mut lines = vec![self.ink(Ink::Faint, &cut(label, columns + LABEL))];
         let mut dots = Dots::new(columns, rows);
@@ -45,9 +50,8 @@ impl Screen {
             lines.extend(self.framed(&dots, &vec![String::new(); rows], Ink::Data));
             return lines;
         };
-        let (low, _) = around(as_f64(least.max(1)));
-        let (_, high) = around(as_f64(most.max(2)));
-        let high = high.max(low * 2.0);
+        let low = numbers::round_below(as_f64(least.max(1)));
+        let high = numbers::round_above(as_f64(most.max(2))).max(low * 2.0);
         let top = dots.height() - 1;
         let height = |nanoseconds: u64| {
             let share = (as_f64(nanoseconds.max(1)) / low).ln() / (high / low).ln();
@@ -73,13 +77,8 @@ impl Screen {
     }
 
     /// Requests per second over time: done as a filled area, meant as a line of dots.
-    pub(super) fn rate(
-        &self,
-        progress: &Progress<'_>,
-        history: &History,
-        window: &Window,
-        (columns, rows): (usize, usize),
-    ) -> Vec<String> {
+    pub(super) fn rate(&self, chart: &Chart<'_>) -> Vec<String> {
+        let Chart { progress, history, window, columns, rows } = *chart;
         let label = match progress.mode {
             Mode::Open => " requests per second: done filled, meant as a line",
             Mode::Closed => " requests per second",

@@ -14,7 +14,7 @@ use crate::{
 use super::{
     Style,
     history::History,
-    plot::{self, LABEL},
+    plot::{self, Chart, LABEL},
 };
 
 /// Columns before the numbers.
@@ -64,10 +64,10 @@ impl Screen {
         if charts >= *CHART_ROWS.start() && columns > 2 * LABEL {
             let columns = columns - LABEL - 1;
             let window = plot::window(progress, columns);
-            let (for_latency, for_rate) = (charts.div_ceil(2), charts / 2);
+            let chart = |rows| Chart { progress, history, window: &window, columns, rows };
             lines.push(String::new());
-            lines.extend(self.latency(progress, history, &window, (columns, for_latency)));
-            lines.extend(self.rate(progress, history, &window, (columns, for_rate)));
+            lines.extend(self.latency(&chart(charts.div_ceil(2))));
+            lines.extend(self.rate(&chart(charts / 2)));
             lines.push(self.ink(Ink::Faint, &plot::axis(&window, columns)));
         }
         lines.truncate(rows.saturating_sub(1));
