@@ -128,6 +128,17 @@ fn check(yaml: &str, answers: &str, expected: Expect) {
     expected.assert_eq(&said);
 }
 
+/// The same for one answer after the other, each under the answer that the user got.
+#[track_caller]
+fn check_each(yaml: &str, answers: &[&str], expected: Expect) {
+    let behaviour = behaviour(&read(yaml).unwrap());
+    let each = answers.iter().map(|it| {
+        let walked = walk(&*behaviour, &mut *behaviour.arrive(0, 1), it);
+        format!("{}\n    {}\n", it.replace('\n', "; "), walked.replace('\n', "\n    "))
+    });
+    expected.assert_eq(&each.collect::<String>());
+}
+
 /// Only what is wrong with it.
 #[track_caller]
 fn wrong(yaml: &str, expected: Expect) {

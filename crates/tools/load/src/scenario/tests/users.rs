@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use expect_test::expect;
 
-use super::{behaviour, check, flow, read, walk};
+use super::{behaviour, check, check_each, flow, read, walk};
 use crate::plan::Next;
 
 #[test]
@@ -87,55 +87,93 @@ fn takes_values_from_answers() {
     );
 }
 
+/// Answers with a value, without one, none at all, a failure, and a value that no header may have.
+const WITH_AND_WITHOUT_A_VALUE: [&str; 5] =
+    ["200 | {\"id\": 5}", "200 | no json", "timeout", "500", "200 | {\"id\": \"a\\nb\"}"];
+
 #[test]
 fn a_user_without_a_value_leaves() {
     let steps = "steps:\n- {get: /, extract: {id: $.id}}\n- GET /{{ id }}\n";
-    check(
+    check_each(
         &flow(steps),
-        "200 | {\"id\": 5}",
+        &WITH_AND_WITHOUT_A_VALUE,
         expect![[r#"
-        [GET /] GET http://a:80/
-        [GET /{{ id }}] GET http://a:80/5
-        leave"#]],
+        200 | {"id": 5}
+            [GET /] GET http://a:80/
+            [GET /{{ id }}] GET http://a:80/5
+            leave
+        200 | no json
+            [GET /] GET http://a:80/ -> extract id
+            leave
+        timeout
+            [GET /] GET http://a:80/
+            leave
+        500
+            [GET /] GET http://a:80/ -> status 500 -> extract id
+            leave
+        200 | {"id": "a\nb"}
+            [GET /] GET http://a:80/
+            [GET /{{ id }}] GET http://a:80/a%0Ab
+            leave
+    "#]],
     );
-    check(
-        &flow(steps),
-        "200 | no json",
-        expect![[r#"
-        [GET /] GET http://a:80/ -> extract id
-        leave"#]],
-    );
-    check(
-        &flow(steps),
-        "timeout",
-        expect![[r#"
-        [GET /] GET http://a:80/
-        leave"#]],
-    );
+}
+
+#[test]
+fn a_user_with_a_default_stays() {
     let steps = "steps:\n- {get: /, extract: {id: {json: $.id, default: none}}}\n- GET /{{ id }}\n";
-    check(
+    check_each(
         &flow(steps),
-        "timeout",
+        &WITH_AND_WITHOUT_A_VALUE,
         expect![[r#"
-        [GET /] GET http://a:80/
-        [GET /{{ id }}] GET http://a:80/none
-        leave"#]],
+        200 | {"id": 5}
+            [GET /] GET http://a:80/
+            [GET /{{ id }}] GET http://a:80/5
+            leave
+        200 | no json
+            [GET /] GET http://a:80/
+            [GET /{{ id }}] GET http://a:80/none
+            leave
+        timeout
+            [GET /] GET http://a:80/
+            [GET /{{ id }}] GET http://a:80/none
+            leave
+        500
+            [GET /] GET http://a:80/ -> status 500
+            [GET /{{ id }}] GET http://a:80/none
+            leave
+        200 | {"id": "a\nb"}
+            [GET /] GET http://a:80/
+            [GET /{{ id }}] GET http://a:80/a%0Ab
+            leave
+    "#]],
     );
-    check(
-        &flow(steps),
-        "500",
-        expect![[r#"
-        [GET /] GET http://a:80/ -> status 500
-        [GET /{{ id }}] GET http://a:80/none
-        leave"#]],
-    );
+}
+
+#[test]
+fn a_user_leaves_over_a_value_that_fits_no_header() {
     let steps = "steps:\n- {get: /, extract: {id: $.id}}\n- {get: /, headers: {x: '{{ id }}'}}\n";
-    check(
+    check_each(
         &flow(steps),
-        "200 | {\"id\": \"a\\nb\"}",
+        &WITH_AND_WITHOUT_A_VALUE,
         expect![[r#"
-        [GET /] GET http://a:80/ -> extract id
-        leave"#]],
+        200 | {"id": 5}
+            [GET /] GET http://a:80/
+            [GET /] GET http://a:80/ x: 5
+            leave
+        200 | no json
+            [GET /] GET http://a:80/ -> extract id
+            leave
+        timeout
+            [GET /] GET http://a:80/
+            leave
+        500
+            [GET /] GET http://a:80/ -> status 500 -> extract id
+            leave
+        200 | {"id": "a\nb"}
+            [GET /] GET http://a:80/ -> extract id
+            leave
+    "#]],
     );
 }
 
@@ -153,104 +191,140 @@ variables: {who: ann}
 ";
     let good = "{\"ok\": true, \"n\": 1, \"list\": [1, 2], \"text\": \"thank you, order 7\", \"name\": \"ann\"}";
     let with = |body: &str| format!("200 | content-type: text/json | x-id: 7 | {body}");
-    check(
+    let answers = [
+        with(good),
+        with(&good.replace("true", "false")),
+        with(&good.replace("[1, 2]", "[2, 1]")),
+        with(&good.replace("ann", "bob")),
+        with(&good.replace("order 7", "order x")),
+        with(""),
+        "404".to_owned(),
+        "200".to_owned(),
+    ];
+    check_each(
         &flow(steps),
-        &with(good),
+        &answers.each_ref().map(String::as_str),
         expect![[r#"
-        [GET /] GET http://a:80/
-        leave"#]],
-    );
-    check(
-        &flow(steps),
-        &with(&good.replace("true", "false")),
-        expect![[r#"
-        [GET /] GET http://a:80/ -> $.ok is true
-        leave"#]],
-    );
-    check(
-        &flow(steps),
-        &with(&good.replace("[1, 2]", "[2, 1]")),
-        expect![[r#"
-        [GET /] GET http://a:80/ -> $.list is [1,2]
-        leave"#]],
-    );
-    check(
-        &flow(steps),
-        &with(&good.replace("ann", "bob")),
-        expect![[r#"
-        [GET /] GET http://a:80/ -> $.name is `{{ who }}`
-        leave"#]],
-    );
-    check(
-        &flow(steps),
-        &with(&good.replace("order 7", "order x")),
-        expect![[r#"
-        [GET /] GET http://a:80/ -> body matches `order \d+`
-        leave"#]],
-    );
-    check(
-        &flow(steps),
-        &with(""),
-        expect![[r#"
-        [GET /] GET http://a:80/ -> header x-id matches `^[0-9]+$`
-        leave"#]],
-    );
-    check(
-        &flow(steps),
-        "404",
-        expect![[r#"
-        [GET /] GET http://a:80/ -> status is 200 or 3xx
-        leave"#]],
-    );
-    check(
-        &flow(steps),
-        "200",
-        expect![[r#"
-        [GET /] GET http://a:80/ -> header content-type is `text/json`
-        leave"#]],
+        200 | content-type: text/json | x-id: 7 | {"ok": true, "n": 1, "list": [1, 2], "text": "thank you, order 7", "name": "ann"}
+            [GET /] GET http://a:80/
+            leave
+        200 | content-type: text/json | x-id: 7 | {"ok": false, "n": 1, "list": [1, 2], "text": "thank you, order 7", "name": "ann"}
+            [GET /] GET http://a:80/ -> $.ok is true
+            leave
+        200 | content-type: text/json | x-id: 7 | {"ok": true, "n": 1, "list": [2, 1], "text": "thank you, order 7", "name": "ann"}
+            [GET /] GET http://a:80/ -> $.list is [1,2]
+            leave
+        200 | content-type: text/json | x-id: 7 | {"ok": true, "n": 1, "list": [1, 2], "text": "thank you, order 7", "name": "bob"}
+            [GET /] GET http://a:80/ -> $.name is `{{ who }}`
+            leave
+        200 | content-type: text/json | x-id: 7 | {"ok": true, "n": 1, "list": [1, 2], "text": "thank you, order x", "name": "ann"}
+            [GET /] GET http://a:80/ -> body matches `order \d+`
+            leave
+        200 | content-type: text/json | x-id: 7 | 
+            [GET /] GET http://a:80/ -> header x-id matches `^[0-9]+$`
+            leave
+        404
+            [GET /] GET http://a:80/ -> status is 200 or 3xx
+            leave
+        200
+            [GET /] GET http://a:80/ -> header content-type is `text/json`
+            leave
+    "#]],
     );
 }
 
 #[test]
 fn says_whether_a_status_is_right() {
-    check(
+    let answers = ["500\n404", "404\n200", "timeout", "200 | y"];
+    check_each(
         &flow("steps: [GET /, GET /]"),
-        "500\n404",
+        &answers,
         expect![[r#"
-        [GET /] GET http://a:80/ -> status 500
-        [GET /] GET http://a:80/ -> status 404
-        leave"#]],
+        500; 404
+            [GET /] GET http://a:80/ -> status 500
+            [GET /] GET http://a:80/ -> status 404
+            leave
+        404; 200
+            [GET /] GET http://a:80/ -> status 404
+            [GET /] GET http://a:80/
+            leave
+        timeout
+            [GET /] GET http://a:80/
+            [GET /] GET http://a:80/
+            leave
+        200 | y
+            [GET /] GET http://a:80/
+            [GET /] GET http://a:80/
+            leave
+    "#]],
     );
-    check(
-        &flow("steps: [{get: /, check: 404}, {get: /, check: 404}]"),
-        "404\n200",
+    let checked = "steps: [{get: /, check: 404}, {get: /, check: 404}]";
+    check_each(
+        &flow(checked),
+        &answers,
         expect![[r#"
-        [GET /] GET http://a:80/
-        [GET /] GET http://a:80/ -> status is 404
-        leave"#]],
+        500; 404
+            [GET /] GET http://a:80/ -> status is 404
+            [GET /] GET http://a:80/
+            leave
+        404; 200
+            [GET /] GET http://a:80/
+            [GET /] GET http://a:80/ -> status is 404
+            leave
+        timeout
+            [GET /] GET http://a:80/
+            [GET /] GET http://a:80/ -> status is 404
+            leave
+        200 | y
+            [GET /] GET http://a:80/ -> status is 404
+            [GET /] GET http://a:80/ -> status is 404
+            leave
+    "#]],
     );
-    check(
-        &flow("defaults: {on_failure: leave}\nsteps: [GET /, GET /]"),
-        "500",
+}
+
+#[test]
+fn a_user_leaves_on_a_failure_if_told_to() {
+    let answers = ["500\n404", "404\n200", "timeout", "200 | y"];
+    let leaving = "defaults: {on_failure: leave}\nsteps: [GET /, GET /]";
+    check_each(
+        &flow(leaving),
+        &answers,
         expect![[r#"
-        [GET /] GET http://a:80/ -> status 500
-        leave"#]],
+        500; 404
+            [GET /] GET http://a:80/ -> status 500
+            leave
+        404; 200
+            [GET /] GET http://a:80/ -> status 404
+            leave
+        timeout
+            [GET /] GET http://a:80/
+            leave
+        200 | y
+            [GET /] GET http://a:80/
+            [GET /] GET http://a:80/
+            leave
+    "#]],
     );
-    check(
-        &flow("defaults: {on_failure: leave}\nsteps: [GET /, GET /]"),
-        "timeout",
+    let named =
+        "steps: [{get: /, on_failure: leave, check: [{name: is there, contains: x}]}, GET /]";
+    check_each(
+        &flow(named),
+        &answers,
         expect![[r#"
-        [GET /] GET http://a:80/
-        leave"#]],
-    );
-    check(
-        &flow(
-            "steps: [{get: /, on_failure: leave, check: [{name: is there, contains: x}]}, GET /]",
-        ),
-        "200 | y",
-        expect![[r#"
+        500; 404
+            [GET /] GET http://a:80/ -> status 500 -> is there
+            leave
+        404; 200
+            [GET /] GET http://a:80/ -> status 404 -> is there
+            leave
+        timeout
+            [GET /] GET http://a:80/
+            leave
+        200 | y
             [GET /] GET http://a:80/ -> is there
-            leave"#]],
+            leave
+    "#]],
     );
 }
 
