@@ -5,7 +5,9 @@ use crate::{
     report::{
         QUANTILES,
         numbers::{self, as_f64},
-        quantiles, text,
+        quantiles,
+        stretch::SHORT,
+        text,
     },
     results::{Mode, Results, Times},
 };
@@ -53,9 +55,11 @@ fn print_clock(value: f64) -> String {
     }
 }
 
-/// When the last slot of a run ends.
+/// Where the time axis of a run ends: with the second in which it did, so that this has its tick, if
+/// there is little of it left.
 fn end(slots: &[Slot]) -> f64 {
-    slots.last().map_or(1.0, |it| it.to)
+    let end = slots.last().map_or(1.0, |it| it.to);
+    if end.ceil() - end < SHORT { end.ceil() } else { end }
 }
 
 /// The time axis of a run that ends then.
@@ -148,8 +152,9 @@ pub(crate) fn in_flight(page: &mut Markup, slots: &[Slot]) {
         title: "In flight",
         text: "Requests under way at the end of each second: how many wait for the server.",
     };
-    let axes =
-        (&clock(end(slots)), &counts("requests", slots.iter().map(|it| as_f64(it.in_flight))));
+    let most = slots.iter().map(|it| it.in_flight).max().unwrap_or(0);
+    let y = Axis { scale: Scale::whole(most), name: "requests", print: print_count };
+    let axes = (&clock(end(slots)), &y);
     plot::chart(page, &caption, &[], axes, |plot| {
         plot.area("area flight", &stairs(slots, |it| as_f64(it.in_flight)));
         for slot in slots {
@@ -237,7 +242,7 @@ pub(crate) fn curve(page: &mut Markup, results: &Results) {
     }];
     if is_open {
         let name = "service time, from the actual start".to_owned();
-        lines.insert(0, Curve { class: "line service", name, times: service });
+        lines.push(Curve { class: "line service", name, times: service });
     }
     let caption = Caption {
         id: "curve",
@@ -260,7 +265,7 @@ pub(crate) struct Curve<'of> {
     pub(crate) times: &'of Times,
 }
 
-/// Durations over percentiles, on an axis where each nine takes as much room; what comes last is on
+/// Durations over percentiles, on an axis where each nine takes as much room; what comes first is on
 /// top.
 pub(crate) fn curves(page: &mut Markup, caption: &Caption<'_>, lines: &[Curve<'_>]) {
     let lines: Vec<_> = lines.iter().filter(|it| !it.times.is_empty()).collect();
@@ -284,7 +289,7 @@ pub(crate) fn curves(page: &mut Markup, caption: &Caption<'_>, lines: &[Curve<'_
     let keys: Vec<_> = lines.iter().map(|it| key(it.class, &it.name)).collect();
     let axes = (&x, &durations("latency", least, most));
     plot::chart(page, caption, &keys, axes, |plot| {
-        for Curve { class, times, .. } in lines {
+        for Curve { class, times, .. } in lines.into_iter().rev() {
             let points = (0..=CURVE_POINTS).map(|point| {
                 let x = f64::from(point) / f64::from(CURVE_POINTS) * nines(times);
                 Some((x, as_f64(times.value_at_quantile(1.0 - 10_f64.powf(-x)))))
@@ -297,7 +302,7 @@ pub(crate) fn curves(page: &mut Markup, caption: &Caption<'_>, lines: &[Curve<'_
 /// A line over time: class, name, and points in seconds and nanoseconds, or gaps.
 pub(crate) type Course = (&'static str, String, Vec<Option<(f64, f64)>>);
 
-/// Durations over the seconds of a run; what comes last is on top.
+/// Durations over the seconds of a run; what comes first is on top.
 pub(crate) fn durations_over_time(
     page: &mut Markup,
     caption: &Caption<'_>,
@@ -314,7 +319,7 @@ pub(crate) fn durations_over_time(
         &keys,
         (&clock(seconds), &durations("latency", least, most)),
         |plot| {
-            for (class, _, points) in lines {
+            for (class, _, points) in lines.iter().rev() {
                 plot.line(class, points.iter().copied());
             }
         },

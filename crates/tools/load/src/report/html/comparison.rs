@@ -142,7 +142,7 @@ fn over_time(page: &mut Markup, courses: &[Vec<Point>; 2]) {
                scale, each from its own beginning. A gap is a time in which nothing was answered.",
     };
     let mut lines = Vec::new();
-    for (rank, (statistic, classes)) in [("p50", MEDIANS), ("p99", LINES)].into_iter().enumerate() {
+    for (rank, statistic, classes) in [(1, "p99", LINES), (0, "p50", MEDIANS)] {
         for ((class, name), course) in classes.into_iter().zip(compare::NAMES).zip(courses) {
             let value = |it: &Option<[f64; 2]>| it.and_then(|it| it.get(rank).copied());
             let points = course.iter().map(|(x, it)| Some((*x, value(it)?))).collect();

@@ -37,6 +37,12 @@ impl Scale {
         Self::Linear { high: (most / step - 1e-9).ceil() * step, step }
     }
 
+    /// The same for what is counted in whole numbers: no tick is between two of them.
+    pub(crate) fn whole(most: u64) -> Self {
+        let most = numbers::as_f64(most.max(1));
+        if most < STEPS { Self::Linear { high: most, step: 1.0 } } else { Self::linear(most) }
+    }
+
     /// Of seconds of a run: steps are those of a clock.
     pub(crate) fn clock(seconds: f64) -> Self {
         const STEPS: [f64; 16] = [
@@ -110,6 +116,9 @@ mod tests {
             Scale::linear(0.0),
             Scale::linear(87.0),
             Scale::linear(1000.0),
+            Scale::whole(0),
+            Scale::whole(3),
+            Scale::whole(7),
             Scale::clock(10.0),
             Scale::clock(95.0),
             Scale::log(0.0034, 0.047),
@@ -122,6 +131,9 @@ mod tests {
                 0.0000 0.2000 0.4000 0.6000 0.8000 1.0000
                 0.0000 20.0000 40.0000 60.0000 80.0000 100.0000
                 0.0000 200.0000 400.0000 600.0000 800.0000 1000.0000
+                0.0000 1.0000
+                0.0000 1.0000 2.0000 3.0000
+                0.0000 2.0000 4.0000 6.0000 8.0000
                 0.0000 1.0000 2.0000 3.0000 4.0000 5.0000 6.0000 7.0000 8.0000 9.0000 10.0000
                 0.0000 10.0000 20.0000 30.0000 40.0000 50.0000 60.0000 70.0000 80.0000 90.0000
                 0.0020 0.0050 0.0100 0.0200 0.0500

@@ -58,8 +58,9 @@ pub(crate) fn slots(run: &Results) -> Vec<Slot> {
 fn slot(stretch: &Stretch, run: &Results) -> Slot {
     let seconds = run.seconds.get(stretch.seconds.clone()).unwrap_or_default();
     let (from, length) = (as_f64(stretch.seconds.start as u64), stretch.length);
-    // Starts are meant until the schedule ends, which is before the last answer.
-    let meant_for = (run.planned.as_secs_f64() - from).min(length);
+    // Starts are meant until the schedule ends, not until the last answer.
+    let until = run.planned.as_secs_f64().min(as_f64(stretch.seconds.end as u64));
+    let meant_for = until - from;
     let meant_for = if meant_for < SHORT.min(length / 2.0) { length } else { meant_for };
     let per = |length: f64, of: fn(&Second) -> u64| as_f64(seconds.iter().map(of).sum()) / length;
     let mut latency = times();
@@ -124,8 +125,12 @@ mod tests {
         run.seconds[0].done = 9;
         run.planned = Duration::from_millis(200);
         run.took = Duration::from_millis(300);
+        let short = slots(&run);
+        assert!((short[0].meant - 50.0).abs() < 1e-9 && (short[0].done - 30.0).abs() < 1e-9);
+        // The last answer may come before the schedule ends.
+        run.took = Duration::from_millis(180);
         let slots = slots(&run);
-        assert!((slots[0].meant - 50.0).abs() < 1e-9 && (slots[0].done - 30.0).abs() < 1e-9);
+        assert!((slots[0].meant - 50.0).abs() < 1e-9 && (slots[0].done - 50.0).abs() < 1e-9);
     }
 
     #[test]
