@@ -99,8 +99,8 @@ pub(crate) const CASES: &[Case] = &[
     Case {
         name: "stopped",
         law: "constant:200ms",
-        load: Load::Stopped("--rate 500/s --for 5s", Duration::from_millis(500)),
-        course: &[(5.0, 500.0, 500.0)],
+        load: Load::Stopped("--rate 100/s --for 5s --http2", Duration::from_millis(500)),
+        course: &[(5.0, 100.0, 100.0)],
         alone: false,
         verdict: Verdict::Withheld,
         also: withheld_as_late,

@@ -13,7 +13,7 @@ use std::{
 use anyhow::{Context as _, bail};
 use load::judge::{
     expect::{Course, Meant, Piece},
-    grade::{self, Grade, Report, Verdict},
+    grade::{self, Grade, Report},
     law::Outcome,
     record::Record,
 };
@@ -42,19 +42,14 @@ pub(crate) struct Graded {
 impl Graded {
     /// Expected and reported figures in a line.
     pub(crate) fn summary(&self) -> String {
-        if self.grade.verdict != Verdict::Right {
-            return self.grade.reasons.join("; ");
+        if !self.report.withheld.is_empty() {
+            return format!("withheld: {}", self.report.withheld.join("; "));
         }
         let figure = |it: &grade::Line| {
             let error = it.error().unwrap_or(f64::NAN) * 100.0;
             format!("{} {:.1?} {error:+.2} %", it.name, it.expected)
         };
         self.grade.lines.iter().map(figure).collect::<Vec<_>>().join(", ")
-    }
-
-    /// Whether something can be said of the figures.
-    pub(crate) fn has_verdict(&self) -> bool {
-        matches!(self.grade.verdict, Verdict::Right | Verdict::Wrong)
     }
 
     /// Whether the machine stood still for so long that the run proves nothing.
