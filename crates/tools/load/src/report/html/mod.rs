@@ -141,7 +141,7 @@ fn tiles(page: &mut Markup, results: &Results, is_believed: bool) {
     let failed = total.failed();
     let share = numbers::share(part(failed, total.done));
     let class = if failed > 0 { "bad" } else { "good" };
-    tiles.push(("errors", share, format!("{} requests", numbers::count(failed)), class));
+    tiles.push(("errors", share, numbers::counted(failed, "request"), class));
     page.element("section", &[("class", &"tiles"), ("aria-label", &"summary")], |page| {
         for (name, value, note, class) in tiles {
             page.element("div", &[("class", &format!("tile {class}"))], |page| {
