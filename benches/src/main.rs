@@ -7,6 +7,7 @@
 
 mod cluster;
 mod disk;
+mod fault;
 mod generator;
 mod http;
 mod idle;
@@ -71,6 +72,8 @@ enum Part {
     Peers,
     /// Our load generator: what it takes of processor and memory, and how exactly it starts.
     Generator,
+    /// The fault proxy: what it costs without a fault, and how exact its delays are.
+    Fault,
 }
 
 /// A format of output.
@@ -139,6 +142,10 @@ async fn measure(
     if wanted(Part::Generator) {
         progress("measuring the load generator");
         report.add("generator", generator::measure(coracle).await);
+    }
+    if wanted(Part::Fault) {
+        progress("measuring the fault proxy");
+        report.add("fault", fault::measure(coracle).await);
     }
     if !(wanted(Part::Idle) || wanted(Part::Pods) || wanted(Part::Objects)) {
         return Ok(report);
