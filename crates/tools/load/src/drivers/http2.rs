@@ -40,8 +40,14 @@ const CONNECTION_WINDOW: u32 = 16 * 1024 * 1024;
 /// servers to allow at least (RFC 9113, 6.5.2).
 const STREAMS_EXPECTED: usize = 100;
 /// Headers that mean something to one connection of HTTP/1.1 only (RFC 9113, 8.2.2).
-const FORBIDDEN: [HeaderName; 4] =
-    [header::CONNECTION, header::TRANSFER_ENCODING, header::UPGRADE, header::HOST];
+const FORBIDDEN: [HeaderName; 6] = [
+    header::CONNECTION,
+    header::TRANSFER_ENCODING,
+    header::UPGRADE,
+    header::HOST,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+];
 
 /// Speaks HTTP/2.
 pub(crate) struct Http2 {
