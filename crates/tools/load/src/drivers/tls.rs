@@ -5,7 +5,7 @@ use std::{path::PathBuf, sync::Arc};
 use rustls::{
     ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
     client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
-    crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature},
+    crypto::{WebPkiSupportedAlgorithms, ring, verify_tls12_signature, verify_tls13_signature},
     pki_types::{
         CertificateDer, InvalidDnsNameError, PrivateKeyDer, ServerName, UnixTime,
         pem::{self, PemObject as _},
@@ -56,14 +56,15 @@ pub(crate) fn is_named(transport: &Transport) -> bool {
 /// What TLS connections are made with.
 pub(crate) fn config(transport: &Transport) -> Result<Arc<ClientConfig>, Error> {
     let provider = Arc::new(ring::default_provider());
-    let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
-        .with_safe_default_protocol_versions()?;
+    let signatures = provider.signature_verification_algorithms;
+    let builder =
+        ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
     let builder = match &transport.trust {
         Trust::System => builder.with_root_certificates(system()?),
         Trust::File(path) => builder.with_root_certificates(roots(path)?),
         Trust::Anyone => builder
             .dangerous()
-            .with_custom_certificate_verifier(Arc::new(BelieveAnyone(Arc::clone(&provider)))),
+            .with_custom_certificate_verifier(Arc::new(BelieveAnyone(signatures))),
     };
     let mut config = match &transport.identity {
         None => builder.with_no_client_auth(),
@@ -116,7 +117,7 @@ fn system() -> Result<RootCertStore, Error> {
 
 /// Believes who the server says it is; the handshake's signatures are still checked.
 #[derive(Debug)]
-struct BelieveAnyone(Arc<CryptoProvider>);
+struct BelieveAnyone(WebPkiSupportedAlgorithms);
 
 impl ServerCertVerifier for BelieveAnyone {
     fn verify_server_cert(
@@ -136,8 +137,7 @@ impl ServerCertVerifier for BelieveAnyone {
         certificate: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.0.signature_verification_algorithms;
-        verify_tls12_signature(message, certificate, signed, algorithms)
+        verify_tls12_signature(message, certificate, signed, &self.0)
     }
 
     fn verify_tls13_signature(
@@ -146,11 +146,10 @@ impl ServerCertVerifier for BelieveAnyone {
         certificate: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.0.signature_verification_algorithms;
-        verify_tls13_signature(message, certificate, signed, algorithms)
+        verify_tls13_signature(message, certificate, signed, &self.0)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
+        self.0.supported_schemes()
     }
 }
