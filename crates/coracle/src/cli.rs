@@ -1,7 +1,7 @@
 //! The command line: flags, exit codes, and which module does what.
 //!
-//! Exit codes: 0 done, 1 failed (the message says why), 2 unusable arguments; `status` also has 3, the
-//! cluster does not run.
+//! Exit codes: 0 done, 1 failed (the message says why), 2 unusable arguments; 3 is neither yes nor no:
+//! of `status`, that the cluster does not run, and of `load judge grade`, that there is no verdict.
 
 use std::{env, path::PathBuf, process::ExitCode, time::Duration};
 

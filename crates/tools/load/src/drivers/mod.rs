@@ -1,4 +1,4 @@
-//! What speaks a protocol: one trait, one file a protocol. A driver owns its connections; which
+//! What speaks a protocol: one trait, one module a protocol. A driver owns its connections; which
 //! request is sent when, and what becomes of the answer, is not its business.
 
 pub(crate) mod connect;
