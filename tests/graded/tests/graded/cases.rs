@@ -52,7 +52,7 @@ const fn nothing(_: &Graded) -> anyhow::Result<()> {
 pub(crate) const CASES: &[Case] = &[
     Case {
         name: "stall_at_100",
-        law: "constant:20ms,stall:2s@3s",
+        law: "constant:40ms,stall:2s@3s",
         load: Load::Plain("--rate 100/s --for 10s"),
         course: &[(10.0, 100.0, 100.0)],
         alone: false,
@@ -61,7 +61,7 @@ pub(crate) const CASES: &[Case] = &[
     },
     Case {
         name: "stall_at_1000",
-        law: "constant:20ms,stall:2s@3s",
+        law: "constant:40ms,stall:2s@3s",
         load: Load::Plain("--rate 1000/s --for 8s"),
         course: &[(8.0, 1_000.0, 1_000.0)],
         alone: true,
@@ -70,7 +70,7 @@ pub(crate) const CASES: &[Case] = &[
     },
     Case {
         name: "stall_at_5000_over_http2",
-        law: "constant:20ms,stall:2s@3s",
+        law: "constant:40ms,stall:2s@3s",
         load: Load::Plain("--rate 5000/s --for 8s --http2"),
         course: &[(8.0, 5_000.0, 5_000.0)],
         alone: true,
