@@ -32,6 +32,7 @@ const MAY_USE: &[(&str, Uses)] = &[
     ("shim", Only(&[])),
     ("node", Only(&["shim", "client", "api", "runtime"])),
     ("network", Only(&["client", "api", "runtime"])),
+    ("queue", Only(&["runtime"])),
     ("load", Only(&["fault", "client", "api", "runtime"])),
     ("coracle", Everything),
     ("clients", Everything),
