@@ -14,6 +14,8 @@
 
 pub mod message;
 pub mod name;
+#[expect(dead_code, unused_imports, reason = "the programs that answer with it follow")]
+mod web;
 
 /// What a message has survived when its publisher is told `OK`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

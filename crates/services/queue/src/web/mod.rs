@@ -1,0 +1,16 @@
+//! What the HTTP APIs of the three programs have in common: listening, reading a query and a body,
+//! and answering in the original's form. Which path means what is each program's own affair.
+
+mod client;
+mod query;
+mod reply;
+mod server;
+
+pub(crate) use client::{Client, ClientError};
+pub(crate) use query::{Query, decode, encode};
+pub(crate) use reply::{Body, Failure, Reply, plain, v1};
+pub(crate) use server::{ReadError, Serve, listen, read, serve};
+
+/// The release of the original whose behaviour this is. Clients and `nsqadmin` compare it, so it is
+/// theirs to understand and not ours to number.
+pub(crate) const VERSION: &str = "1.3.0";
