@@ -14,6 +14,7 @@
 
 pub mod message;
 pub mod name;
+pub mod protocol;
 #[expect(dead_code, unused_imports, reason = "the programs that answer with it follow")]
 mod web;
 
