@@ -12,6 +12,7 @@
 //! * A message stays readable after it was finished, for as long as the retention says: a channel
 //!   may begin, or begin again, at any message that is still there.
 
+pub mod broker;
 pub mod disk;
 pub mod message;
 pub mod name;

@@ -109,6 +109,12 @@ impl Nanos {
         Self(i64::try_from(time.as_nanosecond()).unwrap_or(i64::MAX))
     }
 
+    /// How long ago `earlier` is; nothing if it is not earlier.
+    #[must_use]
+    pub fn since(self, earlier: Self) -> Duration {
+        Duration::from_nanos(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
+    }
+
     /// This much later.
     #[must_use]
     pub fn after(self, delay: Duration) -> Self {

@@ -1,0 +1,392 @@
+//! A channel as others hold it, and a consumer's hold on it.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use runtime::Clock;
+use tokio::sync::{Notify, watch};
+
+use super::{
+    ChannelOptions, ClientId, Counters, Delivery, NotInFlight,
+    state::{Outcome, State},
+};
+use crate::{
+    message::{Message, MessageId, Nanos, Sequence},
+    name::Name,
+};
+
+/// A channel of a topic. Cheap to clone; it may have been deleted meanwhile, and then does nothing.
+#[derive(Clone, Debug)]
+pub struct Channel(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    name: Name,
+    clock: Clock,
+    state: Mutex<Guarded>,
+    /// The topic's pump, which reads the log for the channel.
+    pump: Arc<Notify>,
+    deleted: watch::Sender<bool>,
+    /// The last consumer of an ephemeral channel left.
+    abandoned: AtomicBool,
+    consumers_max: Option<usize>,
+}
+
+#[derive(Debug)]
+struct Guarded {
+    state: State,
+    wake: BTreeMap<ClientId, Arc<Notify>>,
+    /// When the pump will look at the channel again by itself.
+    alarm: Option<Nanos>,
+}
+
+impl Guarded {
+    /// Whether the pump must look at the channel before its time.
+    fn needs_pump(&self) -> bool {
+        let earlier = |it| self.alarm.is_none_or(|alarm| it < alarm);
+        self.state.needs_pump() || self.state.next_tick().is_some_and(earlier)
+    }
+}
+
+/// What is told of a channel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChannelStats {
+    /// Its name.
+    pub name: Name,
+    /// Messages that wait: neither in flight nor deferred.
+    pub depth: u64,
+    /// Of those, how many are not in memory.
+    pub backend_depth: u64,
+    /// With consumers, not answered yet.
+    pub in_flight: usize,
+    /// Not to be delivered before some time.
+    pub deferred: usize,
+    /// Since the process began.
+    pub counters: Counters,
+    /// Whether it hands out nothing.
+    pub paused: bool,
+    /// Its consumers, and how many messages each has.
+    pub clients: Vec<(ClientId, u32)>,
+    /// What it does beyond the original's.
+    pub options: ChannelOptions,
+    /// The first message that is not finished.
+    pub first_unfinished: Sequence,
+    /// The first message that was never handed out.
+    pub cursor: Sequence,
+}
+
+/// Why a consumer was not let in.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SubscribeError {
+    /// The channel is being deleted.
+    #[error("exiting")]
+    Deleted,
+    /// It has as many as it may have.
+    #[error("consumers for {topic}:{channel} exceeds limit of {limit}")]
+    TooMany {
+        /// The topic's name.
+        topic: Name,
+        /// The channel's name.
+        channel: Name,
+        /// How many it may have (`-max-channel-consumers`).
+        limit: usize,
+    },
+}
+
+/// What a channel asks of its topic's pump.
+#[derive(Debug, Default)]
+pub(super) struct Wants {
+    /// Messages from here on, and how many.
+    pub(super) ahead: Option<(Sequence, usize)>,
+    /// Single messages behind the cursor.
+    pub(super) missing: Vec<Sequence>,
+    /// Messages that were tried too often.
+    pub(super) dead: Vec<Sequence>,
+    /// When it wants to be asked again.
+    pub(super) next_tick: Option<Nanos>,
+}
+
+impl Channel {
+    pub(super) fn new(
+        name: Name,
+        state: State,
+        clock: Clock,
+        pump: Arc<Notify>,
+        consumers_max: Option<usize>,
+    ) -> Self {
+        let state = Mutex::new(Guarded { state, wake: BTreeMap::new(), alarm: None });
+        let deleted = watch::Sender::new(false);
+        let abandoned = AtomicBool::new(false);
+        Self(Arc::new(Inner { name, clock, state, pump, deleted, abandoned, consumers_max }))
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &Name {
+        &self.0.name
+    }
+
+    /// Adds a consumer, which gets messages once it is ready for some. It has `timeout` for each.
+    /// With `sample`, it gets only about so many per cent of the messages, and the others count as
+    /// finished.
+    ///
+    /// # Errors
+    /// When the channel has as many consumers as it may have, or is deleted.
+    pub fn subscribe(
+        &self,
+        topic: &Name,
+        client: ClientId,
+        timeout: Duration,
+        sample: Option<u8>,
+    ) -> Result<Subscription, SubscribeError> {
+        let mut guarded = self.lock();
+        if *self.0.deleted.borrow() {
+            return Err(SubscribeError::Deleted);
+        }
+        if let Some(limit) = self.0.consumers_max.filter(|it| guarded.wake.len() >= *it) {
+            let (topic, channel) = (topic.clone(), self.0.name.clone());
+            return Err(SubscribeError::TooMany { topic, channel, limit });
+        }
+        let wake = Arc::new(Notify::new());
+        guarded.wake.insert(client, Arc::clone(&wake));
+        guarded.state.subscribe(client, timeout, sample);
+        Ok(Subscription { channel: self.clone(), client, wake })
+    }
+
+    /// Stops handing out messages, or goes on.
+    pub fn pause(&self, paused: bool) {
+        self.change(|state| state.pause(paused));
+    }
+
+    /// Finishes all its messages, also those that consumers have.
+    pub fn empty(&self) {
+        self.change(State::empty);
+    }
+
+    /// What is told of it.
+    #[must_use]
+    pub fn stats(&self) -> ChannelStats {
+        let guarded = self.lock();
+        let state = &guarded.state;
+        let depth = state.depth();
+        let in_memory = u64::try_from(state.in_memory()).unwrap_or(u64::MAX);
+        ChannelStats {
+            name: self.0.name.clone(),
+            depth,
+            backend_depth: depth.saturating_sub(in_memory),
+            in_flight: state.in_flight_count(),
+            deferred: state.deferred_count(),
+            counters: state.counters(),
+            paused: state.is_paused(),
+            clients: state.clients().map(|it| (it, state.client_in_flight(it))).collect(),
+            options: state.options().clone(),
+            first_unfinished: state.unfinished_first(),
+            cursor: state.cursor(),
+        }
+    }
+
+    /// What it does beyond the original's.
+    #[must_use]
+    pub fn options(&self) -> ChannelOptions {
+        self.lock().state.options().clone()
+    }
+
+    /// How many consumers it has.
+    #[must_use]
+    pub fn consumers(&self) -> usize {
+        self.lock().wake.len()
+    }
+
+    /// Whether it is ephemeral and its last consumer left. Closes it for others if so.
+    pub(super) fn is_abandoned(&self) -> bool {
+        let guarded = self.lock();
+        let abandoned = guarded.wake.is_empty() && self.0.abandoned.load(Ordering::Relaxed);
+        if abandoned {
+            self.0.deleted.send_replace(true);
+        }
+        abandoned
+    }
+
+    pub(super) fn deleted(&self) {
+        self.0.deleted.send_replace(true);
+        self.change(State::empty);
+    }
+
+    pub(super) fn go_to(&self, cursor: Sequence) {
+        self.change(|state| state.go_to(cursor));
+    }
+
+    pub(super) fn see(&self, routed: Sequence) {
+        self.change(|state| state.see(routed));
+    }
+
+    pub(super) fn admit(&self, from: Sequence, messages: Vec<Message>, end: Sequence) {
+        self.change(|state| state.admit(from, messages, end));
+    }
+
+    pub(super) fn found(&self, messages: Vec<(Sequence, Option<Message>)>) {
+        self.change(|state| {
+            for (sequence, message) in messages {
+                state.found(sequence, message);
+            }
+        });
+    }
+
+    pub(super) fn buried(&self, message: &Message) {
+        self.change(|state| state.buried(message));
+    }
+
+    pub(super) fn not_buried(&self, sequence: Sequence) {
+        self.change(|state| state.not_buried(sequence));
+    }
+
+    /// Lets time pass, and says what the channel needs.
+    pub(super) fn tick(&self, now: Nanos) -> Wants {
+        let wants = self.change(|state| {
+            state.tick(now);
+            Wants {
+                ahead: state.wants(),
+                missing: state.missing(),
+                dead: state.dead(),
+                next_tick: state.next_tick(),
+            }
+        });
+        self.lock().alarm = wants.next_tick;
+        wants
+    }
+
+    pub(super) fn outcome(&self) -> Outcome {
+        self.lock().state.outcome()
+    }
+
+    /// Changes the state, and wakes the consumers for whom there is something now.
+    fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
+        let mut guarded = self.lock();
+        let changed = change(&mut guarded.state);
+        for client in guarded.state.wake() {
+            if let Some(wake) = guarded.wake.get(&client) {
+                wake.notify_one();
+            }
+        }
+        if guarded.needs_pump() {
+            self.0.pump.notify_one();
+        }
+        changed
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Guarded> {
+        // Nothing under this lock can leave the state half changed.
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn now(&self) -> Nanos {
+        Nanos::of(self.0.clock.now())
+    }
+}
+
+/// A consumer of a channel. When it is dropped, what it has not answered is delivered again.
+#[derive(Debug)]
+pub struct Subscription {
+    channel: Channel,
+    client: ClientId,
+    wake: Arc<Notify>,
+}
+
+impl Subscription {
+    /// The channel.
+    #[must_use]
+    pub const fn channel(&self) -> &Channel {
+        &self.channel
+    }
+
+    /// How many unanswered messages it may have from now on (`RDY`).
+    pub fn ready(&self, count: u32) {
+        self.channel.lock().state.ready(self.client, count);
+        self.wake.notify_one();
+    }
+
+    /// Waits until there is at least one message for it and appends what there is, at most as many
+    /// as it is ready for. Nothing is lost when it is dropped while it waits.
+    pub async fn next(&self, out: &mut Vec<Delivery>) {
+        while !self.take(out) {
+            self.wake.notified().await;
+        }
+    }
+
+    /// As [`Self::next`], without waiting: whether there was one.
+    pub fn take(&self, out: &mut Vec<Delivery>) -> bool {
+        let (now, before) = (self.channel.now(), out.len());
+        let mut guarded = self.channel.lock();
+        guarded.state.take(self.client, now, out);
+        if guarded.needs_pump() {
+            self.channel.0.pump.notify_one();
+        }
+        out.len() > before
+    }
+
+    /// It is done with a message (`FIN`); returns when the message was published.
+    ///
+    /// # Errors
+    /// When it does not have it.
+    pub fn finish(&self, id: MessageId) -> Result<Nanos, NotInFlight> {
+        let finished = self.channel.change(|state| state.finish(self.client, id))?;
+        self.wake.notify_one();
+        Ok(finished.message.timestamp)
+    }
+
+    /// It gives a message back, to be delivered after `delay` at the earliest (`REQ`).
+    ///
+    /// # Errors
+    /// When it does not have it.
+    pub fn requeue(&self, id: MessageId, delay: Duration) -> Result<(), NotInFlight> {
+        let now = self.channel.now();
+        self.channel.change(|state| state.requeue(self.client, id, delay, now))?;
+        self.wake.notify_one();
+        Ok(())
+    }
+
+    /// It needs more time for a message (`TOUCH`).
+    ///
+    /// # Errors
+    /// When it does not have it.
+    pub fn touch(&self, id: MessageId) -> Result<(), NotInFlight> {
+        let now = self.channel.now();
+        self.channel.change(|state| state.touch(self.client, id, now))
+    }
+
+    /// It takes no more messages, and finishes what it has (`CLS`).
+    pub fn close(&self) {
+        self.channel.lock().state.close(self.client);
+    }
+
+    /// How many messages it has not answered.
+    #[must_use]
+    pub fn in_flight(&self) -> u32 {
+        self.channel.lock().state.client_in_flight(self.client)
+    }
+
+    /// Becomes true when the channel is deleted: the connection is to be closed.
+    #[must_use]
+    pub fn deleted(&self) -> watch::Receiver<bool> {
+        self.channel.0.deleted.subscribe()
+    }
+}
+
+impl Drop for Subscription {
+    fn drop(&mut self) {
+        self.channel.change(|state| state.unsubscribe(self.client));
+        let mut guarded = self.channel.lock();
+        guarded.wake.remove(&self.client);
+        if guarded.wake.is_empty() && self.channel.0.name.is_ephemeral() {
+            self.channel.0.abandoned.store(true, Ordering::Relaxed);
+        }
+        drop(guarded);
+        self.channel.0.pump.notify_one();
+    }
+}

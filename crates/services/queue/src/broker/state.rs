@@ -1,0 +1,685 @@
+//! What a channel does with its messages, without clock, lock or input and output.
+//!
+//! A channel is a cursor in its topic's log and what is unfinished behind it. A message is at any
+//! moment in exactly one place: ahead of the cursor; ready again (requeued, or its delay has
+//! passed); deferred until some time; waiting for the message of the same key before it; in flight;
+//! dead, to be published to another topic; or finished. Bodies are kept only of what is in flight
+//! or ready and of a window ahead of the cursor: all others are read again when they are due.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
+    time::Duration,
+};
+
+use bytes::Bytes;
+
+use super::{
+    ChannelOptions, ClientId, Delivery,
+    in_flight::{InFlight, Sent},
+};
+use crate::message::{Message, MessageId, Nanos, NodeId, Sequence};
+
+/// How many messages ahead of its consumers a channel keeps ready: enough for some batches, so that
+/// reading the log is spread over many messages; and few enough for a thousand channels.
+pub(super) const WINDOW_MAX: usize = 1024;
+
+/// How many messages may wait for others of their key. A channel with more than that reads no
+/// further until some are finished: what waits has left the order of the log and is remembered one
+/// by one.
+const WAITING_FOR_KEY_MAX: usize = 10_000;
+
+/// How many messages a consumer gets at once, so that others have their share and a connection
+/// looks at what its consumer says in between.
+const TAKE_MAX: usize = 256;
+
+/// Where a message behind the cursor is, if it is not in flight.
+#[derive(Debug)]
+struct Held {
+    attempts: u16,
+    place: Place,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    /// To be delivered again.
+    Ready,
+    /// Not before then.
+    Deferred(Nanos),
+    /// After the message before it with the same key.
+    Waiting,
+    /// Tried too often: to be published to the channel's dead letter topic.
+    Dead,
+}
+
+/// One consumer.
+#[derive(Debug)]
+struct Client {
+    sample: Option<Sample>,
+    ready: u32,
+    in_flight: u32,
+    timeout: Duration,
+    closing: bool,
+    /// It found nothing to take and wants to be told.
+    idle: bool,
+}
+
+/// A consumer that wants only some of the messages; the others count as done.
+#[derive(Debug)]
+struct Sample {
+    percent: u8,
+    random: fastrand::Rng,
+}
+
+impl Sample {
+    fn leaves_out(&mut self) -> bool {
+        self.random.u8(..100) > self.percent
+    }
+}
+
+/// Counters for statistics, since the process began.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Messages that came into the channel.
+    pub messages: u64,
+    /// Requeued by a consumer.
+    pub requeued: u64,
+    /// Not answered in time.
+    pub timed_out: u64,
+}
+
+/// Why a command about one message failed; the texts are the original's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NotInFlight {
+    /// Nobody has it: it was finished, timed out, or never existed.
+    #[error("ID not in flight")]
+    Unknown,
+    /// Somebody else has it.
+    #[error("client does not own message")]
+    Other,
+}
+
+/// What changed since it was last asked, for the journal.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Outcome {
+    /// All that was known is void, because the channel was emptied or begins again elsewhere.
+    pub(super) reset: bool,
+    /// The first that was never handed out, if it moved. What is behind it and not told of
+    /// otherwise was handed out once.
+    pub(super) cursor: Option<Sequence>,
+    /// Finished; from the first to before the second. Not sorted; neighbours are mostly merged.
+    pub(super) finished: Vec<(Sequence, Sequence)>,
+    /// Behind the cursor, and not just handed out for the first time: attempts and when it is due.
+    pub(super) held: BTreeMap<Sequence, (u16, Option<Nanos>)>,
+}
+
+/// What a channel is told once.
+#[derive(Clone, Debug)]
+pub(super) struct Config {
+    pub(super) node: NodeId,
+    pub(super) options: ChannelOptions,
+    /// How long a consumer may keep a message, however often it touches it.
+    pub(super) timeout_max: Duration,
+    /// Of an ephemeral channel: how many messages may wait. The oldest are left out then.
+    pub(super) backlog_max: Option<u64>,
+}
+
+#[derive(Debug)]
+pub(super) struct State {
+    config: Config,
+    paused: bool,
+    /// Never handed out: this one and all after it.
+    cursor: Sequence,
+    /// How far the topic lets the channel see.
+    routed: Sequence,
+    /// The next messages from the cursor on, without gaps but for those that were damaged.
+    window: VecDeque<Message>,
+    /// Where the window ends: the next to be read from the log.
+    read: Sequence,
+    in_flight: InFlight,
+    held: BTreeMap<Sequence, Held>,
+    /// To be delivered again, at hand.
+    ready: VecDeque<Message>,
+    /// To be delivered again, to be read from the log first.
+    missing: BTreeSet<Sequence>,
+    deferred: BTreeSet<(Nanos, Sequence)>,
+    /// The keys that are being worked on, and which messages wait for each.
+    keys: HashMap<Bytes, VecDeque<Sequence>>,
+    waiting: usize,
+    dead: VecDeque<Sequence>,
+    /// Of a channel in order, after a restart: up to here only these are unfinished.
+    again: BTreeMap<Sequence, (u16, Option<Nanos>)>,
+    again_until: Sequence,
+    clients: BTreeMap<ClientId, Client>,
+    /// Consumers that had as many as they were ready for, and now have fewer without their doing.
+    freed: Vec<ClientId>,
+    /// Idle consumers, the one that waits longest first.
+    idle: VecDeque<ClientId>,
+    /// Whether the last message was one that is ready again, so that neither kind starves.
+    repeated: bool,
+    counters: Counters,
+    outcome: Outcome,
+}
+
+impl State {
+    /// A channel that begins at `cursor`.
+    pub(super) fn new(config: Config, cursor: Sequence) -> Self {
+        Self {
+            config,
+            paused: false,
+            cursor,
+            routed: cursor,
+            window: VecDeque::new(),
+            read: cursor,
+            in_flight: InFlight::default(),
+            held: BTreeMap::new(),
+            ready: VecDeque::new(),
+            missing: BTreeSet::new(),
+            deferred: BTreeSet::new(),
+            keys: HashMap::new(),
+            waiting: 0,
+            dead: VecDeque::new(),
+            again: BTreeMap::new(),
+            again_until: Sequence(0),
+            clients: BTreeMap::new(),
+            freed: Vec::new(),
+            idle: VecDeque::new(),
+            repeated: false,
+            counters: Counters::default(),
+            outcome: Outcome::default(),
+        }
+    }
+
+    /// A channel as it was: all of `unfinished` is behind the cursor, with its attempts and the
+    /// time before which it is not due.
+    pub(super) fn restore(
+        config: Config,
+        cursor: Sequence,
+        unfinished: BTreeMap<Sequence, (u16, Option<Nanos>)>,
+    ) -> Self {
+        let first = unfinished.keys().next().copied();
+        if let Some(first) = first.filter(|_| config.options.ordered_by_key) {
+            // Only the log knows the keys: go through it again, leaving out what is finished.
+            return Self { again: unfinished, again_until: cursor, ..Self::new(config, first) };
+        }
+        let mut state = Self::new(config, cursor);
+        for (sequence, (attempts, due)) in unfinished {
+            let place = due.map_or(Place::Ready, Place::Deferred);
+            state.hold_without_body(sequence, attempts, place);
+        }
+        state
+    }
+
+    // What consumers do.
+
+    pub(super) fn subscribe(&mut self, client: ClientId, timeout: Duration, sample: Option<u8>) {
+        let random = fastrand::Rng::with_seed(client.0);
+        let sample = sample.map(|percent| Sample { percent, random });
+        let client_of =
+            Client { sample, ready: 0, in_flight: 0, timeout, closing: false, idle: false };
+        self.clients.insert(client, client_of);
+    }
+
+    /// The consumer is gone: what it had is ready again.
+    pub(super) fn unsubscribe(&mut self, client: ClientId) {
+        self.clients.remove(&client);
+        let its = |it: &&Sent| it.client == client;
+        let had: Vec<Sequence> =
+            self.in_flight.iter().filter(its).map(|it| it.message.sequence).collect();
+        for sequence in had {
+            if let Some(sent) = self.in_flight.remove(sequence) {
+                self.hold(sent.message, sent.attempts, None);
+            }
+        }
+    }
+
+    pub(super) fn ready(&mut self, client: ClientId, count: u32) {
+        if let Some(it) = self.clients.get_mut(&client) {
+            it.ready = count;
+        }
+    }
+
+    /// The consumer takes no more, and finishes what it has.
+    pub(super) fn close(&mut self, client: ClientId) {
+        if let Some(it) = self.clients.get_mut(&client) {
+            it.closing = true;
+        }
+    }
+
+    pub(super) fn finish(&mut self, client: ClientId, id: MessageId) -> Result<Sent, NotInFlight> {
+        let sent = self.answered(client, id)?;
+        self.done(&sent.message);
+        Ok(sent)
+    }
+
+    pub(super) fn requeue(
+        &mut self,
+        client: ClientId,
+        id: MessageId,
+        delay: Duration,
+        now: Nanos,
+    ) -> Result<(), NotInFlight> {
+        let sent = self.answered(client, id)?;
+        self.counters.requeued += 1;
+        self.hold(sent.message, sent.attempts, (!delay.is_zero()).then(|| now.after(delay)));
+        Ok(())
+    }
+
+    pub(super) fn touch(
+        &mut self,
+        client: ClientId,
+        id: MessageId,
+        now: Nanos,
+    ) -> Result<(), NotInFlight> {
+        let (sequence, sent) = self.owned(client, id)?;
+        let timeout = self.clients.get(&client).map_or(Duration::ZERO, |it| it.timeout);
+        let deadline = now.after(timeout).min(sent.at.after(self.config.timeout_max));
+        self.in_flight.postpone(sequence, deadline);
+        Ok(())
+    }
+
+    /// Hands messages to a consumer: as many as it is ready for, there are, and is fair to the
+    /// others. If there is none, the consumer is remembered as idle.
+    pub(super) fn take(&mut self, client: ClientId, now: Nanos, out: &mut Vec<Delivery>) {
+        let share = self.available().div_ceil(self.idle.len() + 1).clamp(1, TAKE_MAX);
+        let Some(it) = self.clients.get_mut(&client) else { return };
+        it.idle = false;
+        let room = it.ready.saturating_sub(it.in_flight);
+        if it.closing || room == 0 {
+            return;
+        }
+        let most = share.min(usize::try_from(room).unwrap_or(usize::MAX));
+        let before = out.len();
+        while out.len() - before < most && !self.paused {
+            let Some((message, attempts)) = self.pop(now) else { break };
+            let Some(it) = self.clients.get_mut(&client) else { break };
+            if it.sample.as_mut().is_some_and(Sample::leaves_out) {
+                self.done(&message);
+                continue;
+            }
+            it.in_flight += 1;
+            let id = MessageId::new(self.config.node, message.sequence);
+            let deadline = now.after(it.timeout);
+            let sent = Sent { message: message.clone(), attempts, client, at: now, deadline };
+            if attempts > 1 {
+                self.outcome.held.insert(message.sequence, (attempts, None));
+            }
+            self.in_flight.insert(sent);
+            out.push(Delivery { message, id, attempts });
+        }
+        if out.len() == before
+            && let Some(it) = self.clients.get_mut(&client)
+        {
+            it.idle = true;
+            self.idle.push_back(client);
+        }
+    }
+
+    /// The consumers to be told that there may be something for them.
+    pub(super) fn wake(&mut self) -> Vec<ClientId> {
+        let mut woken = std::mem::take(&mut self.freed);
+        let available = if self.paused { 0 } else { self.available() };
+        let mut looks = self.idle.len();
+        let enough = available + woken.len();
+        while woken.len() < enough && looks > 0 {
+            looks -= 1;
+            let Some(id) = self.idle.pop_front() else { break };
+            let Some(it) = self.clients.get_mut(&id).filter(|it| it.idle) else { continue };
+            if it.closing || it.ready <= it.in_flight {
+                self.idle.push_back(id);
+                continue;
+            }
+            it.idle = false;
+            woken.push(id);
+        }
+        woken
+    }
+
+    // What the topic does.
+
+    /// Lets the channel see all messages before `routed`.
+    pub(super) fn see(&mut self, routed: Sequence) {
+        self.counters.messages += self.routed.until(routed);
+        self.routed = self.routed.max(routed);
+        let Some(max) = self.config.backlog_max else { return };
+        let excess = self.cursor.until(self.routed).saturating_sub(max);
+        if excess > 0 {
+            self.cursor = self.cursor.after(excess);
+            while self.window.front().is_some_and(|it| it.sequence < self.cursor) {
+                self.window.pop_front();
+            }
+            self.read = self.read.max(self.cursor);
+        }
+    }
+
+    /// From where on messages should be read from the log, and how many.
+    pub(super) fn wants(&self) -> Option<(Sequence, usize)> {
+        let room = WINDOW_MAX.saturating_sub(self.window.len());
+        let ahead = usize::try_from(self.read.until(self.routed)).unwrap_or(usize::MAX);
+        let count = room.min(ahead);
+        // Small reads cost as much as large ones: wait for half a window, or for the rest.
+        (count > 0 && (room >= WINDOW_MAX / 2 || count == ahead)).then_some((self.read, count))
+    }
+
+    /// Takes what was read from where [`Self::wants`] said, up to `end`. What is not among the
+    /// messages was damaged, and is passed over.
+    pub(super) fn admit(&mut self, from: Sequence, messages: Vec<Message>, end: Sequence) {
+        if from != self.read {
+            return; // It was rewound or emptied meanwhile.
+        }
+        self.window.extend(messages);
+        self.read = end;
+    }
+
+    /// Which messages behind the cursor should be read from the log.
+    pub(super) fn missing(&self) -> Vec<Sequence> {
+        let room = WINDOW_MAX.saturating_sub(self.ready.len());
+        self.missing.iter().take(room).copied().collect()
+    }
+
+    /// Whether there is something to read or to publish for the channel.
+    pub(super) fn needs_pump(&self) -> bool {
+        let missing = !self.missing.is_empty() && self.ready.len() < WINDOW_MAX;
+        missing || !self.dead.is_empty() || self.wants().is_some()
+    }
+
+    /// Takes what was read because of [`Self::missing`]; `None` if the log has it no longer.
+    pub(super) fn found(&mut self, sequence: Sequence, message: Option<Message>) {
+        if !self.missing.remove(&sequence) {
+            return;
+        }
+        match message {
+            Some(message) => self.ready.push_back(message),
+            None => self.forget(sequence),
+        }
+    }
+
+    /// Moves what is due: timed out, or no longer deferred.
+    pub(super) fn tick(&mut self, now: Nanos) {
+        while let Some(sent) = self.in_flight.expired(now) {
+            self.counters.timed_out += 1;
+            if let Some(it) = self.clients.get_mut(&sent.client) {
+                it.in_flight = it.in_flight.saturating_sub(1);
+                self.freed.push(sent.client);
+            }
+            self.hold(sent.message, sent.attempts, None);
+        }
+        while let Some(&(due, sequence)) = self.deferred.first().filter(|it| it.0 <= now) {
+            self.deferred.remove(&(due, sequence));
+            if let Some(held) = self.held.get_mut(&sequence) {
+                held.place = Place::Ready;
+                self.missing.insert(sequence);
+            }
+        }
+    }
+
+    /// When [`Self::tick`] has something to do.
+    pub(super) fn next_tick(&self) -> Option<Nanos> {
+        let deferred = self.deferred.first().map(|it| it.0);
+        [self.in_flight.deadline(), deferred].into_iter().flatten().min()
+    }
+
+    /// Messages that were tried too often.
+    pub(super) fn dead(&mut self) -> Vec<Sequence> {
+        self.dead.drain(..).collect()
+    }
+
+    /// A dead message is in the topic for such messages, and is done with here.
+    pub(super) fn buried(&mut self, message: &Message) {
+        if self.held.get(&message.sequence).is_some_and(|it| it.place == Place::Dead) {
+            self.held.remove(&message.sequence);
+            self.done(message);
+        }
+    }
+
+    /// A dead message could not be published: it is tried again.
+    pub(super) fn not_buried(&mut self, sequence: Sequence) {
+        if self.held.get(&sequence).is_some_and(|it| it.place == Place::Dead) {
+            self.dead.push_back(sequence);
+        }
+    }
+
+    // What operators do.
+
+    pub(super) fn pause(&mut self, paused: bool) {
+        self.paused = paused;
+    }
+
+    /// Finishes everything.
+    pub(super) fn empty(&mut self) {
+        self.go_to(self.routed);
+    }
+
+    /// Begins again at `cursor`, whatever was finished.
+    pub(super) fn go_to(&mut self, cursor: Sequence) {
+        for (id, client) in &mut self.clients {
+            client.in_flight = 0;
+            self.freed.push(*id);
+        }
+        self.in_flight = InFlight::default();
+        self.held.clear();
+        self.ready.clear();
+        self.missing.clear();
+        self.deferred.clear();
+        self.keys.clear();
+        self.waiting = 0;
+        self.dead.clear();
+        self.again.clear();
+        self.again_until = Sequence(0);
+        self.window.clear();
+        self.cursor = cursor;
+        self.read = cursor;
+        self.routed = self.routed.max(cursor);
+        self.outcome = Outcome { reset: true, cursor: Some(cursor), ..Outcome::default() };
+    }
+
+    // What is told of it.
+
+    pub(super) const fn is_paused(&self) -> bool {
+        self.paused
+    }
+
+    pub(super) const fn cursor(&self) -> Sequence {
+        self.cursor
+    }
+
+    pub(super) const fn options(&self) -> &ChannelOptions {
+        &self.config.options
+    }
+
+    pub(super) const fn counters(&self) -> Counters {
+        self.counters
+    }
+
+    pub(super) fn in_flight_count(&self) -> usize {
+        self.in_flight.len()
+    }
+
+    pub(super) fn deferred_count(&self) -> usize {
+        self.deferred.len()
+    }
+
+    /// What waits for consumers: not in flight and not deferred, as in the original.
+    pub(super) fn depth(&self) -> u64 {
+        let again = self.held.len() - self.deferred.len();
+        self.cursor.until(self.routed) + u64::try_from(again).unwrap_or(u64::MAX)
+    }
+
+    /// How much of the depth is at hand in memory.
+    pub(super) fn in_memory(&self) -> usize {
+        self.window.len() + self.ready.len()
+    }
+
+    pub(super) fn clients(&self) -> impl Iterator<Item = ClientId> {
+        self.clients.keys().copied()
+    }
+
+    pub(super) fn client_in_flight(&self, client: ClientId) -> u32 {
+        self.clients.get(&client).map_or(0, |it| it.in_flight)
+    }
+
+    /// The first message that is not finished: all before it may go.
+    pub(super) fn unfinished_first(&self) -> Sequence {
+        let in_flight = self.in_flight.iter().map(|it| it.message.sequence).min();
+        let held = self.held.keys().next().copied();
+        [in_flight, held].into_iter().flatten().fold(self.cursor, Sequence::min)
+    }
+
+    /// What changed since the last time.
+    pub(super) fn outcome(&mut self) -> Outcome {
+        std::mem::take(&mut self.outcome)
+    }
+
+    // The inside.
+
+    fn available(&self) -> usize {
+        self.window.len() + self.ready.len()
+    }
+
+    /// The next message to be delivered, which is then in nobody's place.
+    fn pop(&mut self, now: Nanos) -> Option<(Message, u16)> {
+        loop {
+            let again = !self.ready.is_empty() && (!self.repeated || self.window.is_empty());
+            self.repeated = again;
+            if !again {
+                let message = self.advance()?;
+                if let Some(first) = self.first_time(message, now) {
+                    return Some(first);
+                }
+                continue;
+            }
+            let message = self.ready.pop_front()?;
+            let Some(held) = self.held.remove(&message.sequence) else { continue };
+            if let Some(due) = message.due.filter(|due| held.attempts == 0 && *due > now) {
+                self.hold(message, 0, Some(due)); // It waited for its key, not for its time.
+                continue;
+            }
+            let attempts = held.attempts.saturating_add(1);
+            if self.config.options.attempts_max.is_some_and(|max| held.attempts >= max) {
+                let held = Held { attempts: held.attempts, place: Place::Dead };
+                self.held.insert(message.sequence, held);
+                self.dead.push_back(message.sequence);
+                continue;
+            }
+            return Some((message, attempts));
+        }
+    }
+
+    /// Moves the cursor over the next message of the window.
+    fn advance(&mut self) -> Option<Message> {
+        if self.waiting >= WAITING_FOR_KEY_MAX {
+            return None;
+        }
+        let message = self.window.pop_front()?;
+        if self.cursor < message.sequence {
+            // Passed over because it was damaged; it will never be read.
+            self.outcome.finished.push((self.cursor, message.sequence));
+        }
+        self.cursor = message.sequence.after(1);
+        self.outcome.cursor = Some(self.cursor.max(self.again_until));
+        Some(message)
+    }
+
+    /// What becomes of a message when the cursor passes it: delivered, or held.
+    fn first_time(&mut self, message: Message, now: Nanos) -> Option<(Message, u16)> {
+        let (sequence, mut attempts, mut due) = (message.sequence, 0, message.due);
+        if sequence < self.again_until {
+            // A finished one is left out. Not told to the journal: it knows.
+            (attempts, due) = self.again.remove(&sequence)?;
+        }
+        if let Some(key) = message.key.as_ref().filter(|_| self.config.options.ordered_by_key) {
+            if let Some(queue) = self.keys.get_mut(key) {
+                queue.push_back(sequence);
+                self.waiting += 1;
+                self.held.insert(sequence, Held { attempts, place: Place::Waiting });
+                self.outcome.held.insert(sequence, (attempts, due));
+                return None;
+            }
+            self.keys.insert(key.clone(), VecDeque::new());
+        }
+        if due.is_some_and(|due| due > now) {
+            self.hold(message, attempts, due);
+            return None;
+        }
+        if attempts > 0 {
+            self.hold(message, attempts, None);
+            return None;
+        }
+        Some((message, 1))
+    }
+
+    /// A message is behind the cursor, at hand, and not in flight.
+    fn hold(&mut self, message: Message, attempts: u16, due: Option<Nanos>) {
+        let sequence = message.sequence;
+        if let Some(due) = due {
+            self.hold_without_body(sequence, attempts, Place::Deferred(due));
+        } else if self.ready.len() >= WINDOW_MAX {
+            self.hold_without_body(sequence, attempts, Place::Ready);
+        } else {
+            self.held.insert(sequence, Held { attempts, place: Place::Ready });
+            self.outcome.held.insert(sequence, (attempts, None));
+            self.ready.push_back(message);
+        }
+    }
+
+    fn hold_without_body(&mut self, sequence: Sequence, attempts: u16, place: Place) {
+        self.held.insert(sequence, Held { attempts, place });
+        let due = if let Place::Deferred(due) = place {
+            self.deferred.insert((due, sequence));
+            Some(due)
+        } else {
+            self.missing.insert(sequence);
+            None
+        };
+        self.outcome.held.insert(sequence, (attempts, due));
+    }
+
+    /// A message is finished: the next of its key may go.
+    fn done(&mut self, message: &Message) {
+        self.forget(message.sequence);
+        let Some(key) = message.key.as_ref().filter(|_| self.config.options.ordered_by_key) else {
+            return;
+        };
+        match self.keys.get_mut(key).map(VecDeque::pop_front) {
+            Some(Some(next)) => {
+                self.waiting -= 1;
+                if let Some(held) = self.held.get_mut(&next) {
+                    held.place = Place::Ready;
+                    self.missing.insert(next);
+                }
+            }
+            Some(None) => {
+                self.keys.remove(key);
+            }
+            None => {}
+        }
+    }
+
+    /// A message is finished, or lost to damage.
+    fn forget(&mut self, sequence: Sequence) {
+        self.held.remove(&sequence);
+        self.outcome.held.remove(&sequence);
+        let end = sequence.after(1);
+        match self.outcome.finished.last_mut() {
+            Some(last) if last.1 == sequence => last.1 = end,
+            Some(_) | None => self.outcome.finished.push((sequence, end)),
+        }
+    }
+
+    fn owned(&self, client: ClientId, id: MessageId) -> Result<(Sequence, &Sent), NotInFlight> {
+        let sequence = id.sequence().ok_or(NotInFlight::Unknown)?;
+        let sent = self.in_flight.get(sequence).ok_or(NotInFlight::Unknown)?;
+        if MessageId::new(self.config.node, sequence) != id {
+            return Err(NotInFlight::Unknown);
+        }
+        if sent.client == client { Ok((sequence, sent)) } else { Err(NotInFlight::Other) }
+    }
+
+    /// Takes a message out of flight, if it is this consumer's.
+    fn answered(&mut self, client: ClientId, id: MessageId) -> Result<Sent, NotInFlight> {
+        let (sequence, _) = self.owned(client, id)?;
+        if let Some(it) = self.clients.get_mut(&client) {
+            it.in_flight = it.in_flight.saturating_sub(1);
+        }
+        self.in_flight.remove(sequence).ok_or(NotInFlight::Unknown)
+    }
+}

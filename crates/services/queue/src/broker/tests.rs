@@ -1,0 +1,207 @@
+//! The core as publishers and consumers see it, over the paused clock.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use jiff::Timestamp;
+use runtime::{Clock, Tasks};
+
+use super::*;
+use crate::message::{NewMessage, NodeId};
+
+fn broker() -> Broker {
+    let config = Config::new(NodeId::new(7).unwrap());
+    Broker::new(config, Clock::following_tokio(Timestamp::UNIX_EPOCH), Tasks::default())
+}
+
+fn name(text: &str) -> Name {
+    Name::parse(text).unwrap()
+}
+
+async fn publish(topic: &Topic, bodies: &[&str]) {
+    let new = |it: &&str| NewMessage::new(Bytes::copy_from_slice(it.as_bytes()));
+    topic.publish(bodies.iter().map(new).collect()).unwrap().committed().await.unwrap();
+}
+
+fn subscribe(topic: &Topic, channel: &str, client: u64, ready: u32) -> Subscription {
+    let channel = topic.channel(&name(channel)).unwrap();
+    let timeout = Duration::from_mins(1);
+    let subscription = channel.subscribe(topic.name(), ClientId(client), timeout, None).unwrap();
+    subscription.ready(ready);
+    subscription
+}
+
+async fn next(subscription: &Subscription) -> Vec<Delivery> {
+    let mut out = Vec::new();
+    tokio::time::timeout(Duration::from_mins(120), subscription.next(&mut out)).await.unwrap();
+    out
+}
+
+fn bodies(deliveries: &[Delivery]) -> Vec<String> {
+    let text =
+        |it: &Delivery| format!("{}/{}", String::from_utf8_lossy(&it.message.body), it.attempts);
+    deliveries.iter().map(text).collect()
+}
+
+/// Takes `count` messages and finishes them.
+async fn consume(subscription: &Subscription, count: usize) -> Vec<String> {
+    let mut seen = Vec::new();
+    while seen.len() < count {
+        let deliveries = next(subscription).await;
+        for it in &deliveries {
+            subscription.finish(it.id).unwrap();
+        }
+        seen.extend(bodies(&deliveries));
+    }
+    seen
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_waits_in_the_topic_goes_to_its_first_channel() {
+    let topic = broker().topic(&name("t")).unwrap();
+    publish(&topic, &["a", "b"]).await;
+    assert_eq!(topic.stats().depth, 2);
+    let first = subscribe(&topic, "one", 1, 10);
+    assert_eq!(consume(&first, 2).await, ["a/1", "b/1"]);
+    let second = subscribe(&topic, "two", 2, 10);
+    publish(&topic, &["c"]).await;
+    assert_eq!(consume(&second, 1).await, ["c/1"]);
+    assert_eq!(consume(&first, 1).await, ["c/1"]);
+    assert_eq!(topic.stats().depth, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn consumers_of_a_channel_share_its_messages() {
+    let topic = broker().topic(&name("t")).unwrap();
+    let (one, two) = (subscribe(&topic, "c", 1, 1), subscribe(&topic, "c", 2, 1));
+    publish(&topic, &["a", "b"]).await;
+    let (a, b) = (next(&one).await, next(&two).await);
+    assert_eq!((bodies(&a), bodies(&b)), (vec!["a/1".to_owned()], vec!["b/1".to_owned()]));
+    assert_eq!(one.finish(b[0].id), Err(NotInFlight::Other));
+    assert!(one.finish(a[0].id).is_ok());
+    assert_eq!(one.finish(a[0].id), Err(NotInFlight::Unknown));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_not_answered_comes_again() {
+    let topic = broker().topic(&name("t")).unwrap();
+    let one = subscribe(&topic, "c", 1, 1);
+    publish(&topic, &["a"]).await;
+    let first = next(&one).await;
+    let started = tokio::time::Instant::now();
+    tokio::time::advance(Duration::from_secs(40)).await;
+    one.touch(first[0].id).unwrap();
+    assert_eq!(bodies(&next(&one).await), ["a/2"]);
+    assert_eq!(started.elapsed().as_secs(), 100);
+    let (stats, again) = (one.channel().stats(), subscribe(&topic, "c", 2, 1));
+    assert_eq!((stats.counters.timed_out, stats.in_flight), (1, 1));
+    drop(one);
+    assert_eq!(bodies(&next(&again).await), ["a/3"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn requeued_and_delayed_messages_wait_for_their_time() {
+    let topic = broker().topic(&name("t")).unwrap();
+    let one = subscribe(&topic, "c", 1, 10);
+    let started = tokio::time::Instant::now();
+    let late = NewMessage { delay: Duration::from_secs(7), ..NewMessage::new("late".into()) };
+    topic.publish(vec![late]).unwrap().committed().await.unwrap();
+    publish(&topic, &["a"]).await;
+    let first = next(&one).await;
+    one.requeue(first[0].id, Duration::from_secs(5)).unwrap();
+    assert_eq!(one.channel().stats().deferred, 2);
+    assert_eq!(bodies(&next(&one).await), ["a/2"]);
+    assert_eq!(started.elapsed().as_secs(), 5);
+    assert_eq!(bodies(&next(&one).await), ["late/1"]);
+    assert_eq!(started.elapsed().as_secs(), 7);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_channel_begins_again_where_it_is_told() {
+    let topic = broker().topic(&name("t")).unwrap();
+    let one = subscribe(&topic, "c", 1, 10);
+    publish(&topic, &["a", "b", "c"]).await;
+    assert_eq!(consume(&one, 3).await, ["a/1", "b/1", "c/1"]);
+    topic.rewind(&name("c"), Start::Beginning).unwrap();
+    assert_eq!(consume(&one, 3).await, ["a/1", "b/1", "c/1"]);
+    let second = topic.stats().first.after(1);
+    let options = ChannelOptions::default();
+    topic.create_channel(&name("late"), options, Start::At(second)).unwrap();
+    assert_eq!(consume(&subscribe(&topic, "late", 2, 10), 2).await, ["b/1", "c/1"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_message_tried_too_often_goes_to_the_dead_letters() {
+    let broker = broker();
+    let topic = broker.topic(&name("t")).unwrap();
+    let dead_letter_topic = Some(name("dead"));
+    let options = ChannelOptions { attempts_max: Some(2), dead_letter_topic, ..Default::default() };
+    topic.create_channel(&name("c"), options, Start::Routed).unwrap();
+    let one = subscribe(&topic, "c", 1, 1);
+    publish(&topic, &["bad", "good"]).await;
+    for expected in ["bad/1", "bad/2", "good/1"] {
+        let seen = next(&one).await;
+        assert_eq!(bodies(&seen), [expected]);
+        if expected == "good/1" {
+            one.finish(seen[0].id).unwrap();
+        } else {
+            one.requeue(seen[0].id, Duration::ZERO).unwrap();
+        }
+    }
+    publish(&topic, &["next"]).await;
+    assert_eq!(consume(&one, 1).await, ["next/1"]);
+    let dead = broker.topic(&name("dead")).unwrap();
+    assert_eq!(consume(&subscribe(&dead, "c", 2, 1), 1).await, ["bad/1"]);
+    assert_eq!(one.channel().stats().depth, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn messages_of_a_key_are_delivered_one_after_the_other() {
+    let topic = broker().topic(&name("t")).unwrap();
+    let options = ChannelOptions { ordered_by_key: true, ..Default::default() };
+    topic.create_channel(&name("c"), options, Start::Routed).unwrap();
+    let one = subscribe(&topic, "c", 1, 10);
+    let keyed = |key: &'static str, body: &'static str| NewMessage {
+        key: Some(key.into()),
+        ..NewMessage::new(body.into())
+    };
+    let messages = vec![keyed("k", "k1"), keyed("k", "k2"), keyed("l", "l1"), keyed("k", "k3")];
+    topic.publish(messages).unwrap().committed().await.unwrap();
+    let seen = next(&one).await;
+    assert_eq!(bodies(&seen), ["k1/1", "l1/1"]);
+    one.requeue(seen[0].id, Duration::from_secs(1)).unwrap();
+    let again = next(&one).await;
+    assert_eq!(bodies(&again), ["k1/2"]);
+    one.finish(again[0].id).unwrap();
+    assert_eq!(consume(&one, 2).await, ["k2/1", "k3/1"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn ephemeral_ones_go_with_their_last_consumer() {
+    let broker = broker();
+    let topic = broker.topic(&name("t#ephemeral")).unwrap();
+    let mut changes = broker.changes();
+    let one = subscribe(&topic, "c#ephemeral", 1, 1);
+    changes.borrow_and_update();
+    drop(one);
+    changes.wait_for(|_| broker.topics().is_empty()).await.unwrap();
+    assert!(topic.publish(vec![NewMessage::new("a".into())]).is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_paused_channel_and_a_paused_topic_hand_out_nothing() {
+    let topic = broker().topic(&name("t")).unwrap();
+    let one = subscribe(&topic, "c", 1, 10);
+    one.channel().pause(true);
+    publish(&topic, &["a"]).await;
+    let mut out = Vec::new();
+    assert!(tokio::time::timeout(Duration::from_secs(5), one.next(&mut out)).await.is_err());
+    topic.pause(true);
+    one.channel().pause(false);
+    assert_eq!(consume(&one, 1).await, ["a/1"]);
+    publish(&topic, &["b"]).await;
+    assert!(tokio::time::timeout(Duration::from_secs(5), one.next(&mut out)).await.is_err());
+    assert_eq!(topic.stats().depth, 1);
+    topic.pause(false);
+    assert_eq!(consume(&one, 1).await, ["b/1"]);
+}
