@@ -14,6 +14,7 @@
 
 pub mod broker;
 pub mod disk;
+pub mod listen;
 pub mod message;
 pub mod name;
 pub mod protocol;

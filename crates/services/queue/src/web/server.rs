@@ -1,21 +1,34 @@
 //! Listens and serves HTTP/1.1, as many clients as the program allows, each in its own task.
 
-use std::{convert::Infallible, future::Future, io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    future::{Future, poll_fn},
+    io,
+    net::SocketAddr,
+    pin::Pin,
+    sync::Arc,
+    time::Duration,
+};
 
-use bytes::Bytes;
 use http::{Request, Response};
-use http_body_util::{BodyExt as _, LengthLimitError, Limited};
-use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper::{
+    body::Incoming,
+    server::conn::http1::{self, Parts},
+    service::service_fn,
+};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use runtime::{OnExit, Tasks};
 use tokio::{
-    io::{AsyncRead, AsyncWrite},
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt as _},
     net::TcpListener,
     sync::Semaphore,
+    time::timeout,
 };
+use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 use super::Body;
+use crate::listen::Listener;
 
 /// How long a client may take to send a request's head, or be silent between two.
 const HEAD_TIME_MAX: Duration = Duration::from_secs(60);
@@ -25,6 +38,13 @@ const HEAD_BYTES_MAX: usize = 64 << 10;
 
 /// Wait before another `accept` after one failed, as when there are no descriptors left.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(50);
+
+/// How long TLS may take to begin.
+const HANDSHAKE_TIME_MAX: Duration = Duration::from_secs(5);
+
+/// How long, after the last answer, what a client still sends is read and dropped. Closing with
+/// unread bytes resets the connection, and then a client whose body was refused loses the answer.
+const LINGER_TIME_MAX: Duration = Duration::from_millis(500);
 
 /// How a program serves.
 #[derive(Clone, Copy, Debug)]
@@ -56,6 +76,20 @@ where
     H: Fn(Request<Incoming>, SocketAddr) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Response<Body>> + Send + 'static,
 {
+    serve_at(Listener::Tcp(listener), None, how, tasks, handler);
+}
+
+/// As [`serve`], at an address of any kind and, if asked for, over TLS.
+pub(crate) fn serve_at<H, F>(
+    listener: Listener,
+    tls: Option<TlsAcceptor>,
+    how: Serve,
+    tasks: &Tasks,
+    handler: H,
+) where
+    H: Fn(Request<Incoming>, SocketAddr) -> F + Clone + Send + Sync + 'static,
+    F: Future<Output = Response<Body>> + Send + 'static,
+{
     let of_clients = tasks.clone();
     tasks.spawn(how.name, OnExit::StopProcess, move |stop| async move {
         let places = Arc::new(Semaphore::new(how.clients_max));
@@ -71,9 +105,18 @@ where
             };
             match accepted {
                 Ok((socket, peer)) => {
-                    let handler = handler.clone();
+                    let (handler, tls) = (handler.clone(), tls.clone());
                     of_clients.spawn(how.name, OnExit::Log, move |stop| async move {
-                        connection(socket, peer, handler, stop).await;
+                        match tls {
+                            None => connection(socket, peer, handler, stop).await,
+                            Some(tls) => {
+                                match timeout(HANDSHAKE_TIME_MAX, tls.accept(socket)).await {
+                                    Ok(Ok(socket)) => connection(socket, peer, handler, stop).await,
+                                    Ok(Err(error)) => tracing::debug!(%peer, %error, "no TLS"),
+                                    Err(_) => tracing::debug!(%peer, "no TLS in time"),
+                                }
+                            }
+                        }
                         drop(place);
                         Ok(())
                     });
@@ -100,49 +143,96 @@ pub(crate) async fn connection<I, H, F>(
 {
     let service = service_fn(|request| {
         let answer = handler(request, peer);
-        async move { Ok::<_, Infallible>(answer.await) }
+        Box::pin(async move { Ok::<_, Infallible>(answer.await) })
     });
-    let connection = http1::Builder::new()
+    let mut connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIME_MAX)
         .max_buf_size(HEAD_BYTES_MAX)
+        .title_case_headers(true)
         .serve_connection(TokioIo::new(socket), service);
-    tokio::pin!(connection);
     let served = tokio::select! {
         biased;
-        () = stop.cancelled() => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
+        () = stop.cancelled() => None,
+        served = poll_fn(|context| connection.poll_without_shutdown(context)) => Some(served),
+    };
+    let served = match served {
+        Some(served) => served,
+        None => {
+            Pin::new(&mut connection).graceful_shutdown();
+            poll_fn(|context| connection.poll_without_shutdown(context)).await
         }
-        served = connection.as_mut() => served,
     };
     if let Err(error) = served {
         tracing::debug!(%peer, %error, "a client's connection");
+        return;
+    }
+    let Parts { io, .. } = connection.into_parts();
+    if let Err(error) = linger(io.into_inner()).await {
+        tracing::debug!(%peer, %error, "the end of a client's connection");
     }
 }
 
-/// Why there is no body.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum ReadError {
-    /// It is longer than allowed; the rest was not read.
-    #[error("body is longer than {max} bytes")]
-    TooLong {
-        /// What is allowed.
-        max: usize,
-    },
-    /// The client went away, or does not speak HTTP.
-    #[error("body did not come")]
-    Broken(#[source] Box<dyn std::error::Error + Send + Sync>),
+async fn linger(mut socket: impl AsyncRead + AsyncWrite + Unpin) -> io::Result<()> {
+    socket.shutdown().await?;
+    let mut nowhere = tokio::io::sink();
+    let rest = tokio::io::copy(&mut socket, &mut nowhere);
+    timeout(LINGER_TIME_MAX, rest).await.unwrap_or(Ok(0)).map(drop)
 }
 
-/// The whole body, if it has at most `max` bytes.
-///
-/// # Errors
-/// If it is longer or did not come.
-pub(crate) async fn read(body: Incoming, max: usize) -> Result<Bytes, ReadError> {
-    match Limited::new(body, max).collect().await {
-        Ok(body) => Ok(body.to_bytes()),
-        Err(error) if error.is::<LengthLimitError>() => Err(ReadError::TooLong { max }),
-        Err(error) => Err(ReadError::Broken(error)),
+#[cfg(test)]
+mod tests {
+    use http::StatusCode;
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _},
+        net::TcpStream,
+    };
+
+    use super::{
+        super::{Failure, Reply, read, v1},
+        *,
+    };
+
+    async fn echo(request: Request<Incoming>) -> Result<Reply, Failure> {
+        if request.method() == "PUT" {
+            return Err(Failure::new(StatusCode::PAYLOAD_TOO_LARGE, "BODY_TOO_BIG"));
+        }
+        let body = read(request.into_body(), 100).await.map_err(|_| Failure::bad("BODY"))?;
+        Ok(Reply::Text(String::from_utf8_lossy(&body).into_owned().into()))
+    }
+
+    async fn started() -> (Tasks, TcpStream) {
+        let listener = listen("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let tasks = Tasks::default();
+        let how = Serve { name: "test", clients_max: 2 };
+        serve(listener, how, &tasks, |request, _| async { v1(echo(request).await) });
+        (tasks, TcpStream::connect(address).await.unwrap())
+    }
+
+    #[tokio::test]
+    async fn a_refused_body_does_not_cost_the_answer() {
+        let (_tasks, mut client) = started().await;
+        let head = "PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\n";
+        client.write_all(head.as_bytes()).await.unwrap();
+        client.write_all(&vec![b'x'; 1_000_000]).await.unwrap();
+        let mut seen = String::new();
+        client.read_to_string(&mut seen).await.unwrap();
+        assert!(seen.starts_with("HTTP/1.1 413 "), "{seen}");
+        assert!(seen.ends_with(r#"{"message":"BODY_TOO_BIG"}"#), "{seen}");
+        assert!(seen.contains("X-Nsq-Content-Type: nsq; version=1.0\r\n"), "{seen}");
+    }
+
+    #[tokio::test]
+    async fn an_idle_connection_ends_with_the_server() {
+        let (tasks, mut client) = started().await;
+        let request = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nhi";
+        client.write_all(request).await.unwrap();
+        let mut seen = Vec::new();
+        while !seen.ends_with(b"hi") {
+            assert_ne!(client.read_buf(&mut seen).await.unwrap(), 0);
+        }
+        assert!(tasks.shutdown(Duration::from_secs(10)).await);
+        assert_eq!(client.read_buf(&mut seen).await.unwrap(), 0);
     }
 }
