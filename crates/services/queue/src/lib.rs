@@ -15,6 +15,7 @@
 pub mod broker;
 pub mod disk;
 pub mod listen;
+pub mod lookupd;
 pub mod message;
 pub mod name;
 pub mod protocol;

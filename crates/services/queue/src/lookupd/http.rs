@@ -1,0 +1,120 @@
+//! The HTTP API: where consumers and `nsqadmin` ask.
+
+use std::net::SocketAddr;
+
+use http::{HeaderValue, Method, Request, Response, header};
+use hyper::body::Incoming;
+
+use super::{
+    Shared,
+    registry::TooMany,
+    wire::{Channels, Info, Nodes, Topics},
+};
+use crate::{
+    name::Name,
+    web::{Body, Failure, Query, Reply, VERSION, plain, v1},
+};
+
+/// Answers `request`.
+pub(super) fn answer(
+    shared: &Shared,
+    request: &Request<Incoming>,
+    peer: SocketAddr,
+) -> Response<Body> {
+    let (method, path) = (request.method(), request.uri().path());
+    let response = route(shared, request);
+    tracing::debug!(%peer, %method, path, status = response.status().as_u16(), "answered");
+    response
+}
+
+fn route(shared: &Shared, request: &Request<Incoming>) -> Response<Body> {
+    let path = request.uri().path();
+    let allowed = match path {
+        "/ping" | "/info" | "/debug" | "/lookup" | "/topics" | "/channels" | "/nodes" => {
+            Method::GET
+        }
+        "/topic/create" | "/topic/delete" | "/topic/tombstone" | "/channel/create"
+        | "/channel/delete" => Method::POST,
+        _ => return v1(Err(Failure::no_path())),
+    };
+    if *request.method() != allowed {
+        let answer = if *request.method() == Method::OPTIONS {
+            Ok(Reply::Empty)
+        } else {
+            Err(Failure::method())
+        };
+        let mut response = v1(answer);
+        let allow = if allowed == Method::GET { "GET, OPTIONS" } else { "OPTIONS, POST" };
+        response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(allow));
+        return response;
+    }
+    if path == "/ping" {
+        return plain(Ok(Reply::Text("OK".into())));
+    }
+    v1(decide(shared, path, request.uri().query().unwrap_or_default()))
+}
+
+fn decide(shared: &Shared, path: &str, query: &str) -> Result<Reply, Failure> {
+    match path {
+        "/info" => return Ok(Reply::json(&Info { version: VERSION })),
+        "/debug" => return Ok(Reply::json(&shared.registry().debug())),
+        "/topics" => return Ok(Reply::json(&Topics { topics: shared.registry().topics() })),
+        "/nodes" => {
+            let producers = shared.registry().nodes(shared.now());
+            return Ok(Reply::json(&Nodes { producers }));
+        }
+        _ => {}
+    }
+    let query = Query::parse(query).map_err(|_| Failure::bad("INVALID_REQUEST"))?;
+    let topic = query.get("topic").ok_or_else(|| Failure::bad("MISSING_ARG_TOPIC"))?;
+    match path {
+        "/lookup" => {
+            let found = shared.registry().lookup(topic, shared.now());
+            let found = found.ok_or_else(|| Failure::not_found("TOPIC_NOT_FOUND"))?;
+            return Ok(Reply::json(&found));
+        }
+        "/channels" => {
+            let channels = shared.registry().channels(topic);
+            return Ok(Reply::json(&Channels { channels }));
+        }
+        "/topic/create" => {
+            shared.registry().create_topic(&valid(topic, "INVALID_ARG_TOPIC")?)?;
+            tracing::info!(topic, "created the topic");
+        }
+        "/topic/delete" => {
+            shared.registry().delete_topic(topic);
+            tracing::info!(topic, "deleted the topic");
+        }
+        "/topic/tombstone" => {
+            let node = query.get("node").ok_or_else(|| Failure::bad("MISSING_ARG_NODE"))?;
+            shared.registry().tombstone(topic, node, shared.now());
+            tracing::info!(topic, node, "set a tombstone");
+        }
+        "/channel/create" | "/channel/delete" => {
+            let name = valid(topic, "INVALID_ARG_TOPIC")?;
+            let channel = query.get("channel");
+            let channel = channel.ok_or_else(|| Failure::bad("MISSING_ARG_CHANNEL"))?;
+            let channel = valid(channel, "INVALID_ARG_CHANNEL")?;
+            if path == "/channel/create" {
+                shared.registry().create_channel(&name, &channel)?;
+                tracing::info!(topic, %channel, "created the channel");
+            } else if shared.registry().delete_channel(&name, &channel) {
+                tracing::info!(topic, %channel, "deleted the channel");
+            } else {
+                return Err(Failure::not_found("CHANNEL_NOT_FOUND"));
+            }
+        }
+        _ => return Err(Failure::no_path()),
+    }
+    Ok(Reply::Empty)
+}
+
+fn valid(name: &str, otherwise: &'static str) -> Result<Name, Failure> {
+    Name::parse(name).ok_or_else(|| Failure::bad(otherwise))
+}
+
+impl From<TooMany> for Failure {
+    fn from(_: TooMany) -> Self {
+        Self::new(http::StatusCode::SERVICE_UNAVAILABLE, "TOO_MANY_REGISTRATIONS")
+    }
+}
