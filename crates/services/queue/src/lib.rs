@@ -13,8 +13,8 @@
 //!   may begin, or begin again, at any message that is still there.
 
 pub mod broker;
-pub mod cli;
 pub mod disk;
+pub mod journal;
 pub mod listen;
 pub mod lookupd;
 pub mod message;
