@@ -20,6 +20,7 @@ pub mod listen;
 pub mod lookupd;
 pub mod message;
 pub mod name;
+pub mod peers;
 pub mod protocol;
 #[expect(dead_code, unused_imports, reason = "the programs that answer with it follow")]
 mod web;
