@@ -17,6 +17,7 @@ pub mod cli;
 pub mod disk;
 pub mod journal;
 pub mod listen;
+pub mod log;
 pub mod lookupd;
 pub mod message;
 pub mod name;

@@ -42,6 +42,8 @@ struct State {
     fails_after: Option<usize>,
     /// Bytes that all files together may have.
     capacity: usize,
+    /// Whether nobody is told how much room there is.
+    secretive: bool,
 }
 
 type Names = BTreeMap<PathBuf, Entry>;
@@ -85,6 +87,7 @@ impl Simulated {
             boot: 1,
             fails_after: None,
             capacity: usize::MAX,
+            secretive: false,
         })))
     }
 
@@ -117,6 +120,11 @@ impl Simulated {
     pub(crate) fn leave_room(&self, bytes: Option<usize>) {
         let mut state = self.lock_state();
         state.capacity = bytes.map_or(usize::MAX, |it| state.used() + it);
+    }
+
+    /// Has [`Disk::free_bytes`] fail from now on, so that a full disk comes as a surprise.
+    pub(crate) fn hide_room(&self) {
+        self.lock_state().secretive = true;
     }
 
     /// What the disk may hold after losing power now; this disk goes on. Each call throws the
@@ -409,6 +417,9 @@ impl Disk for Simulated {
 
     fn free_bytes(&self, _folder: &Path) -> io::Result<u64> {
         let state = self.lock_state();
+        if state.secretive {
+            return Err(io::ErrorKind::Unsupported.into());
+        }
         Ok(state.capacity.saturating_sub(state.used()) as u64)
     }
 

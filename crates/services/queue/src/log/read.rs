@@ -1,0 +1,270 @@
+//! Reading messages, from memory if they are there, else from files.
+
+use std::{io, sync::Arc};
+
+use bytes::Bytes;
+
+use super::{
+    chunk::Chunk,
+    format::{HEADER_BYTES, Kind},
+    scan::{self, Next, Walk},
+    shared::Shared,
+    state::{Hint, Opened, State},
+    types::{Damage, Read, ReadError, ReadLimit, Why},
+    writer,
+};
+use crate::{
+    disk::{DiskFile, Mode},
+    message::{Message, Nanos, Sequence},
+};
+
+/// Where in the files a message is, or where to look.
+enum Place {
+    At(Spot),
+    /// In that segment, which is not open.
+    Closed {
+        segment: Sequence,
+        end: Sequence,
+    },
+}
+
+/// Where in a segment to start looking.
+struct Spot {
+    segment: Sequence,
+    /// The sequence after the last in the segment.
+    end: Sequence,
+    file: Arc<dyn DiskFile>,
+    /// A frame begins there,
+    offset: u64,
+    /// of this sequence.
+    expected: Sequence,
+    /// Where the segment ends.
+    limit: u64,
+}
+
+impl Shared {
+    /// Reads what is in memory; `None` if what comes next is not.
+    pub(super) fn read_memory(&self, from: Sequence, limit: ReadLimit) -> Option<Vec<Message>> {
+        let mut state = self.lock();
+        let chunks = state.chunks(from, limit);
+        let bookmark = if chunks.is_empty() { None } else { state.bookmark(from) };
+        drop(state);
+        let mut left = limit;
+        let mut messages = Vec::with_capacity(expected_count(from, &chunks, limit));
+        let (mut next, mut stopped) = (from, bookmark);
+        for chunk in &chunks {
+            stopped = chunk.read(next, stopped, &mut left, &mut messages);
+            next = chunk.end;
+        }
+        if let Some(bookmark) = stopped {
+            self.lock().keep_bookmark(bookmark);
+        }
+        if messages.is_empty() { None } else { Some(messages) }
+    }
+
+    /// Reads what is next, wherever it is.
+    pub(super) fn read(&self, from: Sequence, limit: ReadLimit) -> Result<Read, ReadError> {
+        let limit = ReadLimit { messages: limit.messages.max(1), bytes: limit.bytes.max(1) };
+        loop {
+            if let Some(messages) = self.read_memory(from, limit) {
+                return Ok(Read::Messages(messages));
+            }
+            let state = self.lock();
+            let first = state.first();
+            if from < first {
+                return Ok(Read::Skipped(Damage { from, until: first, why: Why::Retired }));
+            }
+            if let Some(hole) = state.hole_at(from) {
+                return Ok(Read::Skipped(Damage { from, ..hole.clone() }));
+            }
+            if from >= state.committed {
+                return Ok(Read::End);
+            }
+            // It may have been written and forgotten, or read, since it was looked for in memory.
+            if state.chunk_of(from).is_some() {
+                continue;
+            }
+            let place = place(&state, from);
+            drop(state);
+            match place {
+                Some(Place::At(spot)) => self.fetch(from, spot)?,
+                Some(Place::Closed { segment, end }) => {
+                    self.open_segment(segment, end)?;
+                }
+                None => return Ok(Read::End),
+            }
+        }
+    }
+
+    /// Reads one message, into memory of its own.
+    pub(super) fn get(&self, sequence: Sequence) -> Result<Option<Message>, ReadError> {
+        let found = match self.read(sequence, ReadLimit { messages: 1, bytes: 1 })? {
+            Read::Messages(messages) => messages.into_iter().next(),
+            Read::Skipped(_) | Read::End => None,
+        };
+        let own = |it: Bytes| Bytes::copy_from_slice(&it);
+        Ok(found.map(|it| Message { body: own(it.body), key: it.key.map(own), ..it }))
+    }
+
+    /// The first message that was published at that time or later.
+    pub(super) fn since(&self, time: Nanos) -> Result<Sequence, ReadError> {
+        let mut after = Sequence(0);
+        loop {
+            let state = self.lock();
+            let mut segments = state.segments.range(after..);
+            let Some((segment, found)) = segments.find(|(_, it)| it.time_max >= time) else {
+                let chunk =
+                    state.recent.iter().find(|it| it.end > state.written && it.time >= time);
+                let chunk = chunk.cloned();
+                let committed = state.committed;
+                drop(state);
+                return Ok(chunk.and_then(|it| it.since(time)).unwrap_or(committed));
+            };
+            let (segment, end, limit) = (*segment, found.end, found.bytes);
+            let opened = found.opened.clone();
+            drop(state);
+            let Some(opened) = opened else {
+                if !self.open_segment(segment, end)? {
+                    after = end.max(segment.after(1));
+                }
+                continue;
+            };
+            match self.since_in(&opened, limit, time).map_err(self.failed(segment))? {
+                Some(found) => return Ok(found),
+                // What had this time is damaged.
+                None => after = end.max(segment.after(1)),
+            }
+        }
+    }
+
+    fn since_in(&self, opened: &Opened, limit: u64, time: Nanos) -> io::Result<Option<Sequence>> {
+        let Some(mark) = opened.marks.iter().find(|it| it.time_max >= time) else {
+            return Ok(None);
+        };
+        let mut walk = Walk::new(&*opened.file, self.salt, mark.offset, limit);
+        loop {
+            match walk.next()? {
+                Next::Frame(frame, _) if frame.kind == Kind::Messages && frame.time >= time => {
+                    return Ok(Some(frame.first));
+                }
+                Next::Frame(..) => {}
+                Next::Bad if walk.resync()? => {}
+                Next::Bad | Next::End => return Ok(None),
+            }
+        }
+    }
+
+    /// Reads the frame of a message and what is behind it into memory, or notes that it is damaged.
+    fn fetch(&self, from: Sequence, spot: Spot) -> Result<(), ReadError> {
+        let segment = spot.segment;
+        let (fetched, holes) = self.fetch_from(from, &spot).map_err(self.failed(segment))?;
+        let mut state = self.lock();
+        for hole in holes {
+            tracing::error!(log = %self.dir.display(), "{hole}");
+            state.holes.insert(hole.from, hole);
+        }
+        if let Some((chunk, offset)) = fetched {
+            state.keep_hint(Hint { sequence: chunk.end, segment, offset });
+            state.keep_fetched(chunk, self.pool.recent_max());
+        }
+        Ok(())
+    }
+
+    fn fetch_from(&self, from: Sequence, spot: &Spot) -> io::Result<Fetched> {
+        let mut walk = Walk::new(&*spot.file, self.salt, spot.offset, spot.limit)
+            .in_steps_of(self.sizes.read_bytes);
+        let mut holes = Vec::new();
+        let mut expected = spot.expected;
+        let hole = |from, until| Damage { from, until, why: Why::Corrupt };
+        loop {
+            match walk.next()? {
+                Next::Frame(frame, at)
+                    if frame.kind == Kind::Messages && frame.first >= expected =>
+                {
+                    if frame.first > expected {
+                        holes.push(hole(expected, frame.first));
+                    }
+                    if frame.first > from {
+                        return Ok((None, holes));
+                    }
+                    if frame.end() > from {
+                        return Ok((Some(walk.chunk(&frame, at)), holes));
+                    }
+                    expected = frame.end();
+                }
+                // A frame of the past has no business here.
+                Next::Frame(..) => {}
+                Next::Bad if walk.resync()? => {}
+                Next::Bad | Next::End => {
+                    holes.push(hole(expected, spot.end));
+                    return Ok((None, holes));
+                }
+            }
+        }
+    }
+
+    /// Opens a finished segment for reading. Returns whether it is there.
+    fn open_segment(&self, segment: Sequence, end: Sequence) -> Result<bool, ReadError> {
+        let path = writer::path(&self.dir, segment);
+        let open = || -> io::Result<Opened> {
+            let file: Arc<dyn DiskFile> = Arc::from(self.pool.disk.open(&path, Mode::Read)?);
+            let index = scan::read_index(&*file, self.salt, segment)?;
+            let scanned = match index {
+                Some(scanned) => scanned,
+                None => {
+                    let walk = Walk::new(&*file, self.salt, HEADER_BYTES, file.size()?);
+                    scan::scan(walk, segment, false, self.sizes.index_bytes)?
+                }
+            };
+            Ok(Opened { file, marks: Arc::new(scanned.marks) })
+        };
+        match open() {
+            Ok(opened) => {
+                self.lock().keep_opened(segment, opened);
+                Ok(true)
+            }
+            // It was deleted by retention meanwhile, or by somebody else.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let mut state = self.lock();
+                if state.segments.contains_key(&segment) {
+                    let hole = Damage { from: segment, until: end, why: Why::Missing };
+                    tracing::error!(log = %self.dir.display(), "{hole}");
+                    state.holes.insert(segment, hole);
+                }
+                Ok(false)
+            }
+            Err(error) => Err(self.failed(segment)(error)),
+        }
+    }
+
+    fn failed(&self, segment: Sequence) -> impl FnOnce(io::Error) -> ReadError {
+        let path = writer::path(&self.dir, segment);
+        move |source| ReadError::Io { path, source }
+    }
+}
+
+/// A chunk and where it ends in the file; and what was found to be damaged on the way to it.
+type Fetched = (Option<(Chunk, u64)>, Vec<Damage>);
+
+/// Where to look for a message that is in the files.
+fn place(state: &State, from: Sequence) -> Option<Place> {
+    let (segment, found) = state.segment_of(from).filter(|(_, it)| from < it.end)?;
+    let (end, limit) = (found.end, found.bytes);
+    let Some(opened) = &found.opened else { return Some(Place::Closed { segment, end }) };
+    let hint = state.hints.iter().find(|it| it.sequence == from && it.segment == segment);
+    let marks = &opened.marks;
+    let before = marks.partition_point(|it| it.first <= from);
+    let mark = before.checked_sub(1).and_then(|it| marks.get(it));
+    let (expected, offset) = match (hint, mark) {
+        (Some(hint), _) => (hint.sequence, hint.offset),
+        (None, Some(mark)) => (mark.first, mark.offset),
+        (None, None) => (segment, HEADER_BYTES),
+    };
+    let file = Arc::clone(&opened.file);
+    Some(Place::At(Spot { segment, end, file, offset, expected, limit }))
+}
+
+fn expected_count(from: Sequence, chunks: &[Chunk], limit: ReadLimit) -> usize {
+    let there = chunks.last().map_or(0, |it| from.until(it.end));
+    usize::try_from(there).unwrap_or(usize::MAX).min(limit.messages)
+}
