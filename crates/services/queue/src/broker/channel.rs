@@ -13,10 +13,10 @@ use runtime::Clock;
 use tokio::sync::{Notify, watch};
 
 use super::{
-    ChannelOptions, ClientId, Counters, Delivery, NotInFlight,
-    state::{Outcome, State},
+    ChannelOptions, ClientId, Counters, Delivery, NotInFlight, record::Recorder, state::State,
 };
 use crate::{
+    journal::{Change, Progress},
     message::{Message, MessageId, Nanos, Sequence},
     name::Name,
 };
@@ -27,6 +27,7 @@ pub struct Channel(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
+    topic: Name,
     name: Name,
     clock: Clock,
     state: Mutex<Guarded>,
@@ -35,6 +36,10 @@ struct Inner {
     deleted: watch::Sender<bool>,
     /// The last consumer of an ephemeral channel left.
     abandoned: AtomicBool,
+    /// Whether the journal was told that there is something to ask for.
+    told: AtomicBool,
+    /// Of one that is not ephemeral.
+    recorder: Option<Recorder>,
     consumers_max: Option<usize>,
 }
 
@@ -99,6 +104,17 @@ pub enum SubscribeError {
     },
 }
 
+/// What a channel is made of, apart from its state.
+#[derive(Debug)]
+pub(super) struct Parts {
+    pub(super) topic: Name,
+    pub(super) name: Name,
+    pub(super) clock: Clock,
+    pub(super) pump: Arc<Notify>,
+    pub(super) recorder: Option<Recorder>,
+    pub(super) consumers_max: Option<usize>,
+}
+
 /// What a channel asks of its topic's pump.
 #[derive(Debug, Default)]
 pub(super) struct Wants {
@@ -113,17 +129,20 @@ pub(super) struct Wants {
 }
 
 impl Channel {
-    pub(super) fn new(
-        name: Name,
-        state: State,
-        clock: Clock,
-        pump: Arc<Notify>,
-        consumers_max: Option<usize>,
-    ) -> Self {
-        let state = Mutex::new(Guarded { state, wake: BTreeMap::new(), alarm: None });
-        let deleted = watch::Sender::new(false);
-        let abandoned = AtomicBool::new(false);
-        Self(Arc::new(Inner { name, clock, state, pump, deleted, abandoned, consumers_max }))
+    pub(super) fn new(parts: Parts, state: State) -> Self {
+        let Parts { topic, name, clock, pump, recorder, consumers_max } = parts;
+        Self(Arc::new(Inner {
+            topic,
+            name,
+            clock,
+            state: Mutex::new(Guarded { state, wake: BTreeMap::new(), alarm: None }),
+            pump,
+            deleted: watch::Sender::new(false),
+            abandoned: AtomicBool::new(false),
+            told: AtomicBool::new(false),
+            recorder,
+            consumers_max,
+        }))
     }
 
     /// Its name.
@@ -140,7 +159,6 @@ impl Channel {
     /// When the channel has as many consumers as it may have, or is deleted.
     pub fn subscribe(
         &self,
-        topic: &Name,
         client: ClientId,
         timeout: Duration,
         sample: Option<u8>,
@@ -150,7 +168,7 @@ impl Channel {
             return Err(SubscribeError::Deleted);
         }
         if let Some(limit) = self.0.consumers_max.filter(|it| guarded.wake.len() >= *it) {
-            let (topic, channel) = (topic.clone(), self.0.name.clone());
+            let (topic, channel) = (self.0.topic.clone(), self.0.name.clone());
             return Err(SubscribeError::TooMany { topic, channel, limit });
         }
         let wake = Arc::new(Notify::new());
@@ -162,11 +180,16 @@ impl Channel {
     /// Stops handing out messages, or goes on.
     pub fn pause(&self, paused: bool) {
         self.change(|state| state.pause(paused));
+        self.record(|topic, channel| Change::ChannelPaused { topic, channel, paused });
     }
 
-    /// Finishes all its messages, also those that consumers have.
+    /// Finishes all its messages, also those that consumers have. What asks for it is told when
+    /// [`super::Broker::settled`] says so.
     pub fn empty(&self) {
-        self.change(State::empty);
+        self.change(|state| {
+            state.empty();
+            self.record_place(state.cursor());
+        });
     }
 
     /// What is told of it.
@@ -213,13 +236,48 @@ impl Channel {
         abandoned
     }
 
+    /// Sends its consumers away, as the process ends.
+    pub(super) fn disconnect(&self) {
+        self.0.deleted.send_replace(true);
+    }
+
+    pub(super) fn first_unfinished(&self) -> Sequence {
+        self.lock().state.unfinished_first()
+    }
+
     pub(super) fn deleted(&self) {
         self.0.deleted.send_replace(true);
         self.change(State::empty);
+        self.record(|topic, channel| Change::ChannelDeleted { topic, channel });
     }
 
     pub(super) fn go_to(&self, cursor: Sequence) {
-        self.change(|state| state.go_to(cursor));
+        self.change(|state| {
+            state.go_to(cursor);
+            self.record_place(cursor);
+        });
+    }
+
+    /// Tells the journal where the channel goes on. Under the lock, so that nothing of before is
+    /// told after it.
+    fn record_place(&self, cursor: Sequence) {
+        self.record(|topic, channel| Change::Placed { topic, channel, cursor });
+    }
+
+    fn record(&self, change: impl FnOnce(Name, Name) -> Change) {
+        if let Some(recorder) = &self.0.recorder {
+            recorder.record(change(self.0.topic.clone(), self.0.name.clone()));
+        }
+    }
+
+    /// Lets the journal know once that there is something to ask for.
+    fn tell(&self, guarded: &Guarded) {
+        if let Some(recorder) = &self.0.recorder
+            && guarded.state.has_progress()
+            && !self.0.told.swap(true, Ordering::Relaxed)
+        {
+            recorder.active(&self.0.topic, self.clone());
+        }
     }
 
     pub(super) fn see(&self, routed: Sequence) {
@@ -261,8 +319,11 @@ impl Channel {
         wants
     }
 
-    pub(super) fn outcome(&self) -> Outcome {
-        self.lock().state.outcome()
+    /// What was done since it was last asked, for the journal.
+    pub(super) fn progress(&self) -> Option<Progress> {
+        let mut guarded = self.lock();
+        self.0.told.store(false, Ordering::Relaxed);
+        guarded.state.progress()
     }
 
     /// Changes the state, and wakes the consumers for whom there is something now.
@@ -277,6 +338,7 @@ impl Channel {
         if guarded.needs_pump() {
             self.0.pump.notify_one();
         }
+        self.tell(&guarded);
         changed
     }
 
@@ -327,6 +389,7 @@ impl Subscription {
         if guarded.needs_pump() {
             self.channel.0.pump.notify_one();
         }
+        self.channel.tell(&guarded);
         out.len() > before
     }
 

@@ -6,7 +6,7 @@
 
 mod channel;
 mod in_flight;
-mod messages;
+mod record;
 mod registry;
 mod state;
 #[cfg(test)]
@@ -14,12 +14,13 @@ mod tests;
 mod topic;
 
 pub use channel::{Channel, ChannelStats, SubscribeError, Subscription};
-pub use registry::{Broker, Config, TopicError};
+pub use record::NotSettled;
+pub use registry::{Broker, Config, OpenError, TopicError};
 pub use state::{Counters, NotInFlight};
 pub use topic::{ChannelError, NotFound, PublishError, Receipt, Topic, TopicStats};
 
 use crate::{
-    message::{Message, MessageId, Nanos, Sequence},
+    message::{Message, MessageId, Sequence},
     name::Name,
 };
 
@@ -63,6 +64,4 @@ pub enum Start {
     End,
     /// At this message, or the oldest that is kept if it is gone.
     At(Sequence),
-    /// At the first that was published then or later.
-    Since(Nanos),
 }

@@ -1,7 +1,9 @@
-//! All topics of one nsqd.
+//! All topics of one nsqd, and the folder they are in.
 
 use std::{
     collections::BTreeMap,
+    io,
+    path::{Path, PathBuf},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicUsize, Ordering},
@@ -12,9 +14,16 @@ use std::{
 use runtime::{Clock, OnExit, Tasks};
 use tokio::sync::watch;
 
-use super::topic::{NotFound, Topic};
+use super::{
+    record::{NotSettled, Recorder},
+    topic::{NotFound, Topic},
+};
 use crate::{
-    message::{NodeId, Sequence},
+    Durability,
+    disk::{Disk, Held},
+    journal::{self, Change, Journal, Loaded, TopicState},
+    log::{self, Committers, Log, LogConfig, MemoryLimits, Retention},
+    message::{Nanos, NodeId},
     name::Name,
 };
 
@@ -23,6 +32,10 @@ use crate::{
 pub struct Config {
     /// The unique part of message ids (`-node-id`).
     pub node: NodeId,
+    /// What a message has survived when it is acknowledged (`-durability`).
+    pub durability: Durability,
+    /// How long messages stay that all have finished (`-retention-age`, `-retention-size`).
+    pub retention: Retention,
     /// How long a consumer may keep a message, however often it touches it (`-max-msg-timeout`).
     pub msg_timeout_max: Duration,
     /// How many messages an ephemeral topic or channel keeps (`-mem-queue-size`).
@@ -37,11 +50,14 @@ pub struct Config {
 
 impl Config {
     /// The original's defaults, where it has a limit; 10 000 topics (each keeps a file open, and a
-    /// process may have 20 000 here) and 50 000 channels (of some kilobytes each).
+    /// process may have 20 000 here) and 50 000 channels (of some kilobytes each). Finished
+    /// messages stay for a day, up to 1 GiB a topic: enough to repair yesterday's mistake.
     #[must_use]
     pub const fn new(node: NodeId) -> Self {
         Self {
             node,
+            durability: Durability::Disk,
+            retention: Retention { age: Some(Duration::from_hours(24)), bytes: Some(1 << 30) },
             msg_timeout_max: Duration::from_mins(15),
             mem_queue_size: 10_000,
             consumers_max: None,
@@ -51,8 +67,39 @@ impl Config {
     }
 }
 
+/// Why a data folder cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Another process has it.
+    #[error("`{}` is in use by another nsqd: stop it, or give this one another -data-path", .0.display())]
+    InUse(PathBuf),
+    /// The disk says no.
+    #[error("cannot {action} `{}`", path.display())]
+    Disk {
+        /// What was tried.
+        action: &'static str,
+        /// With what.
+        path: PathBuf,
+        /// What happened.
+        #[source]
+        source: io::Error,
+    },
+    /// The journal cannot be read.
+    #[error(transparent)]
+    Journal(#[from] journal::OpenError),
+    /// A topic's messages cannot be read.
+    #[error("cannot open topic {topic}")]
+    Topic {
+        /// Its name.
+        topic: Name,
+        /// Why.
+        #[source]
+        source: log::OpenError,
+    },
+}
+
 /// Why there is no topic of a name.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, thiserror::Error)]
 pub enum TopicError {
     /// The nsqd has as many as it may have.
     #[error("this nsqd has {limit} topics, and may have no more")]
@@ -60,6 +107,20 @@ pub enum TopicError {
         /// How many it may have.
         limit: usize,
     },
+    /// The process ends.
+    #[error("exiting")]
+    Exiting,
+    /// Its files cannot be made.
+    #[error("cannot make topic {topic}: {source}")]
+    Disk {
+        /// Its name.
+        topic: Name,
+        /// Why.
+        source: log::OpenError,
+    },
+    /// The journal cannot be written.
+    #[error(transparent)]
+    Journal(#[from] NotSettled),
 }
 
 /// The topics of one nsqd. Cheap to clone.
@@ -69,43 +130,126 @@ pub struct Broker(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     config: Config,
+    folder: PathBuf,
     clock: Clock,
     tasks: Tasks,
+    committers: Committers,
+    recorder: Recorder,
     topics: Mutex<BTreeMap<Name, Topic>>,
+    /// Held while a topic is made or deleted, which takes a while.
+    making: tokio::sync::Mutex<Making>,
     channels: AtomicUsize,
     changes: watch::Sender<u64>,
+    /// Keeps other processes out of the folder.
+    _held: Box<dyn Held>,
+}
+
+#[derive(Debug, Default)]
+struct Making {
+    closed: bool,
 }
 
 impl Broker {
-    /// A broker without topics. Its tasks run until `tasks` are stopped.
-    #[must_use]
-    pub fn new(config: Config, clock: Clock, tasks: Tasks) -> Self {
-        let (topics, channels) = (Mutex::default(), AtomicUsize::new(0));
-        let changes = watch::Sender::new(0);
-        Self(Arc::new(Inner { config, clock, tasks, topics, channels, changes }))
+    /// Opens the topics of a data folder, which is made if it is not there. What consumers had not
+    /// finished is delivered again. Its tasks run until `tasks` are stopped; to lose nothing, not
+    /// even in [`Durability::Memory`], [`Self::close`] it then.
+    ///
+    /// # Errors
+    /// When the folder is another process's, or cannot be read. Nothing was changed then.
+    pub async fn open(
+        config: Config,
+        disk: Arc<dyn Disk>,
+        folder: PathBuf,
+        clock: Clock,
+        tasks: Tasks,
+    ) -> Result<Self, OpenError> {
+        let now = Nanos::of(clock.now());
+        let (of_config, of_folder, of_clock) = (config.clone(), folder.clone(), clock.clone());
+        let opening = tokio::task::spawn_blocking(move || {
+            open_folder(&of_config, disk, &of_folder, &of_clock, now)
+        });
+        let failed = |it| OpenError::Disk {
+            action: "read",
+            path: folder.clone(),
+            source: io::Error::other(it),
+        };
+        let opened = opening.await.map_err(failed)??;
+        let broker = Self(Arc::new(Inner {
+            config,
+            folder,
+            clock,
+            tasks,
+            committers: opened.committers,
+            recorder: opened.recorder,
+            topics: Mutex::default(),
+            making: tokio::sync::Mutex::default(),
+            channels: AtomicUsize::new(0),
+            changes: watch::Sender::new(0),
+            _held: opened.held,
+        }));
+        for (name, (log, state)) in opened.topics {
+            let channels = state.channels.len();
+            broker.0.channels.fetch_add(channels, Ordering::Relaxed);
+            broker.add(Topic::new(name, broker.clone(), log, state));
+        }
+        Ok(broker)
     }
 
     /// The topic of that name, made if there is none.
     ///
     /// # Errors
     /// When it cannot be made.
-    pub fn topic(&self, name: &Name) -> Result<Topic, TopicError> {
-        let mut topics = self.topics_locked();
-        if let Some(topic) = topics.get(name) {
-            return Ok(topic.clone());
+    pub async fn topic(&self, name: &Name) -> Result<Topic, TopicError> {
+        if let Some(topic) = self.existing_topic(name) {
+            return Ok(topic);
+        }
+        let making = self.0.making.lock().await;
+        if making.closed {
+            return Err(TopicError::Exiting);
+        }
+        if let Some(topic) = self.existing_topic(name) {
+            return Ok(topic);
         }
         let limit = self.0.config.topics_max;
-        if topics.len() >= limit {
+        if self.topics_locked().len() >= limit {
             return Err(TopicError::TooMany { limit });
         }
-        let now = u64::try_from(self.0.clock.now().as_microsecond()).unwrap_or(0);
-        let topic = Topic::new(name.clone(), self.clone(), Sequence(now));
-        topics.insert(name.clone(), topic.clone());
-        drop(topics);
-        let pumped = topic.clone();
-        self.0.tasks.spawn("topic", OnExit::Log, |stop| pumped.pump(stop));
+        let log = self.make_log(name).await?;
+        let routed = log.first();
+        let state = TopicState { routed, ..TopicState::default() };
+        let topic = Topic::new(name.clone(), self.clone(), log, state);
+        self.add(topic.clone());
         self.changed();
         Ok(topic)
+    }
+
+    async fn make_log(&self, name: &Name) -> Result<Log, TopicError> {
+        let now = Nanos::of(self.0.clock.now());
+        let committers = self.0.committers.clone();
+        if name.is_ephemeral() {
+            let max = u64::try_from(self.0.config.mem_queue_size).unwrap_or(u64::MAX);
+            return Ok(Log::ephemeral(&committers, max, now));
+        }
+        // First the journal: a folder that it does not know is what a deletion left over.
+        let routed = crate::message::Sequence(0);
+        self.0.recorder.record(Change::TopicCreated { topic: name.clone(), routed });
+        self.settled().await?;
+        let (dir, config) = (folder_of(&self.0.folder, name), self.log_config());
+        let opening = tokio::task::spawn_blocking(move || Log::open(&committers, dir, config, now));
+        let topic = name.clone();
+        match opening.await {
+            Ok(Ok((log, _))) => Ok(log),
+            Ok(Err(source)) => {
+                self.0.recorder.record(Change::TopicDeleted { topic: topic.clone() });
+                Err(TopicError::Disk { topic, source })
+            }
+            Err(_) => Err(TopicError::Exiting),
+        }
+    }
+
+    fn log_config(&self) -> LogConfig {
+        let Config { durability, retention, .. } = self.0.config;
+        LogConfig { durability, retention }
     }
 
     /// The topic of that name, if there is one.
@@ -124,11 +268,35 @@ impl Broker {
     ///
     /// # Errors
     /// When there is none of that name.
-    pub fn delete_topic(&self, name: &Name) -> Result<(), NotFound> {
+    pub async fn delete_topic(&self, name: &Name) -> Result<(), NotFound> {
+        let _making = self.0.making.lock().await;
         let topic = self.topics_locked().remove(name);
-        topic.ok_or_else(|| NotFound(name.clone()))?.end();
+        let topic = topic.ok_or_else(|| NotFound(name.clone()))?;
+        topic.end();
+        if name.is_ephemeral() {
+            drop(topic.log().delete()); // It has no files: nothing can fail.
+        } else {
+            self.0.recorder.record(Change::TopicDeleted { topic: name.clone() });
+            if let Err(error) = self.settled().await {
+                tracing::error!(topic = %name, %error, "a deleted topic comes back after a crash");
+            }
+            let log = topic.log().clone();
+            let deleted = tokio::task::spawn_blocking(move || log.delete()).await;
+            if let Err(error) = deleted.map_err(io::Error::other).flatten() {
+                tracing::warn!(topic = %name, %error, "files of a deleted topic are left over");
+            }
+        }
         self.changed();
         Ok(())
+    }
+
+    /// Waits until all topics and channels that were made, deleted, paused, emptied or rewound are
+    /// so durably: only then may it be acknowledged.
+    ///
+    /// # Errors
+    /// When the journal cannot be written.
+    pub async fn settled(&self) -> Result<(), NotSettled> {
+        self.0.recorder.settled().await
     }
 
     /// Moves whenever a topic or channel came or went.
@@ -137,14 +305,54 @@ impl Broker {
         self.0.changes.subscribe()
     }
 
+    /// Whether everything can be written.
+    ///
+    /// # Errors
+    /// What the disk said.
+    pub fn health(&self) -> Result<(), String> {
+        if let Some(failure) = self.0.recorder.failure() {
+            return Err(failure.to_string());
+        }
+        for topic in self.topics() {
+            topic.log().health().map_err(|it| format!("topic {}: {it}", topic.name()))?;
+        }
+        Ok(())
+    }
+
     /// What it was told.
     #[must_use]
     pub fn config(&self) -> &Config {
         &self.0.config
     }
 
+    /// Ends all topics with everything written. Consumers are disconnected.
+    ///
+    /// # Errors
+    /// What could not be written.
+    pub async fn close(&self) -> io::Result<()> {
+        self.0.making.lock().await.closed = true;
+        let topics = std::mem::take(&mut *self.topics_locked());
+        let (recorder, committers) = (self.0.recorder.clone(), self.0.committers.clone());
+        let now = Nanos::of(self.0.clock.now());
+        let closing = tokio::task::spawn_blocking(move || {
+            let mut result = Ok(());
+            for topic in topics.into_values() {
+                topic.close();
+                result = result.and(topic.log().close(now));
+            }
+            recorder.close();
+            committers.close();
+            result
+        });
+        closing.await.map_err(io::Error::other)?
+    }
+
     pub(super) fn clock(&self) -> &Clock {
         &self.0.clock
+    }
+
+    pub(super) fn recorder(&self) -> &Recorder {
+        &self.0.recorder
     }
 
     pub(super) fn changed(&self) {
@@ -162,8 +370,82 @@ impl Broker {
         self.0.channels.fetch_sub(1, Ordering::Relaxed);
     }
 
+    fn add(&self, topic: Topic) {
+        self.topics_locked().insert(topic.name().clone(), topic.clone());
+        self.0.tasks.spawn("topic", OnExit::Log, |stop| topic.pump(stop));
+    }
+
     fn topics_locked(&self) -> MutexGuard<'_, BTreeMap<Name, Topic>> {
         // Nothing under this lock can leave it half changed.
         self.0.topics.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The name of a topic's folder. The suffix makes a folder's name of any topic's, even of `..`.
+fn folder_of(folder: &Path, topic: &Name) -> PathBuf {
+    folder.join(TOPICS).join(format!("{topic}{SUFFIX}"))
+}
+
+const TOPICS: &str = "topics";
+const SUFFIX: &str = ".topic";
+
+struct Opened {
+    committers: Committers,
+    recorder: Recorder,
+    topics: BTreeMap<Name, (Log, TopicState)>,
+    held: Box<dyn Held>,
+}
+
+fn open_folder(
+    config: &Config,
+    disk: Arc<dyn Disk>,
+    folder: &Path,
+    clock: &Clock,
+    now: Nanos,
+) -> Result<Opened, OpenError> {
+    let fail = |action, path: &Path| {
+        let path = path.to_owned();
+        move |source| OpenError::Disk { action, path, source }
+    };
+    let topics_folder = folder.join(TOPICS);
+    disk.create_folder(&topics_folder).map_err(fail("make", &topics_folder))?;
+    let lock = folder.join("lock");
+    let held = disk.lock(&lock).map_err(fail("lock", &lock))?;
+    let held = held.ok_or_else(|| OpenError::InUse(folder.to_owned()))?;
+    let journal_folder = folder.join("journal");
+    let loaded: Loaded = Journal::load(Arc::clone(&disk), &journal_folder)?;
+    for damage in loaded.damage() {
+        tracing::error!(?damage, "the journal is damaged: some messages are delivered again");
+    }
+    let started =
+        Committers::start(Arc::clone(&disk), MemoryLimits::default(), Committers::THREADS);
+    let committers = started.map_err(fail("start the threads for", folder))?;
+    let names = disk.list(&topics_folder).map_err(fail("list", &topics_folder))?;
+    let there = names.iter().filter_map(|it| Name::parse(it.strip_suffix(SUFFIX)?));
+    let names: std::collections::BTreeSet<Name> =
+        there.chain(loaded.topics().keys().cloned()).collect();
+    let mut logs = BTreeMap::new();
+    for name in names {
+        let of_log = LogConfig { durability: config.durability, retention: config.retention };
+        let opened = Log::open(&committers, folder_of(folder, &name), of_log, now);
+        let (log, _) = opened.map_err(|source| OpenError::Topic { topic: name.clone(), source })?;
+        logs.insert(name, log);
+    }
+    let ranges = logs.iter().map(|(name, it)| (name.clone(), it.first()..it.next())).collect();
+    let started = loaded.start(&ranges).map_err(fail("write", &journal_folder))?;
+    for name in &started.leftover {
+        if let Some(log) = logs.remove(name)
+            && let Err(error) = log.delete()
+        {
+            tracing::warn!(topic = %name, %error, "files of a deleted topic are left over");
+        }
+    }
+    let topics = started.topics.into_iter().filter_map(|(name, state)| {
+        let log = logs.remove(&name)?;
+        Some((name, (log, state)))
+    });
+    let topics = topics.collect();
+    let recorder = Recorder::start(started.journal, clock.clone(), config.durability);
+    let recorder = recorder.map_err(fail("start a thread for", &journal_folder))?;
+    Ok(Opened { committers, recorder, topics, held })
 }

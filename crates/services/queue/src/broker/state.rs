@@ -17,7 +17,10 @@ use super::{
     ChannelOptions, ClientId, Delivery,
     in_flight::{InFlight, Sent},
 };
-use crate::message::{Message, MessageId, Nanos, NodeId, Sequence};
+use crate::{
+    journal::{Progress, Runs, Unfinished},
+    message::{Message, MessageId, Nanos, NodeId, Sequence},
+};
 
 /// How many messages ahead of its consumers a channel keeps ready: enough for some batches, so that
 /// reading the log is spread over many messages; and few enough for a thousand channels.
@@ -98,20 +101,6 @@ pub enum NotInFlight {
     Other,
 }
 
-/// What changed since it was last asked, for the journal.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Outcome {
-    /// All that was known is void, because the channel was emptied or begins again elsewhere.
-    pub(super) reset: bool,
-    /// The first that was never handed out, if it moved. What is behind it and not told of
-    /// otherwise was handed out once.
-    pub(super) cursor: Option<Sequence>,
-    /// Finished; from the first to before the second. Not sorted; neighbours are mostly merged.
-    pub(super) finished: Vec<(Sequence, Sequence)>,
-    /// Behind the cursor, and not just handed out for the first time: attempts and when it is due.
-    pub(super) held: BTreeMap<Sequence, (u16, Option<Nanos>)>,
-}
-
 /// What a channel is told once.
 #[derive(Clone, Debug)]
 pub(super) struct Config {
@@ -147,7 +136,7 @@ pub(super) struct State {
     waiting: usize,
     dead: VecDeque<Sequence>,
     /// Of a channel in order, after a restart: up to here only these are unfinished.
-    again: BTreeMap<Sequence, (u16, Option<Nanos>)>,
+    again: Runs,
     again_until: Sequence,
     clients: BTreeMap<ClientId, Client>,
     /// Consumers that had as many as they were ready for, and now have fewer without their doing.
@@ -157,7 +146,8 @@ pub(super) struct State {
     /// Whether the last message was one that is ready again, so that neither kind starves.
     repeated: bool,
     counters: Counters,
-    outcome: Outcome,
+    /// What the journal has not been told.
+    progress: Progress,
 }
 
 impl State {
@@ -178,14 +168,14 @@ impl State {
             keys: HashMap::new(),
             waiting: 0,
             dead: VecDeque::new(),
-            again: BTreeMap::new(),
+            again: Runs::default(),
             again_until: Sequence(0),
             clients: BTreeMap::new(),
             freed: Vec::new(),
             idle: VecDeque::new(),
             repeated: false,
             counters: Counters::default(),
-            outcome: Outcome::default(),
+            progress: Progress::default(),
         }
     }
 
@@ -194,18 +184,23 @@ impl State {
     pub(super) fn restore(
         config: Config,
         cursor: Sequence,
-        unfinished: BTreeMap<Sequence, (u16, Option<Nanos>)>,
+        routed: Sequence,
+        unfinished: &Runs,
     ) -> Self {
-        let first = unfinished.keys().next().copied();
+        let first = unfinished.iter().next().map(|it| it.0.start);
         if let Some(first) = first.filter(|_| config.options.ordered_by_key) {
             // Only the log knows the keys: go through it again, leaving out what is finished.
-            return Self { again: unfinished, again_until: cursor, ..Self::new(config, first) };
+            let (again, again_until) = (unfinished.clone(), cursor);
+            return Self { again, again_until, routed, ..Self::new(config, first) };
         }
-        let mut state = Self::new(config, cursor);
-        for (sequence, (attempts, due)) in unfinished {
+        let mut state = Self { routed, ..Self::new(config, cursor) };
+        for (range, Unfinished { attempts, due }) in unfinished.iter() {
             let place = due.map_or(Place::Ready, Place::Deferred);
-            state.hold_without_body(sequence, attempts, place);
+            for sequence in range.start.0..range.end.0 {
+                state.hold_without_body(Sequence(sequence), attempts, place);
+            }
         }
+        state.progress = Progress::default();
         state
     }
 
@@ -301,7 +296,7 @@ impl State {
             let deadline = now.after(it.timeout);
             let sent = Sent { message: message.clone(), attempts, client, at: now, deadline };
             if attempts > 1 {
-                self.outcome.held.insert(message.sequence, (attempts, None));
+                self.progress.left(message.sequence, Unfinished { attempts, due: None });
             }
             self.in_flight.insert(sent);
             out.push(Delivery { message, id, attempts });
@@ -463,13 +458,13 @@ impl State {
         self.keys.clear();
         self.waiting = 0;
         self.dead.clear();
-        self.again.clear();
+        self.again = Runs::default();
         self.again_until = Sequence(0);
         self.window.clear();
         self.cursor = cursor;
         self.read = cursor;
         self.routed = self.routed.max(cursor);
-        self.outcome = Outcome { reset: true, cursor: Some(cursor), ..Outcome::default() };
+        self.progress = Progress::default();
     }
 
     // What is told of it.
@@ -524,9 +519,14 @@ impl State {
         [in_flight, held].into_iter().flatten().fold(self.cursor, Sequence::min)
     }
 
-    /// What changed since the last time.
-    pub(super) fn outcome(&mut self) -> Outcome {
-        std::mem::take(&mut self.outcome)
+    /// Whether there is something for the journal.
+    pub(super) const fn has_progress(&self) -> bool {
+        !self.progress.is_empty()
+    }
+
+    /// What was done since it was last asked, for the journal.
+    pub(super) fn progress(&mut self) -> Option<Progress> {
+        self.progress.take()
     }
 
     // The inside.
@@ -569,14 +569,24 @@ impl State {
         if self.waiting >= WAITING_FOR_KEY_MAX {
             return None;
         }
-        let message = self.window.pop_front()?;
-        if self.cursor < message.sequence {
-            // Passed over because it was damaged; it will never be read.
-            self.outcome.finished.push((self.cursor, message.sequence));
-        }
+        let Some(message) = self.window.pop_front() else {
+            // Behind the last message, all up to here was damaged.
+            self.pass_over(self.read);
+            return None;
+        };
+        self.pass_over(message.sequence);
         self.cursor = message.sequence.after(1);
-        self.outcome.cursor = Some(self.cursor.max(self.again_until));
+        self.progress.took(self.cursor.max(self.again_until));
         Some(message)
+    }
+
+    /// What is before `until` was damaged, and will never be read.
+    fn pass_over(&mut self, until: Sequence) {
+        if self.cursor < until {
+            self.progress.finished(self.cursor..until);
+            self.cursor = until;
+            self.progress.took(self.cursor.max(self.again_until));
+        }
     }
 
     /// What becomes of a message when the cursor passes it: delivered, or held.
@@ -584,14 +594,14 @@ impl State {
         let (sequence, mut attempts, mut due) = (message.sequence, 0, message.due);
         if sequence < self.again_until {
             // A finished one is left out. Not told to the journal: it knows.
-            (attempts, due) = self.again.remove(&sequence)?;
+            Unfinished { attempts, due } = self.again.get(sequence)?;
         }
         if let Some(key) = message.key.as_ref().filter(|_| self.config.options.ordered_by_key) {
             if let Some(queue) = self.keys.get_mut(key) {
                 queue.push_back(sequence);
                 self.waiting += 1;
                 self.held.insert(sequence, Held { attempts, place: Place::Waiting });
-                self.outcome.held.insert(sequence, (attempts, due));
+                self.progress.left(sequence, Unfinished { attempts, due });
                 return None;
             }
             self.keys.insert(key.clone(), VecDeque::new());
@@ -616,7 +626,7 @@ impl State {
             self.hold_without_body(sequence, attempts, Place::Ready);
         } else {
             self.held.insert(sequence, Held { attempts, place: Place::Ready });
-            self.outcome.held.insert(sequence, (attempts, None));
+            self.progress.left(sequence, Unfinished { attempts, due: None });
             self.ready.push_back(message);
         }
     }
@@ -630,7 +640,7 @@ impl State {
             self.missing.insert(sequence);
             None
         };
-        self.outcome.held.insert(sequence, (attempts, due));
+        self.progress.left(sequence, Unfinished { attempts, due });
     }
 
     /// A message is finished: the next of its key may go.
@@ -657,12 +667,7 @@ impl State {
     /// A message is finished, or lost to damage.
     fn forget(&mut self, sequence: Sequence) {
         self.held.remove(&sequence);
-        self.outcome.held.remove(&sequence);
-        let end = sequence.after(1);
-        match self.outcome.finished.last_mut() {
-            Some(last) if last.1 == sequence => last.1 = end,
-            Some(_) | None => self.outcome.finished.push((sequence, end)),
-        }
+        self.progress.finished(sequence..sequence.after(1));
     }
 
     fn owned(&self, client: ClientId, id: MessageId) -> Result<(Sequence, &Sent), NotInFlight> {

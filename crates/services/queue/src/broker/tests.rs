@@ -1,17 +1,35 @@
 //! The core as publishers and consumers see it, over the paused clock.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use jiff::Timestamp;
 use runtime::{Clock, Tasks};
 
 use super::*;
-use crate::message::{NewMessage, NodeId};
+use crate::{
+    Durability,
+    disk::Folders,
+    message::{NewMessage, NodeId},
+};
 
-fn broker() -> Broker {
-    let config = Config::new(NodeId::new(7).unwrap());
-    Broker::new(config, Clock::following_tokio(Timestamp::UNIX_EPOCH), Tasks::default())
+struct World {
+    folder: tempfile::TempDir,
+}
+
+impl World {
+    fn new() -> Self {
+        Self { folder: tempfile::tempdir().unwrap() }
+    }
+
+    async fn open(&self) -> Broker {
+        let config =
+            Config { durability: Durability::Memory, ..Config::new(NodeId::new(7).unwrap()) };
+        // In memory: nothing waits for another thread, for which a paused clock does not wait.
+        let clock = Clock::following_tokio(Timestamp::UNIX_EPOCH);
+        let folder = self.folder.path().to_owned();
+        Broker::open(config, Arc::new(Folders), folder, clock, Tasks::default()).await.unwrap()
+    }
 }
 
 fn name(text: &str) -> Name {
@@ -20,13 +38,14 @@ fn name(text: &str) -> Name {
 
 async fn publish(topic: &Topic, bodies: &[&str]) {
     let new = |it: &&str| NewMessage::new(Bytes::copy_from_slice(it.as_bytes()));
-    topic.publish(bodies.iter().map(new).collect()).unwrap().committed().await.unwrap();
+    let messages: Vec<_> = bodies.iter().map(new).collect();
+    topic.publish(&messages).unwrap().committed().await.unwrap();
 }
 
 fn subscribe(topic: &Topic, channel: &str, client: u64, ready: u32) -> Subscription {
     let channel = topic.channel(&name(channel)).unwrap();
     let timeout = Duration::from_mins(1);
-    let subscription = channel.subscribe(topic.name(), ClientId(client), timeout, None).unwrap();
+    let subscription = channel.subscribe(ClientId(client), timeout, None).unwrap();
     subscription.ready(ready);
     subscription
 }
@@ -58,7 +77,8 @@ async fn consume(subscription: &Subscription, count: usize) -> Vec<String> {
 
 #[tokio::test(start_paused = true)]
 async fn what_waits_in_the_topic_goes_to_its_first_channel() {
-    let topic = broker().topic(&name("t")).unwrap();
+    let world = World::new();
+    let topic = world.open().await.topic(&name("t")).await.unwrap();
     publish(&topic, &["a", "b"]).await;
     assert_eq!(topic.stats().depth, 2);
     let first = subscribe(&topic, "one", 1, 10);
@@ -72,7 +92,8 @@ async fn what_waits_in_the_topic_goes_to_its_first_channel() {
 
 #[tokio::test(start_paused = true)]
 async fn consumers_of_a_channel_share_its_messages() {
-    let topic = broker().topic(&name("t")).unwrap();
+    let world = World::new();
+    let topic = world.open().await.topic(&name("t")).await.unwrap();
     let (one, two) = (subscribe(&topic, "c", 1, 1), subscribe(&topic, "c", 2, 1));
     publish(&topic, &["a", "b"]).await;
     let (a, b) = (next(&one).await, next(&two).await);
@@ -84,7 +105,8 @@ async fn consumers_of_a_channel_share_its_messages() {
 
 #[tokio::test(start_paused = true)]
 async fn what_is_not_answered_comes_again() {
-    let topic = broker().topic(&name("t")).unwrap();
+    let world = World::new();
+    let topic = world.open().await.topic(&name("t")).await.unwrap();
     let one = subscribe(&topic, "c", 1, 1);
     publish(&topic, &["a"]).await;
     let first = next(&one).await;
@@ -101,13 +123,15 @@ async fn what_is_not_answered_comes_again() {
 
 #[tokio::test(start_paused = true)]
 async fn requeued_and_delayed_messages_wait_for_their_time() {
-    let topic = broker().topic(&name("t")).unwrap();
+    let world = World::new();
+    let topic = world.open().await.topic(&name("t")).await.unwrap();
     let one = subscribe(&topic, "c", 1, 10);
     let started = tokio::time::Instant::now();
     let late = NewMessage { delay: Duration::from_secs(7), ..NewMessage::new("late".into()) };
-    topic.publish(vec![late]).unwrap().committed().await.unwrap();
+    topic.publish(&[late]).unwrap().committed().await.unwrap();
     publish(&topic, &["a"]).await;
     let first = next(&one).await;
+    assert_eq!(bodies(&first), ["a/1"]);
     one.requeue(first[0].id, Duration::from_secs(5)).unwrap();
     assert_eq!(one.channel().stats().deferred, 2);
     assert_eq!(bodies(&next(&one).await), ["a/2"]);
@@ -118,7 +142,8 @@ async fn requeued_and_delayed_messages_wait_for_their_time() {
 
 #[tokio::test(start_paused = true)]
 async fn a_channel_begins_again_where_it_is_told() {
-    let topic = broker().topic(&name("t")).unwrap();
+    let world = World::new();
+    let topic = world.open().await.topic(&name("t")).await.unwrap();
     let one = subscribe(&topic, "c", 1, 10);
     publish(&topic, &["a", "b", "c"]).await;
     assert_eq!(consume(&one, 3).await, ["a/1", "b/1", "c/1"]);
@@ -132,8 +157,9 @@ async fn a_channel_begins_again_where_it_is_told() {
 
 #[tokio::test(start_paused = true)]
 async fn a_message_tried_too_often_goes_to_the_dead_letters() {
-    let broker = broker();
-    let topic = broker.topic(&name("t")).unwrap();
+    let world = World::new();
+    let broker = world.open().await;
+    let topic = broker.topic(&name("t")).await.unwrap();
     let dead_letter_topic = Some(name("dead"));
     let options = ChannelOptions { attempts_max: Some(2), dead_letter_topic, ..Default::default() };
     topic.create_channel(&name("c"), options, Start::Routed).unwrap();
@@ -150,14 +176,15 @@ async fn a_message_tried_too_often_goes_to_the_dead_letters() {
     }
     publish(&topic, &["next"]).await;
     assert_eq!(consume(&one, 1).await, ["next/1"]);
-    let dead = broker.topic(&name("dead")).unwrap();
+    let dead = broker.topic(&name("dead")).await.unwrap();
     assert_eq!(consume(&subscribe(&dead, "c", 2, 1), 1).await, ["bad/1"]);
     assert_eq!(one.channel().stats().depth, 0);
 }
 
 #[tokio::test(start_paused = true)]
 async fn messages_of_a_key_are_delivered_one_after_the_other() {
-    let topic = broker().topic(&name("t")).unwrap();
+    let world = World::new();
+    let topic = world.open().await.topic(&name("t")).await.unwrap();
     let options = ChannelOptions { ordered_by_key: true, ..Default::default() };
     topic.create_channel(&name("c"), options, Start::Routed).unwrap();
     let one = subscribe(&topic, "c", 1, 10);
@@ -166,7 +193,7 @@ async fn messages_of_a_key_are_delivered_one_after_the_other() {
         ..NewMessage::new(body.into())
     };
     let messages = vec![keyed("k", "k1"), keyed("k", "k2"), keyed("l", "l1"), keyed("k", "k3")];
-    topic.publish(messages).unwrap().committed().await.unwrap();
+    topic.publish(&messages).unwrap().committed().await.unwrap();
     let seen = next(&one).await;
     assert_eq!(bodies(&seen), ["k1/1", "l1/1"]);
     one.requeue(seen[0].id, Duration::from_secs(1)).unwrap();
@@ -178,19 +205,48 @@ async fn messages_of_a_key_are_delivered_one_after_the_other() {
 
 #[tokio::test(start_paused = true)]
 async fn ephemeral_ones_go_with_their_last_consumer() {
-    let broker = broker();
-    let topic = broker.topic(&name("t#ephemeral")).unwrap();
+    let world = World::new();
+    let broker = world.open().await;
+    let topic = broker.topic(&name("t#ephemeral")).await.unwrap();
     let mut changes = broker.changes();
     let one = subscribe(&topic, "c#ephemeral", 1, 1);
     changes.borrow_and_update();
     drop(one);
     changes.wait_for(|_| broker.topics().is_empty()).await.unwrap();
-    assert!(topic.publish(vec![NewMessage::new("a".into())]).is_err());
+    assert!(topic.publish(&[NewMessage::new("a".into())]).is_err());
+}
+
+#[tokio::test]
+async fn a_restart_forgets_nothing() {
+    let world = World::new();
+    let broker = world.open().await;
+    let topic = broker.topic(&name("t")).await.unwrap();
+    let one = subscribe(&topic, "c", 1, 2);
+    topic.channel(&name("paused")).unwrap().pause(true);
+    publish(&topic, &["finished", "in flight", "requeued", "waiting"]).await;
+    let first = next(&one).await;
+    one.finish(first[0].id).unwrap();
+    let mut more = Vec::new();
+    one.next(&mut more).await;
+    one.requeue(more[0].id, Duration::from_millis(50)).unwrap();
+    broker.close().await.unwrap();
+    drop((one, topic, broker));
+
+    let broker = world.open().await;
+    let topic = broker.existing_topic(&name("t")).unwrap();
+    let stats = topic.existing_channel(&name("paused")).unwrap().stats();
+    assert_eq!((stats.paused, stats.depth), (true, 4));
+    let one = subscribe(&topic, "c", 1, 10);
+    let mut seen = consume(&one, 3).await;
+    seen.sort();
+    assert_eq!(seen, ["in flight/2", "requeued/2", "waiting/1"]);
+    assert!(!topic.channels().is_empty());
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_paused_channel_and_a_paused_topic_hand_out_nothing() {
-    let topic = broker().topic(&name("t")).unwrap();
+    let world = World::new();
+    let topic = world.open().await.topic(&name("t")).await.unwrap();
     let one = subscribe(&topic, "c", 1, 10);
     one.channel().pause(true);
     publish(&topic, &["a"]).await;

@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    error::Error as _,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -10,16 +11,18 @@ use std::{
 };
 
 use runtime::Clock;
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::{
     Broker, Channel, ChannelOptions, Start,
-    channel::Wants,
-    messages::Messages,
+    channel::{Parts, Wants},
+    record::Recorder,
     state::{Config, State},
 };
 use crate::{
+    journal::{Change, TopicState},
+    log::{AppendError, Appended, Log, Read, ReadError, ReadLimit},
     message::{Message, Nanos, NewMessage, Sequence},
     name::Name,
 };
@@ -33,7 +36,7 @@ pub(super) struct Inner {
     name: Name,
     clock: Clock,
     broker: Broker,
-    messages: Messages,
+    log: Log,
     topology: Mutex<Topology>,
     /// Wakes the pump.
     pump: Arc<Notify>,
@@ -51,6 +54,8 @@ struct Topology {
     deleted: bool,
     /// An ephemeral topic goes with its last channel, not before its first.
     had_channels: bool,
+    /// When it was last looked for messages that may go.
+    retired: Nanos,
 }
 
 /// What is told of a topic.
@@ -60,6 +65,8 @@ pub struct TopicStats {
     pub name: Name,
     /// Messages that no channel was given.
     pub depth: u64,
+    /// Bytes of its files.
+    pub file_bytes: u64,
     /// Published since the process began.
     pub message_count: u64,
     /// Their bodies' bytes.
@@ -73,11 +80,30 @@ pub struct TopicStats {
 }
 
 /// Why messages were not taken.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum PublishError {
     /// The topic is being deleted, or the process ends.
     #[error("exiting")]
     Exiting,
+    /// Too much waits for the disk. Wait for [`Topic::room`].
+    #[error("too much is waiting for the disk")]
+    Full,
+    /// The disk is full or has failed, or the batch is too large.
+    #[error("{0}")]
+    Refused(#[source] AppendError),
+}
+
+impl From<AppendError> for PublishError {
+    fn from(error: AppendError) -> Self {
+        match error {
+            AppendError::Closed => Self::Exiting,
+            AppendError::Full => Self::Full,
+            AppendError::NoSpace(_)
+            | AppendError::Failed(_)
+            | AppendError::TooLarge { .. }
+            | AppendError::KeyTooLong => Self::Refused(error),
+        }
+    }
 }
 
 /// Why a channel cannot be made.
@@ -104,50 +130,95 @@ pub struct NotFound(pub Name);
 
 /// Messages that were taken, and may not yet be as durable as they must be.
 #[derive(Debug)]
-pub struct Receipt {
-    first: Sequence,
-    end: Sequence,
-    committed: watch::Receiver<Sequence>,
-}
+#[must_use = "the messages are not durable yet"]
+pub struct Receipt(Appended);
 
 impl Receipt {
-    /// The first of the messages.
+    /// The first of the messages, if they are committed.
     #[must_use]
     pub const fn first(&self) -> Sequence {
-        self.first
+        self.0.range.start
     }
 
     /// Waits until the messages are acknowledged.
     ///
     /// # Errors
     /// When they will not be.
-    pub async fn committed(mut self) -> Result<(), PublishError> {
-        let committed = self.committed.wait_for(|it| *it >= self.end).await;
-        committed.map(|_| ()).map_err(|_| PublishError::Exiting)
+    pub async fn committed(self) -> Result<(), PublishError> {
+        self.0.committed().await.map_err(PublishError::from)
     }
 }
 
 impl Topic {
-    pub(super) fn new(name: Name, broker: Broker, first: Sequence) -> Self {
-        let max = if name.is_ephemeral() { broker.config().mem_queue_size } else { usize::MAX };
+    pub(super) fn new(name: Name, broker: Broker, log: Log, state: TopicState) -> Self {
+        let TopicState { routed, paused, channels } = state;
+        // With channels, all was theirs already when it was committed.
+        let routed = if paused || channels.is_empty() { routed } else { log.next() };
         let topology = Topology {
+            had_channels: !channels.is_empty(),
             channels: BTreeMap::new(),
-            paused: false,
-            routed: first,
+            paused,
+            routed,
             deleted: false,
-            had_channels: false,
+            retired: Nanos::default(),
         };
-        Self(Arc::new(Inner {
+        let topic = Self(Arc::new(Inner {
             name,
             clock: broker.clock().clone(),
             broker,
-            messages: Messages::new(first, max),
+            log,
             topology: Mutex::new(topology),
             pump: Arc::default(),
             stop: CancellationToken::new(),
             message_count: AtomicU64::new(0),
             message_bytes: AtomicU64::new(0),
-        }))
+        }));
+        for (name, was) in channels {
+            let config = topic.channel_config(&name, was.options);
+            let mut state = State::restore(config, was.cursor, routed, &was.unfinished);
+            state.pause(was.paused);
+            topic.topology().channels.insert(name.clone(), topic.make_channel(name, state));
+        }
+        topic
+    }
+
+    fn channel_config(&self, name: &Name, options: ChannelOptions) -> Config {
+        let config = self.0.broker.config();
+        let backlog_max = u64::try_from(config.mem_queue_size).unwrap_or(u64::MAX);
+        Config {
+            node: config.node,
+            options,
+            timeout_max: config.msg_timeout_max,
+            backlog_max: name.is_ephemeral().then_some(backlog_max),
+        }
+    }
+
+    fn make_channel(&self, name: Name, state: State) -> Channel {
+        let recorder = self.recorder().filter(|_| !name.is_ephemeral()).cloned();
+        let parts = Parts {
+            topic: self.0.name.clone(),
+            name,
+            clock: self.0.clock.clone(),
+            pump: Arc::clone(&self.0.pump),
+            recorder,
+            consumers_max: self.0.broker.config().consumers_max,
+        };
+        Channel::new(parts, state)
+    }
+
+    /// Of a topic that is not ephemeral.
+    fn recorder(&self) -> Option<&Recorder> {
+        (!self.0.name.is_ephemeral()).then(|| self.0.broker.recorder())
+    }
+
+    fn record(&self, change: impl FnOnce(Name) -> Change) {
+        if let Some(recorder) = self.recorder() {
+            recorder.record(change(self.0.name.clone()));
+        }
+    }
+
+    pub(super) fn log(&self) -> &Log {
+        &self.0.log
     }
 
     /// Its name.
@@ -160,17 +231,34 @@ impl Topic {
     ///
     /// # Errors
     /// When the topic takes none.
-    pub fn publish(&self, messages: Vec<NewMessage>) -> Result<Receipt, PublishError> {
-        if self.0.stop.is_cancelled() {
-            return Err(PublishError::Exiting);
-        }
+    pub fn publish(&self, messages: &[NewMessage]) -> Result<Receipt, PublishError> {
+        let appended = self.0.log.append(self.now(), messages)?;
         let count = u64::try_from(messages.len()).unwrap_or(u64::MAX);
         let bytes: usize = messages.iter().map(|it| it.body.len()).sum();
-        let committed = self.0.messages.committed();
-        let taken = self.0.messages.append(self.now(), messages);
         self.0.message_count.fetch_add(count, Ordering::Relaxed);
         self.0.message_bytes.fetch_add(u64::try_from(bytes).unwrap_or(0), Ordering::Relaxed);
-        Ok(Receipt { first: taken.start, end: taken.end, committed })
+        Ok(Receipt(appended))
+    }
+
+    /// As [`Self::publish`], waiting while too much waits for the disk.
+    ///
+    /// # Errors
+    /// When the topic takes none.
+    pub async fn publish_when_there_is_room(
+        &self,
+        messages: &[NewMessage],
+    ) -> Result<Receipt, PublishError> {
+        loop {
+            match self.publish(messages) {
+                Err(PublishError::Full) => self.room().await,
+                other => return other,
+            }
+        }
+    }
+
+    /// Waits until publishing does not fail with [`PublishError::Full`].
+    pub async fn room(&self) {
+        self.0.log.room().await;
     }
 
     /// The channel of that name, made if there is none.
@@ -202,22 +290,17 @@ impl Topic {
             let same = channel.options() == options;
             return if same { Ok(channel.clone()) } else { Err(ChannelError::Other(name.clone())) };
         }
-        let config = self.0.broker.config();
-        let limit = config.channels_max;
+        let limit = self.0.broker.config().channels_max;
         if !self.0.broker.may_add_channel() {
             return Err(ChannelError::TooMany { limit });
         }
-        let config_of = Config {
-            node: config.node,
-            options,
-            timeout_max: config.msg_timeout_max,
-            backlog_max: name
-                .is_ephemeral()
-                .then(|| u64::try_from(config.mem_queue_size).unwrap_or(u64::MAX)),
-        };
-        let state = State::new(config_of, self.place(&topology, start));
-        let (clock, pump) = (self.0.clock.clone(), Arc::clone(&self.0.pump));
-        let channel = Channel::new(name.clone(), state, clock, pump, config.consumers_max);
+        let cursor = self.place(&topology, start);
+        let state = State::new(self.channel_config(name, options.clone()), cursor);
+        let channel = self.make_channel(name.clone(), state);
+        if !name.is_ephemeral() {
+            let channel = name.clone();
+            self.record(|topic| Change::ChannelCreated { topic, channel, cursor, options });
+        }
         topology.channels.insert(name.clone(), channel.clone());
         topology.had_channels = true;
         drop(topology);
@@ -243,8 +326,14 @@ impl Topic {
     /// # Errors
     /// When there is none of that name.
     pub fn delete_channel(&self, name: &Name) -> Result<(), NotFound> {
-        let channel = self.topology().channels.remove(name);
-        channel.ok_or_else(|| NotFound(name.clone()))?.deleted();
+        {
+            let mut topology = self.topology();
+            let channel = topology.channels.remove(name);
+            channel.ok_or_else(|| NotFound(name.clone()))?.deleted();
+            if topology.channels.is_empty() {
+                self.record_routed(&topology);
+            }
+        }
         self.0.broker.removed_channel();
         self.0.broker.changed();
         self.0.pump.notify_one();
@@ -264,22 +353,50 @@ impl Topic {
         Ok(place)
     }
 
+    /// The first message that was published then or later, or the end: a place to start at.
+    ///
+    /// # Errors
+    /// When the disk has failed.
+    pub async fn since(&self, time: Nanos) -> Result<Sequence, ReadError> {
+        let log = self.0.log.clone();
+        let found = tokio::task::spawn_blocking(move || log.since(time)).await;
+        found.unwrap_or_else(|_| Ok(self.end_of_log()))
+    }
+
     /// Stops giving messages to the channels, or goes on.
     pub fn pause(&self, paused: bool) {
-        self.topology().paused = paused;
+        {
+            let mut topology = self.topology();
+            topology.paused = paused;
+            self.record_routed(&topology);
+            self.record(|topic| Change::TopicPaused { topic, paused });
+        }
         self.0.pump.notify_one();
+    }
+
+    /// While the topic has channels and is not paused, its mark is where the log ends; otherwise
+    /// the journal must know it.
+    fn record_routed(&self, topology: &Topology) {
+        let routed = topology.routed;
+        self.record(|topic| Change::Routed { topic, routed });
     }
 
     /// Leaves out what no channel was given.
     pub fn empty(&self) {
-        let end = *self.0.messages.committed().borrow();
-        self.topology().routed = end;
+        let end = self.end_of_log();
+        let mut topology = self.topology();
+        topology.routed = end;
+        self.record_routed(&topology);
+    }
+
+    fn end_of_log(&self) -> Sequence {
+        *self.0.log.committed().borrow()
     }
 
     /// What is told of it.
     #[must_use]
     pub fn stats(&self) -> TopicStats {
-        let next = *self.0.messages.committed().borrow();
+        let next = self.end_of_log();
         let topology = self.topology();
         TopicStats {
             name: self.0.name.clone(),
@@ -287,7 +404,8 @@ impl Topic {
             message_count: self.0.message_count.load(Ordering::Relaxed),
             message_bytes: self.0.message_bytes.load(Ordering::Relaxed),
             paused: topology.paused,
-            first: self.0.messages.first(),
+            file_bytes: self.0.log.file_bytes(),
+            first: self.0.log.first(),
             next,
         }
     }
@@ -306,22 +424,23 @@ impl Topic {
         }
     }
 
+    /// Ends it with the process: consumers are disconnected, everything stays.
+    pub(super) fn close(&self) {
+        self.0.stop.cancel();
+        for channel in self.channels() {
+            channel.disconnect();
+        }
+    }
+
     fn place(&self, topology: &Topology, start: Start) -> Sequence {
-        let first = self.0.messages.first();
-        let end = *self.0.messages.committed().borrow();
+        let first = self.0.log.first();
+        let end = self.end_of_log();
         match start {
             Start::Routed => topology.routed,
             Start::Beginning => first,
             Start::End => end,
-            Start::At(sequence) => sequence.clamp(first, end),
-            Start::Since(time) => self.since(time, first, end),
+            Start::At(sequence) => sequence.clamp(first, end.max(first)),
         }
-    }
-
-    fn since(&self, time: Nanos, first: Sequence, end: Sequence) -> Sequence {
-        let all = usize::try_from(first.until(end)).unwrap_or(usize::MAX);
-        let messages = self.0.messages.read(first, all);
-        messages.iter().find(|it| it.timestamp >= time).map_or(end, |it| it.sequence)
     }
 
     fn topology(&self) -> MutexGuard<'_, Topology> {
@@ -336,11 +455,11 @@ impl Topic {
     /// Runs until the topic ends: hands what is committed to the channels, reads for them, lets
     /// time pass for them.
     pub(super) async fn pump(self, stop: CancellationToken) -> anyhow::Result<()> {
-        let mut committed = self.0.messages.committed();
+        let mut committed = self.0.log.committed();
         loop {
             let end = *committed.borrow_and_update();
             let (next_tick, more) = self.serve(end).await;
-            if self.end_if_abandoned() {
+            if self.end_if_abandoned().await {
                 return Ok(());
             }
             if more {
@@ -380,63 +499,123 @@ impl Topic {
             if let Some(next) = wants.next_tick {
                 next_tick = Some(next_tick.map_or(next, |it| it.min(next)));
             }
-            more |= self.give(&channel, wants).await;
+            match self.give(&channel, wants).await {
+                Ok(wants_more) => more |= wants_more,
+                Err(error) => {
+                    let source = error.source().map(ToString::to_string).unwrap_or_default();
+                    tracing::error!(topic = %self.0.name, %error, source, "cannot read messages");
+                    let retry = self.now().after(RETRY);
+                    next_tick = Some(next_tick.map_or(retry, |it| it.min(retry)));
+                }
+            }
         }
+        self.retire();
         (next_tick, more)
     }
 
     /// Gives a channel what it wants; whether it may want more.
-    async fn give(&self, channel: &Channel, wants: Wants) -> bool {
+    async fn give(&self, channel: &Channel, wants: Wants) -> Result<bool, ReadError> {
         let more = wants.ahead.is_some() || !wants.missing.is_empty();
-        if let Some((from, count)) = wants.ahead {
-            let messages = self.0.messages.read(from, count);
-            let end = messages.last().map_or_else(|| from.after(1), |it| it.sequence.after(1));
-            channel.admit(from, messages, end);
+        if let Some((from, messages)) = wants.ahead {
+            let limit = ReadLimit { messages, bytes: READ_BYTES };
+            match self.read(from, limit).await? {
+                Read::Messages(messages) => {
+                    let end = messages.last().map_or(from, |it| it.sequence.after(1));
+                    channel.admit(from, messages, end);
+                }
+                Read::Skipped(damage) => channel.admit(from, Vec::new(), damage.until),
+                Read::End => {}
+            }
         }
-        let found = wants.missing.into_iter().map(|it| (it, self.get(it))).collect();
-        channel.found(found);
+        if !wants.missing.is_empty() {
+            channel.found(self.get(wants.missing).await?);
+        }
         for sequence in wants.dead {
-            self.bury(channel, sequence).await;
+            self.bury(channel, sequence).await?;
         }
-        more
+        Ok(more)
     }
 
-    fn get(&self, sequence: Sequence) -> Option<Message> {
-        self.0.messages.read(sequence, 1).pop().filter(|it| it.sequence == sequence)
+    async fn read(&self, from: Sequence, limit: ReadLimit) -> Result<Read, ReadError> {
+        if let Some(messages) = self.0.log.read_cached(from, limit) {
+            return Ok(Read::Messages(messages));
+        }
+        let log = self.0.log.clone();
+        let reading = tokio::task::spawn_blocking(move || log.read(from, limit));
+        // A panic there is logged by the runtime's hook; the next round tries again.
+        reading.await.unwrap_or(Ok(Read::End))
+    }
+
+    async fn get(
+        &self,
+        sequences: Vec<Sequence>,
+    ) -> Result<Vec<(Sequence, Option<Message>)>, ReadError> {
+        let log = self.0.log.clone();
+        let reading = tokio::task::spawn_blocking(move || {
+            sequences.into_iter().map(|it| Ok((it, log.get(it)?))).collect()
+        });
+        reading.await.unwrap_or_else(|_| Ok(Vec::new()))
     }
 
     /// Publishes a message that was tried too often to where such messages go.
-    async fn bury(&self, channel: &Channel, sequence: Sequence) {
-        let Some(message) = self.get(sequence) else { return };
+    async fn bury(&self, channel: &Channel, sequence: Sequence) -> Result<(), ReadError> {
+        let found = self.get(vec![sequence]).await.inspect_err(|_| channel.not_buried(sequence))?;
+        let Some(message) = found.into_iter().find_map(|it| it.1) else { return Ok(()) };
         if let Some(name) = channel.options().dead_letter_topic {
             let copy =
                 NewMessage { key: message.key.clone(), ..NewMessage::new(message.body.clone()) };
-            let published = match self.0.broker.topic(&name) {
-                Ok(topic) => match topic.publish(vec![copy]) {
-                    Ok(receipt) => receipt.committed().await.map_err(anyhow::Error::from),
-                    Err(error) => Err(error.into()),
-                },
-                Err(error) => Err(error.into()),
-            };
-            if let Err(error) = published {
-                let (topic, channel_name) = (&self.0.name, channel.name());
-                tracing::error!(%topic, channel = %channel_name, dead_letter = %name, %error, "cannot publish a dead letter");
+            if let Err(error) = self.publish_to(&name, copy).await {
+                let error = format!("{error:#}");
+                tracing::error!(topic = %self.0.name, dead_letter_topic = %name, error, "cannot publish a dead letter");
                 channel.not_buried(sequence);
-                return;
+                return Ok(());
             }
         }
         channel.buried(&message);
+        Ok(())
+    }
+
+    async fn publish_to(&self, topic: &Name, message: NewMessage) -> anyhow::Result<()> {
+        // Boxed: making a topic starts a pump, whose future would contain itself.
+        let topic = Box::pin(self.0.broker.topic(topic)).await?;
+        topic.publish_when_there_is_room(&[message]).await?.committed().await?;
+        Ok(())
+    }
+
+    /// Lets the log delete what all channels have finished.
+    fn retire(&self) {
+        let now = self.now();
+        let ephemeral = self.0.name.is_ephemeral();
+        let mut topology = self.topology();
+        if !ephemeral && now.since(topology.retired) < RETIRE_PERIOD {
+            return;
+        }
+        topology.retired = now;
+        let channels: Vec<Channel> = topology.channels.values().cloned().collect();
+        let routed = topology.routed;
+        drop(topology);
+        let first = channels.iter().map(Channel::first_unfinished).fold(routed, Sequence::min);
+        self.0.log.retire(first, now);
     }
 
     /// An ephemeral topic goes with its last channel.
-    fn end_if_abandoned(&self) -> bool {
+    async fn end_if_abandoned(&self) -> bool {
         let abandoned = {
             let topology = self.topology();
             self.0.name.is_ephemeral() && topology.had_channels && topology.channels.is_empty()
         };
-        abandoned && self.0.broker.delete_topic(&self.0.name).is_ok()
+        abandoned && Box::pin(self.0.broker.delete_topic(&self.0.name)).await.is_ok()
     }
 }
 
-/// The longest sleep of a pump; nothing depends on it, but a timer has a greatest value.
-const SLEEP_MAX: Duration = Duration::from_hours(1);
+/// How much is read at once for a channel, in bytes of bodies.
+const READ_BYTES: usize = 1 << 20;
+
+/// After a failure to read it is tried again so much later.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// How often it is looked for messages that may go. Counting what is unfinished costs a little.
+const RETIRE_PERIOD: Duration = Duration::from_secs(5);
+
+/// The longest sleep of a pump: messages also go because they are old.
+const SLEEP_MAX: Duration = Duration::from_mins(1);
