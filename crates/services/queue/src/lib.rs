@@ -15,6 +15,7 @@
 pub mod broker;
 pub mod cli;
 pub mod disk;
+pub mod http;
 pub mod journal;
 pub mod listen;
 pub mod log;
@@ -23,7 +24,8 @@ pub mod message;
 pub mod name;
 pub mod peers;
 pub mod protocol;
-#[expect(dead_code, unused_imports, reason = "the programs that answer with it follow")]
+pub mod stats;
+#[expect(dead_code, reason = "the programs that answer with it follow")]
 mod web;
 
 /// What a message has survived when its publisher is told `OK`.

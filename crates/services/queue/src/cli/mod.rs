@@ -1,6 +1,6 @@
 //! The command lines of `nsqd`, `nsqlookupd` and `nsqadmin`, and what runs them.
 
-mod duration;
+pub(crate) mod duration;
 mod flags;
 pub mod nsqadmin;
 pub mod nsqd;
@@ -37,7 +37,7 @@ pub fn parse_nsqadmin(arguments: &[String]) -> Result<Asked<nsqadmin::Options>, 
 }
 
 /// What `-version` prints: the release of the original that this behaves as, and of what it is.
-fn version(program: &str) -> String {
+pub(crate) fn version(program: &str) -> String {
     let (theirs, ours) = (crate::web::VERSION, env!("CARGO_PKG_VERSION"));
     format!("{program} v{theirs} (coracle {ours})\n")
 }

@@ -30,7 +30,7 @@ pub struct Options {
     pub statsd_gauge_format: String,
     pub statsd_prefix: String,
     pub statsd_interval: Duration,
-    verbose: bool,
+    pub verbose: bool,
 }
 
 impl Default for Options {

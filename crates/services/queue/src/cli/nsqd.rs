@@ -76,8 +76,8 @@ pub struct Options {
     pub durability: OneOf<Durability>,
     pub retention_age: Duration,
     pub retention_size: Size,
-    verbose: bool,
-    worker_id: bool,
+    pub verbose: bool,
+    pub worker_id: bool,
 }
 
 impl Default for Options {

@@ -19,7 +19,7 @@ pub struct Options {
     pub broadcast_address: String,
     pub inactive_producer_timeout: Duration,
     pub tombstone_lifetime: Duration,
-    verbose: bool,
+    pub verbose: bool,
 }
 
 impl Default for Options {

@@ -1,0 +1,73 @@
+//! `/channel/…`: made, deleted, emptied, paused, rewound.
+
+use http::StatusCode;
+use serde_json::json;
+
+use super::{
+    Api,
+    params::{Place, channel_not_found, channel_options, start},
+};
+use crate::{
+    broker::{ChannelError, Start},
+    web::{Failure, Query, Reply},
+};
+
+/// What is done to a channel.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Action {
+    Create,
+    Delete,
+    Empty,
+    Pause,
+    Unpause,
+    Rewind,
+}
+
+impl Api {
+    pub(super) fn channel(&self, action: Action, query: &Query) -> Result<Reply, Failure> {
+        let place = self.place(query)?;
+        match action {
+            Action::Create => self.create(&place, query)?,
+            Action::Delete => {
+                let deleted = place.topic.delete_channel(&place.channel);
+                deleted.map_err(|_| channel_not_found())?;
+                let gone = (place.topic.name(), &place.channel);
+                self.0.source.latencies.retain(|topic, channel| (topic, channel) != gone);
+            }
+            Action::Empty => place.existing()?.empty(),
+            Action::Pause => place.existing()?.pause(true),
+            Action::Unpause => place.existing()?.pause(false),
+            Action::Rewind => return self.rewind(&place, query),
+        }
+        Ok(Reply::Empty)
+    }
+
+    /// Without parameters of ours it is the original's, which leaves a channel that is there as it
+    /// is.
+    fn create(&self, place: &Place, query: &Query) -> Result<(), Failure> {
+        let options = channel_options(query)?;
+        let start = query.get("start").map(|text| start(text, self.now())).transpose()?;
+        let made = match (options, start) {
+            (None, None) => place.topic.channel(&place.channel),
+            (options, start) => place.topic.create_channel(
+                &place.channel,
+                options.unwrap_or_default(),
+                start.unwrap_or(Start::Routed),
+            ),
+        };
+        made.map(drop).map_err(|error| match error {
+            ChannelError::Exiting => Failure::new(StatusCode::SERVICE_UNAVAILABLE, "EXITING"),
+            ChannelError::TooMany { .. } => {
+                Failure::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string())
+            }
+            ChannelError::Other(_) => Failure::new(StatusCode::CONFLICT, error.to_string()),
+        })
+    }
+
+    fn rewind(&self, place: &Place, query: &Query) -> Result<Reply, Failure> {
+        let text = query.get("start").ok_or_else(|| Failure::bad("MISSING_ARG_START"))?;
+        let start = start(text, self.now())?;
+        let to = place.topic.rewind(&place.channel, start).map_err(|_| channel_not_found())?;
+        Ok(Reply::json(&json!({ "sequence": to.0 })))
+    }
+}

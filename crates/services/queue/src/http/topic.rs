@@ -1,0 +1,47 @@
+//! `/topic/…`: made, deleted, emptied, paused.
+
+use super::{Api, params::topic_not_found};
+use crate::{
+    broker::Topic,
+    name::Name,
+    web::{Failure, Query, Reply},
+};
+
+/// What is done to a topic.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Action {
+    Create,
+    Delete,
+    Empty,
+    Pause,
+    Unpause,
+}
+
+impl Api {
+    pub(super) fn topic(&self, action: Action, query: &Query) -> Result<Reply, Failure> {
+        match action {
+            Action::Create => drop(self.topic_made(query)?),
+            Action::Delete => {
+                let name = existing_name(query, topic_not_found)?;
+                let deleted = self.0.source.broker.delete_topic(&name);
+                deleted.map_err(|_| topic_not_found())?;
+                self.0.source.latencies.retain(|topic, _| *topic != name);
+            }
+            // The one action that tells a name that is not valid from one that is not there.
+            Action::Empty => self.existing(query, || Failure::bad("INVALID_TOPIC"))?.empty(),
+            Action::Pause => self.existing(query, topic_not_found)?.pause(true),
+            Action::Unpause => self.existing(query, topic_not_found)?.pause(false),
+        }
+        Ok(Reply::Empty)
+    }
+
+    fn existing(&self, query: &Query, invalid: fn() -> Failure) -> Result<Topic, Failure> {
+        let name = existing_name(query, invalid)?;
+        self.0.source.broker.existing_topic(&name).ok_or_else(topic_not_found)
+    }
+}
+
+fn existing_name(query: &Query, invalid: fn() -> Failure) -> Result<Name, Failure> {
+    let name = query.get("topic").ok_or_else(|| Failure::bad("MISSING_ARG_TOPIC"))?;
+    Name::parse(name).ok_or_else(invalid)
+}
