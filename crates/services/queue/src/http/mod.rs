@@ -45,8 +45,6 @@ pub struct Config {
     pub source: Source,
     /// What was set; `/config/…` shows it and changes some of it.
     pub options: watch::Sender<Options>,
-    /// What is wrong, if anything.
-    pub health: watch::Receiver<Result<(), String>>,
     /// The time.
     pub clock: Clock,
     /// When this nsqd began.
@@ -195,8 +193,14 @@ impl Api {
             Resource::Info => v1(Ok(self.info())),
             Resource::Stats => v1(query().map(|it| self.stats(&it))),
             Resource::Metrics => query().map_or_else(|it| v1(Err(it)), |it| self.metrics(&it)),
-            Resource::Topic(action) => v1(query().and_then(|it| self.topic(action, &it))),
-            Resource::Channel(action) => v1(query().and_then(|it| self.channel(action, &it))),
+            Resource::Topic(action) => v1(match query() {
+                Ok(query) => self.topic(action, &query).await,
+                Err(failure) => Err(failure),
+            }),
+            Resource::Channel(action) => v1(match query() {
+                Ok(query) => self.channel(action, &query).await,
+                Err(failure) => Err(failure),
+            }),
             Resource::ConfigGet => v1(self.config(rest)),
             Resource::Debug => debug::answer(),
             Resource::Pub | Resource::Mpub | Resource::ConfigPut => v1(Err(Failure::no_path())),

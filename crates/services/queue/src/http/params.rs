@@ -1,6 +1,8 @@
 //! Parameters of requests: which are asked for, in which order they are judged, and the original's
 //! words for what is wrong with them.
 
+use std::borrow::Cow;
+
 use http::StatusCode;
 use jiff::Timestamp;
 
@@ -21,14 +23,21 @@ pub(super) struct Place {
 
 impl Api {
     /// The topic that is to be published to or made.
-    pub(super) fn topic_made(&self, query: &Query) -> Result<Topic, Failure> {
+    pub(super) async fn topic_made(&self, query: &Query) -> Result<Topic, Failure> {
         let name = query.get("topic").ok_or_else(|| Failure::bad("MISSING_ARG_TOPIC"))?;
         let name = Name::parse(name).ok_or_else(|| Failure::bad("INVALID_TOPIC"))?;
-        self.0.source.broker.topic(&name).map_err(|error| match error {
-            TopicError::TooMany { .. } => {
-                Failure::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string())
+        self.0.source.broker.topic(&name).await.map_err(|error| match error {
+            TopicError::Exiting => unavailable("EXITING"),
+            TopicError::TooMany { .. } | TopicError::Disk { .. } | TopicError::Journal(_) => {
+                tracing::error!(topic = %name, %error, "cannot make a topic");
+                unavailable(error.to_string())
             }
         })
+    }
+
+    /// What was done is acknowledged only once a restart knows it.
+    pub(super) async fn settled(&self) -> Result<(), Failure> {
+        self.0.source.broker.settled().await.map_err(|error| unavailable(error.to_string()))
     }
 
     /// The topic, which must be there, and the channel's name, which must be valid.
@@ -48,6 +57,11 @@ impl Place {
     }
 }
 
+/// It cannot be done now; nothing of it was done that a client could rely on.
+pub(super) fn unavailable(why: impl Into<Cow<'static, str>>) -> Failure {
+    Failure::new(StatusCode::SERVICE_UNAVAILABLE, why)
+}
+
 pub(super) fn topic_not_found() -> Failure {
     Failure::not_found("TOPIC_NOT_FOUND")
 }
@@ -56,18 +70,38 @@ pub(super) fn channel_not_found() -> Failure {
     Failure::not_found("CHANNEL_NOT_FOUND")
 }
 
-/// Where a channel shall begin: `beginning`, `end`, the sequence of a message, a time, or how long
-/// ago (`-10m`).
-pub(super) fn start(text: &str, now: Timestamp) -> Result<Start, Failure> {
+/// Where a channel shall begin, as it was asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Asked {
+    /// There.
+    At(Start),
+    /// At the first message that was published then or later.
+    Since(Nanos),
+}
+
+impl Asked {
+    pub(super) async fn of(self, topic: &Topic) -> Result<Start, Failure> {
+        let time = match self {
+            Self::At(start) => return Ok(start),
+            Self::Since(time) => time,
+        };
+        let found = topic.since(time).await;
+        found.map(Start::At).map_err(|error| unavailable(error.to_string()))
+    }
+}
+
+/// Reads where a channel shall begin: `beginning`, `end`, the sequence of a message, a time, or
+/// how long ago (`-10m`).
+pub(super) fn start(text: &str, now: Timestamp) -> Result<Asked, Failure> {
     let ago = || {
         let ago = duration::parse(text.strip_prefix('-')?)?;
-        Some(Start::Since(Nanos::of(now.checked_sub(ago).ok()?)))
+        Some(Asked::Since(Nanos::of(now.checked_sub(ago).ok()?)))
     };
-    let time = || Some(Start::Since(Nanos::of(text.parse::<Timestamp>().ok()?)));
-    let sequence = || Some(Start::At(Sequence(text.parse().ok()?)));
+    let time = || Some(Asked::Since(Nanos::of(text.parse::<Timestamp>().ok()?)));
+    let sequence = || Some(Asked::At(Start::At(Sequence(text.parse().ok()?))));
     match text {
-        "beginning" => Some(Start::Beginning),
-        "end" => Some(Start::End),
+        "beginning" => Some(Asked::At(Start::Beginning)),
+        "end" => Some(Asked::At(Start::End)),
         _ => sequence().or_else(ago).or_else(time),
     }
     .ok_or_else(|| Failure::bad("INVALID_START"))
@@ -105,12 +139,12 @@ mod tests {
     fn a_start_can_be_said_in_five_ways() {
         let now: Timestamp = "2026-01-02T03:04:05Z".parse().unwrap();
         let read = |text| start(text, now).ok();
-        assert_eq!(read("beginning"), Some(Start::Beginning));
-        assert_eq!(read("end"), Some(Start::End));
-        assert_eq!(read("17"), Some(Start::At(Sequence(17))));
+        assert_eq!(read("beginning"), Some(Asked::At(Start::Beginning)));
+        assert_eq!(read("end"), Some(Asked::At(Start::End)));
+        assert_eq!(read("17"), Some(Asked::At(Start::At(Sequence(17)))));
         let nine: Timestamp = "2026-01-02T02:54:05Z".parse().unwrap();
-        assert_eq!(read("-10m"), Some(Start::Since(Nanos::of(nine))));
-        assert_eq!(read("2026-01-02T03:54:05+01:00"), Some(Start::Since(Nanos::of(nine))));
+        assert_eq!(read("-10m"), Some(Asked::Since(Nanos::of(nine))));
+        assert_eq!(read("2026-01-02T03:54:05+01:00"), Some(Asked::Since(Nanos::of(nine))));
         for bad in ["", "-", "-5", "10m", "yesterday", "2026-01-02", "1.5", "-9999999h"] {
             assert_eq!(read(bad), None, "{bad}");
         }

@@ -6,9 +6,10 @@ use bytes::{Buf as _, Bytes};
 use http::StatusCode;
 use hyper::body::Body as HttpBody;
 
-use super::{Api, Cause, internal_error};
+use super::{Api, Cause, internal_error, params::unavailable};
 use crate::{
     broker::{PublishError, Topic},
+    log::AppendError,
     message::NewMessage,
     web::{self, Failure, Query, ReadError, Reply},
 };
@@ -37,7 +38,7 @@ impl Api {
             return Err(Failure::bad("MSG_EMPTY"));
         }
         let query = query()?;
-        let topic = self.topic_made(&query)?;
+        let topic = self.topic_made(&query).await?;
         let delay = query.get("defer").map(|text| delay(text, delay_max)).transpose()?;
         let message = NewMessage {
             body,
@@ -65,7 +66,7 @@ impl Api {
             return Err(too_large("BODY_TOO_BIG"));
         }
         let query = query()?;
-        let topic = self.topic_made(&query)?;
+        let topic = self.topic_made(&query).await?;
         let key = query.get("key").map(key).transpose()?;
         let binary = query.get("binary").is_some_and(|it| !matches!(it, "false" | "0"));
         let body = read(body, body_max, "BODY_TOO_BIG").await?;
@@ -99,17 +100,19 @@ where
     })
 }
 
+/// When too much waits for the disk, so does the client.
 async fn acknowledged(topic: &Topic, messages: Vec<NewMessage>) -> Result<Reply, Failure> {
-    let receipt = topic.publish(messages).map_err(not_taken)?;
+    let receipt = topic.publish_when_there_is_room(&messages).await.map_err(not_taken)?;
     receipt.committed().await.map_err(not_taken)?;
     Ok(ok())
 }
 
 fn not_taken(error: PublishError) -> Failure {
-    let word = match error {
-        PublishError::Exiting => "EXITING",
-    };
-    Failure::new(StatusCode::SERVICE_UNAVAILABLE, word)
+    match error {
+        PublishError::Exiting | PublishError::Full => unavailable("EXITING"),
+        PublishError::Refused(AppendError::TooLarge { .. }) => too_large("BODY_TOO_BIG"),
+        PublishError::Refused(why) => unavailable(why.to_string()),
+    }
 }
 
 fn delay(text: &str, max: Duration) -> Result<Duration, Failure> {

@@ -54,8 +54,7 @@ impl Api {
 
     /// What is wrong, in the original's form.
     fn health(&self) -> Result<(), String> {
-        let health = self.0.health.borrow().clone();
-        health.map_err(|why| format!("NOK - {why}"))
+        self.0.source.broker.health().map_err(|why| format!("NOK - {why}"))
     }
 
     pub(super) fn info(&self) -> Reply {

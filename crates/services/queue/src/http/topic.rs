@@ -18,12 +18,12 @@ pub(super) enum Action {
 }
 
 impl Api {
-    pub(super) fn topic(&self, action: Action, query: &Query) -> Result<Reply, Failure> {
+    pub(super) async fn topic(&self, action: Action, query: &Query) -> Result<Reply, Failure> {
         match action {
-            Action::Create => drop(self.topic_made(query)?),
+            Action::Create => drop(self.topic_made(query).await?),
             Action::Delete => {
                 let name = existing_name(query, topic_not_found)?;
-                let deleted = self.0.source.broker.delete_topic(&name);
+                let deleted = self.0.source.broker.delete_topic(&name).await;
                 deleted.map_err(|_| topic_not_found())?;
                 self.0.source.latencies.retain(|topic, _| *topic != name);
             }
@@ -32,6 +32,7 @@ impl Api {
             Action::Pause => self.existing(query, topic_not_found)?.pause(true),
             Action::Unpause => self.existing(query, topic_not_found)?.pause(false),
         }
+        self.settled().await?;
         Ok(Reply::Empty)
     }
 
