@@ -5,6 +5,8 @@
 //! pass for them. Consumers take from their channel under its lock.
 
 mod channel;
+#[cfg(test)]
+mod crash;
 mod in_flight;
 mod record;
 mod registry;

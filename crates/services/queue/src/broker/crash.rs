@@ -1,0 +1,209 @@
+//! What is left after the process was killed or the machine lost its power, at any moment: nothing
+//! acknowledged is lost, nothing that a consumer had is forgotten. Judged by the history checker.
+
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use fastrand::Rng;
+use fault::history::{Delivery as Checker, DeliveryRules, Duplicates};
+use runtime::{Clock, Tasks};
+
+use super::*;
+use crate::{
+    Durability,
+    disk::{Disk, simulated::Simulated},
+    message::{NewMessage, NodeId},
+};
+
+/// How many cuts `cargo test` makes of each kind. `QUEUE_CRASHES` asks for more.
+const CRASHES: u64 = 20;
+
+/// What happened of a channel's promise.
+type History = BTreeMap<&'static str, Checker<u64>>;
+
+const CHANNELS: [&str; 2] = ["eager", "slow"];
+
+/// One nsqd under load, until it is killed.
+struct Run {
+    random: Rng,
+    broker: Broker,
+    topic: Topic,
+    consumers: BTreeMap<&'static str, Subscription>,
+    published: u64,
+    waiting: Vec<(std::ops::Range<u64>, tokio::task::JoinHandle<bool>)>,
+    history: History,
+    step: u64,
+}
+
+async fn open(disk: Arc<dyn Disk>, durability: Durability) -> Broker {
+    let config = Config { durability, ..Config::new(NodeId::new(1).unwrap()) };
+    let folder = PathBuf::from("/data");
+    Broker::open(config, disk, folder, Clock::system(), Tasks::default()).await.unwrap()
+}
+
+async fn subscribe(topic: &Topic, channel: &str) -> Subscription {
+    let channel = topic.channel(&Name::parse(channel).unwrap()).unwrap();
+    let timeout = Duration::from_mins(1);
+    let subscription = channel.subscribe(ClientId(1), timeout, None).unwrap();
+    subscription.ready(50);
+    subscription
+}
+
+fn number(delivery: &Delivery) -> u64 {
+    std::str::from_utf8(&delivery.message.body).unwrap().parse().unwrap()
+}
+
+impl Run {
+    async fn start(seed: u64, disk: &Simulated, durability: Durability) -> Self {
+        let broker = open(disk.arc(), durability).await;
+        let topic = broker.topic(&Name::parse("t").unwrap()).await.unwrap();
+        let mut consumers = BTreeMap::new();
+        for channel in CHANNELS {
+            consumers.insert(channel, subscribe(&topic, channel).await);
+        }
+        broker.settled().await.unwrap();
+        let rules = DeliveryRules { duplicates: Duplicates::Allowed, ordered: false };
+        let history = CHANNELS.map(|it| (it, Checker::new(rules))).into();
+        let (random, waiting) = (Rng::with_seed(seed), Vec::new());
+        Self { random, broker, topic, consumers, published: 0, waiting, history, step: 0 }
+    }
+
+    fn now(&self) -> Duration {
+        Duration::from_millis(self.step)
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "a test waits for many receipts at once")]
+    fn publish(&mut self) {
+        let count = self.random.u64(1..20);
+        let range = self.published..self.published + count;
+        self.published = range.end;
+        let new = |it: u64| NewMessage {
+            delay: Duration::from_millis(if it.is_multiple_of(7) { 3 } else { 0 }),
+            ..NewMessage::new(Bytes::from(it.to_string()))
+        };
+        let now = self.now();
+        for history in self.history.values_mut() {
+            range.clone().for_each(|it| history.sent(&0, it, now));
+        }
+        let receipt = self.topic.publish(&range.clone().map(new).collect::<Vec<_>>()).unwrap();
+        let waits = tokio::spawn(async move { receipt.committed().await.is_ok() });
+        self.waiting.push((range, waits));
+    }
+
+    /// Takes note of what was acknowledged by now.
+    async fn look(&mut self) {
+        let now = self.now();
+        let mut waiting = Vec::new();
+        for (range, waits) in std::mem::take(&mut self.waiting) {
+            if !waits.is_finished() {
+                waiting.push((range, waits));
+                continue;
+            }
+            assert!(waits.await.unwrap(), "the disk is in order");
+            for history in self.history.values_mut() {
+                range.clone().for_each(|it| history.acknowledged(&0, it, now));
+            }
+        }
+        self.waiting = waiting;
+    }
+
+    fn consume(&mut self, channel: &'static str) {
+        let now = self.now();
+        let Some(consumer) = self.consumers.get(channel) else { return };
+        let mut deliveries = Vec::new();
+        consumer.take(&mut deliveries);
+        for delivery in deliveries {
+            match self.random.u8(..10) {
+                0 => {} // It is kept, and never answered.
+                1 => consumer.requeue(delivery.id, Duration::from_millis(2)).unwrap(),
+                2 => consumer.requeue(delivery.id, Duration::ZERO).unwrap(),
+                _ => {
+                    consumer.finish(delivery.id).unwrap();
+                    let history = self.history.get_mut(channel).unwrap();
+                    history.received(&0, number(&delivery), now);
+                }
+            }
+        }
+    }
+
+    /// Some load; then everything that was acknowledged by now is noted.
+    async fn go_on(&mut self) {
+        for _ in 0..self.random.u32(5..60) {
+            self.step += 1;
+            match self.random.u8(..6) {
+                0 | 1 => self.publish(),
+                2 | 3 => self.consume("eager"),
+                4 => self.consume("slow"),
+                _ => tokio::time::sleep(Duration::from_micros(self.random.u64(..3_000))).await,
+            }
+            self.look().await;
+        }
+    }
+}
+
+/// Opens what was left and sees what is delivered.
+async fn judge(disk: &Simulated, durability: Durability, mut history: History) -> Vec<String> {
+    let broker = open(disk.arc(), durability).await;
+    let topic = broker.existing_topic(&Name::parse("t").unwrap()).expect("the topic is there");
+    let mut reports = Vec::new();
+    for channel in CHANNELS {
+        let consumer = subscribe(&topic, channel).await;
+        let history = history.get_mut(channel).unwrap();
+        let all = async {
+            let mut deliveries = Vec::new();
+            loop {
+                let stats = consumer.channel().stats();
+                if stats.depth == 0 && stats.deferred == 0 && stats.in_flight == 0 {
+                    break;
+                }
+                consumer.next(&mut deliveries).await;
+                for it in deliveries.drain(..) {
+                    consumer.finish(it.id).unwrap();
+                    history.received(&0, number(&it), Duration::from_hours(1));
+                }
+            }
+        };
+        let bound = Duration::from_secs(20);
+        let stats = || format!("{channel}: {:?}", consumer.channel().stats());
+        tokio::time::timeout(bound, all).await.unwrap_or_else(|_| panic!("stuck {}", stats()));
+    }
+    broker.close().await.unwrap();
+    for (channel, history) in history {
+        let report = history.finish();
+        if !report.is_good() {
+            reports.push(format!("{channel}: {report}"));
+        }
+    }
+    reports
+}
+
+async fn crash(seed: u64, durability: Durability, left: fn(&Simulated) -> Simulated) {
+    let disk = Simulated::new(seed);
+    let mut run = Run::start(seed, &disk, durability).await;
+    run.go_on().await;
+    let disk = left(&disk);
+    let Run { history, broker, consumers, topic, .. } = run;
+    drop((consumers, topic));
+    broker.close().await.unwrap();
+    let reports = judge(&disk, durability, history).await;
+    assert!(reports.is_empty(), "seed {seed}: {}", reports.join("\n"));
+}
+
+#[expect(clippy::disallowed_methods, reason = "a test asks how long it may take")]
+fn seeds() -> std::ops::Range<u64> {
+    0..std::env::var("QUEUE_CRASHES").map_or(CRASHES, |it| it.parse().unwrap())
+}
+
+#[tokio::test]
+async fn a_power_cut_loses_nothing_acknowledged() {
+    for seed in seeds() {
+        crash(seed, Durability::Disk, Simulated::power_cut).await;
+    }
+}
+
+#[tokio::test]
+async fn a_killed_process_loses_nothing_acknowledged() {
+    for seed in seeds() {
+        crash(seed, Durability::Process, Simulated::killed).await;
+    }
+}
