@@ -41,7 +41,7 @@ async fn open(disk: Arc<dyn Disk>, durability: Durability) -> Broker {
     Broker::open(config, disk, folder, Clock::system(), Tasks::default()).await.unwrap()
 }
 
-async fn subscribe(topic: &Topic, channel: &str) -> Subscription {
+fn subscribe(topic: &Topic, channel: &str) -> Subscription {
     let channel = topic.channel(&Name::parse(channel).unwrap()).unwrap();
     let timeout = Duration::from_mins(1);
     let subscription = channel.subscribe(ClientId(1), timeout, None).unwrap();
@@ -59,7 +59,7 @@ impl Run {
         let topic = broker.topic(&Name::parse("t").unwrap()).await.unwrap();
         let mut consumers = BTreeMap::new();
         for channel in CHANNELS {
-            consumers.insert(channel, subscribe(&topic, channel).await);
+            consumers.insert(channel, subscribe(&topic, channel));
         }
         broker.settled().await.unwrap();
         let rules = DeliveryRules { duplicates: Duplicates::Allowed, ordered: false };
@@ -147,7 +147,7 @@ async fn judge(disk: &Simulated, durability: Durability, mut history: History) -
     let topic = broker.existing_topic(&Name::parse("t").unwrap()).expect("the topic is there");
     let mut reports = Vec::new();
     for channel in CHANNELS {
-        let consumer = subscribe(&topic, channel).await;
+        let consumer = subscribe(&topic, channel);
         let history = history.get_mut(channel).unwrap();
         let all = async {
             let mut deliveries = Vec::new();
