@@ -2,13 +2,16 @@
 
 pub(crate) mod duration;
 mod flags;
+mod logging;
 pub mod nsqadmin;
 pub mod nsqd;
 pub mod nsqlookupd;
+mod run;
 mod value;
-mod words;
+pub(crate) mod words;
 
 pub use flags::{Asked, Refused};
+pub use run::main_nsqlookupd;
 pub use value::{Number, OneOf, Parts, Size, Word};
 pub use words::{Level, MinVersion, TlsRequired};
 

@@ -31,8 +31,6 @@ impl Api {
             Action::Delete => {
                 let deleted = place.topic.delete_channel(&place.channel);
                 deleted.map_err(|_| channel_not_found())?;
-                let gone = (place.topic.name(), &place.channel);
-                self.0.source.latencies.retain(|topic, channel| (topic, channel) != gone);
             }
             Action::Empty => place.existing()?.empty(),
             Action::Pause => place.existing()?.pause(true),

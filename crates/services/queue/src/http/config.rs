@@ -16,6 +16,7 @@ impl Api {
         // A text is told as it is, without quotes, as in the original.
         match value {
             None => Err(Failure::bad("INVALID_OPTION")),
+            Some(serde_json::Value::String(text)) if text.is_empty() => Ok(Reply::Empty),
             Some(serde_json::Value::String(text)) => Ok(Reply::Text(text.into())),
             Some(other) => Ok(Reply::json(&other)),
         }

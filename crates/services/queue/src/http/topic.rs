@@ -25,7 +25,6 @@ impl Api {
                 let name = existing_name(query, topic_not_found)?;
                 let deleted = self.0.source.broker.delete_topic(&name).await;
                 deleted.map_err(|_| topic_not_found())?;
-                self.0.source.latencies.retain(|topic, _| *topic != name);
             }
             // The one action that tells a name that is not valid from one that is not there.
             Action::Empty => self.existing(query, || Failure::bad("INVALID_TOPIC"))?.empty(),

@@ -111,7 +111,7 @@ fn redirect(method: &Method, query: Option<&str>, mut path: String) -> Response<
         let page = format!("<a href=\"{shown}\">Moved Permanently</a>.\n\n");
         (StatusCode::MOVED_PERMANENTLY, page)
     } else {
-        (StatusCode::PERMANENT_REDIRECT, String::new())
+        (StatusCode::TEMPORARY_REDIRECT, String::new())
     };
     let mut answer = Response::new(Full::new(Bytes::from(page)).boxed_unsync());
     *answer.status_mut() = status;
@@ -198,7 +198,7 @@ mod tests {
             expect![[r#"
                 GET /ping/: 301 /ping b"<a href=\"/ping\">Moved Permanently</a>.\n\n"
                 GET //PING?a=1: 301 /ping?a=1 b"<a href=\"/ping?a=1\">Moved Permanently</a>.\n\n"
-                POST /Topic/./create/: 308 /topic/create b""
+                POST /Topic/./create/: 307 /topic/create b""
                 GET /config/x/: 301 /config/x b"<a href=\"/config/x\">Moved Permanently</a>.\n\n"
                 GET /debug/pprof: 301 /debug/pprof/ b"<a href=\"/debug/pprof/\">Moved Permanently</a>.\n\n"
             "#]],

@@ -1,0 +1,128 @@
+//! From a command line to an exit code: reads the flags, begins the log, runs the program until a
+//! signal, ends it.
+
+use std::{io, process::ExitCode, time::Duration};
+
+use anyhow::Context as _;
+use runtime::{Clock, Tasks};
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::{
+    flags::{Asked, Program},
+    logging::{self, Verbosity},
+    nsqlookupd,
+    words::{Level, hostname},
+};
+use crate::lookupd;
+
+/// What Go's programs exit with when they do not understand their flags.
+const MISUNDERSTOOD: u8 = 2;
+
+/// How long what serves clients may take to end.
+const END_TIME_MAX: Duration = Duration::from_secs(10);
+
+/// What every program has flags for.
+trait Common: Default {
+    fn log(&self) -> (&str, Level);
+}
+
+impl Common for nsqlookupd::Options {
+    fn log(&self) -> (&str, Level) {
+        (&self.log_prefix, self.log_level.0)
+    }
+}
+
+/// Runs `nsqlookupd` until SIGINT or SIGTERM. `arguments` are without the program's name.
+#[must_use]
+pub fn main_nsqlookupd(arguments: &[String]) -> ExitCode {
+    run(&nsqlookupd::NSQLOOKUPD, arguments, nsqlookupd_until_signal)
+}
+
+async fn nsqlookupd_until_signal(options: nsqlookupd::Options, _: Verbosity) -> anyhow::Result<()> {
+    let ending = ending()?;
+    let config = lookupd::Config {
+        tcp_address: options.tcp_address,
+        http_address: options.http_address,
+        broadcast_address: options.broadcast_address,
+        inactive_producer_timeout: options.inactive_producer_timeout,
+        tombstone_lifetime: options.tombstone_lifetime,
+        ..lookupd::Config::new(&hostname())
+    };
+    let tasks = Tasks::default();
+    lookupd::build(config, Clock::system()).await?.run(&tasks);
+    let asked = ending.wait(&tasks).await;
+    if !tasks.shutdown(END_TIME_MAX).await {
+        tracing::warn!("some connections did not end in time");
+    }
+    asked
+}
+
+fn run<O: Common, F>(
+    program: &Program<O>,
+    arguments: &[String],
+    work: impl FnOnce(O, Verbosity) -> F,
+) -> ExitCode
+where
+    F: Future<Output = anyhow::Result<()>>,
+{
+    let (options, notes) = match program.parse(arguments) {
+        Ok(Asked::Run(options, notes)) => (*options, notes),
+        Ok(Asked::Print(text)) => return say(&mut io::stdout(), &text, ExitCode::SUCCESS),
+        Err(error) => {
+            let text = format!("{error}\n{}", program.help());
+            return say(&mut io::stderr(), &text, MISUNDERSTOOD.into());
+        }
+    };
+    let clock = Clock::system();
+    let (prefix, level) = options.log();
+    let prefix = prefix.to_owned();
+    let verbosity = logging::start(&prefix, level, clock.clone());
+    tracing::info!("{}", super::version(program.name).trim_end());
+    for note in notes {
+        tracing::warn!("{note}");
+    }
+    let built = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let ended = match built.context("cannot start threads") {
+        Ok(runtime) => runtime.block_on(work(options, verbosity)),
+        Err(error) => Err(error),
+    };
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let line = logging::fatal(&prefix, &clock, &format!("{error:#}"));
+            say(&mut io::stderr(), &line, ExitCode::FAILURE)
+        }
+    }
+}
+
+/// Writes to a person. If there is nobody to read, the exit code still tells.
+fn say(to: &mut impl io::Write, text: &str, code: ExitCode) -> ExitCode {
+    match to.write_all(text.as_bytes()).and_then(|()| to.flush()) {
+        Ok(()) => code,
+        Err(_) => ExitCode::FAILURE,
+    }
+}
+
+/// The signals that end a program. Made before anything else, so that none is missed.
+struct Ending {
+    interrupt: tokio::signal::unix::Signal,
+    terminate: tokio::signal::unix::Signal,
+}
+
+fn ending() -> anyhow::Result<Ending> {
+    let listen = |kind| signal(kind).context("cannot wait for signals");
+    let (interrupt, terminate) = (SignalKind::interrupt(), SignalKind::terminate());
+    Ok(Ending { interrupt: listen(interrupt)?, terminate: listen(terminate)? })
+}
+
+impl Ending {
+    /// Waits until the program is to end; an error if that is because it cannot go on.
+    async fn wait(mut self, tasks: &Tasks) -> anyhow::Result<()> {
+        tokio::select! {
+            () = tasks.failed() => anyhow::bail!("a part of the program failed; see above"),
+            _ = self.interrupt.recv() => tracing::info!("ending: interrupted"),
+            _ = self.terminate.recv() => tracing::info!("ending: asked to"),
+        }
+        Ok(())
+    }
+}
