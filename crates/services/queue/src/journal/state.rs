@@ -162,13 +162,13 @@ pub enum Change {
         paused: bool,
     },
     /// A channel was rewound or emptied: whatever was unfinished is forgotten, and it goes on from
-    /// here, forward or back.
+    /// here, forward or back. What it took since is told by a [`Progress`] after this.
     Placed {
         /// Its topic.
         topic: Name,
         /// Its name.
         channel: Name,
-        /// Where it goes on.
+        /// Where it went on, not where it has come since.
         cursor: Sequence,
     },
     /// Messages were taken, finished, requeued.
