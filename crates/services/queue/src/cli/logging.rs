@@ -20,7 +20,6 @@ use super::words::Level;
 
 /// Changes how much is logged. Cheap to clone.
 #[derive(Clone, Debug)]
-#[expect(dead_code, reason = "nsqd, which changes it, follows")]
 pub(crate) struct Verbosity(reload::Handle<LevelFilter, tracing_subscriber::Registry>);
 
 #[expect(dead_code, reason = "nsqd, which changes it, follows")]
