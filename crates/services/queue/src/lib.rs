@@ -12,6 +12,7 @@
 //! * A message stays readable after it was finished, for as long as the retention says: a channel
 //!   may begin, or begin again, at any message that is still there.
 
+pub mod admin;
 pub mod broker;
 pub mod cli;
 pub mod disk;
@@ -25,7 +26,6 @@ pub mod name;
 pub mod peers;
 pub mod protocol;
 pub mod stats;
-#[expect(dead_code, reason = "the programs that answer with it follow")]
 mod web;
 
 /// What a message has survived when its publisher is told `OK`.

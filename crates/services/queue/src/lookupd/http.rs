@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use http::{HeaderValue, Method, Request, Response, header};
+use http::{Method, Request, Response};
 use hyper::body::Incoming;
 
 use super::{
@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     name::Name,
-    web::{Body, Failure, Query, Reply, VERSION, plain, v1},
+    web::{Body, Failure, Found, Query, Reply, Route, VERSION, find, plain, v1},
 };
 
 /// Answers `request`.
@@ -27,31 +27,30 @@ pub(super) fn answer(
     response
 }
 
+/// What there is.
+const TABLE: &[Route<&str>] = &[
+    Route { method: Method::GET, path: "/ping", to: "/ping" },
+    Route { method: Method::GET, path: "/info", to: "/info" },
+    Route { method: Method::GET, path: "/debug", to: "/debug" },
+    Route { method: Method::GET, path: "/lookup", to: "/lookup" },
+    Route { method: Method::GET, path: "/topics", to: "/topics" },
+    Route { method: Method::GET, path: "/channels", to: "/channels" },
+    Route { method: Method::GET, path: "/nodes", to: "/nodes" },
+    Route { method: Method::POST, path: "/topic/create", to: "/topic/create" },
+    Route { method: Method::POST, path: "/topic/delete", to: "/topic/delete" },
+    Route { method: Method::POST, path: "/topic/tombstone", to: "/topic/tombstone" },
+    Route { method: Method::POST, path: "/channel/create", to: "/channel/create" },
+    Route { method: Method::POST, path: "/channel/delete", to: "/channel/delete" },
+];
+
 fn route(shared: &Shared, request: &Request<Incoming>) -> Response<Body> {
-    let path = request.uri().path();
-    let allowed = match path {
-        "/ping" | "/info" | "/debug" | "/lookup" | "/topics" | "/channels" | "/nodes" => {
-            Method::GET
+    match find(TABLE, request.method(), request.uri()) {
+        Found::Answer(response) => response,
+        Found::Resource("/ping", _) => plain(Ok(Reply::Text("OK".into()))),
+        Found::Resource(path, _) => {
+            v1(decide(shared, path, request.uri().query().unwrap_or_default()))
         }
-        "/topic/create" | "/topic/delete" | "/topic/tombstone" | "/channel/create"
-        | "/channel/delete" => Method::POST,
-        _ => return v1(Err(Failure::no_path())),
-    };
-    if *request.method() != allowed {
-        let answer = if *request.method() == Method::OPTIONS {
-            Ok(Reply::Empty)
-        } else {
-            Err(Failure::method())
-        };
-        let mut response = v1(answer);
-        let allow = if allowed == Method::GET { "GET, OPTIONS" } else { "OPTIONS, POST" };
-        response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(allow));
-        return response;
     }
-    if path == "/ping" {
-        return plain(Ok(Reply::Text("OK".into())));
-    }
-    v1(decide(shared, path, request.uri().query().unwrap_or_default()))
 }
 
 fn decide(shared: &Shared, path: &str, query: &str) -> Result<Reply, Failure> {

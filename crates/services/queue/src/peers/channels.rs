@@ -14,10 +14,10 @@ use std::{
 use futures_util::{StreamExt as _, stream};
 use serde::Deserialize;
 
-use super::{Chain, Inner, Topics};
+use super::{Inner, Topics};
 use crate::{
     name::Name,
-    web::{Client, encode},
+    web::{Chain, Client, encode},
 };
 
 /// How long an nsqlookupd may take. The original's.

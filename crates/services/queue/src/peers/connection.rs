@@ -10,9 +10,10 @@ use tokio::{
 };
 
 use super::{
-    Chain, Identify, Identity, Topics,
+    Identify, Identity, Topics,
     commands::{Told, decide},
 };
+use crate::web::Chain;
 
 /// What a connection begins with.
 const MAGIC: &[u8] = b"  V1";

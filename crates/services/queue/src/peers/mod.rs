@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     broker::{Broker, ChannelOptions, Start},
     name::Name,
-    web::VERSION,
+    web::{Chain, VERSION},
 };
 
 /// nsqlookupds at most; each costs a task and a connection. Three are usual.
@@ -269,21 +269,6 @@ async fn keep<T: Topics>(address: &str, identity: &Identity, topics: &T, inner: 
             tracing::debug!(lookupd = address, error = %Chain(&error), "still disconnected");
         }
         tokio::time::sleep(wait).await;
-    }
-}
-
-/// An error with its causes.
-struct Chain<'a>(&'a dyn std::error::Error);
-
-impl fmt::Display for Chain<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.0)?;
-        let mut cause = self.0.source();
-        while let Some(error) = cause {
-            write!(f, ": {error}")?;
-            cause = error.source();
-        }
-        Ok(())
     }
 }
 

@@ -2,6 +2,7 @@
 //! and answering in the original's form. Which path means what is each program's own affair.
 
 mod body;
+mod chain;
 mod client;
 mod query;
 mod reply;
@@ -9,6 +10,7 @@ mod routes;
 mod server;
 
 pub(crate) use body::{ReadError, piece, read};
+pub(crate) use chain::Chain;
 pub(crate) use client::{Client, ClientError};
 pub(crate) use query::{Query, decode, encode};
 pub(crate) use reply::{Body, Failure, Reply, plain, v1};
