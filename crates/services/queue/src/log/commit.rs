@@ -245,13 +245,14 @@ impl Shared {
     /// Does what is to be done, on the disk.
     pub(super) fn run_job(&self, job: &mut Job) {
         let disk = &*self.pool.disk;
-        for first in &job.retired {
-            // One after the other, durably: a file that came back alone would look like a gap.
+        // One after the other, durably: a file that stayed or came back alone would look like a gap.
+        while let Some(first) = job.retired.first() {
             let path = writer::path(&self.dir, *first);
             if let Err(error) = disk.remove(&path).and_then(|()| disk.sync_folder(&self.dir)) {
                 tracing::warn!(file = %path.display(), %error, "cannot delete old messages");
                 break;
             }
+            job.retired.remove(0);
         }
         job.outcome = self.write(disk, job);
     }
@@ -273,8 +274,9 @@ impl Shared {
 
     /// Tells everybody what has come of it.
     pub(super) fn finish_job(self: &Arc<Self>, job: Job) {
-        let Job { writer, chunks, outcome, rolled, again, .. } = job;
+        let Job { writer, chunks, outcome, rolled, again, retired, .. } = job;
         let mut state = self.lock();
+        state.retired.splice(0..0, retired);
         if rolled {
             add_segment(&mut state, &writer);
             state.retire_at = state.retire_at.max(again);

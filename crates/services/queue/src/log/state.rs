@@ -68,6 +68,8 @@ pub(super) struct State {
     pub(super) queued: bool,
     /// When somebody last asked to delete what is finished, if nothing was done about it yet.
     pub(super) retire_at: Option<Nanos>,
+    /// Segments that are no longer part of the log and still to be deleted, oldest first.
+    pub(super) retired: Vec<Sequence>,
 }
 
 /// Who waits for a batch.
@@ -139,6 +141,7 @@ impl State {
             closed: false,
             queued: false,
             retire_at: None,
+            retired: Vec::new(),
         }
     }
 
@@ -395,9 +398,8 @@ impl State {
         self.segments.values().map(|it| it.bytes).sum()
     }
 
-    /// Takes away the oldest segments that retention does not keep; says which.
+    /// Takes away the oldest segments that retention does not keep; says what is to be deleted.
     pub(super) fn take_retired(&mut self, retention: Retention, now: Nanos) -> Vec<Sequence> {
-        let mut retired = Vec::new();
         let mut bytes = self.file_bytes();
         while self.segments.len() > 1 {
             let Some(oldest) = self.segments.first_entry() else { break };
@@ -409,19 +411,18 @@ impl State {
             let first = *oldest.key();
             oldest.remove();
             self.opened.retain(|it| *it != first);
-            retired.push(first);
+            self.retired.push(first);
         }
         let first = self.first();
         self.holes.retain(|_, it| it.until > first);
-        retired
+        mem::take(&mut self.retired)
     }
 
     /// Whether there is a segment that retention does not keep.
     pub(super) fn has_retired(&self, retention: Retention, now: Nanos) -> bool {
         let oldest = self.segments.values().next().filter(|_| self.segments.len() > 1);
-        oldest.is_some_and(|it| {
-            it.end <= self.finished && is_expired(it, self.file_bytes(), retention, now)
-        })
+        let expired = |it: &Segment| is_expired(it, self.file_bytes(), retention, now);
+        !self.retired.is_empty() || oldest.is_some_and(|it| it.end <= self.finished && expired(it))
     }
 
     /// Whether a segment that is being written would be deleted if it were not.

@@ -111,7 +111,7 @@ impl Writer {
         if buffer.is_empty() { Ok(()) } else { put(&buffer) }
     }
 
-    /// Begins the next segment, and ends this one with its index, flushed.
+    /// Flushes this segment, begins the next one, and ends this one with its index.
     pub(super) fn roll(
         &mut self,
         disk: &dyn Disk,
@@ -119,17 +119,18 @@ impl Writer {
         first: Sequence,
         marks: &[Mark],
     ) -> Result<(), WriteError> {
+        // First, so that what is before the next segment is whole, whatever the durability.
+        self.file.sync().map_err(WriteError::Failed)?;
         let header = Header { first, previous_end: first, boot: disk.boot(), ..self.header };
         let next = create(disk, dir, header).map_err(WriteError::of)?;
         let index = format::encode_index(marks, first, self.used, self.header.salt);
         match self.file.write_at(self.used, &index) {
-            // The index only saves time.
+            // The index only saves time; for the same reason it need not be flushed.
             Err(error) if is_full(&error) => {
                 self.file.set_len(self.used).map_err(WriteError::Failed)?;
             }
             other => other.map_err(WriteError::Failed)?,
         }
-        self.file.sync().map_err(WriteError::Failed)?;
         *self = next;
         Ok(())
     }

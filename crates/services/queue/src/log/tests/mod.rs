@@ -1,6 +1,8 @@
 //! The log on simulated disks, and on a real one.
 
 mod basics;
+mod damage;
+mod model;
 
 use std::{path::PathBuf, time::Duration};
 
