@@ -23,7 +23,10 @@ use std::{
 };
 
 use runtime::{Clock, OnExit, Tasks};
-use tokio::{net::TcpListener, sync::Semaphore};
+use tokio::{
+    net::TcpListener,
+    sync::{Semaphore, watch},
+};
 use tokio_util::sync::CancellationToken;
 
 use self::{
@@ -32,7 +35,10 @@ use self::{
     guard::{Admins, Range},
     notify::{Asker, Endpoint, Notice, Notices, Told},
 };
-use crate::web::{self, Client, Serve};
+use crate::{
+    cli::Level,
+    web::{self, Client, Serve},
+};
 
 /// HTTP clients at once; further ones wait. Pages that renew themselves keep one each.
 const CLIENTS_MAX: usize = 256;
@@ -66,6 +72,8 @@ pub struct Config {
     pub admin_users: Vec<String>,
     /// The name of this machine, for notices.
     pub hostname: String,
+    /// How much is logged at first (`-log-level`).
+    pub log_level: Level,
 }
 
 impl Config {
@@ -84,6 +92,7 @@ impl Config {
             acl_http_header: "X-Forwarded-User".to_owned(),
             admin_users: Vec::new(),
             hostname: hostname.to_owned(),
+            log_level: Level::default(),
         }
     }
 }
@@ -148,6 +157,7 @@ struct Shared {
     notification_http_endpoint: String,
     http_address: String,
     hostname: String,
+    log_level: watch::Sender<Level>,
     clock: Clock,
     /// Places for pages that renew themselves.
     watchers: Arc<Semaphore>,
@@ -251,6 +261,7 @@ pub async fn build(config: Config, clock: Clock) -> Result<Admin, BuildError> {
         notification_http_endpoint: url,
         http_address: config.http_address,
         hostname: config.hostname,
+        log_level: watch::Sender::new(config.log_level),
         clock,
         watchers: Arc::new(Semaphore::new(events::WATCHERS_MAX)),
         ending: CancellationToken::new(),
@@ -270,6 +281,12 @@ impl Handle {
     #[must_use]
     pub const fn http_address(&self) -> SocketAddr {
         self.http
+    }
+
+    /// How much is to be logged, as somebody may have said since (`PUT /config/log_level`).
+    #[must_use]
+    pub fn log_level(&self) -> watch::Receiver<Level> {
+        self.shared.log_level.subscribe()
     }
 }
 

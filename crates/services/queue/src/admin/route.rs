@@ -15,6 +15,7 @@ use super::{
     notify::Asker,
     pages::{self, Page},
 };
+use crate::cli::{Level, Word};
 use crate::web::{Body, Failure, Query, ReadError, Reply, decode, plain, read, v1};
 
 /// Longest body: an action, or a list of addresses. The original's limit.
@@ -202,11 +203,18 @@ fn config(
     if shared.config_from.is_some_and(|it| !it.contains(peer)) {
         return Err(Failure::new(StatusCode::FORBIDDEN, "FORBIDDEN"));
     }
+    let put = head.method == Method::PUT;
+    if put && body.is_empty() {
+        return Err(Failure::new(StatusCode::PAYLOAD_TOO_LARGE, "INVALID_VALUE"));
+    }
     match (&head.method, option) {
+        (&Method::PUT, "log_level") => {
+            let word = String::from_utf8_lossy(body).to_ascii_lowercase();
+            let level = Level::WORDS.iter().find(|(it, ..)| *it == word);
+            let (_, level, _) = level.ok_or_else(|| Failure::bad("INVALID_VALUE"))?;
+            shared.log_level.send_replace(*level);
+        }
         (&Method::PUT, "nsqlookupd_http_addresses") => {
-            if body.is_empty() {
-                return Err(Failure::new(StatusCode::PAYLOAD_TOO_LARGE, "INVALID_VALUE"));
-            }
             let addresses = serde_json::from_slice::<Vec<String>>(body).ok();
             let addresses = addresses.filter(|it| it.len() <= ADDRESSES_MAX);
             let addresses = addresses.ok_or_else(|| Failure::bad("INVALID_VALUE"))?;
@@ -220,6 +228,11 @@ fn config(
     let text = |it: &str| Ok(Reply::Text(it.to_owned().into()));
     match option {
         "nsqlookupd_http_addresses" => Ok(Reply::json(&shared.lookupds())),
+        "log_level" => {
+            let level = *shared.log_level.borrow();
+            let number = Level::WORDS.iter().find(|(_, it, _)| *it == level);
+            Ok(Reply::json(&number.and_then(|(.., number)| *number)))
+        }
         "nsqd_http_addresses" => Ok(Reply::json(&shared.nsqds)),
         "admin_users" => Ok(Reply::json(&shared.admins.users)),
         "http_address" => text(&shared.http_address),

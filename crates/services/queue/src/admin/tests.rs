@@ -32,7 +32,7 @@ struct World {
 }
 
 /// Topics for an nsqlookupd.
-struct Topics(tokio::sync::watch::Sender<u64>);
+struct Topics(watch::Sender<u64>);
 
 impl peers::Topics for Topics {
     fn topology(&self) -> peers::Topology {
@@ -40,7 +40,7 @@ impl peers::Topics for Topics {
         [(name("t"), [name("c#ephemeral")].into())].into()
     }
 
-    fn changes(&self) -> tokio::sync::watch::Receiver<u64> {
+    fn changes(&self) -> watch::Receiver<u64> {
         self.0.subscribe()
     }
 
@@ -87,7 +87,7 @@ impl World {
             topology_zone: String::new(),
         };
         let lookupds = vec![handle.tcp_address().to_string()];
-        let topics = Arc::new(Topics(tokio::sync::watch::Sender::default()));
+        let topics = Arc::new(Topics(watch::Sender::default()));
         peers::build(peers::Config { lookupds, identity }, topics).unwrap().run(&tasks);
         let mut config = Config::new("host");
         config.http_address = "127.0.0.1:0".to_owned();
@@ -289,6 +289,11 @@ async fn the_configuration_is_for_this_machine() {
     world
         .check(Method::PUT, "/config/x", "1", expect![[r#"400 {"message":"INVALID_OPTION"}"#]])
         .await;
+    let level = "/config/log_level";
+    world.check(Method::GET, level, "", expect!["200 2"]).await;
+    world.check(Method::PUT, level, "Fatal", expect!["200 5"]).await;
+    world.check(Method::PUT, level, "bad", expect![[r#"400 {"message":"INVALID_VALUE"}"#]]).await;
+    assert_eq!(*world.admin.log_level().borrow(), Level::Fatal);
     world.stop().await;
     let world = World::new(|it| it.allow_config_from_cidr = "10.0.0.0/8".to_owned()).await;
     world.check(Method::GET, option, "", expect![[r#"403 {"message":"FORBIDDEN"}"#]]).await;

@@ -105,6 +105,14 @@ mod tests {
 
     proptest! {
         #[test]
+        fn any_text_is_read_or_refused(text: String, key: String) {
+            if let Ok(query) = Query::parse(&text) {
+                prop_assert!(query.get(&key).is_none_or(|it| it.len() <= text.len()));
+            }
+            prop_assert!(decode(&text).is_ok_and(|it| it.len() <= text.len()) || text.contains('%'));
+        }
+
+        #[test]
         fn what_is_encoded_comes_back(text: String) {
             prop_assert_eq!(&decode(&encode(&text)).unwrap(), &text);
             let query = Query::parse(&format!("key={}", encode(&text))).unwrap();

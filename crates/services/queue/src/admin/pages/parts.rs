@@ -135,7 +135,7 @@ pub(super) fn actions(path: &str, kind: &str, is_paused: bool) -> Markup {
 /// A button behind a question.
 pub(super) fn sure(label: &str, action: &str, question: &str, yes: &str) -> Markup {
     html! {
-        details.sure {
+        details.sure name="sure" {
             summary { (label) }
             div {
                 span { (question) }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use expect_test::{Expect, expect};
+use proptest::prelude::*;
 use tokio::time::Instant;
 
 use super::{super::registry::Lifetimes, *};
@@ -115,4 +116,48 @@ fn a_body_must_say_who_it_is() {
             E_BAD_BODY IDENTIFY missing fields (closed)
         "#]],
     );
+}
+
+/// Words that mean something, and some that do not.
+fn any_line() -> impl Strategy<Value = String> {
+    let word = prop_oneof![
+        proptest::sample::select(vec!["PING", "IDENTIFY", "REGISTER", "UNREGISTER", "t", "c", "#"])
+            .prop_map(str::to_owned),
+        any::<String>(),
+    ];
+    proptest::collection::vec(word, 0..5).prop_map(|it| it.join(" "))
+}
+
+proptest! {
+    #[test]
+    fn whatever_is_said_nothing_is_left_when_it_ends(
+        lines in proptest::collection::vec(any_line(), 0..20),
+        bodies in proptest::collection::vec(any::<Vec<u8>>(), 20),
+        good in 0..20_usize,
+    ) {
+        let lifetimes = Lifetimes { inactive: Duration::MAX, tombstone: Duration::ZERO };
+        let mut registry = Registry::new(lifetimes);
+        let identity = Identity {
+            broadcast_address: String::new(),
+            hostname: String::new(),
+            tcp_port: 1,
+            http_port: 1,
+        };
+        let now = Moment { instant: Instant::now(), wall: Nanos(0) };
+        let mut session = Session::new("10.0.0.9:5000".parse().unwrap());
+        for (at, (line, body)) in lines.iter().zip(&bodies).enumerate() {
+            let mut step = session.line(&mut registry, now, line);
+            if step == Step::Body {
+                let body = if at < good { BODY.as_bytes() } else { body };
+                step = session.body(&mut registry, now, &identity, Some(body));
+            }
+            match step {
+                Step::Answer(_) => {}
+                Step::Fatal(error) => prop_assert!(error.starts_with("E_"), "{error}"),
+                Step::Body => prop_assert!(false, "a body after a body"),
+            }
+        }
+        session.end(&mut registry);
+        prop_assert!(registry.debug().is_empty());
+    }
 }
