@@ -25,6 +25,7 @@ pub mod message;
 pub mod name;
 pub mod peers;
 pub mod protocol;
+pub mod rr;
 pub mod stats;
 mod web;
 
