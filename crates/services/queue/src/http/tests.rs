@@ -4,12 +4,13 @@ use std::fmt::Write as _;
 
 use expect_test::{Expect, expect};
 use http_body_util::{BodyExt as _, Full};
+use proptest::prelude::*;
 
 use super::*;
 use crate::{
     Durability,
     broker::{self, Broker},
-    disk::Folders,
+    disk::{Disk, Folders, simulated::Simulated},
     message::NodeId,
     protocol::Clients,
     stats::Latencies,
@@ -22,17 +23,25 @@ struct Nsqd {
 }
 
 async fn nsqd(change: impl FnOnce(&mut Options)) -> Nsqd {
+    // In memory: nothing waits for another thread, for which a paused clock does not wait.
+    nsqd_on(Arc::new(Folders), Durability::Memory, change).await
+}
+
+async fn nsqd_on(
+    disk: Arc<dyn Disk>,
+    durability: Durability,
+    change: impl FnOnce(&mut Options),
+) -> Nsqd {
     let clock = Clock::following_tokio("2026-01-02T03:04:05Z".parse().unwrap());
     let mut options =
         Options { broadcast_address: "nsqd.example".to_owned(), ..Options::default() };
     options.node_id.0 = 7;
     change(&mut options);
-    // In memory: nothing waits for another thread, for which a paused clock does not wait.
     let node = NodeId::new(7).unwrap();
-    let config = broker::Config { durability: Durability::Memory, ..broker::Config::new(node) };
+    let config = broker::Config { durability, ..broker::Config::new(node) };
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().to_owned();
-    let broker = Broker::open(config, Arc::new(Folders), path, clock.clone(), Tasks::default());
+    let broker = Broker::open(config, disk, path, clock.clone(), Tasks::default());
     let broker = broker.await.unwrap();
     let latencies = Latencies::new(Vec::new(), std::time::Duration::from_secs(60));
     let api = Api::new(Config {
@@ -156,7 +165,7 @@ async fn publishes_many() {
             POST /mpub?topic=t&binary=0 plain
                 200 OK
             GET /stats?topic=t&format=json&include_mem=0
-                200 {"version":"1.3.0","health":"OK","start_time":1767323045,"topics":[{"topic_name":"t","channels":[],"depth":5,"backend_depth":5,"message_count":5,"message_bytes":18,"paused":false,"e2e_processing_latency":{"count":0,"percentiles":null},"first_sequence":1767323045000000,"next_sequence":1767323045000005}],"producers":null}
+                200 {"version":"1.3.0","health":"OK","start_time":1767323045,"topics":[{"topic_name":"t","channels":[],"depth":5,"backend_depth":5,"message_count":5,"message_bytes":18,"paused":false,"e2e_processing_latency":{"count":0,"percentiles":null},"first_sequence":1767323045000000,"next_sequence":1767323045000005,"file_bytes":64}],"producers":null}
         "#]],
     )
     .await;
@@ -225,7 +234,7 @@ async fn makes_topics_and_channels() {
             POST /channel/pause?topic=t&channel=c
                 200 
             GET /stats?format=json&include_mem=false&include_clients=0
-                200 {"version":"1.3.0","health":"OK","start_time":1767323045,"topics":[{"topic_name":"t","channels":[{"channel_name":"c","depth":0,"backend_depth":0,"in_flight_count":0,"deferred_count":0,"message_count":0,"requeue_count":0,"timeout_count":0,"client_count":0,"clients":null,"paused":true,"e2e_processing_latency":{"count":0,"percentiles":null},"backlog":0,"first_unfinished_sequence":1767323045000000,"cursor_sequence":1767323045000000}],"depth":0,"backend_depth":0,"message_count":0,"message_bytes":0,"paused":true,"e2e_processing_latency":{"count":0,"percentiles":null},"first_sequence":1767323045000000,"next_sequence":1767323045000000}],"producers":null}
+                200 {"version":"1.3.0","health":"OK","start_time":1767323045,"topics":[{"topic_name":"t","channels":[{"channel_name":"c","depth":0,"backend_depth":0,"in_flight_count":0,"deferred_count":0,"message_count":0,"requeue_count":0,"timeout_count":0,"client_count":0,"clients":null,"paused":true,"e2e_processing_latency":{"count":0,"percentiles":null},"backlog":0,"first_unfinished_sequence":1767323045000000,"cursor_sequence":1767323045000000}],"depth":0,"backend_depth":0,"message_count":0,"message_bytes":0,"paused":true,"e2e_processing_latency":{"count":0,"percentiles":null},"first_sequence":1767323045000000,"next_sequence":1767323045000000,"file_bytes":64}],"producers":null}
         "#]],
     )
     .await;
@@ -446,6 +455,57 @@ async fn sends_to_https_when_tls_is_required() {
     .await;
 }
 
+#[tokio::test]
+async fn a_full_disk_is_told() {
+    let disk = Simulated::new(1);
+    let nsqd = nsqd_on(disk.arc(), Durability::Disk, |_| ()).await;
+    nsqd.ask("POST", "/pub?topic=t", b"there is room").await;
+    disk.leave_room(Some(0));
+    check(
+        &nsqd,
+        &["POST /pub?topic=t hello", "GET /ping"],
+        expect![[r#"
+        POST /pub?topic=t hello
+            503 {"message":"the disk is full"}
+        GET /ping
+            500 NOK - topic t: the disk is full
+    "#]],
+    )
+    .await;
+    disk.leave_room(None);
+    check(
+        &nsqd,
+        &["POST /pub?topic=t hello", "GET /ping"],
+        expect![[r#"
+        POST /pub?topic=t hello
+            200 OK
+        GET /ping
+            200 OK
+    "#]],
+    )
+    .await;
+}
+
+proptest! {
+    /// Whatever is asked, there is an answer, and it is none of the server's own failures.
+    #[test]
+    fn any_request_is_answered(
+        method in "GET|POST|PUT|DELETE|OPTIONS|HEAD",
+        path in "/(ping|info|stats|metrics|pub|mpub|(topic|channel)/(create|delete|empty|pause|rewind)|config/[a-z_]{0,9}|debug/pprof/x|[a-z/.%]{0,9})",
+        query in "(&?(topic|channel|start|defer|key|binary|format|max_attempts|ordered)=([a-z0-9#%;+-]{0,6}|t|c)){0,4}",
+        body in proptest::collection::vec(any::<u8>(), 0..40),
+    ) {
+        let Ok(uri) = format!("{path}?{query}").parse::<http::Uri>() else { return Ok(()) };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let status = runtime.block_on(async {
+            let nsqd = nsqd(|_| ()).await;
+            nsqd.ask("POST", "/topic/create?topic=t", b"").await;
+            nsqd.ask(&method, &uri.to_string(), &body).await.0
+        });
+        prop_assert!(status < 500 || status == 501, "{method} {uri}: {status}");
+    }
+}
+
 /// Without the figures of the process, which differ each time.
 async fn metrics(nsqd: &Nsqd) -> String {
     let (status, kind, page) = nsqd.ask("GET", "/metrics", b"").await;
@@ -470,6 +530,7 @@ async fn tells_prometheus() {
         nsq_topic_messages_total{topic="t"} 0
         nsq_topic_bytes_total{topic="t"} 0
         nsq_topic_paused{topic="t"} 0
+        nsq_topic_file_bytes{topic="t"} 64
         nsq_channel_backlog{topic="t",channel="c"} 0
         nsq_channel_depth{topic="t",channel="c"} 0
         nsq_channel_backend_depth{topic="t",channel="c"} 0

@@ -33,6 +33,7 @@ const TOPIC: &[OfTopic] = &[
     ("nsq_topic_bytes_total", "counter", "Bytes of messages published.", |it| it.message_bytes),
     ("nsq_topic_paused", "gauge", "1 if the topic is paused.", |it| it.paused.into()),
     ("nsq_topic_first_sequence", "gauge", "Oldest message that is kept.", |it| it.first_sequence),
+    ("nsq_topic_file_bytes", "gauge", "Bytes of its files.", |it| it.file_bytes),
     ("nsq_topic_next_sequence", "gauge", "Next message to be published.", |it| it.next_sequence),
 ];
 

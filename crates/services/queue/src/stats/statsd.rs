@@ -243,6 +243,7 @@ mod tests {
             e2e_processing_latency: Latency { count: 1, percentiles: Some(vec![percentile]) },
             first_sequence: 0,
             next_sequence: 0,
+            file_bytes: 0,
         };
         Stats { topics: Some(vec![topic]), producers: None }
     }

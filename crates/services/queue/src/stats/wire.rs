@@ -37,6 +37,8 @@ pub struct TopicStats {
     pub first_sequence: u64,
     /// The next message to be published.
     pub next_sequence: u64,
+    /// Bytes of its files.
+    pub file_bytes: u64,
 }
 
 /// One channel.
@@ -118,6 +120,7 @@ impl TopicStats {
             e2e_processing_latency: latency,
             first_sequence: stats.first.0,
             next_sequence: stats.next.0,
+            file_bytes: stats.file_bytes,
         }
     }
 }
