@@ -67,11 +67,7 @@ impl Shared {
     /// Writes everything that waits, whatever the durability, and flushes what is to be flushed.
     pub(super) fn flush(self: &Arc<Self>) -> io::Result<()> {
         let writer = self.drain()?;
-        let mut state = self.lock();
-        state.writer = writer;
-        self.requeue(&mut state);
-        drop(state);
-        self.idle.notify_all();
+        self.give_back(writer);
         Ok(())
     }
 
@@ -80,35 +76,49 @@ impl Shared {
         self.lock().closed = true;
         let writer = self.drain()?;
         let end = self.lock().written;
-        match writer {
-            Some(mut writer) => writer.close(end, now),
-            None => Ok(()),
-        }
+        let Some(mut writer) = writer else { return Ok(()) };
+        let closed = writer.close(end, now);
+        // Nothing is appended any more, so that what it has written stays the end.
+        self.give_back(Some(writer));
+        closed
+    }
+
+    fn give_back(self: &Arc<Self>, writer: Option<Writer>) {
+        let mut state = self.lock();
+        state.writer = writer;
+        self.requeue(&mut state);
+        drop(state);
+        self.idle.notify_all();
     }
 
     /// Ends the log at once. Nobody writes any more when this returns.
     pub(super) fn stop(&self) {
         let mut state = self.lock();
         state.closed = true;
-        let files = self.messages_max.is_none();
-        while files && state.writer.is_none() && state.failure.is_none() {
+        while self.has_writer(&state) && state.writer.is_none() {
             state = self.idle.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
         state.writer = None;
+        state.deleted = true;
         let waiters = state.take_back();
         drop(state);
         drop(waiters);
     }
 
+    /// Whether there is a writer, perhaps with somebody who will bring it back.
+    fn has_writer(&self, state: &State) -> bool {
+        self.messages_max.is_none() && state.failure.is_none() && !state.deleted
+    }
+
     /// Writes until nothing waits; then the writer is the caller's. None if there are no files.
     fn drain(self: &Arc<Self>) -> io::Result<Option<Writer>> {
-        if self.messages_max.is_some() {
-            return Ok(None);
-        }
         let mut state = self.lock();
         loop {
             if let Some(failure) = &state.failure {
                 return Err(io::Error::new(failure.kind(), Arc::clone(failure)));
+            }
+            if !self.has_writer(&state) {
+                return Ok(None);
             }
             if state.writer.is_none() {
                 state = self.idle.wait(state).unwrap_or_else(PoisonError::into_inner);

@@ -64,6 +64,8 @@ pub(super) struct State {
     /// What the disk said when it was full last, until it was not.
     pub(super) full: Option<Arc<io::Error>>,
     pub(super) closed: bool,
+    /// There are no files any more.
+    pub(super) deleted: bool,
     /// Whether a committer knows that there is something to do.
     pub(super) queued: bool,
     /// When somebody last asked to delete what is finished, if nothing was done about it yet.
@@ -139,6 +141,7 @@ impl State {
             failure: None,
             full: None,
             closed: false,
+            deleted: false,
             queued: false,
             retire_at: None,
             retired: Vec::new(),

@@ -261,6 +261,22 @@ fn a_deleted_log_leaves_nothing() {
     assert!(disk.power_cut().files().is_empty());
 }
 
+#[test]
+fn a_closed_log_can_still_be_read_closed_and_deleted() {
+    let disk = Simulated::new(1);
+    let (log, _) = open(&disk, Durability::Disk);
+    drop(log.append(NOW, &[message("a")]).unwrap());
+    log.close(NOW).unwrap();
+    log.flush().unwrap();
+    log.close(NOW).unwrap();
+    assert_eq!(bodies(&read_all(&log, EVERYTHING).0), ["a"]);
+    let (again, recovered) = open(&disk.killed(), Durability::Disk);
+    assert_eq!((again.next(), recovered), (first().after(1), Recovered::default()));
+    log.delete().unwrap();
+    log.delete().unwrap();
+    assert!(disk.files().is_empty());
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn threads_commit_for_many_publishers() {
     let home = tempfile::tempdir().unwrap();
