@@ -23,6 +23,7 @@ pub mod log;
 pub mod lookupd;
 pub mod message;
 pub mod name;
+pub mod nsqd;
 pub mod peers;
 pub mod protocol;
 pub mod rr;

@@ -22,7 +22,6 @@ use super::words::Level;
 #[derive(Clone, Debug)]
 pub(crate) struct Verbosity(reload::Handle<LevelFilter, tracing_subscriber::Registry>);
 
-#[expect(dead_code, reason = "nsqd, which changes it, follows")]
 impl Verbosity {
     /// From now on.
     pub(crate) fn set(&self, level: Level) {

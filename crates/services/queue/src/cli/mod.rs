@@ -11,7 +11,7 @@ mod value;
 pub(crate) mod words;
 
 pub use flags::{Asked, Refused};
-pub use run::main_nsqlookupd;
+pub use run::{main_nsqadmin, main_nsqd, main_nsqlookupd};
 pub use value::{Number, OneOf, Parts, Size, Word};
 pub use words::{Level, MinVersion, TlsRequired};
 

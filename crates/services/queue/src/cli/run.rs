@@ -4,16 +4,16 @@
 use std::{io, process::ExitCode, time::Duration};
 
 use anyhow::Context as _;
-use runtime::{Clock, Tasks};
+use runtime::{Clock, OnExit, Tasks};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::{
     flags::{Asked, Program},
     logging::{self, Verbosity},
-    nsqlookupd,
+    nsqadmin, nsqd, nsqlookupd,
     words::{Level, hostname},
 };
-use crate::lookupd;
+use crate::{admin, lookupd, nsqd as node};
 
 /// What Go's programs exit with when they do not understand their flags.
 const MISUNDERSTOOD: u8 = 2;
@@ -26,16 +26,50 @@ trait Common: Default {
     fn log(&self) -> (&str, Level);
 }
 
+impl Common for nsqd::Options {
+    fn log(&self) -> (&str, Level) {
+        (&self.log_prefix, self.log_level.0)
+    }
+}
+
 impl Common for nsqlookupd::Options {
     fn log(&self) -> (&str, Level) {
         (&self.log_prefix, self.log_level.0)
     }
 }
 
+impl Common for nsqadmin::Options {
+    fn log(&self) -> (&str, Level) {
+        (&self.log_prefix, self.log_level.0)
+    }
+}
+
+/// Runs `nsqd` until SIGINT or SIGTERM. `arguments` are without the program's name.
+#[must_use]
+pub fn main_nsqd(arguments: &[String]) -> ExitCode {
+    run(&nsqd::NSQD, arguments, nsqd_until_signal)
+}
+
 /// Runs `nsqlookupd` until SIGINT or SIGTERM. `arguments` are without the program's name.
 #[must_use]
 pub fn main_nsqlookupd(arguments: &[String]) -> ExitCode {
     run(&nsqlookupd::NSQLOOKUPD, arguments, nsqlookupd_until_signal)
+}
+
+/// Runs `nsqadmin` until SIGINT or SIGTERM. `arguments` are without the program's name.
+#[must_use]
+pub fn main_nsqadmin(arguments: &[String]) -> ExitCode {
+    run(&nsqadmin::NSQADMIN, arguments, nsqadmin_until_signal)
+}
+
+async fn nsqd_until_signal(options: nsqd::Options, verbosity: Verbosity) -> anyhow::Result<()> {
+    let ending = ending()?;
+    let nsqd = node::build(options, Clock::system()).await?;
+    let tasks = Tasks::default();
+    let running = nsqd.run(&tasks, move |level| verbosity.set(level));
+    let asked = ending.wait(&tasks).await;
+    let ended = running.end().await;
+    asked.and(ended)
 }
 
 async fn nsqlookupd_until_signal(options: nsqlookupd::Options, _: Verbosity) -> anyhow::Result<()> {
@@ -50,6 +84,45 @@ async fn nsqlookupd_until_signal(options: nsqlookupd::Options, _: Verbosity) -> 
     };
     let tasks = Tasks::default();
     lookupd::build(config, Clock::system()).await?.run(&tasks);
+    let asked = ending.wait(&tasks).await;
+    if !tasks.shutdown(END_TIME_MAX).await {
+        tracing::warn!("some connections did not end in time");
+    }
+    asked
+}
+
+async fn nsqadmin_until_signal(
+    options: nsqadmin::Options,
+    verbosity: Verbosity,
+) -> anyhow::Result<()> {
+    let ending = ending()?;
+    let config = admin::Config {
+        http_address: options.http_address,
+        base_path: options.base_path,
+        lookupd_http_addresses: options.lookupd_http_address,
+        nsqd_http_addresses: options.nsqd_http_address,
+        http_client_connect_timeout: options.http_client_connect_timeout,
+        http_client_request_timeout: options.http_client_request_timeout,
+        allow_config_from_cidr: options.allow_config_from_cidr,
+        notification_http_endpoint: options.notification_http_endpoint,
+        acl_http_header: options.acl_http_header,
+        admin_users: options.admin_user,
+        log_level: options.log_level.0,
+        ..admin::Config::new(&hostname())
+    };
+    let tasks = Tasks::default();
+    let admin = admin::build(config, Clock::system()).await?;
+    let mut level = admin.handle().log_level();
+    tasks.spawn("nsqadmin-log", OnExit::Log, move |stop| async move {
+        let follow = async {
+            while level.changed().await.is_ok() {
+                verbosity.set(*level.borrow_and_update());
+            }
+        };
+        stop.run_until_cancelled(follow).await;
+        Ok(())
+    });
+    admin.run(&tasks);
     let asked = ending.wait(&tasks).await;
     if !tasks.shutdown(END_TIME_MAX).await {
         tracing::warn!("some connections did not end in time");

@@ -79,6 +79,11 @@ impl Server {
         &self.listener
     }
 
+    /// What encrypts connections, if anything does: HTTPS shows the same certificate.
+    pub(crate) fn tls(&self) -> Option<TlsAcceptor> {
+        self.shared.tls.clone()
+    }
+
     /// Serves until `tasks` are stopped.
     pub fn run(self, tasks: &Tasks) {
         let clients = tasks.clone();
