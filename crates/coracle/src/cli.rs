@@ -12,7 +12,9 @@ use crate::{
     directories::{Directories, Environment},
     down, events,
     fault::{self, FaultArguments},
-    kubeconfig, logs, output, status, up,
+    kubeconfig, logs, output,
+    queue::{self, QueueArguments},
+    status, up,
 };
 
 /// Name of the cluster where none is given.
@@ -67,6 +69,8 @@ enum Command {
     Load(Box<load::cli::Arguments>),
     /// A TCP proxy that misbehaves on request: delays, rates, resets, black holes.
     Fault(FaultArguments),
+    /// NSQ's nsqd, nsqlookupd and nsqadmin, with messages that are safe and can be replayed.
+    Queue(QueueArguments),
     /// The cluster process itself; `up` starts it.
     #[command(hide = true)]
     Cluster(ClusterArguments),
@@ -190,6 +194,7 @@ fn run(
         }
         Command::Load(arguments) => load::cli::run(&arguments),
         Command::Fault(arguments) => fault::run(&arguments),
+        Command::Queue(arguments) => Ok(queue::run(&arguments)),
         Command::Cluster(arguments) => {
             cluster::main(directories, &arguments, environment.inherited.clone())
         }

@@ -17,6 +17,7 @@ mod manifest;
 mod output;
 mod progress;
 mod project;
+mod queue;
 mod session;
 mod start;
 mod status;
@@ -25,7 +26,13 @@ mod up;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let mut arguments = std::env::args_os().skip(1);
+    let mut arguments = std::env::args_os();
+    let called = arguments.next();
+    if let Some(program) = called.as_deref().and_then(queue::Program::called) {
+        let arguments: Vec<String> =
+            arguments.map(|it| it.to_string_lossy().into_owned()).collect();
+        return program.main(&arguments);
+    }
     match arguments.next().as_deref().and_then(std::ffi::OsStr::to_str) {
         Some("shim") => shim::main(arguments),
         Some("keeper") => keeper::main(arguments),

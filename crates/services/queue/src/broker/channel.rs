@@ -36,6 +36,8 @@ struct Inner {
     deleted: watch::Sender<bool>,
     /// The last consumer of an ephemeral channel left.
     abandoned: AtomicBool,
+    /// It was deleted, and does not only send its consumers away.
+    gone: AtomicBool,
     /// Whether the journal was told that there is something to ask for.
     told: AtomicBool,
     /// Of one that is not ephemeral.
@@ -139,6 +141,7 @@ impl Channel {
             pump,
             deleted: watch::Sender::new(false),
             abandoned: AtomicBool::new(false),
+            gone: AtomicBool::new(false),
             told: AtomicBool::new(false),
             recorder,
             consumers_max,
@@ -247,6 +250,7 @@ impl Channel {
 
     pub(super) fn deleted(&self) {
         self.0.deleted.send_replace(true);
+        self.0.gone.store(true, Ordering::Relaxed);
         self.change(State::empty);
         self.record(|topic, channel| Change::ChannelDeleted { topic, channel });
     }
@@ -323,6 +327,9 @@ impl Channel {
     pub(super) fn progress(&self) -> Option<Progress> {
         let mut guarded = self.lock();
         self.0.told.store(false, Ordering::Relaxed);
+        if self.0.gone.load(Ordering::Relaxed) {
+            return None; // There may be another channel of this name by now.
+        }
         guarded.state.progress()
     }
 

@@ -1,13 +1,13 @@
 //! A topic: its messages, its channels, and the pump that hands the ones to the others.
 
+mod pump;
+
 use std::{
     collections::BTreeMap,
-    error::Error as _,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
-    time::Duration,
 };
 
 use runtime::Clock;
@@ -16,14 +16,14 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Broker, Channel, ChannelOptions, Start,
-    channel::{Parts, Wants},
+    channel::Parts,
     record::Recorder,
     state::{Config, State},
 };
 use crate::{
     journal::{Change, TopicState},
-    log::{AppendError, Appended, Log, Read, ReadError, ReadLimit},
-    message::{Message, Nanos, NewMessage, Sequence},
+    log::{AppendError, Appended, Log, ReadError},
+    message::{Nanos, NewMessage, Sequence},
     name::Name,
 };
 
@@ -451,171 +451,4 @@ impl Topic {
     fn now(&self) -> Nanos {
         Nanos::of(self.0.clock.now())
     }
-
-    /// Runs until the topic ends: hands what is committed to the channels, reads for them, lets
-    /// time pass for them.
-    pub(super) async fn pump(self, stop: CancellationToken) -> anyhow::Result<()> {
-        let mut committed = self.0.log.committed();
-        loop {
-            let end = *committed.borrow_and_update();
-            let (next_tick, more) = self.serve(end).await;
-            if self.end_if_abandoned().await {
-                return Ok(());
-            }
-            if more {
-                continue;
-            }
-            let now = self.now();
-            let sleep = next_tick.map_or(SLEEP_MAX, |it| it.since(now));
-            tokio::select! {
-                biased;
-                () = stop.cancelled() => return Ok(()),
-                () = self.0.stop.cancelled() => return Ok(()),
-                it = committed.changed() => if it.is_err() { return Ok(()) },
-                () = self.0.pump.notified() => {}
-                () = tokio::time::sleep(sleep) => {}
-            }
-        }
-    }
-
-    /// One round over the channels: when the next is due, and whether one wants more at once.
-    async fn serve(&self, end: Sequence) -> (Option<Nanos>, bool) {
-        let (channels, routed) = {
-            let mut topology = self.topology();
-            if !topology.paused && !topology.channels.is_empty() {
-                topology.routed = end;
-            }
-            (topology.channels.values().cloned().collect::<Vec<_>>(), topology.routed)
-        };
-        let (mut next_tick, mut more) = (None::<Nanos>, false);
-        for channel in channels {
-            if channel.is_abandoned() {
-                // A consumer that came meanwhile makes it anew.
-                let _gone = self.delete_channel(channel.name());
-                continue;
-            }
-            channel.see(routed);
-            let wants = channel.tick(self.now());
-            if let Some(next) = wants.next_tick {
-                next_tick = Some(next_tick.map_or(next, |it| it.min(next)));
-            }
-            match self.give(&channel, wants).await {
-                Ok(wants_more) => more |= wants_more,
-                Err(error) => {
-                    let source = error.source().map(ToString::to_string).unwrap_or_default();
-                    tracing::error!(topic = %self.0.name, %error, source, "cannot read messages");
-                    let retry = self.now().after(RETRY);
-                    next_tick = Some(next_tick.map_or(retry, |it| it.min(retry)));
-                }
-            }
-        }
-        self.retire();
-        (next_tick, more)
-    }
-
-    /// Gives a channel what it wants; whether it may want more.
-    async fn give(&self, channel: &Channel, wants: Wants) -> Result<bool, ReadError> {
-        let more = wants.ahead.is_some() || !wants.missing.is_empty();
-        if let Some((from, messages)) = wants.ahead {
-            let limit = ReadLimit { messages, bytes: READ_BYTES };
-            match self.read(from, limit).await? {
-                Read::Messages(messages) => {
-                    let end = messages.last().map_or(from, |it| it.sequence.after(1));
-                    channel.admit(from, messages, end);
-                }
-                Read::Skipped(damage) => channel.admit(from, Vec::new(), damage.until),
-                Read::End => {}
-            }
-        }
-        if !wants.missing.is_empty() {
-            channel.found(self.get(wants.missing).await?);
-        }
-        for sequence in wants.dead {
-            self.bury(channel, sequence).await?;
-        }
-        Ok(more)
-    }
-
-    async fn read(&self, from: Sequence, limit: ReadLimit) -> Result<Read, ReadError> {
-        if let Some(messages) = self.0.log.read_cached(from, limit) {
-            return Ok(Read::Messages(messages));
-        }
-        let log = self.0.log.clone();
-        let reading = tokio::task::spawn_blocking(move || log.read(from, limit));
-        // A panic there is logged by the runtime's hook; the next round tries again.
-        reading.await.unwrap_or(Ok(Read::End))
-    }
-
-    async fn get(
-        &self,
-        sequences: Vec<Sequence>,
-    ) -> Result<Vec<(Sequence, Option<Message>)>, ReadError> {
-        let log = self.0.log.clone();
-        let reading = tokio::task::spawn_blocking(move || {
-            sequences.into_iter().map(|it| Ok((it, log.get(it)?))).collect()
-        });
-        reading.await.unwrap_or_else(|_| Ok(Vec::new()))
-    }
-
-    /// Publishes a message that was tried too often to where such messages go.
-    async fn bury(&self, channel: &Channel, sequence: Sequence) -> Result<(), ReadError> {
-        let found = self.get(vec![sequence]).await.inspect_err(|_| channel.not_buried(sequence))?;
-        let Some(message) = found.into_iter().find_map(|it| it.1) else { return Ok(()) };
-        if let Some(name) = channel.options().dead_letter_topic {
-            let copy =
-                NewMessage { key: message.key.clone(), ..NewMessage::new(message.body.clone()) };
-            if let Err(error) = self.publish_to(&name, copy).await {
-                let error = format!("{error:#}");
-                tracing::error!(topic = %self.0.name, dead_letter_topic = %name, error, "cannot publish a dead letter");
-                channel.not_buried(sequence);
-                return Ok(());
-            }
-        }
-        channel.buried(&message);
-        Ok(())
-    }
-
-    async fn publish_to(&self, topic: &Name, message: NewMessage) -> anyhow::Result<()> {
-        // Boxed: making a topic starts a pump, whose future would contain itself.
-        let topic = Box::pin(self.0.broker.topic(topic)).await?;
-        topic.publish_when_there_is_room(&[message]).await?.committed().await?;
-        Ok(())
-    }
-
-    /// Lets the log delete what all channels have finished.
-    fn retire(&self) {
-        let now = self.now();
-        let ephemeral = self.0.name.is_ephemeral();
-        let mut topology = self.topology();
-        if !ephemeral && now.since(topology.retired) < RETIRE_PERIOD {
-            return;
-        }
-        topology.retired = now;
-        let channels: Vec<Channel> = topology.channels.values().cloned().collect();
-        let routed = topology.routed;
-        drop(topology);
-        let first = channels.iter().map(Channel::first_unfinished).fold(routed, Sequence::min);
-        self.0.log.retire(first, now);
-    }
-
-    /// An ephemeral topic goes with its last channel.
-    async fn end_if_abandoned(&self) -> bool {
-        let abandoned = {
-            let topology = self.topology();
-            self.0.name.is_ephemeral() && topology.had_channels && topology.channels.is_empty()
-        };
-        abandoned && Box::pin(self.0.broker.delete_topic(&self.0.name)).await.is_ok()
-    }
 }
-
-/// How much is read at once for a channel, in bytes of bodies.
-const READ_BYTES: usize = 1 << 20;
-
-/// After a failure to read it is tried again so much later.
-const RETRY: Duration = Duration::from_secs(1);
-
-/// How often it is looked for messages that may go. Counting what is unfinished costs a little.
-const RETIRE_PERIOD: Duration = Duration::from_secs(5);
-
-/// The longest sleep of a pump: messages also go because they are old.
-const SLEEP_MAX: Duration = Duration::from_mins(1);

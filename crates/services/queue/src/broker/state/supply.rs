@@ -1,0 +1,113 @@
+//! The topic's side of a channel: what it may see, what it wants to have read, and time.
+
+use super::{Place, State, WINDOW_MAX};
+use crate::message::{Message, Nanos, Sequence};
+
+impl State {
+    /// Lets the channel see all messages before `routed`.
+    pub(in crate::broker) fn see(&mut self, routed: Sequence) {
+        self.counters.messages += self.routed.until(routed);
+        self.routed = self.routed.max(routed);
+        let Some(max) = self.config.backlog_max else { return };
+        let excess = self.cursor.until(self.routed).saturating_sub(max);
+        if excess > 0 {
+            self.cursor = self.cursor.after(excess);
+            while self.window.front().is_some_and(|it| it.sequence < self.cursor) {
+                self.window.pop_front();
+            }
+            self.read = self.read.max(self.cursor);
+        }
+    }
+
+    /// From where on messages should be read from the log, and how many.
+    pub(in crate::broker) fn wants(&self) -> Option<(Sequence, usize)> {
+        let room = WINDOW_MAX.saturating_sub(self.window.len());
+        let ahead = usize::try_from(self.read.until(self.routed)).unwrap_or(usize::MAX);
+        let count = room.min(ahead);
+        // Small reads cost as much as large ones: wait for half a window, or for the rest.
+        (count > 0 && (room >= WINDOW_MAX / 2 || count == ahead)).then_some((self.read, count))
+    }
+
+    /// Takes what was read from where [`Self::wants`] said, up to `end`. What is not among the
+    /// messages was damaged, and is passed over.
+    pub(in crate::broker) fn admit(
+        &mut self,
+        from: Sequence,
+        messages: Vec<Message>,
+        end: Sequence,
+    ) {
+        if from != self.read {
+            return; // It was rewound or emptied meanwhile.
+        }
+        self.window.extend(messages);
+        self.read = end;
+    }
+
+    /// Which messages behind the cursor should be read from the log.
+    pub(in crate::broker) fn missing(&self) -> Vec<Sequence> {
+        let room = WINDOW_MAX.saturating_sub(self.ready.len());
+        self.missing.iter().take(room).copied().collect()
+    }
+
+    /// Whether there is something to read or to publish for the channel.
+    pub(in crate::broker) fn needs_pump(&self) -> bool {
+        let missing = !self.missing.is_empty() && self.ready.len() < WINDOW_MAX;
+        missing || !self.dead.is_empty() || self.wants().is_some()
+    }
+
+    /// Takes what was read because of [`Self::missing`]; `None` if the log has it no longer.
+    pub(in crate::broker) fn found(&mut self, sequence: Sequence, message: Option<Message>) {
+        if !self.missing.remove(&sequence) {
+            return;
+        }
+        match message {
+            Some(message) => self.ready.push_back(message),
+            None => self.forget(sequence),
+        }
+    }
+
+    /// Moves what is due: timed out, or no longer deferred.
+    pub(in crate::broker) fn tick(&mut self, now: Nanos) {
+        while let Some(sent) = self.in_flight.expired(now) {
+            self.counters.timed_out += 1;
+            if let Some(it) = self.clients.get_mut(&sent.client) {
+                it.in_flight = it.in_flight.saturating_sub(1);
+                self.freed.push(sent.client);
+            }
+            self.hold(sent.message, sent.attempts, None);
+        }
+        while let Some(&(due, sequence)) = self.deferred.first().filter(|it| it.0 <= now) {
+            self.deferred.remove(&(due, sequence));
+            if let Some(held) = self.held.get_mut(&sequence) {
+                held.place = Place::Ready;
+                self.missing.insert(sequence);
+            }
+        }
+    }
+
+    /// When [`Self::tick`] has something to do.
+    pub(in crate::broker) fn next_tick(&self) -> Option<Nanos> {
+        let deferred = self.deferred.first().map(|it| it.0);
+        [self.in_flight.deadline(), deferred].into_iter().flatten().min()
+    }
+
+    /// Messages that were tried too often.
+    pub(in crate::broker) fn dead(&mut self) -> Vec<Sequence> {
+        self.dead.drain(..).collect()
+    }
+
+    /// A dead message is in the topic for such messages, and is done with here.
+    pub(in crate::broker) fn buried(&mut self, message: &Message) {
+        if self.held.get(&message.sequence).is_some_and(|it| it.place == Place::Dead) {
+            self.held.remove(&message.sequence);
+            self.done(message);
+        }
+    }
+
+    /// A dead message could not be published: it is tried again.
+    pub(in crate::broker) fn not_buried(&mut self, sequence: Sequence) {
+        if self.held.get(&sequence).is_some_and(|it| it.place == Place::Dead) {
+            self.dead.push_back(sequence);
+        }
+    }
+}
