@@ -137,9 +137,10 @@ impl Connection {
     /// Outside, if the connection is broken; inside, what the client is told.
     async fn execute(&mut self, command: Command) -> io::Result<Result<(), Fault>> {
         Ok(match command {
-            Command::Identify(body) => return self.identify(&body).await,
-            Command::Auth(secret) => self.auth(secret).await,
-            Command::Sub { topic, channel } => self.sub(topic, channel).await,
+            // Boxed, as other rare things below: an idle connection need not hold room for them.
+            Command::Identify(body) => return Box::pin(self.identify(&body)).await,
+            Command::Auth(secret) => Box::pin(self.auth(secret)).await,
+            Command::Sub { topic, channel } => Box::pin(self.sub(topic, channel)).await,
             Command::Rdy(count) => {
                 self.rdy(count);
                 Ok(())
@@ -268,7 +269,7 @@ impl Connection {
             return Err(Fault::fatal(format!("E_AUTH_FIRST AUTH required before {verb}")));
         };
         if grant.is_expired() {
-            self.grant = Some(self.asked().await?);
+            self.grant = Some(Box::pin(self.asked()).await?);
         }
         let channel = channel.map_or("", Name::as_str);
         if self.grant.as_ref().is_some_and(|it| it.allows(topic.as_str(), channel)) {
@@ -382,7 +383,10 @@ impl Connection {
     /// Publishes, or remembers that it must be tried again.
     async fn publish(&mut self, all: Stalled) -> Result<(), Fault> {
         let Stalled { verb, topic, messages, commands } = &all;
-        let found = self.shared.broker.topic(topic).await;
+        let found = match self.shared.broker.existing_topic(topic) {
+            Some(found) => Ok(found),
+            None => Box::pin(self.shared.broker.topic(topic)).await,
+        };
         let receipt = match found.map_err(|it| not_published(*verb, &it))?.publish(messages) {
             Err(PublishError::Full) => {
                 self.stalled = Some(all);

@@ -117,9 +117,12 @@ impl Server {
             };
             full.store(false, Ordering::Relaxed);
             let shared = Arc::clone(&self.shared);
-            tasks.spawn("client", OnExit::Log, |stop| async move {
-                let _place = place;
-                greeting::serve(shared, stream, peer, stop).await
+            // Boxed: the task that watches it would hold room for it a second time.
+            tasks.spawn("client", OnExit::Log, |stop| {
+                Box::pin(async move {
+                    let _place = place;
+                    greeting::serve(shared, stream, peer, stop).await
+                })
             });
         }
     }
