@@ -84,7 +84,7 @@ pub struct Running {
 /// # Errors
 /// What is in the way.
 pub async fn build(mut options: Options, clock: Clock) -> Result<Nsqd, BuildError> {
-    let protocol_options = options.protocol()?;
+    let mut protocol_options = options.protocol()?;
     let started = clock.now();
     let core = Tasks::default();
     let broker = open(&options, &clock, &core).await?;
@@ -101,6 +101,7 @@ pub async fn build(mut options: Options, clock: Clock) -> Result<Nsqd, BuildErro
 
     let parts = options.e2e_processing_latency_percentile.0.clone();
     let latencies = Latencies::new(parts, options.e2e_processing_latency_window_time);
+    protocol_options.latencies = latencies.clone();
     let source = Source { broker: broker.clone(), clients: Clients::default(), latencies };
     let clients = source.clients.clone();
     let protocol = protocol::build(tcp, protocol_options, broker.clone(), clients, clock.clone())?;

@@ -32,7 +32,10 @@ use super::{
     server::Shared,
     transport::{Progress, Transport},
 };
-use crate::broker::{Delivery, Subscription, Topic};
+use crate::{
+    broker::{Delivery, Subscription, Topic},
+    stats::Latency,
+};
 
 /// How many bytes may wait to be written before neither commands are read nor messages taken: one
 /// large output buffer, and the bodies of messages come on top one by one.
@@ -86,6 +89,7 @@ pub(super) struct Consumer {
     pub(super) subscription: Subscription,
     pub(super) ready: u32,
     pub(super) deleted: watch::Receiver<bool>,
+    pub(super) latency: Option<Arc<Latency>>,
 }
 
 struct Timers {

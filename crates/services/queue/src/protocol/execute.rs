@@ -1,6 +1,6 @@
 //! What each command does. The order of checks and the texts are the original's.
 
-use std::{io, sync::atomic::Ordering};
+use std::{io, sync::atomic::Ordering, time::Duration};
 
 use bytes::Bytes;
 use serde::Serialize;
@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     broker::{ChannelError, ClientId, NotInFlight, PublishError, SubscribeError, Subscription},
-    message::{MessageId, NewMessage},
+    message::{MessageId, Nanos, NewMessage},
     name::Name,
 };
 
@@ -28,7 +28,7 @@ const TOGETHER_MAX: usize = 256;
 const SUB_TRIES: usize = 3;
 
 /// How long each time until the channel is gone, so that it can be made anew. The original's.
-const SUB_AGAIN: std::time::Duration = std::time::Duration::from_millis(100);
+const SUB_AGAIN: Duration = Duration::from_millis(100);
 
 /// Messages of one topic that are published together.
 struct Together {
@@ -145,9 +145,7 @@ impl Connection {
                 self.rdy(count);
                 Ok(())
             }
-            Command::Fin(id) => self.answer("FIN", id, |it| it.finish(id).map(drop)).map(|()| {
-                self.client.finished.fetch_add(1, Ordering::Relaxed);
-            }),
+            Command::Fin(id) => self.fin(id),
             Command::Req(id, delay) => {
                 self.answer("REQ", id, |it| it.requeue(id, delay)).map(|()| {
                     self.client.requeued.fetch_add(1, Ordering::Relaxed);
@@ -283,7 +281,8 @@ impl Connection {
         self.check("SUB", &topic, Some(&channel)).await?;
         let subscription = self.subscribe(&topic, &channel).await?;
         let deleted = subscription.deleted();
-        self.consumer = Some(Consumer { subscription, ready: 0, deleted });
+        let latency = self.shared.options.latencies.recorder(&topic, &channel);
+        self.consumer = Some(Consumer { subscription, ready: 0, deleted, latency });
         self.client.about().subscribed = Some((topic, channel));
         self.enter(State::Subscribed);
         self.respond(Bytes::from_static(frame::OK));
@@ -329,6 +328,19 @@ impl Connection {
             consumer.ready = count;
             consumer.subscription.ready(count);
             self.client.ready.store(count, Ordering::Relaxed);
+        }
+    }
+
+    fn fin(&self, id: MessageId) -> Result<(), Fault> {
+        self.answer("FIN", id, |it| it.finish(id).map(|published| self.took(published)))?;
+        self.client.finished.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn took(&self, published: Nanos) {
+        if let Some(latency) = self.consumer.as_ref().and_then(|it| it.latency.as_ref()) {
+            let nanos = Nanos::of(self.shared.clock.now()).0.saturating_sub(published.0);
+            latency.record(Duration::from_nanos(u64::try_from(nanos).unwrap_or(0)));
         }
     }
 

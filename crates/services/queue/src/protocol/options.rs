@@ -3,6 +3,8 @@
 
 use std::{path::PathBuf, time::Duration};
 
+use crate::stats::Latencies;
+
 /// The longest command line, with its end. The original reads commands through a buffer of this
 /// size and hangs up on what does not fit.
 pub const LINE_MAX: usize = 16 * 1024;
@@ -61,6 +63,8 @@ pub struct Options {
     pub connections_max: Option<u32>,
     /// The version that clients are told in answer to `IDENTIFY`.
     pub version: String,
+    /// Told how long each message took from publishing to finishing.
+    pub latencies: Latencies,
 }
 
 impl Default for Options {
@@ -87,6 +91,7 @@ impl Default for Options {
             topology_zone: String::new(),
             connections_max: None,
             version: "1.3.0".to_owned(),
+            latencies: Latencies::new(Vec::new(), Duration::from_mins(10)),
         }
     }
 }
