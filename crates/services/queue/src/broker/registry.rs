@@ -276,18 +276,22 @@ impl Broker {
         if name.is_ephemeral() {
             drop(topic.log().delete()); // It has no files: nothing can fail.
         } else {
-            self.0.recorder.record(Change::TopicDeleted { topic: name.clone() });
-            if let Err(error) = self.settled().await {
-                tracing::error!(topic = %name, %error, "a deleted topic comes back after a crash");
-            }
-            let log = topic.log().clone();
-            let deleted = tokio::task::spawn_blocking(move || log.delete()).await;
-            if let Err(error) = deleted.map_err(io::Error::other).flatten() {
-                tracing::warn!(topic = %name, %error, "files of a deleted topic are left over");
-            }
+            self.delete_files(name, topic.log().clone()).await;
         }
         self.changed();
         Ok(())
+    }
+
+    /// The journal first: a folder that it does not know is deleted at the next start.
+    async fn delete_files(&self, name: &Name, log: Log) {
+        self.0.recorder.record(Change::TopicDeleted { topic: name.clone() });
+        if let Err(error) = self.settled().await {
+            tracing::error!(topic = %name, %error, "a deleted topic comes back after a crash");
+        }
+        let deleted = tokio::task::spawn_blocking(move || log.delete()).await;
+        if let Err(error) = deleted.map_err(io::Error::other).flatten() {
+            tracing::warn!(topic = %name, %error, "files of a deleted topic are left over");
+        }
     }
 
     /// Waits until all topics and channels that were made, deleted, paused, emptied or rewound are

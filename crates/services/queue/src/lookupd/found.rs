@@ -105,20 +105,25 @@ pub(super) async fn watch(mut found: watch::Receiver<Vec<Found>>, shared: &Share
             }
             _ = ticks.tick() => {
                 let all: BTreeSet<Found> = found.borrow_and_update().iter().cloned().collect();
-                if FOUND_MAX < all.len() {
-                    tracing::warn!(found = all.len(), max = FOUND_MAX, "too many producers");
-                }
-                let all = all.into_iter().take(FOUND_MAX).collect();
-                for gone in known.difference(&all) {
-                    tracing::info!(producer = %gone.id(), "no longer found");
-                    shared.registry().leave(&gone.id());
-                }
-                known = all;
+                known = renew(&known, all, shared);
                 let asked = stream::iter(known.clone()).map(|it| ask(it, shared));
                 asked.buffer_unordered(ASKED_AT_ONCE).for_each(async |()| {}).await;
             }
         }
     }
+}
+
+/// Lets those that are no longer found leave; returns whom to ask.
+fn renew(known: &BTreeSet<Found>, all: BTreeSet<Found>, shared: &Shared) -> BTreeSet<Found> {
+    if FOUND_MAX < all.len() {
+        tracing::warn!(found = all.len(), max = FOUND_MAX, "too many producers");
+    }
+    let all: BTreeSet<Found> = all.into_iter().take(FOUND_MAX).collect();
+    for gone in known.difference(&all) {
+        tracing::info!(producer = %gone.id(), "no longer found");
+        shared.registry().leave(&gone.id());
+    }
+    all
 }
 
 /// Asks one producer. One that does not answer stays as it was, until it is inactive.

@@ -78,16 +78,16 @@ fn decide(shared: &Shared, path: &str, query: &str) -> Result<Reply, Failure> {
         }
         "/topic/create" => {
             shared.registry().create_topic(&valid(topic, "INVALID_ARG_TOPIC")?)?;
-            tracing::info!(topic, "created the topic");
+            note("created the topic", topic, None);
         }
         "/topic/delete" => {
             shared.registry().delete_topic(topic);
-            tracing::info!(topic, "deleted the topic");
+            note("deleted the topic", topic, None);
         }
         "/topic/tombstone" => {
             let node = query.get("node").ok_or_else(|| Failure::bad("MISSING_ARG_NODE"))?;
             shared.registry().tombstone(topic, node, shared.now());
-            tracing::info!(topic, node, "set a tombstone");
+            note("set a tombstone", topic, Some(node));
         }
         "/channel/create" | "/channel/delete" => {
             let name = valid(topic, "INVALID_ARG_TOPIC")?;
@@ -96,9 +96,9 @@ fn decide(shared: &Shared, path: &str, query: &str) -> Result<Reply, Failure> {
             let channel = valid(channel, "INVALID_ARG_CHANNEL")?;
             if path == "/channel/create" {
                 shared.registry().create_channel(&name, &channel)?;
-                tracing::info!(topic, %channel, "created the channel");
+                note("created the channel", topic, Some(channel.as_str()));
             } else if shared.registry().delete_channel(&name, &channel) {
-                tracing::info!(topic, %channel, "deleted the channel");
+                note("deleted the channel", topic, Some(channel.as_str()));
             } else {
                 return Err(Failure::not_found("CHANNEL_NOT_FOUND"));
             }
@@ -106,6 +106,11 @@ fn decide(shared: &Shared, path: &str, query: &str) -> Result<Reply, Failure> {
         _ => return Err(Failure::no_path()),
     }
     Ok(Reply::Empty)
+}
+
+/// Tells the operator what was done to a topic, and to which channel or node of it.
+fn note(done: &str, topic: &str, of: Option<&str>) {
+    tracing::info!(topic, of, "{done}");
 }
 
 fn valid(name: &str, otherwise: &'static str) -> Result<Name, Failure> {

@@ -227,15 +227,18 @@ impl Running {
     /// # Errors
     /// What could not be written.
     pub async fn end(self) -> anyhow::Result<()> {
-        if !self.doors.shutdown(END_TIME_MAX).await {
-            tracing::warn!("some clients did not end in time");
-        }
-        if !self.core.shutdown(END_TIME_MAX).await {
-            tracing::warn!("some topics did not end in time");
-        }
+        end(&self.doors, "clients").await;
+        end(&self.core, "topics").await;
         self.broker.close().await?;
         tracing::info!("ended; everything is written");
         Ok(())
+    }
+}
+
+/// Stops some tasks, and waits for them.
+async fn end(tasks: &Tasks, what: &'static str) {
+    if !tasks.shutdown(END_TIME_MAX).await {
+        tracing::warn!(what, "some did not end in time");
     }
 }
 

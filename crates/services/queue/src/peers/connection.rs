@@ -10,7 +10,7 @@ use tokio::{
 };
 
 use super::{
-    Identify, Identity, Topics,
+    Identify, Identity, Topics, Topology,
     commands::{Told, decide},
 };
 use crate::web::Chain;
@@ -87,29 +87,16 @@ async fn talk<T: Topics>(
     socket.set_nodelay(true)?;
     let mut socket = BufReader::new(socket);
     let identified = identify(&mut socket, identity).await?;
-    if identified.broadcast_address.is_empty() {
-        tracing::warn!(lookupd = address, "does not say where it is");
-    } else {
-        let host = &identified.broadcast_address;
-        let host = if host.contains(':') { format!("[{host}]") } else { host.clone() };
-        connected(format!("{host}:{}", identified.http_port));
+    if let Some(http) = identified.http(address) {
+        connected(http);
     }
-    tracing::info!(lookupd = address, "connected");
     let mut told = Told::new();
     let mut changes = topics.changes();
     let mut ticks = tokio::time::interval(PING_EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         changes.mark_unchanged();
-        for command in decide(&told, &topics.topology()) {
-            let line = command.line();
-            let answer = ask(&mut socket, line.as_bytes()).await?;
-            if answer != b"OK" {
-                let answer = String::from_utf8_lossy(&answer).into_owned();
-                tracing::error!(lookupd = address, command = line.trim(), answer, "refused");
-            }
-            command.note(&mut told);
-        }
+        tell(&mut socket, address, &mut told, &topics.topology()).await?;
         tokio::select! {
             changed = changes.changed() => {
                 if changed.is_err() {
@@ -129,6 +116,39 @@ async fn talk<T: Topics>(
                 });
             }
         }
+    }
+}
+
+/// Says what has changed since it was last told.
+async fn tell(
+    socket: &mut BufReader<TcpStream>,
+    address: &str,
+    told: &mut Told,
+    here: &Topology,
+) -> io::Result<()> {
+    for command in decide(told, here) {
+        let line = command.line();
+        let answer = ask(socket, line.as_bytes()).await?;
+        if answer != b"OK" {
+            let answer = String::from_utf8_lossy(&answer).into_owned();
+            tracing::error!(lookupd = address, command = line.trim(), answer, "refused");
+        }
+        command.note(told);
+    }
+    Ok(())
+}
+
+impl Identified {
+    /// Where its HTTP is, if it says so.
+    fn http(&self, address: &str) -> Option<String> {
+        let host = &self.broadcast_address;
+        if host.is_empty() {
+            tracing::warn!(lookupd = address, "connected; it does not say where it is");
+            return None;
+        }
+        tracing::info!(lookupd = address, "connected");
+        let host = if host.contains(':') { format!("[{host}]") } else { host.clone() };
+        Some(format!("{host}:{}", self.http_port))
     }
 }
 

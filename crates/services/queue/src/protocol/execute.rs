@@ -90,10 +90,7 @@ impl Connection {
                     self.refuse(fault);
                     break;
                 }
-                Err(Broken::Line) => {
-                    tracing::info!(client = %self.client.remote, "sent a line without end");
-                    return Err(io::ErrorKind::InvalidData.into());
-                }
+                Err(Broken::Line) => return Err(self.endless()),
             };
             if self.stalled.is_some() || !self.replies.is_empty() && needs_silence(&command) {
                 self.held = Some(command);
@@ -122,6 +119,11 @@ impl Connection {
             self.count();
         }
         Ok(())
+    }
+
+    fn endless(&self) -> io::Error {
+        tracing::info!(client = %self.client.remote, "sent a line without end");
+        io::ErrorKind::InvalidData.into()
     }
 
     fn gate(&self) -> Gate {

@@ -2,6 +2,7 @@
 
 use std::{
     io,
+    net::SocketAddr,
     sync::{Arc, atomic::AtomicBool, atomic::Ordering},
     time::Duration,
 };
@@ -111,7 +112,7 @@ impl Server {
             let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
                 // Said once each time it begins: there may be many that try again and again.
                 if !full.swap(true, Ordering::Relaxed) {
-                    tracing::warn!(limit, client = %peer, "no place for more clients");
+                    no_place(limit, peer);
                 }
                 continue;
             };
@@ -126,6 +127,10 @@ impl Server {
             });
         }
     }
+}
+
+fn no_place(limit: usize, peer: SocketAddr) {
+    tracing::warn!(limit, client = %peer, "no place for more clients");
 }
 
 /// A client that left before it was taken in is nothing; anything else is told.

@@ -11,11 +11,7 @@ use std::{
 };
 
 use http::{Request, Response};
-use hyper::{
-    body::Incoming,
-    server::conn::http1::{self, Parts},
-    service::service_fn,
-};
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use runtime::{OnExit, Tasks};
 use tokio::{
@@ -163,13 +159,12 @@ pub(crate) async fn connection<I, H, F>(
             poll_fn(|context| connection.poll_without_shutdown(context)).await
         }
     };
-    if let Err(error) = served {
+    let ended = match served {
+        Ok(()) => linger(connection.into_parts().io.into_inner()).await,
+        Err(error) => Err(io::Error::other(error)),
+    };
+    if let Err(error) = ended {
         tracing::debug!(%peer, %error, "a client's connection");
-        return;
-    }
-    let Parts { io, .. } = connection.into_parts();
-    if let Err(error) = linger(io.into_inner()).await {
-        tracing::debug!(%peer, %error, "the end of a client's connection");
     }
 }
 
