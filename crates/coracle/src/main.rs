@@ -29,13 +29,16 @@ fn main() -> ExitCode {
     let mut arguments = std::env::args_os();
     let called = arguments.next();
     if let Some(program) = called.as_deref().and_then(queue::Program::called) {
-        let arguments: Vec<String> =
-            arguments.map(|it| it.to_string_lossy().into_owned()).collect();
-        return program.main(&arguments);
+        return program.main(arguments);
     }
     match arguments.next().as_deref().and_then(std::ffi::OsStr::to_str) {
         Some("shim") => shim::main(arguments),
         Some("keeper") => keeper::main(arguments),
+        Some("queue") => match arguments.next().as_deref().and_then(queue::Program::called) {
+            // Its flags are none of the parser's: `-http-address` is not `-h`.
+            Some(program) => program.main(arguments),
+            None => cli::main(),
+        },
         _ => cli::main(),
     }
 }

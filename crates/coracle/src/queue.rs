@@ -1,12 +1,15 @@
 //! `coracle queue`: NSQ's three programs, with the flags of the originals, also under their names.
 
-use std::{ffi::OsStr, path::Path, process::ExitCode};
+use std::{
+    ffi::{OsStr, OsString},
+    path::Path,
+    process::ExitCode,
+};
 
 use clap::{Args, ValueEnum};
 
 /// Arguments of `queue`.
 #[derive(Clone, Debug, Args)]
-#[command(disable_help_flag = true)]
 pub(crate) struct QueueArguments {
     /// Which of them.
     program: Program,
@@ -33,18 +36,21 @@ impl Program {
         Self::from_str(name, false).ok()
     }
 
-    pub(crate) fn main(self, arguments: &[String]) -> ExitCode {
+    /// Runs it until it is told to stop. `arguments` are those after its name.
+    pub(crate) fn main(self, arguments: impl Iterator<Item = OsString>) -> ExitCode {
+        let text = |it: OsString| it.to_string_lossy().into_owned();
+        let arguments: Vec<String> = arguments.map(text).collect();
         match self {
-            Self::Nsqd => queue::cli::main_nsqd(arguments),
-            Self::Nsqlookupd => queue::cli::main_nsqlookupd(arguments),
-            Self::Nsqadmin => queue::cli::main_nsqadmin(arguments),
+            Self::Nsqd => queue::cli::main_nsqd(&arguments),
+            Self::Nsqlookupd => queue::cli::main_nsqlookupd(&arguments),
+            Self::Nsqadmin => queue::cli::main_nsqadmin(&arguments),
         }
     }
 }
 
-/// Runs one of them until it is told to stop.
+/// Runs one of them. `main` has done so already, unless an option stood before the program's name.
 pub(crate) fn run(arguments: &QueueArguments) -> ExitCode {
-    arguments.program.main(&arguments.arguments)
+    arguments.program.main(arguments.arguments.iter().map(OsString::from))
 }
 
 #[cfg(test)]
