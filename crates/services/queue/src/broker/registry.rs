@@ -400,6 +400,16 @@ struct Opened {
     held: Box<dyn Held>,
 }
 
+/// Tells the operator what became of the journal.
+fn tell(loaded: &Loaded) {
+    for damage in loaded.damage() {
+        tracing::error!(?damage, "the journal is damaged: some messages are delivered again");
+    }
+    if loaded.cut_bytes() > 0 {
+        tracing::warn!(bytes = loaded.cut_bytes(), "cut the torn end of the journal");
+    }
+}
+
 fn open_folder(
     config: &Config,
     disk: Arc<dyn Disk>,
@@ -418,9 +428,7 @@ fn open_folder(
     let held = held.ok_or_else(|| OpenError::InUse(folder.to_owned()))?;
     let journal_folder = folder.join("journal");
     let loaded: Loaded = Journal::load(Arc::clone(&disk), &journal_folder)?;
-    for damage in loaded.damage() {
-        tracing::error!(?damage, "the journal is damaged: some messages are delivered again");
-    }
+    tell(&loaded);
     let started =
         Committers::start(Arc::clone(&disk), MemoryLimits::default(), Committers::THREADS);
     let committers = started.map_err(fail("start the threads for", folder))?;
