@@ -52,6 +52,8 @@ pub(crate) struct Directories {
     pub(crate) state: PathBuf,
     /// What need not: sockets, locks, process ids.
     pub(crate) run: PathBuf,
+    /// Beside it, where linked programs can look: commands for them.
+    pub(crate) commands: PathBuf,
     uid: u32,
 }
 
@@ -70,13 +72,16 @@ impl Directories {
             (0, Some(data), Some(runtime)) => (data.join("coracle"), runtime.join("coracle")),
             _ => (state, run),
         };
-        Ok(Self { name: name.to_owned(), state: state.join(name), run: run.join(name), uid })
+        // No name of a cluster begins so.
+        let commands = run.join(format!(".{name}"));
+        let (state, run) = (state.join(name), run.join(name));
+        Ok(Self { name: name.to_owned(), state, run, commands, uid })
     }
 
     /// Makes the folders with mode 0700 and checks that they are this user's and of a format that
     /// this program knows.
     pub(crate) fn create(&self) -> anyhow::Result<()> {
-        for (what, folder) in [("state", &self.state), ("runtime", &self.run)] {
+        for (what, folder) in self.folders() {
             make(folder).map_err(|error| explain(what, folder, error))?;
             self.check_owner(what, folder)?;
         }
@@ -88,9 +93,9 @@ impl Directories {
         self.state.exists()
     }
 
-    /// Removes both folders with all that is in them.
+    /// Removes the folders with all that is in them.
     pub(crate) fn delete(&self) -> anyhow::Result<()> {
-        for (what, folder) in [("state", &self.state), ("runtime", &self.run)] {
+        for (what, folder) in self.folders() {
             if folder.exists() {
                 self.check_owner(what, folder)?;
                 fs::remove_dir_all(folder)
@@ -107,6 +112,10 @@ impl Directories {
             }
         }
         Ok(())
+    }
+
+    fn folders(&self) -> [(&'static str, &Path); 3] {
+        [("state", &self.state), ("runtime", &self.run), ("commands", &self.commands)]
     }
 
     /// The kubeconfig file of the cluster's administrator.
@@ -249,6 +258,7 @@ mod tests {
         let moved = Directories::resolve("shop", &environment).unwrap();
         assert_eq!(moved.state, Path::new("/data/coracle/shop"));
         assert_eq!(moved.run, Path::new("/run/user/1000/coracle/shop"));
+        assert_eq!(moved.commands, Path::new("/run/user/1000/coracle/.shop"));
         assert_eq!(moved.context(), "coracle-shop");
     }
 
@@ -273,6 +283,7 @@ mod tests {
             name: "default".to_owned(),
             state: temporary.path().join("state"),
             run: temporary.path().join("run"),
+            commands: temporary.path().join(".run"),
             uid: fs::metadata(temporary.path()).unwrap().uid(),
         };
         directories.create().unwrap();

@@ -15,6 +15,7 @@ mod lock;
 mod logs;
 mod manifest;
 mod output;
+mod own;
 mod progress;
 mod project;
 mod queue;

@@ -15,6 +15,8 @@ use api::{
 };
 use serde::Deserialize;
 
+use crate::own;
+
 /// Name of the file, in the folder of the manifests.
 pub(crate) const FILE_NAME: &str = "coracle.yaml";
 
@@ -102,14 +104,19 @@ impl Project {
         Ok(project)
     }
 
-    /// The links as the cluster keeps them, by name.
-    pub(crate) fn links(&self) -> anyhow::Result<BTreeMap<String, Link>> {
+    /// The links as the cluster keeps them, by name. A `run` that begins with `coracle` is that command
+    /// in `commands`, whatever `PATH` the container will have.
+    pub(crate) fn links(&self, commands: &Path) -> anyhow::Result<BTreeMap<String, Link>> {
         let resolve = |(name, source): (&String, &LinkSource)| {
             let directory = self.folder.join(&source.directory);
             let directory = directory.canonicalize().with_context(|| {
                 format!("find the folder `{}` of link `{name}`", directory.display())
             })?;
-            let link = Link { image: source.image.clone(), directory, run: source.run.clone() };
+            let mut run = source.run.clone();
+            if let Some(program) = run.first_mut().filter(|it| *it == own::COMMAND) {
+                *program = commands.join(own::COMMAND).display().to_string();
+            }
+            let link = Link { image: source.image.clone(), directory, run };
             Ok((name.clone(), link))
         };
         self.links.iter().map(resolve).collect()
@@ -174,12 +181,22 @@ mod tests {
                     publish:\n- {service: web, port: 80, hostPort: 8080}\n\
                     - {service: web, namespace: other, port: 81}\n";
         let project = Project::parse("coracle.yaml", text, PathBuf::from("/")).unwrap();
-        let links = project.links().unwrap();
+        let links = project.links(Path::new("/run/.default")).unwrap();
         assert_eq!(links["tmp"].directory, Path::new("/tmp"));
         assert!(links["tmp"].applies_to("team/app:v2"));
         let published = project.published("default", "web");
         assert_eq!(published, [Publish { host_port: 8080, service_port: 80 }]);
         assert_eq!(project.published("other", "web").len(), 1);
+    }
+
+    #[test]
+    fn coracle_is_this_binary_as_first_word_only() {
+        let text = "links:\n  queue: {image: q, directory: /tmp, run: [coracle, queue]}\n  \
+                    other: {image: o, directory: /tmp, run: [echo, coracle]}\n";
+        let project = Project::parse("coracle.yaml", text, PathBuf::from("/")).unwrap();
+        let links = project.links(Path::new("/run/.default")).unwrap();
+        assert_eq!(links["queue"].run, ["/run/.default/coracle", "queue"]);
+        assert_eq!(links["other"].run, ["echo", "coracle"]);
     }
 
     #[test]

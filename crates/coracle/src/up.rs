@@ -125,7 +125,7 @@ impl Up<'_> {
 
     /// Tells the cluster which images are linked to local source.
     async fn link(&self, session: &Session) -> anyhow::Result<()> {
-        let links: BTreeMap<String, Link> = self.project.links()?;
+        let links: BTreeMap<String, Link> = self.project.links(&self.directories.commands)?;
         if links.is_empty() {
             return Ok(());
         }

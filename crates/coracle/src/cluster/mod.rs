@@ -17,7 +17,7 @@ use crate::{
     cli::{ClusterArguments, StartArguments},
     directories::{Directories, write_private},
     lock::{self, Lock},
-    output,
+    output, own,
     start::Answer,
 };
 use host::Host;
@@ -40,10 +40,11 @@ struct Prepared {
 pub(crate) fn main(
     directories: &Directories,
     arguments: &ClusterArguments,
-    inherited: Vec<(String, String)>,
+    mut inherited: Vec<(String, String)>,
 ) -> anyhow::Result<ExitCode> {
     tracing_subscriber::fmt().with_ansi(false).with_writer(io::stderr).init();
     let done = prepare(directories, &arguments.start).and_then(|prepared| {
+        own::install(&directories.commands, &mut inherited)?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .enable_all()
             .build()

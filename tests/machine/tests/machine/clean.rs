@@ -32,7 +32,8 @@ pub(crate) fn nothing_is_left_after_down() -> anyhow::Result<()> {
     cluster.coracle(&["down", "--delete"])?;
     // The standby keeper ends when it hears of the end of the cluster process.
     eventually("all processes are gone", || Ok(belongings(&cluster)?.is_empty()))?;
-    ensure!(!cluster.state().exists() && !cluster.run_folder().exists(), "folders are left");
+    let folders = [cluster.state(), cluster.run_folder(), cluster.commands()];
+    ensure!(folders.iter().all(|it| !it.exists()), "folders are left");
     ensure!(fs::read_dir(data)?.count() == 0, "something is left in the data folder");
     unchanged(&before)
 }
@@ -48,7 +49,8 @@ pub(crate) fn nothing_is_left_after_killing_everything() -> anyhow::Result<()> {
     }
     eventually("all processes are gone", || Ok(belongings(&cluster)?.is_empty()))?;
     cluster.coracle(&["down", "--delete"])?;
-    ensure!(!cluster.state().exists() && !cluster.run_folder().exists(), "folders are left");
+    let folders = [cluster.state(), cluster.run_folder(), cluster.commands()];
+    ensure!(folders.iter().all(|it| !it.exists()), "folders are left");
     unchanged(&before)
 }
 

@@ -66,6 +66,11 @@ impl Cluster {
         self.folder.path().join("run/coracle").join(&self.name)
     }
 
+    /// Where containers find commands.
+    pub(crate) fn commands(&self) -> PathBuf {
+        self.folder.path().join("run/coracle").join(format!(".{}", self.name))
+    }
+
     pub(crate) fn data(&self) -> PathBuf {
         self.folder.path().join("data")
     }

@@ -212,6 +212,7 @@ pub(crate) fn container_sees_what_it_should() -> anyhow::Result<()> {
         "env ALL_OTHER=other",
         "env KUBERNETES_SERVICE_HOST=10.96.0.1",
         "directory /scratch",
+        &format!("env PATH={}:", cluster.commands().display()),
         &format!("user {user}"),
         "pid 1",
         "host given",
