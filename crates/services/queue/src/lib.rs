@@ -30,6 +30,12 @@ pub mod rr;
 pub mod stats;
 mod web;
 
+/// What went wrong with all its causes, for somebody who is told one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    std::iter::successors(error.source(), |it| it.source())
+        .fold(error.to_string(), |told, cause| format!("{told}: {cause}"))
+}
+
 /// What a message has survived when its publisher is told `OK`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Durability {

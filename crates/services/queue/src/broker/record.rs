@@ -6,6 +6,7 @@
 
 use std::{
     fmt, io, mem,
+    path::Path,
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     thread::JoinHandle,
     time::Duration,
@@ -33,9 +34,16 @@ const SYNC_PERIOD: Duration = Duration::from_secs(1);
 const RETRY: Duration = Duration::from_secs(1);
 
 /// What was changed is not safe, because the disk is full or has failed.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("cannot write the journal: {0}")]
-pub struct NotSettled(Arc<str>);
+#[derive(Clone, Debug, thiserror::Error)]
+#[error(
+    "cannot write the journal at {}: free some room on its disk or look after it; it is tried \
+     again by itself",
+    folder.display()
+)]
+pub struct NotSettled {
+    folder: Arc<Path>,
+    source: Arc<io::Error>,
+}
 
 #[derive(Debug, Default)]
 struct Pending {
@@ -44,6 +52,8 @@ struct Pending {
     active: Vec<(Name, Channel)>,
     /// How many changes there were, ever.
     count: u64,
+    /// Something failed and is to be tried again, whether there is something new or not.
+    again: bool,
     stop: bool,
 }
 
@@ -51,7 +61,7 @@ struct Pending {
 #[derive(Clone, Debug, Default)]
 struct Written {
     count: u64,
-    failure: Option<Arc<str>>,
+    failure: Option<NotSettled>,
 }
 
 struct Shared {
@@ -120,12 +130,13 @@ impl Recorder {
         let count = self.shared.lock().count;
         let mut written = self.shared.written.subscribe();
         let settled = written.wait_for(|it| it.count >= count || it.failure.is_some()).await;
-        let failure = settled.ok().and_then(|it| it.failure.clone());
-        failure.map_or(Ok(()), |it| Err(NotSettled(it)))
+        // That something else cannot be written is no concern of who waits for what is there.
+        let failure = settled.ok().filter(|it| it.count < count).and_then(|it| it.failure.clone());
+        failure.map_or(Ok(()), Err)
     }
 
     /// What the disk said when it last said no, if it has not taken everything since.
-    pub(super) fn failure(&self) -> Option<Arc<str>> {
+    pub(super) fn failure(&self) -> Option<NotSettled> {
         self.shared.written.borrow().failure.clone()
     }
 
@@ -144,8 +155,8 @@ impl Shared {
     fn run(&self, mut journal: Journal) {
         let mut synced = self.now();
         loop {
-            let Pending { changes, active, count, stop } = self.wait();
-            let settle = !changes.is_empty();
+            let Pending { changes, active, count, again, stop } = self.wait();
+            let settle = again || !changes.is_empty();
             journal.append(changes);
             journal.append(active.into_iter().filter_map(|(topic, channel)| {
                 let progress = channel.progress()?;
@@ -158,11 +169,11 @@ impl Shared {
             if sync {
                 synced = self.now();
             }
-            let failure = flushed.err().map(|error| {
-                tracing::error!(%error, "cannot write the journal; it is tried again");
-                Arc::from(error.to_string())
-            });
+            let folder = || Arc::from(journal.folder());
+            let failure =
+                flushed.err().map(|it| NotSettled { folder: folder(), source: Arc::new(it) });
             let failed = failure.is_some();
+            self.tell(failure.as_ref());
             self.written.send_modify(|it| {
                 // What was not written is still in the journal's memory: the next flush that works
                 // writes all.
@@ -173,9 +184,18 @@ impl Shared {
                 return;
             }
             if failed {
-                self.lock().count += 1; // Nobody waits for this one; it makes the loop try again.
+                self.lock().again = true;
                 self.pause();
             }
+        }
+    }
+
+    /// Tells the operator when writing began to fail, and when it works again.
+    fn tell(&self, failure: Option<&NotSettled>) {
+        match (failure, self.written.borrow().failure.is_some()) {
+            (Some(error), false) => tracing::error!(error = crate::chain(error), "not durable"),
+            (None, true) => tracing::info!("the journal is written again"),
+            (Some(_), true) | (None, false) => {}
         }
     }
 
@@ -184,7 +204,7 @@ impl Shared {
         let mut pending = self.lock();
         loop {
             let settled = pending.count == self.written.borrow().count;
-            if pending.stop || !settled {
+            if pending.stop || pending.again || !settled {
                 break;
             }
             if !pending.active.is_empty() {
@@ -195,9 +215,10 @@ impl Shared {
             pending = self.bell.wait(pending).unwrap_or_else(PoisonError::into_inner);
         }
         let (count, stop) = (pending.count, pending.stop);
+        let again = mem::take(&mut pending.again);
         let changes = mem::take(&mut pending.changes);
         let active = mem::take(&mut pending.active);
-        Pending { changes, active, count, stop }
+        Pending { changes, active, count, again, stop }
     }
 
     /// Lets time pass after a failure, unless it is to stop.

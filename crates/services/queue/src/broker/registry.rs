@@ -111,7 +111,7 @@ pub enum TopicError {
     #[error("exiting")]
     Exiting,
     /// Its files cannot be made.
-    #[error("cannot make topic {topic}: {source}")]
+    #[error("cannot make topic {topic}")]
     Disk {
         /// Its name.
         topic: Name,
@@ -315,10 +315,11 @@ impl Broker {
     /// What the disk said.
     pub fn health(&self) -> Result<(), String> {
         if let Some(failure) = self.0.recorder.failure() {
-            return Err(failure.to_string());
+            return Err(crate::chain(&failure));
         }
         for topic in self.topics() {
-            topic.log().health().map_err(|it| format!("topic {}: {it}", topic.name()))?;
+            let told = |it| format!("topic {}: {}", topic.name(), crate::chain(&it));
+            topic.log().health().map_err(told)?;
         }
         Ok(())
     }

@@ -89,8 +89,8 @@ pub enum PublishError {
     #[error("too much is waiting for the disk")]
     Full,
     /// The disk is full or has failed, or the batch is too large.
-    #[error("{0}")]
-    Refused(#[source] AppendError),
+    #[error(transparent)]
+    Refused(AppendError),
 }
 
 impl From<AppendError> for PublishError {
@@ -98,8 +98,8 @@ impl From<AppendError> for PublishError {
         match error {
             AppendError::Closed => Self::Exiting,
             AppendError::Full => Self::Full,
-            AppendError::NoSpace(_)
-            | AppendError::Failed(_)
+            AppendError::NoSpace { .. }
+            | AppendError::Failed { .. }
             | AppendError::TooLarge { .. }
             | AppendError::KeyTooLong => Self::Refused(error),
         }

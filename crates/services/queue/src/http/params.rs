@@ -29,15 +29,16 @@ impl Api {
         self.0.source.broker.topic(&name).await.map_err(|error| match error {
             TopicError::Exiting => unavailable("EXITING"),
             TopicError::TooMany { .. } | TopicError::Disk { .. } | TopicError::Journal(_) => {
-                tracing::error!(topic = %name, %error, "cannot make a topic");
-                unavailable(error.to_string())
+                let error = crate::chain(&error);
+                tracing::error!(topic = %name, error, "cannot make a topic");
+                unavailable(error)
             }
         })
     }
 
     /// What was done is acknowledged only once a restart knows it.
     pub(super) async fn settled(&self) -> Result<(), Failure> {
-        self.0.source.broker.settled().await.map_err(|error| unavailable(error.to_string()))
+        self.0.source.broker.settled().await.map_err(|error| unavailable(crate::chain(&error)))
     }
 
     /// The topic, which must be there, and the channel's name, which must be valid.
@@ -86,7 +87,7 @@ impl Asked {
             Self::Since(time) => time,
         };
         let found = topic.since(time).await;
-        found.map(Start::At).map_err(|error| unavailable(error.to_string()))
+        found.map(Start::At).map_err(|error| unavailable(crate::chain(&error)))
     }
 }
 

@@ -111,7 +111,7 @@ fn not_taken(error: PublishError) -> Failure {
     match error {
         PublishError::Exiting | PublishError::Full => unavailable("EXITING"),
         PublishError::Refused(AppendError::TooLarge { .. }) => too_large("BODY_TOO_BIG"),
-        PublishError::Refused(why) => unavailable(why.to_string()),
+        PublishError::Refused(why) => unavailable(crate::chain(&why)),
     }
 }
 

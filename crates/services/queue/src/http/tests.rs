@@ -19,7 +19,7 @@ use crate::{
 struct Nsqd {
     api: Api,
     table: Vec<Route<Resource>>,
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
 }
 
 async fn nsqd(change: impl FnOnce(&mut Options)) -> Nsqd {
@@ -54,7 +54,7 @@ async fn nsqd_on(
         http_port: Some(4151),
         https_port: Some(4152),
     });
-    Nsqd { api, table: routes(), _folder: folder }
+    Nsqd { api, table: routes(), folder }
 }
 
 impl Nsqd {
@@ -80,6 +80,7 @@ async fn check(nsqd: &Nsqd, asked: &[&str], expected: Expect) {
         let body = words.next().unwrap_or_default();
         let (status, _, text) = nsqd.ask(method, target, body.as_bytes()).await;
         let shown = line.replace(char::is_control, "~");
+        let text = text.replace(&*nsqd.folder.path().to_string_lossy(), "FOLDER");
         writeln!(seen, "{shown}\n    {status} {text}").unwrap();
     }
     expected.assert_eq(&seen);
@@ -465,23 +466,25 @@ async fn a_full_disk_is_told() {
         &nsqd,
         &["POST /pub?topic=t hello", "GET /ping"],
         expect![[r#"
-        POST /pub?topic=t hello
-            503 {"message":"the disk is full"}
-        GET /ping
-            500 NOK - topic t: the disk is full
-    "#]],
+            POST /pub?topic=t hello
+                503 {"message":"no room on the disk of FOLDER/topics/t.topic: free some, or let finished messages go sooner (-retention-size, -retention-age); then it goes on by itself: 0 bytes are free, 33554432 are kept for other uses"}
+            GET /ping
+                500 NOK - topic t: no room on the disk of FOLDER/topics/t.topic: free some, or let finished messages go sooner (-retention-size, -retention-age); then it goes on by itself: 0 bytes are free, 33554432 are kept for other uses
+        "#]],
     )
     .await;
     disk.leave_room(None);
     check(
         &nsqd,
-        &["POST /pub?topic=t hello", "GET /ping"],
+        &["GET /ping", "POST /pub?topic=t hello", "GET /ping"],
         expect![[r#"
-        POST /pub?topic=t hello
-            200 OK
-        GET /ping
-            200 OK
-    "#]],
+            GET /ping
+                200 OK
+            POST /pub?topic=t hello
+                200 OK
+            GET /ping
+                200 OK
+        "#]],
     )
     .await;
 }

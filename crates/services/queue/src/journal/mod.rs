@@ -157,6 +157,12 @@ impl Journal {
         Ok(())
     }
 
+    /// Where it is.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
     /// How many bytes its file has.
     #[must_use]
     pub fn bytes(&self) -> u64 {

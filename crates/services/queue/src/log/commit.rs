@@ -262,7 +262,10 @@ impl Shared {
         if bytes > 0 {
             let free = disk.free_bytes(&self.dir).unwrap_or(u64::MAX);
             if free < bytes.saturating_add(self.sizes.keep_free_bytes) {
-                return Err(WriteError::NoSpace(io::ErrorKind::StorageFull.into()));
+                let keep = self.sizes.keep_free_bytes;
+                let why = format!("{free} bytes are free, {keep} are kept for other uses");
+                let error = io::Error::new(io::ErrorKind::StorageFull, why);
+                return Err(WriteError::NoSpace(error));
             }
         }
         if let Some((first, marks)) = &job.roll {
@@ -291,10 +294,10 @@ impl Shared {
                 if state.full.is_none() {
                     tracing::warn!(log = %self.dir.display(), %error, "the disk is full");
                 }
-                let error = Arc::new(error);
-                state.full = Some(Arc::clone(&error));
+                let full = AppendError::NoSpace { dir: self.dir.clone(), source: error.into() };
+                state.full = Some(full.clone());
                 state.writer = Some(writer);
-                (self.refuse(&mut state), Err(AppendError::NoSpace(error)))
+                (self.refuse(&mut state), Err(full))
             }
             Err(WriteError::Failed(error)) => {
                 tracing::error!(
@@ -302,9 +305,9 @@ impl Shared {
                     %error,
                     "the disk has failed: nothing is published to this topic until it is opened anew"
                 );
-                let error = Arc::new(error);
-                state.failure = Some(Arc::clone(&error));
-                (self.refuse(&mut state), Err(AppendError::Failed(error)))
+                let failure = AppendError::Failed { dir: self.dir.clone(), source: error.into() };
+                state.failure = Some(failure.clone());
+                (self.refuse(&mut state), Err(failure))
             }
         };
         self.requeue(&mut state);
@@ -318,8 +321,8 @@ impl Shared {
     }
 
     fn committed_job(&self, state: &mut State, chunks: Vec<Chunk>) {
-        if !chunks.is_empty() {
-            state.full = None;
+        if !chunks.is_empty() && state.full.take().is_some() {
+            tracing::info!(log = %self.dir.display(), "the disk has room again");
         }
         for chunk in chunks {
             state.wrote(&chunk, self.sizes.index_bytes);
@@ -329,6 +332,15 @@ impl Shared {
             }
         }
         state.trim(self.pool.recent_max());
+    }
+
+    /// Whether a disk that was full says that it has room for whatever was refused, so that nobody
+    /// is told in turns that it is well and that it is not. A quota is not told in advance.
+    pub(super) fn has_room_again(&self, full: &AppendError) -> bool {
+        let AppendError::NoSpace { source, .. } = full else { return false };
+        let enough = self.sizes.keep_free_bytes + WAITING_BYTES_MAX as u64;
+        let free = self.pool.disk.free_bytes(&self.dir);
+        source.kind() == io::ErrorKind::StorageFull && free.is_ok_and(|free| free > enough)
     }
 
     /// What was not written is not there, unless it was acknowledged already.

@@ -88,6 +88,7 @@ impl Log {
         for damage in &recovered.damage {
             tracing::error!(log = %dir.display(), "{damage}");
         }
+        let dir = Arc::from(dir);
         let parts = Parts { pool, dir, config, sizes, salt, messages_max: None, state };
         Ok((Self(Arc::new(Shared::new(parts))), recovered))
     }
@@ -101,7 +102,7 @@ impl Log {
         state.finished = state.next;
         Self(Arc::new(Shared::new(Parts {
             pool: Arc::clone(&committers.0),
-            dir: PathBuf::new(),
+            dir: Arc::from(PathBuf::new()),
             config,
             sizes: Sizes::STANDARD,
             salt: 0,
@@ -123,7 +124,7 @@ impl Log {
         }
         let length = frame_length(messages)?;
         state.writable(length, self.0.pool.waiting_max()).inspect_err(|error| {
-            if matches!(error, AppendError::NoSpace(_)) {
+            if matches!(error, AppendError::NoSpace { .. }) {
                 // Perhaps there is room now: it is tried again whenever somebody asks.
                 self.0.enqueue(&mut state);
             }
@@ -172,17 +173,20 @@ impl Log {
         self.0.progress.subscribe()
     }
 
-    /// Whether publishing works: the disk has not failed, and was not full when last tried.
+    /// Whether publishing works: the disk has not failed, and was not full when last tried, or has
+    /// room since. Asks the file system if it was full.
     ///
     /// # Errors
     /// What the disk said.
     pub fn health(&self) -> Result<(), AppendError> {
         let state = self.0.lock();
-        match (&state.failure, &state.full) {
-            (Some(error), _) => Err(AppendError::Failed(Arc::clone(error))),
-            (None, Some(error)) => Err(AppendError::NoSpace(Arc::clone(error))),
-            (None, None) => Ok(()),
+        if let Some(failure) = &state.failure {
+            return Err(failure.clone());
         }
+        let Some(full) = state.full.clone() else { return Ok(()) };
+        drop(state);
+        // Nobody may publish as long as this says that it is in vain.
+        if self.0.has_room_again(&full) { Ok(()) } else { Err(full) }
     }
 
     /// Reads from memory, without IO: `None` if the message is not there, and then

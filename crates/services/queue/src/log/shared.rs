@@ -2,7 +2,7 @@
 
 use std::{
     fmt, io,
-    path::PathBuf,
+    path::Path,
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
 };
 
@@ -14,7 +14,7 @@ use crate::message::{Nanos, Sequence};
 /// One log, without its handles.
 pub(super) struct Shared {
     pub(super) pool: Arc<Pool>,
-    pub(super) dir: PathBuf,
+    pub(super) dir: Arc<Path>,
     pub(super) config: LogConfig,
     pub(super) sizes: Sizes,
     pub(super) salt: u32,
@@ -41,7 +41,7 @@ impl Drop for Shared {
 /// What makes up a log.
 pub(super) struct Parts {
     pub(super) pool: Arc<Pool>,
-    pub(super) dir: PathBuf,
+    pub(super) dir: Arc<Path>,
     pub(super) config: LogConfig,
     pub(super) sizes: Sizes,
     pub(super) salt: u32,
@@ -115,7 +115,7 @@ impl Shared {
         let mut state = self.lock();
         loop {
             if let Some(failure) = &state.failure {
-                return Err(io::Error::new(failure.kind(), Arc::clone(failure)));
+                return Err(failure.clone().into_io());
             }
             if !self.has_writer(&state) {
                 return Ok(None);
@@ -133,7 +133,7 @@ impl Shared {
             state = self.lock();
             // Of what was acknowledged already, something cannot be written.
             if let Some(full) = state.full.as_ref().filter(|_| state.waiting_bytes > 0) {
-                return Err(io::Error::new(full.kind(), Arc::clone(full)));
+                return Err(full.clone().into_io());
             }
         }
     }

@@ -3,7 +3,7 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
-    io, mem,
+    mem,
     sync::Arc,
 };
 
@@ -60,9 +60,10 @@ pub(super) struct State {
     pub(super) holes: BTreeMap<Sequence, Damage>,
     /// None while somebody writes, after a failure, and if there are no files.
     pub(super) writer: Option<Writer>,
-    pub(super) failure: Option<Arc<io::Error>>,
-    /// What the disk said when it was full last, until it was not.
-    pub(super) full: Option<Arc<io::Error>>,
+    /// Why nothing will be written any more.
+    pub(super) failure: Option<AppendError>,
+    /// Why nothing could be written last, for want of room, until something could.
+    pub(super) full: Option<AppendError>,
     pub(super) closed: bool,
     /// There are no files any more.
     pub(super) deleted: bool,
@@ -160,12 +161,12 @@ impl State {
             return Err(AppendError::Closed);
         }
         if let Some(failure) = &self.failure {
-            return Err(AppendError::Failed(Arc::clone(failure)));
+            return Err(failure.clone());
         }
         // Alone, a batch of any size is welcome.
         if self.waiting_bytes > 0 && self.waiting_bytes + bytes > waiting_max {
             return Err(match &self.full {
-                Some(error) => AppendError::NoSpace(Arc::clone(error)),
+                Some(full) => full.clone(),
                 None => AppendError::Full,
             });
         }

@@ -1,6 +1,12 @@
 //! The words of the log: what it is told, what it answers, and what can go wrong.
 
-use std::{fmt, io, ops::Range, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    fmt, io,
+    ops::Range,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use tokio::sync::oneshot;
 
@@ -137,11 +143,25 @@ pub enum AppendError {
     #[error("too much is waiting for the disk")]
     Full,
     /// The disk is full; nothing was lost, and it works again when there is room.
-    #[error("the disk is full")]
-    NoSpace(#[source] Arc<io::Error>),
+    #[error(
+        "no room on the disk of {}: free some, or let finished messages go sooner \
+         (-retention-size, -retention-age); then it goes on by itself",
+        dir.display()
+    )]
+    NoSpace {
+        /// The folder.
+        dir: Arc<Path>,
+        /// What the disk said.
+        source: Arc<io::Error>,
+    },
     /// The disk has failed. No batch is taken until the log is opened anew.
-    #[error("the disk has failed")]
-    Failed(#[source] Arc<io::Error>),
+    #[error("the disk has failed at {}: look after it, then start nsqd again", dir.display())]
+    Failed {
+        /// The folder.
+        dir: Arc<Path>,
+        /// What the disk said.
+        source: Arc<io::Error>,
+    },
     /// The batch is larger than can be written at once.
     #[error("a batch of {bytes} bytes is larger than {limit}")]
     TooLarge {
@@ -156,6 +176,19 @@ pub enum AppendError {
     /// The log is closed or deleted.
     #[error("the log is closed")]
     Closed,
+}
+
+impl AppendError {
+    /// What the disk said, with where and what to do about it.
+    pub(super) fn into_io(self) -> io::Error {
+        let kind = match &self {
+            Self::NoSpace { source, .. } | Self::Failed { source, .. } => source.kind(),
+            Self::Full | Self::TooLarge { .. } | Self::KeyTooLong | Self::Closed => {
+                io::ErrorKind::Other
+            }
+        };
+        io::Error::new(kind, self)
+    }
 }
 
 /// Why messages could not be read. That they are damaged is no error but [`Read::Skipped`].

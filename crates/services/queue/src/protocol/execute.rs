@@ -299,7 +299,7 @@ impl Connection {
         for _ in 0..SUB_TRIES {
             changes.mark_unchanged();
             let found = self.shared.broker.topic(topic).await;
-            let found = found.map_err(|it| failed(it.to_string()))?;
+            let found = found.map_err(|it| failed(crate::chain(&it)))?;
             let found = match found.channel(channel) {
                 Ok(found) => Some(found),
                 Err(ChannelError::Exiting) => None,
@@ -311,7 +311,7 @@ impl Connection {
                 Some(Ok(subscription)) => {
                     // Who is told OK finds the channel again after a crash.
                     let settled = self.shared.broker.settled().await;
-                    return settled.map(|()| subscription).map_err(|it| failed(it.to_string()));
+                    return settled.map(|()| subscription).map_err(|it| failed(crate::chain(&it)));
                 }
                 Some(Err(SubscribeError::Deleted)) | None => {}
                 Some(Err(error)) => return Err(failed(error.to_string())),

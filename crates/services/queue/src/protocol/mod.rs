@@ -11,6 +11,8 @@ mod deflate;
 mod execute;
 mod fault;
 mod frame;
+#[cfg(test)]
+mod full_disk;
 mod greeting;
 mod identify;
 mod options;

@@ -3,6 +3,7 @@
 
 use std::{
     collections::VecDeque,
+    error::Error,
     fmt,
     future::poll_fn,
     pin::Pin,
@@ -131,7 +132,7 @@ impl Replies {
 }
 
 /// What a publisher is told whose messages were not taken.
-pub(super) fn not_published(verb: Verb, error: &dyn fmt::Display) -> Fault {
-    let name = verb.as_str();
-    Fault::fatal(format!("E_{name}_FAILED {name} failed {error}"))
+pub(super) fn not_published(verb: Verb, error: &dyn Error) -> Fault {
+    let (name, why) = (verb.as_str(), crate::chain(error));
+    Fault::fatal(format!("E_{name}_FAILED {name} failed {why}"))
 }

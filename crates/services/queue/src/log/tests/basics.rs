@@ -171,7 +171,7 @@ fn a_full_disk_refuses_and_loses_nothing() {
         let mut two = log.append(NOW, &[message("c")]).unwrap();
         log.flush().unwrap();
         assert_eq!((outcome(&mut one), outcome(&mut two)), (Some(false), Some(false)));
-        assert!(matches!(log.health(), Err(AppendError::NoSpace(_))));
+        assert!(matches!(log.health(), Err(AppendError::NoSpace { .. })));
         disk.leave_room(None);
         let mut three = log.append(NOW, &[message("d")]).unwrap();
         assert_eq!(three.range, one.range);
@@ -198,7 +198,7 @@ fn a_full_disk_keeps_what_memory_mode_has_acknowledged() {
         assert!(log.flush().is_err());
         assert!(acknowledged < 100);
     };
-    assert!(matches!(refused, AppendError::NoSpace(_)));
+    assert!(matches!(refused, AppendError::NoSpace { .. }));
     disk.leave_room(None);
     log.flush().unwrap();
     assert!(log.append(NOW, &[message("y")]).is_ok());
@@ -215,7 +215,7 @@ fn a_failed_flush_ends_publishing() {
     let mut appended = log.append(NOW, &[message("b")]).unwrap();
     assert!(log.flush().is_err());
     assert_eq!(outcome(&mut appended), Some(false));
-    assert!(matches!(log.append(NOW, &[message("c")]), Err(AppendError::Failed(_))));
+    assert!(matches!(log.append(NOW, &[message("c")]), Err(AppendError::Failed { .. })));
     assert_eq!(bodies(&read_all(&log, EVERYTHING).0), ["a"]);
     assert!(log.close(NOW).is_err());
 }

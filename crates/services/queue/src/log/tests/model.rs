@@ -131,7 +131,7 @@ impl World {
                 let messages = sequences.zip(&new).map(message).collect();
                 self.batches.push(Batch { messages, appended, told: None });
             }
-            Err(AppendError::NoSpace(_) | AppendError::Failed(_)) => {}
+            Err(AppendError::NoSpace { .. } | AppendError::Failed { .. }) => {}
             Err(error) => panic!("{error}"),
         }
     }
