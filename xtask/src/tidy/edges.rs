@@ -33,6 +33,7 @@ const MAY_USE: &[(&str, Uses)] = &[
     ("node", Only(&["shim", "client", "api", "runtime"])),
     ("network", Only(&["client", "api", "runtime"])),
     ("queue", Only(&["runtime"])),
+    ("compose", Only(&["api"])),
     ("load", Only(&["fault", "client", "api", "runtime"])),
     ("coracle", Everything),
     ("clients", Everything),
