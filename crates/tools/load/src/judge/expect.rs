@@ -75,6 +75,8 @@ impl Course {
 pub enum Meant {
     /// This was asked of it.
     Course(Course),
+    /// At these moments, ascending and from any moment on: for a schedule that is random and known.
+    Moments(Vec<Duration>),
     /// What arrived is what was meant: for schedules that only the generator knows. Does not see a
     /// generator that waited.
     Arrivals,
@@ -164,6 +166,7 @@ pub fn expect(record: &Record, meant: &Meant) -> Expectation {
         record.entries.iter().map(|it| Duration::from_nanos(it.arrival - record.began())).collect();
     let starts = match meant {
         Meant::Course(course) => course.starts(),
+        Meant::Moments(moments) => from_first(moments),
         Meant::Arrivals => arrivals.clone(),
     };
     let lead = lead(&starts, &arrivals);
@@ -185,7 +188,7 @@ pub fn expect(record: &Record, meant: &Meant) -> Expectation {
         Source::Record => {
             let there = |answer| record.pause(answer).map_or(answer, |it| it.to);
             let earliest = match meant {
-                Meant::Course(_) => starts.clone(),
+                Meant::Course(_) | Meant::Moments(_) => starts.clone(),
                 Meant::Arrivals => sent(record),
             };
             (recorded(record, &starts, lead, |it| it), recorded(record, &earliest, lead, there))
@@ -195,6 +198,12 @@ pub fn expect(record: &Record, meant: &Meant) -> Expectation {
     latencies.sort_unstable();
     latest.sort_unstable();
     Expectation { source, latencies, latest, arrivals: kept }
+}
+
+/// Moments, counted from the first of them.
+fn from_first(moments: &[Duration]) -> Vec<Duration> {
+    let first = moments.first().copied().unwrap_or_default();
+    moments.iter().map(|it| it.saturating_sub(first)).collect()
 }
 
 /// How long before the first arrival the schedule began, at least: no request arrives before it was
@@ -323,9 +332,13 @@ mod tests {
         let seconds = |it: u32| f64::from(it) / 1e2;
         // From the eleventh on they came 5 ms late.
         let late = (0..1_000).map(|it| seconds(it) + if it < 10 { 0.0 } else { 5e-3 });
-        let seen = expect(&record("constant:20ms", late), &even(1e2, 10));
+        let seen = expect(&record("constant:20ms", late.clone()), &even(1e2, 10));
         assert_eq!(seen.source, Source::Record);
         assert_eq!(milliseconds(&seen), [25, 25, 25]);
+        // Moments that are told say the same, whenever they begin.
+        let moments = (0..1_000).map(|it| Duration::from_secs_f64(7.0 + seconds(it))).collect();
+        let same = expect(&record("constant:20ms", late.clone()), &Meant::Moments(moments));
+        assert_eq!(same, expect(&record("constant:20ms", late), &even(1e2, 10)));
         // Only the first did, so that the others seem to come early.
         let late = (0..1_000).map(|it| if it == 0 { 0.0 } else { seconds(it) - 5e-3 });
         let seen = expect(&record("constant:20ms", late), &even(1e2, 10));

@@ -152,7 +152,7 @@ pub fn grade(record: &Record, meant: &Meant, report: &Report) -> Grade {
         })
         .collect();
     let late_share_max = match (expectation.source, meant) {
-        (Source::Record, Meant::Course(_)) => RECORDED_LATE_SHARE_MAX,
+        (Source::Record, Meant::Course(_) | Meant::Moments(_)) => RECORDED_LATE_SHARE_MAX,
         // Arrivals that were read late would be taken for starts that were meant late.
         _ => LATE_SHARE_MAX,
     };
