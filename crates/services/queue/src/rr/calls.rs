@@ -97,7 +97,7 @@ impl<W> Calls<W> {
         let message = Envelope {
             method: Some(method.to_owned()),
             reply_to: Some(self.reply_to.clone()),
-            correlation: Some(id),
+            correlation: Some(id.to_string()),
             expires: Some(deadline.after(second).0.div_euclid(1_000_000_000)),
             error: None,
             body,
@@ -125,6 +125,7 @@ impl<W> Calls<W> {
     pub fn reply(&mut self, now: Nanos, message: &Bytes) -> Result<(W, Outcome), Dropped> {
         let reply = Envelope::decode(self.dialect, message).map_err(|_| Dropped::NotAReply)?;
         let id = reply.correlation.ok_or(Dropped::NotAReply)?;
+        let id = id.parse().map_err(|_| Dropped::Unknown)?;
         // One that is late stays for `expire`, so that its end is the same however they race.
         if self.waiting.get(&id).is_none_or(|it| it.deadline <= now) {
             return Err(Dropped::Unknown);

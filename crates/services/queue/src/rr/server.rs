@@ -62,7 +62,7 @@ pub struct Request {
     /// After this second nobody waits any more.
     pub expires: Option<i64>,
     reply_to: Option<Name>,
-    correlation: Option<u64>,
+    correlation: Option<String>,
 }
 
 /// What a handler made of a request.

@@ -262,10 +262,23 @@ fn what_cannot_be_read_is_finished_or_left_to_others() {
     let mut world = World::new(Dialect::Nsqm);
     world.publish(&name(REQUESTS), Bytes::from("garbage"));
     assert!(world.serve("one", &Server::nsqm(), calculator));
-    assert_eq!(world.end(), ["one: the message has no header line"]);
+    assert_eq!(world.end(), ["one: the header is not as the dialect has it"]);
     let received = Server::svckit().receive(Nanos(0), &Bytes::from("garbage"));
-    let why = "the message has no header line".to_owned();
+    let why = "the header is not as the dialect has it".to_owned();
     assert_eq!(received, Received::RequeueUnreadable(why, 2 * SECOND));
+}
+
+/// Callers may number as they like: the text comes back as it was.
+#[test]
+fn any_correlation_of_svckit_is_echoed() {
+    let mut world = World::new(Dialect::Svckit);
+    let request = "{\"t\":\"pkg.Add.req\",\"r\":\"other\",\"c\":\"007-ab|c\"}\n2+3";
+    world.publish(&name(REQUESTS), Bytes::from(request));
+    assert!(world.serve("one", &Server::svckit(), calculator));
+    let reply = world.take("other").unwrap();
+    assert_eq!(reply, "{\"t\":\"pkg.Add.rsp\",\"c\":\"007-ab|c\"}\n5");
+    world.publish(&name(REPLIES), reply);
+    assert_eq!(world.end(), ["one: pkg.Add.req", "dropped"]);
 }
 
 #[test]

@@ -9,3 +9,5 @@ mod delivery;
 mod limits;
 #[cfg(test)]
 mod negotiation;
+#[cfg(test)]
+mod rr;
