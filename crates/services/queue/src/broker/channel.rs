@@ -17,6 +17,7 @@ use super::{
 };
 use crate::{
     journal::{Change, Progress},
+    log::Damage,
     message::{Message, MessageId, Nanos, Sequence},
     name::Name,
 };
@@ -292,6 +293,11 @@ impl Channel {
         self.change(|state| state.admit(from, messages, end));
     }
 
+    pub(super) fn skip(&self, from: Sequence, damage: &Damage) {
+        let lost = if damage.is_loss() { from.until(damage.until) } else { 0 };
+        self.change(|state| state.skip(from, damage.until, lost));
+    }
+
     pub(super) fn found(&self, messages: Vec<(Sequence, Option<Message>)>) {
         self.change(|state| {
             for (sequence, message) in messages {
@@ -302,6 +308,10 @@ impl Channel {
 
     pub(super) fn buried(&self, message: &Message) {
         self.change(|state| state.buried(message));
+    }
+
+    pub(super) fn lost_dead(&self, sequence: Sequence) {
+        self.change(|state| state.lost_dead(sequence));
     }
 
     pub(super) fn not_buried(&self, sequence: Sequence) {

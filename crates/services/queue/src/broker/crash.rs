@@ -35,13 +35,13 @@ struct Run {
     step: u64,
 }
 
-async fn open(disk: Arc<dyn Disk>, durability: Durability) -> Broker {
+pub(super) async fn open(disk: Arc<dyn Disk>, durability: Durability) -> Broker {
     let config = Config { durability, ..Config::new(NodeId::new(1).unwrap()) };
     let folder = PathBuf::from("/data");
     Broker::open(config, disk, folder, Clock::system(), Tasks::default()).await.unwrap()
 }
 
-fn subscribe(topic: &Topic, channel: &str) -> Subscription {
+pub(super) fn subscribe(topic: &Topic, channel: &str) -> Subscription {
     let channel = topic.channel(&Name::parse(channel).unwrap()).unwrap();
     let timeout = Duration::from_mins(1);
     let subscription = channel.subscribe(ClientId(1), timeout, None).unwrap();

@@ -7,6 +7,8 @@
 mod channel;
 #[cfg(test)]
 mod crash;
+#[cfg(test)]
+mod damage;
 mod in_flight;
 mod record;
 mod registry;

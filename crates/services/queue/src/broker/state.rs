@@ -91,6 +91,8 @@ pub struct Counters {
     pub requeued: u64,
     /// Not answered in time.
     pub timed_out: u64,
+    /// Left out because they were damaged.
+    pub skipped: u64,
 }
 
 /// Why a command about one message failed; the texts are the original's.

@@ -71,6 +71,8 @@ pub struct TopicStats {
     pub message_count: u64,
     /// Their bodies' bytes.
     pub message_bytes: u64,
+    /// Messages known to be damaged, of those that are kept.
+    pub damaged: u64,
     /// Whether it gives nothing to its channels.
     pub paused: bool,
     /// The oldest message that is kept.
@@ -403,6 +405,7 @@ impl Topic {
             depth: topology.routed.until(next),
             message_count: self.0.message_count.load(Ordering::Relaxed),
             message_bytes: self.0.message_bytes.load(Ordering::Relaxed),
+            damaged: self.0.log.damaged(),
             paused: topology.paused,
             file_bytes: self.0.log.file_bytes(),
             first: self.0.log.first(),

@@ -166,7 +166,7 @@ async fn publishes_many() {
             POST /mpub?topic=t&binary=0 plain
                 200 OK
             GET /stats?topic=t&format=json&include_mem=0
-                200 {"version":"1.3.0","health":"OK","start_time":1767323045,"topics":[{"topic_name":"t","channels":[],"depth":5,"backend_depth":5,"message_count":5,"message_bytes":18,"paused":false,"e2e_processing_latency":{"count":0,"percentiles":null},"first_sequence":1767323045000000,"next_sequence":1767323045000005,"file_bytes":64}],"producers":null}
+                200 {"version":"1.3.0","health":"OK","start_time":1767323045,"topics":[{"topic_name":"t","channels":[],"depth":5,"backend_depth":5,"message_count":5,"message_bytes":18,"paused":false,"e2e_processing_latency":{"count":0,"percentiles":null},"first_sequence":1767323045000000,"next_sequence":1767323045000005,"file_bytes":64,"damaged_count":0}],"producers":null}
         "#]],
     )
     .await;
@@ -235,7 +235,7 @@ async fn makes_topics_and_channels() {
             POST /channel/pause?topic=t&channel=c
                 200 
             GET /stats?format=json&include_mem=false&include_clients=0
-                200 {"version":"1.3.0","health":"OK","start_time":1767323045,"topics":[{"topic_name":"t","channels":[{"channel_name":"c","depth":0,"backend_depth":0,"in_flight_count":0,"deferred_count":0,"message_count":0,"requeue_count":0,"timeout_count":0,"client_count":0,"clients":null,"paused":true,"e2e_processing_latency":{"count":0,"percentiles":null},"backlog":0,"first_unfinished_sequence":1767323045000000,"cursor_sequence":1767323045000000}],"depth":0,"backend_depth":0,"message_count":0,"message_bytes":0,"paused":true,"e2e_processing_latency":{"count":0,"percentiles":null},"first_sequence":1767323045000000,"next_sequence":1767323045000000,"file_bytes":64}],"producers":null}
+                200 {"version":"1.3.0","health":"OK","start_time":1767323045,"topics":[{"topic_name":"t","channels":[{"channel_name":"c","depth":0,"backend_depth":0,"in_flight_count":0,"deferred_count":0,"message_count":0,"requeue_count":0,"timeout_count":0,"client_count":0,"clients":null,"paused":true,"e2e_processing_latency":{"count":0,"percentiles":null},"backlog":0,"first_unfinished_sequence":1767323045000000,"cursor_sequence":1767323045000000,"skipped_count":0}],"depth":0,"backend_depth":0,"message_count":0,"message_bytes":0,"paused":true,"e2e_processing_latency":{"count":0,"percentiles":null},"first_sequence":1767323045000000,"next_sequence":1767323045000000,"file_bytes":64,"damaged_count":0}],"producers":null}
         "#]],
     )
     .await;
@@ -534,6 +534,7 @@ async fn tells_prometheus() {
         nsq_topic_bytes_total{topic="t"} 0
         nsq_topic_paused{topic="t"} 0
         nsq_topic_file_bytes{topic="t"} 64
+        nsq_topic_damaged_messages{topic="t"} 0
         nsq_channel_backlog{topic="t",channel="c"} 0
         nsq_channel_depth{topic="t",channel="c"} 0
         nsq_channel_backend_depth{topic="t",channel="c"} 0
@@ -543,7 +544,8 @@ async fn tells_prometheus() {
         nsq_channel_paused{topic="t",channel="c"} 0
         nsq_channel_messages_total{topic="t",channel="c"} 0
         nsq_channel_requeued_total{topic="t",channel="c"} 0
-        nsq_channel_timed_out_total{topic="t",channel="c"} 0"#]]
+        nsq_channel_timed_out_total{topic="t",channel="c"} 0
+        nsq_channel_skipped_total{topic="t",channel="c"} 0"#]]
     .assert_eq(&figures.collect::<Vec<_>>().join("\n"));
 }
 

@@ -245,6 +245,16 @@ impl Log {
         retired + holes.sum::<u64>()
     }
 
+    /// How many messages are known to be damaged or in files that are not there, of those that
+    /// retention would still have.
+    #[must_use]
+    pub fn damaged(&self) -> u64 {
+        let state = self.0.lock();
+        let first = state.first();
+        let lost = state.holes.values().filter(|it| it.is_loss());
+        lost.map(|it| it.from.max(first).until(it.until)).sum()
+    }
+
     /// How many bytes its files have.
     #[must_use]
     pub fn file_bytes(&self) -> u64 {

@@ -70,6 +70,14 @@ pub enum Why {
     Unflushed,
 }
 
+impl Damage {
+    /// Whether these were messages, acknowledged and not to be deleted yet.
+    #[must_use]
+    pub const fn is_loss(&self) -> bool {
+        matches!(self.why, Why::Corrupt | Why::Missing)
+    }
+}
+
 impl fmt::Display for Damage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let why = match self.why {

@@ -35,6 +35,7 @@ const TOPIC: &[OfTopic] = &[
     ("nsq_topic_first_sequence", "gauge", "Oldest message that is kept.", |it| it.first_sequence),
     ("nsq_topic_file_bytes", "gauge", "Bytes of its files.", |it| it.file_bytes),
     ("nsq_topic_next_sequence", "gauge", "Next message to be published.", |it| it.next_sequence),
+    ("nsq_topic_damaged_messages", "gauge", "Messages known to be damaged.", |it| it.damaged_count),
 ];
 
 /// Name, kind, help and value of what is told of a channel.
@@ -50,6 +51,9 @@ const CHANNEL: &[OfChannel] = &[
     ("nsq_channel_requeued_total", "counter", "Messages requeued.", |it| it.requeue_count),
     ("nsq_channel_timed_out_total", "counter", "Messages not answered in time.", |it| {
         it.timeout_count
+    }),
+    ("nsq_channel_skipped_total", "counter", "Messages left out, being damaged.", |it| {
+        it.skipped_count
     }),
     ("nsq_channel_cursor_sequence", "gauge", "First message never handed out.", |it| {
         it.cursor_sequence

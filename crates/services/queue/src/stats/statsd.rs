@@ -227,6 +227,7 @@ mod tests {
             backlog: 0,
             first_unfinished_sequence: 0,
             cursor_sequence: 0,
+            skipped_count: 0,
             max_attempts: None,
             dead_letter: None,
             ordered: None,
@@ -244,6 +245,7 @@ mod tests {
             first_sequence: 0,
             next_sequence: 0,
             file_bytes: 0,
+            damaged_count: 0,
         };
         Stats { topics: Some(vec![topic]), producers: None }
     }

@@ -39,6 +39,8 @@ pub struct TopicStats {
     pub next_sequence: u64,
     /// Bytes of its files.
     pub file_bytes: u64,
+    /// Messages known to be damaged, of those that are kept.
+    pub damaged_count: u64,
 }
 
 /// One channel.
@@ -74,6 +76,8 @@ pub struct ChannelStats {
     pub first_unfinished_sequence: u64,
     /// The first message that was never handed out.
     pub cursor_sequence: u64,
+    /// Left out since the process began because they were damaged.
+    pub skipped_count: u64,
     /// After how many attempts a message is given up.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_attempts: Option<u16>,
@@ -121,6 +125,7 @@ impl TopicStats {
             first_sequence: stats.first.0,
             next_sequence: stats.next.0,
             file_bytes: stats.file_bytes,
+            damaged_count: stats.damaged,
         }
     }
 }
@@ -148,6 +153,7 @@ impl ChannelStats {
             backlog: backlog(stats),
             first_unfinished_sequence: stats.first_unfinished.0,
             cursor_sequence: stats.cursor.0,
+            skipped_count: stats.counters.skipped,
             max_attempts: stats.options.attempts_max,
             dead_letter: stats.options.dead_letter_topic.as_ref().map(ToString::to_string),
             ordered: stats.options.ordered_by_key.then_some("key"),

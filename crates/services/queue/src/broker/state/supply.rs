@@ -43,6 +43,14 @@ impl State {
         self.read = end;
     }
 
+    /// Passes over what cannot be read, up to `until`; so many of that were messages.
+    pub(in crate::broker) fn skip(&mut self, from: Sequence, until: Sequence, lost: u64) {
+        if from == self.read {
+            self.counters.skipped += lost;
+            self.read = until;
+        }
+    }
+
     /// Which messages behind the cursor should be read from the log.
     pub(in crate::broker) fn missing(&self) -> Vec<Sequence> {
         let room = WINDOW_MAX.saturating_sub(self.ready.len());
@@ -62,8 +70,14 @@ impl State {
         }
         match message {
             Some(message) => self.ready.push_back(message),
-            None => self.forget(sequence),
+            None => self.lost(sequence),
         }
+    }
+
+    /// A message that was to be delivered again cannot be read any more.
+    fn lost(&mut self, sequence: Sequence) {
+        self.counters.skipped += 1;
+        self.forget(sequence);
     }
 
     /// Moves what is due: timed out, or no longer deferred.
@@ -101,6 +115,13 @@ impl State {
         if self.held.get(&message.sequence).is_some_and(|it| it.place == Place::Dead) {
             self.held.remove(&message.sequence);
             self.done(message);
+        }
+    }
+
+    /// A dead message cannot be read any more.
+    pub(in crate::broker) fn lost_dead(&mut self, sequence: Sequence) {
+        if self.held.get(&sequence).is_some_and(|it| it.place == Place::Dead) {
+            self.lost(sequence);
         }
     }
 

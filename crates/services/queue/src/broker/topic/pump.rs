@@ -97,12 +97,20 @@ impl Topic {
                     let end = messages.last().map_or(from, |it| it.sequence.after(1));
                     channel.admit(from, messages, end);
                 }
-                Read::Skipped(damage) => channel.admit(from, Vec::new(), damage.until),
+                Read::Skipped(damage) => {
+                    let (topic, channel_name) = (&self.0.name, channel.name());
+                    tracing::warn!(%topic, channel = %channel_name, "skipped: {damage}");
+                    channel.skip(from, &damage);
+                }
                 Read::End => {}
             }
         }
         if !wants.missing.is_empty() {
-            channel.found(self.get(wants.missing).await?);
+            let found = self.get(wants.missing).await?;
+            for (sequence, _) in found.iter().filter(|it| it.1.is_none()) {
+                self.tell_lost(channel, *sequence);
+            }
+            channel.found(found);
         }
         for sequence in wants.dead {
             self.bury(channel, sequence).await?;
@@ -134,7 +142,11 @@ impl Topic {
     /// Publishes a message that was tried too often to where such messages go.
     async fn bury(&self, channel: &Channel, sequence: Sequence) -> Result<(), ReadError> {
         let found = self.get(vec![sequence]).await.inspect_err(|_| channel.not_buried(sequence))?;
-        let Some(message) = found.into_iter().find_map(|it| it.1) else { return Ok(()) };
+        let Some(message) = found.into_iter().find_map(|it| it.1) else {
+            self.tell_lost(channel, sequence);
+            channel.lost_dead(sequence);
+            return Ok(());
+        };
         if let Some(name) = channel.options().dead_letter_topic {
             let copy =
                 NewMessage { key: message.key.clone(), ..NewMessage::new(message.body.clone()) };
@@ -147,6 +159,11 @@ impl Topic {
         }
         channel.buried(&message);
         Ok(())
+    }
+
+    fn tell_lost(&self, channel: &Channel, sequence: Sequence) {
+        let (topic, channel) = (&self.0.name, channel.name());
+        tracing::error!(%topic, %channel, %sequence, "not delivered again: it cannot be read");
     }
 
     async fn publish_to(&self, topic: &Name, message: NewMessage) -> anyhow::Result<()> {

@@ -1,0 +1,78 @@
+//! What becomes of messages that were damaged on the disk: they are left out, it is counted, and
+//! what is behind them is delivered.
+
+use bytes::Bytes;
+
+use super::{
+    crash::{open, subscribe},
+    *,
+};
+use crate::{Durability, disk::simulated::Simulated, message::NewMessage};
+
+const BODIES: [&str; 3] = ["the first", "the second", "the third"];
+
+/// Changes one bit of a message in its file.
+fn damage(disk: &Simulated, body: &str) {
+    for (path, mut bytes) in disk.files() {
+        let place = bytes.windows(body.len()).position(|it| it == body.as_bytes());
+        if let Some(place) = place.filter(|_| path.extension().is_some_and(|it| it == "log")) {
+            bytes[place] ^= 1;
+            return disk.put(&path, &bytes);
+        }
+    }
+    panic!("{body} is in no file");
+}
+
+async fn take(subscription: &Subscription, count: usize) -> Vec<Delivery> {
+    let mut taken = Vec::new();
+    while taken.len() < count {
+        let soon = std::time::Duration::from_secs(20);
+        tokio::time::timeout(soon, subscription.next(&mut taken)).await.expect("too few");
+    }
+    taken
+}
+
+/// Each is a batch of its own, so that the damage is to one.
+async fn check(in_flight: bool) {
+    let disk = Simulated::new(1);
+    let broker = open(disk.arc(), Durability::Disk).await;
+    let topic = broker.topic(&Name::parse("t").unwrap()).await.unwrap();
+    let subscription = subscribe(&topic, "c");
+    subscription.ready(if in_flight { 50 } else { 0 });
+    for body in BODIES {
+        let message = NewMessage::new(Bytes::from_static(body.as_bytes()));
+        topic.publish(&[message]).unwrap().committed().await.unwrap();
+    }
+    if in_flight {
+        take(&subscription, BODIES.len()).await;
+    }
+    drop(subscription);
+    broker.close().await.unwrap();
+
+    let disk = disk.killed();
+    damage(&disk, BODIES[1]);
+    let broker = open(disk.arc(), Durability::Disk).await;
+    let topic = broker.existing_topic(&Name::parse("t").unwrap()).unwrap();
+    let subscription = subscribe(&topic, "c");
+    let mut bodies: Vec<_> = take(&subscription, 2).await;
+    bodies.sort_by_key(|it| it.message.sequence);
+    for it in &bodies {
+        subscription.finish(it.id).unwrap();
+    }
+    let bodies: Vec<_> = bodies.into_iter().map(|it| it.message.body).collect();
+    assert_eq!(bodies, [BODIES[0], BODIES[2]]);
+    let channel = topic.existing_channel(&Name::parse("c").unwrap()).unwrap().stats();
+    assert_eq!((channel.counters.skipped, channel.depth, channel.in_flight), (1, 0, 0));
+    assert_eq!(channel.first_unfinished, topic.stats().next);
+    assert_eq!(topic.stats().damaged, 1);
+}
+
+#[tokio::test]
+async fn what_was_never_handed_out_is_passed_over() {
+    check(false).await;
+}
+
+#[tokio::test]
+async fn what_a_consumer_had_is_not_delivered_again() {
+    check(true).await;
+}
