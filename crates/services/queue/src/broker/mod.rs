@@ -9,6 +9,8 @@ mod channel;
 mod crash;
 #[cfg(test)]
 mod damage;
+#[cfg(test)]
+mod formats;
 mod in_flight;
 mod record;
 mod registry;

@@ -155,7 +155,7 @@ impl Broker {
     /// even in [`Durability::Memory`], [`Self::close`] it then.
     ///
     /// # Errors
-    /// When the folder is another process's, or cannot be read. Nothing was changed then.
+    /// When the folder is another process's, or cannot be read. Nothing is lost by trying.
     pub async fn open(
         config: Config,
         disk: Arc<dyn Disk>,

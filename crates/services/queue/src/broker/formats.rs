@@ -1,0 +1,165 @@
+//! Data folders as every release wrote them: they must open, with nothing lost. How they were made
+//! stands in `tests/fixtures/README.md`.
+
+use std::{
+    fmt::Write as _,
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use expect_test::{Expect, expect};
+use runtime::{Clock, Tasks};
+
+use super::*;
+use crate::{
+    disk::{Disk as _, simulated::Simulated},
+    message::{NewMessage, NodeId},
+};
+
+/// How long anything may take that is expected soon; long, for a busy machine.
+const SOON: Duration = Duration::from_secs(20);
+
+/// Puts what is in a folder of the machine into one of the disk.
+fn load(disk: &Simulated, from: &Path, to: &Path) {
+    disk.create_folder(to).unwrap();
+    for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
+        let to = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            load(disk, &entry.path(), &to);
+        } else {
+            disk.put(&to, &fs::read(entry.path()).unwrap());
+        }
+    }
+}
+
+fn committed(version: u32) -> Simulated {
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
+    let disk = Simulated::new(1);
+    load(&disk, &fixtures.join(format!("format-{version}")), Path::new("/data"));
+    disk
+}
+
+async fn open(disk: &Simulated, at: &str) -> Result<Broker, OpenError> {
+    let config = Config::new(NodeId::new(7).unwrap());
+    let clock = Clock::following_tokio(at.parse().unwrap());
+    Broker::open(config, disk.arc(), PathBuf::from("/data"), clock, Tasks::default()).await
+}
+
+fn name(text: &str) -> Name {
+    Name::parse(text).unwrap()
+}
+
+/// What is told of everything.
+fn shown(broker: &Broker) -> String {
+    let mut shown = String::new();
+    for topic in broker.topics() {
+        let TopicStats { name, depth, paused, first, next, .. } = topic.stats();
+        let kept = first.until(next);
+        writeln!(shown, "{name}: {kept} kept, depth {depth}, paused {paused}").unwrap();
+        for channel in topic.channels() {
+            let ChannelStats { name, depth, deferred, paused, options, .. } = channel.stats();
+            writeln!(shown, "  {name}: depth {depth}, deferred {deferred}, paused {paused}")
+                .unwrap();
+            if options != ChannelOptions::default() {
+                writeln!(shown, "    {options:?}").unwrap();
+            }
+        }
+    }
+    shown
+}
+
+/// Consumes what there is: bodies, and the attempt each was.
+async fn consumed(broker: &Broker, topic: &str, channel: &str, count: usize) -> String {
+    let topic = broker.existing_topic(&name(topic)).unwrap();
+    let channel = topic.channel(&name(channel)).unwrap();
+    let subscription = channel.subscribe(ClientId(1), Duration::from_mins(1), None).unwrap();
+    subscription.ready(100);
+    let mut seen = Vec::new();
+    while seen.len() < count {
+        let mut out = Vec::new();
+        let next = subscription.next(&mut out);
+        tokio::time::timeout(SOON, next).await.expect("nothing more is delivered");
+        for Delivery { message, id, attempts } in out {
+            subscription.finish(id).unwrap();
+            let body: String = String::from_utf8_lossy(&message.body).chars().take(20).collect();
+            seen.push(format!("{body} {attempts}"));
+        }
+    }
+    let left = channel.stats();
+    assert_eq!((left.depth, left.in_flight), (0, 0), "more is there: {seen:?}");
+    seen.join(", ")
+}
+
+async fn check(broker: &Broker, place: (&str, &str), count: usize, expected: Expect) {
+    expected.assert_eq(&consumed(broker, place.0, place.1, count).await);
+}
+
+#[tokio::test]
+async fn format_1_opens() {
+    let disk = committed(1);
+    let broker = open(&disk, "2026-11-22T02:00:00Z").await.unwrap();
+    expect![[r#"
+        alone: 3 kept, depth 3, paused false
+        orders: 12 kept, depth 0, paused false
+          audit: depth 5, deferred 2, paused false
+          billing: depth 12, deferred 0, paused false
+            ChannelOptions { attempts_max: Some(3), dead_letter_topic: Some(`orders_dead`), ordered_by_key: true }
+        paused: 2 kept, depth 1, paused true
+          c: depth 1, deferred 0, paused true
+    "#]].assert_eq(&shown(&broker));
+    check(
+        &broker,
+        ("orders", "audit"),
+        5,
+        expect!["order 1 3, order 4 2, order 5 2, batch 0 2, batch 2 2"],
+    )
+    .await;
+    check(&broker, ("orders", "billing"), 11, expect!["before 1, order 0 1, order 1 1, order 2 1, order 3 1, order 4 1, order 5 1, batch 0 1, batch 1 1, batch 2 1, after 1"]).await;
+    check(
+        &broker,
+        ("alone", "new"),
+        3,
+        expect!["1 in alone 1, 2 in alone 1, xxxxxxxxxxxxxxxxxxxx 1"],
+    )
+    .await;
+    let paused = broker.existing_topic(&name("paused")).unwrap();
+    paused.pause(false);
+    paused.existing_channel(&name("c")).unwrap().pause(false);
+    check(&broker, ("paused", "c"), 2, expect!["1 in paused 1, 2 in paused 1"]).await;
+    // Where the torn one was, publishing goes on; what is deferred comes when it is due.
+    let orders = broker.existing_topic(&name("orders")).unwrap();
+    let new = NewMessage::new("new".into());
+    orders.publish(&[new]).unwrap().committed().await.unwrap();
+    check(&broker, ("orders", "audit"), 1, expect!["new 1"]).await;
+    broker.close().await.unwrap();
+    let broker = open(&disk.killed(), "2026-11-22T03:00:00Z").await.unwrap();
+    check(&broker, ("orders", "audit"), 2, expect!["order 3 2, deferred 1"]).await;
+    check(&broker, ("orders", "billing"), 2, expect!["deferred 1, new 1"]).await;
+}
+
+/// Makes the newest file of the folder with this ending one of the next version.
+fn newer(disk: &Simulated, ending: &str, header: usize) -> PathBuf {
+    let files = disk.files();
+    let (path, bytes) = files.iter().rfind(|it| it.0.to_string_lossy().ends_with(ending)).unwrap();
+    let mut bytes = bytes.clone();
+    bytes[8..12].copy_from_slice(&2u32.to_le_bytes());
+    let sum = crc32fast::hash(&bytes[..header - 4]);
+    bytes[header - 4..header].copy_from_slice(&sum.to_le_bytes());
+    disk.put(path, &bytes);
+    path.clone()
+}
+
+#[tokio::test]
+async fn a_newer_format_is_refused_by_its_number() {
+    for (ending, header) in [(".log", 64), (".journal", 24)] {
+        let disk = committed(1);
+        let path = newer(&disk, ending, header);
+        let before = disk.files().remove(&path);
+        let error = open(&disk, "2026-11-22T02:00:00Z").await.unwrap_err();
+        let told = crate::chain(&error);
+        let file = path.file_name().unwrap().to_string_lossy();
+        assert!(told.contains(&*file) && told.contains("has format 2, this"), "{told}");
+        assert_eq!(disk.files().remove(&path), before);
+    }
+}
