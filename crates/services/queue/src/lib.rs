@@ -13,6 +13,7 @@
 //!   may begin, or begin again, at any message that is still there.
 
 pub mod admin;
+pub mod bodies;
 pub mod broker;
 pub mod cli;
 pub mod disk;

@@ -4,10 +4,10 @@ use bytes::Bytes;
 use http::StatusCode;
 use hyper::body::Body as HttpBody;
 
-use super::{Api, Cause, internal_error};
+use super::{Api, Cause};
 use crate::{
     cli::{Level, OneOf, Word as _},
-    web::{self, Failure, ReadError, Reply},
+    web::{Failure, Reply},
 };
 
 impl Api {
@@ -28,22 +28,19 @@ impl Api {
         B::Error: Into<Cause>,
     {
         let max = self.0.options.borrow().max_msg_size.get();
-        let refused = || Failure::new(StatusCode::PAYLOAD_TOO_LARGE, "INVALID_VALUE");
-        let body = web::read(body, max).await.map_err(|error| match error {
-            ReadError::TooLong { .. } => refused(),
-            ReadError::Broken(_) | ReadError::Silent => internal_error(),
-        })?;
+        let arrived = self.read(body, max, "INVALID_VALUE").await?;
+        let body = &arrived.body;
         if body.is_empty() {
-            return Err(refused());
+            return Err(Failure::new(StatusCode::PAYLOAD_TOO_LARGE, "INVALID_VALUE"));
         }
         let invalid = || Failure::bad("INVALID_VALUE");
         match key {
             "nsqlookupd_tcp_addresses" => {
-                let all: Vec<String> = serde_json::from_slice(&body).map_err(|_| invalid())?;
+                let all: Vec<String> = serde_json::from_slice(body).map_err(|_| invalid())?;
                 self.0.options.send_modify(|it| it.lookupd_tcp_address = all);
             }
             "log_level" => {
-                let word = String::from_utf8_lossy(&body).to_ascii_lowercase();
+                let word = String::from_utf8_lossy(body).to_ascii_lowercase();
                 let level = Level::WORDS.iter().find(|(it, ..)| *it == word);
                 let level = level.ok_or_else(invalid)?.1;
                 self.0.options.send_modify(|it| it.log_level = OneOf(level));

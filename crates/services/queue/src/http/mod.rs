@@ -14,21 +14,22 @@ mod show;
 mod tests;
 mod topic;
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode, request::Parts};
 use hyper::body::Body as HttpBody;
 use jiff::Timestamp;
 use runtime::{Clock, Tasks};
-use tokio::sync::watch;
+use tokio::{sync::watch, time::timeout};
 use tokio_rustls::TlsAcceptor;
 
 use crate::{
+    bodies::{Budget, FREE_BYTES, Reserved},
     cli::{TlsRequired, nsqd::Options},
     listen::Listener,
     stats::Source,
-    web::{self, Body, Failure, Found, Query, Reply, Route, Serve, plain, v1},
+    web::{self, Body, Failure, Found, Query, ReadError, Reply, Route, Serve, plain, v1},
 };
 
 /// Clients at once at one address; more wait to be accepted. The API is for tools, scrapers and
@@ -37,6 +38,10 @@ const CLIENTS_MAX: usize = 4096;
 
 /// How much is read of a body that means nothing, so that the connection can be used again.
 const IGNORED_BYTES_MAX: usize = 64 << 10;
+
+/// How long a large body may take: others wait for the memory it has. Twice what the TCP protocol
+/// gives one.
+const BODY_TIME_MAX: Duration = Duration::from_mins(2);
 
 /// What the API needs.
 #[derive(Clone, Debug)]
@@ -57,6 +62,8 @@ pub struct Config {
     pub http_port: Option<u16>,
     /// Where HTTPS is, if it is.
     pub https_port: Option<u16>,
+    /// How much memory bodies may take that have not arrived as a whole, of all clients.
+    pub bodies: Budget,
 }
 
 /// The API. Cheap to clone.
@@ -244,6 +251,42 @@ where
         }
     }
     Ok(())
+}
+
+/// A body with the memory it was given.
+struct Arrived {
+    body: Bytes,
+    _reserved: Reserved,
+}
+
+impl Api {
+    /// Reads a body of up to `max` bytes, when there is memory for it.
+    async fn read<B>(&self, body: B, max: usize, too_long: &'static str) -> Result<Arrived, Failure>
+    where
+        B: HttpBody<Data = Bytes> + Unpin,
+        B::Error: Into<Cause>,
+    {
+        let refused = || Failure::new(StatusCode::PAYLOAD_TOO_LARGE, too_long);
+        let told = body.size_hint();
+        let at_least = usize::try_from(told.lower()).unwrap_or(usize::MAX);
+        if at_least > max {
+            return Err(refused());
+        }
+        // Who does not say how much it will be may send as much as is allowed.
+        let bytes = told.exact().map_or(max, |_| at_least);
+        let reserved = self.0.bodies.reserve(bytes).await;
+        let reading = web::read(body, max);
+        let body = if bytes <= FREE_BYTES {
+            reading.await
+        } else {
+            timeout(BODY_TIME_MAX, reading).await.unwrap_or(Err(ReadError::Silent))
+        };
+        let body = body.map_err(|error| match error {
+            ReadError::TooLong { .. } => refused(),
+            ReadError::Broken(_) | ReadError::Silent => internal_error(),
+        })?;
+        Ok(Arrived { body, _reserved: reserved })
+    }
 }
 
 fn internal_error() -> Failure {

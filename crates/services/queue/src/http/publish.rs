@@ -6,12 +6,12 @@ use bytes::{Buf as _, Bytes};
 use http::StatusCode;
 use hyper::body::Body as HttpBody;
 
-use super::{Api, Cause, internal_error, params::unavailable};
+use super::{Api, Cause, params::unavailable};
 use crate::{
     broker::{PublishError, Topic},
     log::AppendError,
     message::NewMessage,
-    web::{self, Failure, Query, ReadError, Reply},
+    web::{Failure, Query, Reply},
 };
 
 /// The longest `key=`. It is kept with the message.
@@ -33,15 +33,15 @@ impl Api {
             let options = self.0.options.borrow();
             (options.max_msg_size.get(), options.max_req_timeout)
         };
-        let body = read(body, max, "MSG_TOO_BIG").await?;
-        if body.is_empty() {
+        let arrived = self.read(body, max, "MSG_TOO_BIG").await?;
+        if arrived.body.is_empty() {
             return Err(Failure::bad("MSG_EMPTY"));
         }
         let query = query()?;
         let topic = self.topic_made(&query).await?;
         let delay = query.get("defer").map(|text| delay(text, delay_max)).transpose()?;
         let message = NewMessage {
-            body,
+            body: arrived.body.clone(),
             delay: delay.unwrap_or_default(),
             key: query.get("key").map(key).transpose()?,
         };
@@ -69,7 +69,8 @@ impl Api {
         let topic = self.topic_made(&query).await?;
         let key = query.get("key").map(key).transpose()?;
         let binary = query.get("binary").is_some_and(|it| !matches!(it, "false" | "0"));
-        let body = read(body, body_max, "BODY_TOO_BIG").await?;
+        let arrived = self.read(body, body_max, "BODY_TOO_BIG").await?;
+        let body = arrived.body.clone();
         let bodies =
             if binary { counted(body, message_max, body_max)? } else { lines(&body, message_max)? };
         let messages: Vec<_> = bodies
@@ -87,17 +88,6 @@ const fn ok() -> Reply {
 
 fn too_large(word: &'static str) -> Failure {
     Failure::new(StatusCode::PAYLOAD_TOO_LARGE, word)
-}
-
-async fn read<B>(body: B, max: usize, word: &'static str) -> Result<Bytes, Failure>
-where
-    B: HttpBody<Data = Bytes> + Unpin,
-    B::Error: Into<Cause>,
-{
-    web::read(body, max).await.map_err(|error| match error {
-        ReadError::TooLong { .. } => too_large(word),
-        ReadError::Broken(_) | ReadError::Silent => internal_error(),
-    })
 }
 
 /// When too much waits for the disk, so does the client.

@@ -43,7 +43,7 @@ async fn nsqd_on(
     let path = folder.path().to_owned();
     let broker = Broker::open(config, disk, path, clock.clone(), Tasks::default());
     let broker = broker.await.unwrap();
-    let latencies = Latencies::new(Vec::new(), std::time::Duration::from_secs(60));
+    let latencies = Latencies::new(Vec::new(), Duration::from_secs(60));
     let api = Api::new(Config {
         source: Source { broker, clients: Clients::default(), latencies },
         options: watch::Sender::new(options),
@@ -53,6 +53,7 @@ async fn nsqd_on(
         tcp_port: Some(4150),
         http_port: Some(4151),
         https_port: Some(4152),
+        bodies: Budget::new(100_000),
     });
     Nsqd { api, table: routes(), folder }
 }
@@ -487,6 +488,21 @@ async fn a_full_disk_is_told() {
         "#]],
     )
     .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn large_bodies_wait_for_memory() {
+    let nsqd = nsqd(|_| ()).await;
+    let bodies = nsqd.api.0.bodies.clone();
+    let held = bodies.reserve(usize::MAX).await;
+    let large = vec![b'x'; 50_000];
+    let waiting = nsqd.ask("POST", "/pub?topic=t", &large);
+    assert!(timeout(Duration::from_hours(1), waiting).await.is_err());
+    assert_eq!(nsqd.ask("POST", "/pub?topic=t", b"small").await.0, 200);
+    drop(held);
+    assert_eq!(nsqd.ask("POST", "/pub?topic=t", &large).await.0, 200);
+    assert_eq!(nsqd.ask("POST", "/mpub?topic=t", &large).await.0, 200);
+    assert_eq!(bodies.in_use(), 0);
 }
 
 proptest! {

@@ -103,7 +103,7 @@ pub async fn build(mut options: Options, clock: Clock) -> Result<Nsqd, BuildErro
     let latencies = Latencies::new(parts, options.e2e_processing_latency_window_time);
     protocol_options.latencies = latencies.clone();
     let source = Source { broker: broker.clone(), clients: Clients::default(), latencies };
-    let clients = source.clients.clone();
+    let (clients, bodies) = (source.clients.clone(), protocol_options.bodies.clone());
     let protocol = protocol::build(tcp, protocol_options, broker.clone(), clients, clock.clone())?;
     let peers = peers::build(peers_config(&options), Arc::new(broker))?;
     let options = watch::Sender::new(options);
@@ -116,6 +116,7 @@ pub async fn build(mut options: Options, clock: Clock) -> Result<Nsqd, BuildErro
         tcp_port,
         http_port,
         https_port: port(&https),
+        bodies,
     });
     Ok(Nsqd { options, core, source, protocol, api, http, https, peers })
 }

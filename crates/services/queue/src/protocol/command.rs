@@ -178,12 +178,24 @@ impl Parser {
     /// How many bytes the command in hand needs beyond those that have arrived, as far as known.
     #[must_use]
     pub(super) fn missing(&self, arrived: usize) -> usize {
-        let whole = match &self.next {
-            Next::Line => 0,
-            Next::Body { size, .. } => size.unwrap_or(SIZE),
-            Next::Batch { left, .. } => left.unwrap_or(SIZE),
-        };
+        let unknown =
+            matches!(self.next, Next::Body { size: None, .. } | Next::Batch { left: None, .. });
+        let whole = if unknown { SIZE } else { self.body_bytes() };
         whole.saturating_sub(arrived)
+    }
+
+    /// How large the body of the command in hand is, as far as known and still to be parsed.
+    pub(super) fn body_bytes(&self) -> usize {
+        match &self.next {
+            Next::Line => 0,
+            Next::Body { size, .. } => size.unwrap_or(0),
+            Next::Batch { left, .. } => left.unwrap_or(0),
+        }
+    }
+
+    /// Whether a command has begun of which the body is not complete.
+    pub(super) const fn is_within(&self) -> bool {
+        !matches!(self.next, Next::Line)
     }
 
     /// What is wrong with a stream that ends here: nothing between commands.

@@ -33,6 +33,7 @@ use super::{
     transport::{Progress, Transport},
 };
 use crate::{
+    bodies::Share,
     broker::{Delivery, Subscription, Topic},
     stats::Latency,
 };
@@ -68,6 +69,8 @@ pub(super) struct Connection {
     pub(super) grant: Option<Grant>,
     pub(super) secret: Vec<u8>,
     pub(super) stalled: Option<Stalled>,
+    /// What it has of the memory for large bodies.
+    share: Share,
     /// A command that waits until all before it are answered, or published.
     pub(super) held: Option<Command>,
     /// There may be more commands in the input.
@@ -110,6 +113,7 @@ enum Event {
     Answered(Option<Fault>),
     Taken,
     Room,
+    Granted,
     Time,
 }
 
@@ -122,6 +126,7 @@ impl Connection {
     ) -> Self {
         let settings = Settings::new(&shared.options);
         let parser = Parser::new(&shared.options);
+        let share = Share::new(shared.options.bodies.clone());
         let now = Instant::now();
         Self {
             shared,
@@ -138,6 +143,7 @@ impl Connection {
             grant: None,
             secret: Vec::new(),
             stalled: None,
+            share,
             held: None,
             ending: false,
             urgent: false,
@@ -177,6 +183,8 @@ impl Connection {
                 Event::Moved(Ok(Progress::Wrote)) | Event::Taken => {}
                 Event::Moved(Err(error)) => return Err(error),
                 Event::Room => self.publish_stalled().await,
+                // It had to wait for us: now its time begins.
+                Event::Granted => self.hear(),
                 Event::Answered(fault) => {
                     self.urgent = true;
                     if let Some(fault) = fault {
@@ -191,13 +199,14 @@ impl Connection {
 
     /// Waits for whatever happens next.
     async fn event(&mut self, stop: &CancellationToken) -> Event {
+        let read = self.may_read() && self.share.covers(self.parser.body_bytes());
+        let read = read.then(|| self.parser.missing(self.input.len()));
         self.set_alarm();
-        let read = self.may_read().then(|| self.parser.missing(self.input.len()));
         let take = self.may_take();
         let full = self.stalled.as_ref().map(|it| &it.topic);
         let full = full.and_then(|it| self.shared.broker.existing_topic(it));
         let stalled = self.stalled.is_some();
-        let Self { transport, input, output, replies, consumer, taken, alarm, .. } = self;
+        let Self { transport, input, output, replies, consumer, taken, alarm, share, .. } = self;
         let consumer = consumer.as_mut();
         let (subscription, deleted) =
             consumer.map(|it| (&it.subscription, &mut it.deleted)).unzip();
@@ -208,6 +217,7 @@ impl Connection {
             it = replies.next(output) => Event::Answered(it),
             () = next(subscription, taken), if take => Event::Taken,
             () = room(full), if stalled => Event::Room,
+            () = share.granted() => Event::Granted,
             () = alarm.as_mut() => Event::Time,
         }
     }
@@ -220,6 +230,28 @@ impl Connection {
             && self.stalled.is_none()
             && self.replies.has_room()
             && self.output.len() < OUTPUT_MAX
+    }
+
+    /// Whether the client is to say something, and in time. One that holds memory which others wait
+    /// for has to also while it does not read what it is told.
+    fn is_to_speak(&self) -> bool {
+        let held_up = self.stalled.is_some() || !self.replies.has_room();
+        !self.share.waits() && (self.may_read() || self.share.holds() && !held_up)
+    }
+
+    /// How long it may be silent. Without heartbeats that is for ever, unless others wait.
+    fn silence_max(&self) -> Option<Duration> {
+        let twice = self.settings.heartbeat.map(|it| 2 * it);
+        twice.or_else(|| self.share.holds().then_some(self.shared.options.client_timeout))
+    }
+
+    /// Gives back what it had for a large body, which has been dealt with.
+    pub(super) fn give_back(&mut self) {
+        if self.share.holds() {
+            self.share.give_back();
+            // The buffer is as large as the body was.
+            self.input = BytesMut::from(&self.input[..]);
+        }
     }
 
     fn may_take(&self) -> bool {
@@ -294,7 +326,8 @@ impl Connection {
     /// Makes the task wake up when the next thing is due.
     fn set_alarm(&mut self) {
         let heartbeat = self.settings.heartbeat;
-        let unheard = heartbeat.filter(|_| self.may_read()).map(|it| self.timers.heard + 2 * it);
+        let silence_max = self.silence_max().filter(|_| self.is_to_speak());
+        let unheard = silence_max.map(|it| self.timers.heard + it);
         let stuck = self.transport.leaving_since().zip(heartbeat).map(|(since, it)| since + it);
         let flush = self.timers.flush.filter(|_| self.transport.is_idle());
         let next = [self.timers.heartbeat, unheard, stuck, flush].into_iter().flatten().min();
@@ -306,15 +339,16 @@ impl Connection {
     }
 
     fn on_time(&mut self, now: Instant) -> io::Result<()> {
+        let silence_max = self.silence_max().filter(|_| self.is_to_speak());
+        if silence_max.is_some_and(|it| self.timers.heard + it <= now) {
+            tracing::info!(client = %self.client.remote, "does not answer: hung up on");
+            self.end();
+            return Ok(());
+        }
         let Some(interval) = self.settings.heartbeat else { return Ok(()) };
         if self.transport.leaving_since().is_some_and(|it| it + interval <= now) {
             tracing::info!(client = %self.client.remote, "does not read: hung up on");
             return Err(io::ErrorKind::TimedOut.into());
-        }
-        if self.may_read() && self.timers.heard + 2 * interval <= now {
-            tracing::info!(client = %self.client.remote, "does not answer: hung up on");
-            self.end();
-            return Ok(());
         }
         if self.timers.heartbeat.is_some_and(|it| it <= now) && !self.ending {
             self.rest();
@@ -380,6 +414,7 @@ impl Connection {
     fn leave(&mut self) {
         self.consumer = None;
         self.stalled = None;
+        self.give_back();
         self.taken = Vec::new();
         self.given = 0;
     }

@@ -115,6 +115,9 @@ impl Connection {
             }
         }
         self.publish_together(&mut together).await;
+        if self.stalled.is_none() && self.held.is_none() && !self.parser.is_within() {
+            self.give_back();
+        }
         if answered {
             self.count();
         }
@@ -411,6 +414,8 @@ impl Connection {
         let bytes = messages.iter().map(|it| it.body.len()).sum();
         self.client.published(topic, u64::try_from(messages.len()).unwrap_or(u64::MAX));
         self.replies.published(receipt, *verb, *commands, bytes);
+        drop(all);
+        self.give_back();
         Ok(())
     }
 

@@ -3,7 +3,7 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use crate::stats::Latencies;
+use crate::{bodies::Budget, stats::Latencies};
 
 /// The longest command line, with its end. The original reads commands through a buffer of this
 /// size and hangs up on what does not fit.
@@ -65,6 +65,8 @@ pub struct Options {
     pub version: String,
     /// Told how long each message took from publishing to finishing.
     pub latencies: Latencies,
+    /// How much memory commands may take that have not arrived as a whole, of all clients.
+    pub bodies: Budget,
 }
 
 impl Default for Options {
@@ -92,6 +94,7 @@ impl Default for Options {
             connections_max: None,
             version: "1.3.0".to_owned(),
             latencies: Latencies::new(Vec::new(), Duration::from_mins(10)),
+            bodies: Budget::default(),
         }
     }
 }

@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use coracle_queue::protocol::Options;
+use coracle_queue::{bodies::Budget, protocol::Options};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
 };
 
-use crate::client::{Client, Frame, Nsqd, batch, command};
+use crate::client::{Client, Frame, Nsqd, batch, command, until};
 
 #[tokio::test]
 async fn bad_names_are_refused() {
@@ -126,6 +126,83 @@ async fn there_are_as_many_clients_as_there_may_be() {
     drop(one);
     nsqd.until(|it| it.len() == 1).await;
     nsqd.connect().await.publish("t", "c").await;
+}
+
+/// A body of which the memory of these tests has room for one.
+const LARGE: usize = 600_000;
+
+#[tokio::test]
+async fn large_bodies_share_memory_and_all_arrive() {
+    let bodies = Budget::new(1_000_000);
+    let nsqd = Nsqd::start(Options { bodies: bodies.clone(), ..Options::default() }).await;
+    let whole = command("MPUB t", batch(&[&[b'x'; LARGE][..]]));
+    let (begin, rest) = whole.split_at(whole.len() / 2);
+    let mut first = nsqd.connect().await;
+    first.say(begin).await;
+    until(|| bodies.in_use() >= LARGE).await;
+    let mut others = Vec::new();
+    for _ in 0..20 {
+        others.push(nsqd.connect().await);
+    }
+    let others = others.iter_mut().map(async |it| {
+        // Twice, so that one follows the other on a connection.
+        for _ in 0..2 {
+            it.say(&whole).await;
+        }
+        for _ in 0..2 {
+            assert_eq!(it.frame().await, Frame::Response("OK".to_owned()));
+        }
+    });
+    let meanwhile = async {
+        let mut small = nsqd.connect().await;
+        for _ in 0..20 {
+            small.publish("t", "small").await;
+        }
+        assert_eq!(nsqd.depth("t"), 20, "a large one came before its turn");
+        assert!(bodies.in_use() <= 1_000_000);
+        first.say(rest).await;
+        assert_eq!(first.frame().await, Frame::Response("OK".to_owned()));
+    };
+    tokio::join!(futures_util::future::join_all(others), meanwhile);
+    assert_eq!(nsqd.depth("t"), 20 + 1 + 40);
+    until(|| bodies.in_use() == 0).await;
+}
+
+#[tokio::test]
+async fn who_holds_memory_and_falls_silent_is_hung_up_on() {
+    let options = Options {
+        bodies: Budget::new(1_000_000),
+        client_timeout: Duration::from_secs(1),
+        ..Options::default()
+    };
+    let nsqd = Nsqd::start(options).await;
+    let whole = command("MPUB t", batch(&[&[b'x'; LARGE][..]]));
+    let mut silent = nsqd.connect().await;
+    silent.identify(serde_json::json!({"heartbeat_interval": -1})).await;
+    silent.say(whole.get(..100).unwrap()).await;
+    let mut other = nsqd.connect().await;
+    other.say(&whole).await;
+    assert_eq!(other.frame().await, Frame::Response("OK".to_owned()));
+    assert_eq!(silent.refused().await, "E_BAD_MESSAGE MPUB failed to read message body");
+}
+
+#[tokio::test]
+async fn who_leaves_gives_back_its_memory() {
+    let bodies = Budget::new(1_000_000);
+    let nsqd = Nsqd::start(Options { bodies: bodies.clone(), ..Options::default() }).await;
+    let whole = command("MPUB t", batch(&[&[b'x'; LARGE][..]]));
+    let mut holder = nsqd.connect().await;
+    holder.say(whole.get(..100).unwrap()).await;
+    until(|| bodies.in_use() >= LARGE).await;
+    let mut waiting = nsqd.connect().await;
+    waiting.say(whole.get(..100).unwrap()).await;
+    nsqd.until(|it| it.len() == 2).await;
+    drop(waiting);
+    drop(holder);
+    until(|| bodies.in_use() == 0).await;
+    let mut other = nsqd.connect().await;
+    other.say(&whole).await;
+    assert_eq!(other.frame().await, Frame::Response("OK".to_owned()));
 }
 
 #[tokio::test]
