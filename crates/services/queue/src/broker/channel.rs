@@ -224,6 +224,12 @@ impl Channel {
         self.lock().state.options().clone()
     }
 
+    /// How many messages a consumer has not answered.
+    #[must_use]
+    pub fn in_flight_of(&self, client: ClientId) -> u32 {
+        self.lock().state.client_in_flight(client)
+    }
+
     /// How many consumers it has.
     #[must_use]
     pub fn consumers(&self) -> usize {
@@ -448,7 +454,7 @@ impl Subscription {
     /// How many messages it has not answered.
     #[must_use]
     pub fn in_flight(&self) -> u32 {
-        self.channel.lock().state.client_in_flight(self.client)
+        self.channel.in_flight_of(self.client)
     }
 
     /// Becomes true when the channel is deleted: the connection is to be closed.

@@ -11,7 +11,10 @@ use std::{
 
 use serde::Serialize;
 
-use crate::name::Name;
+use crate::{
+    broker::{Channel, ClientId},
+    name::Name,
+};
 
 /// The clients of one nsqd. Cheap to clone.
 #[derive(Clone, Debug, Default)]
@@ -121,6 +124,8 @@ pub(super) struct About {
     pub(super) identity: Option<(String, String)>,
     pub(super) tls: Option<TlsStats>,
     pub(super) subscribed: Option<(Name, Name)>,
+    /// That channel, which knows what the client has in flight.
+    pub(super) channel: Option<Channel>,
 }
 
 /// What was negotiated for an encrypted connection.
@@ -138,7 +143,6 @@ pub(super) struct Client {
     connect_ts: i64,
     state: AtomicU8,
     pub(super) ready: AtomicU32,
-    pub(super) in_flight: AtomicU64,
     pub(super) messages: AtomicU64,
     pub(super) finished: AtomicU64,
     pub(super) requeued: AtomicU64,
@@ -180,7 +184,6 @@ impl Clients {
             connect_ts,
             state: AtomicU8::new(State::Init as u8),
             ready: AtomicU32::default(),
-            in_flight: AtomicU64::default(),
             messages: AtomicU64::default(),
             finished: AtomicU64::default(),
             requeued: AtomicU64::default(),
@@ -230,11 +233,12 @@ impl Client {
 
     fn stats(&self) -> ClientStats {
         let about = lock(&self.about).clone();
-        let published = lock(&self.published);
-        let pub_counts = published
+        let pub_counts = lock(&self.published)
             .iter()
             .map(|(topic, &count)| PubCount { topic: topic.to_string(), count })
             .collect();
+        let channel = about.channel.as_ref();
+        let in_flight_count = channel.map_or(0, |it| it.in_flight_of(ClientId(self.id)).into());
         let (auth_identity, auth_identity_url) = about.identity.clone().unwrap_or_default();
         let tls = about.tls.clone().unwrap_or_default();
         ClientStats {
@@ -246,7 +250,7 @@ impl Client {
             remote_address: self.remote.to_string(),
             state: self.state.load(Ordering::Relaxed),
             ready_count: self.ready.load(Ordering::Relaxed),
-            in_flight_count: self.in_flight.load(Ordering::Relaxed),
+            in_flight_count,
             message_count: self.messages.load(Ordering::Relaxed),
             finish_count: self.finished.load(Ordering::Relaxed),
             requeue_count: self.requeued.load(Ordering::Relaxed),

@@ -260,11 +260,10 @@ impl Connection {
 
     /// Moves messages to the output, as many as there is room for.
     fn give(&mut self) {
-        let before = self.client.messages.load(Ordering::Relaxed);
         while !self.taken.is_empty() {
             for delivery in self.taken.get(self.given..).unwrap_or_default() {
                 if OUTPUT_MAX <= self.output.len() {
-                    return self.count();
+                    return;
                 }
                 let Delivery { message, id, attempts } = delivery;
                 frame::message(&mut self.output, message, *id, *attempts);
@@ -277,17 +276,6 @@ impl Connection {
             if let Some(consumer) = &self.consumer {
                 consumer.subscription.take(&mut self.taken);
             }
-        }
-        if before < self.client.messages.load(Ordering::Relaxed) {
-            self.count();
-        }
-    }
-
-    /// Brings up to date what is told of the consumer.
-    pub(super) fn count(&self) {
-        if let Some(it) = &self.consumer {
-            let in_flight = u64::from(it.subscription.in_flight());
-            self.client.in_flight.store(in_flight, Ordering::Relaxed);
         }
     }
 

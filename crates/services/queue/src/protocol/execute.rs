@@ -72,7 +72,6 @@ impl Connection {
     /// If the connection is broken.
     pub(super) async fn commands(&mut self) -> io::Result<()> {
         let mut together: Option<Together> = None;
-        let mut answered = false;
         self.more = false;
         loop {
             let gate = self.gate();
@@ -98,7 +97,6 @@ impl Connection {
                 break;
             }
             self.hear();
-            answered |= matches!(command, Command::Fin(_) | Command::Req(..));
             let done = match command {
                 Command::Publish { verb: Verb::Pub, topic, messages } => {
                     self.collect(&mut together, topic, messages).await
@@ -117,9 +115,6 @@ impl Connection {
         self.publish_together(&mut together).await;
         if self.stalled.is_none() && self.held.is_none() && !self.parser.is_within() {
             self.give_back();
-        }
-        if answered {
-            self.count();
         }
         Ok(())
     }
@@ -287,8 +282,12 @@ impl Connection {
         let subscription = self.subscribe(&topic, &channel).await?;
         let deleted = subscription.deleted();
         let latency = self.shared.options.latencies.recorder(&topic, &channel);
+        {
+            let mut about = self.client.about();
+            about.channel = Some(subscription.channel().clone());
+            about.subscribed = Some((topic, channel));
+        }
         self.consumer = Some(Consumer { subscription, ready: 0, deleted, latency });
-        self.client.about().subscribed = Some((topic, channel));
         self.enter(State::Subscribed);
         self.respond(Bytes::from_static(frame::OK));
         Ok(())

@@ -331,3 +331,14 @@ async fn what_a_client_does_is_told() {
     assert_eq!((counts, consumer.finish_count, consumer.state), ((3, 1, 3), 1, 3));
     assert_eq!((publisher.pub_counts[0].topic.as_str(), publisher.pub_counts[0].count), ("t", 3));
 }
+
+#[tokio::test]
+async fn what_timed_out_is_in_flight_no_more() {
+    let options = Options { msg_timeout: Duration::from_millis(50), ..Options::default() };
+    let nsqd = Nsqd::start(options).await;
+    let mut consumer = nsqd.consume("t", "c", 1).await;
+    nsqd.connect().await.publish("t", "a").await;
+    consumer.message().await;
+    consumer.say("RDY 0\n").await;
+    nsqd.until(|it| it.iter().any(|it| it.message_count > 0 && it.in_flight_count == 0)).await;
+}
