@@ -300,9 +300,6 @@ impl State {
             let id = MessageId::new(self.config.node, message.sequence);
             let deadline = now.after(it.timeout);
             let sent = Sent { message: message.clone(), attempts, client, at: now, deadline };
-            if attempts > 1 {
-                self.progress.left(message.sequence, Unfinished { attempts, due: None });
-            }
             self.in_flight.insert(sent);
             out.push(Delivery { message, id, attempts });
         }
@@ -365,6 +362,8 @@ impl State {
                 self.dead.push_back(message.sequence);
                 continue;
             }
+            // Also when it is the first time: the journal knows of it that it was not handed out yet.
+            self.progress.left(message.sequence, Unfinished { attempts, due: None });
             return Some((message, attempts));
         }
     }

@@ -243,6 +243,35 @@ async fn a_restart_forgets_nothing() {
     assert!(!topic.channels().is_empty());
 }
 
+#[tokio::test]
+async fn a_restart_knows_what_was_handed_out_later_than_taken() {
+    let world = World::new();
+    let broker = world.open().await;
+    let topic = broker.topic(&name("t")).await.unwrap();
+    let options = ChannelOptions { ordered_by_key: true, ..Default::default() };
+    topic.create_channel(&name("keyed"), options, Start::Routed).unwrap();
+    let (one, keyed) = (subscribe(&topic, "c", 1, 10), subscribe(&topic, "keyed", 2, 10));
+    let key = Some(Bytes::from_static(b"k"));
+    let first = NewMessage { key: key.clone(), ..NewMessage::new("first".into()) };
+    // It waits for its time in one channel, for its key in the other.
+    let delay = Duration::from_millis(5);
+    let second = NewMessage { key, delay, ..NewMessage::new("second".into()) };
+    topic.publish(&[first, second]).unwrap().committed().await.unwrap();
+    assert_eq!(consume(&one, 1).await, ["first/1"]);
+    assert_eq!(consume(&keyed, 1).await, ["first/1"]);
+    assert_eq!(bodies(&next(&one).await), ["second/1"]);
+    assert_eq!(bodies(&next(&keyed).await), ["second/1"]);
+    broker.close().await.unwrap();
+    drop((one, keyed, topic, broker));
+
+    let broker = world.open().await;
+    let topic = broker.existing_topic(&name("t")).unwrap();
+    for channel in ["c", "keyed"] {
+        let seen = next(&subscribe(&topic, channel, 1, 10)).await;
+        assert_eq!(bodies(&seen), ["second/2"], "{channel}");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_paused_channel_and_a_paused_topic_hand_out_nothing() {
     let world = World::new();
