@@ -13,8 +13,13 @@ use std::{
 
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::{TcpListener, TcpStream, UnixListener, UnixStream},
+    net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixStream, lookup_host},
 };
+
+/// Connections that wait to be taken in: as many as the kernel allows unless it was told otherwise, and
+/// what the original asks for. Of more the kernel forgets some, which try again a second later: with the
+/// usual 128, ten thousand clients that come at once take half a minute.
+const WAITING_MAX: u32 = 4096;
 
 /// A bound address. Dropping it frees the address; a Unix socket's file goes too.
 #[derive(Debug)]
@@ -46,6 +51,39 @@ pub fn is_tcp(address: &str) -> bool {
     port.bytes().all(|it| it.is_ascii_digit()) && (bracketed || !bare.contains([':', '/']))
 }
 
+/// Listens at a TCP address, which is `host:port`, or `:port` for every address of this machine.
+///
+/// # Errors
+/// If the host has no address, or the address is taken or not allowed.
+pub(crate) async fn tcp(address: &str) -> io::Result<TcpListener> {
+    let Some(port) = address.strip_prefix(':') else { return tcp_at(address).await };
+    let no_ipv6 = rustix::io::Errno::AFNOSUPPORT.raw_os_error();
+    match tcp_at(&format!("[::]:{port}")).await {
+        Err(error) if error.raw_os_error() == Some(no_ipv6) => {
+            tcp_at(&format!("0.0.0.0:{port}")).await
+        }
+        bound => bound,
+    }
+}
+
+/// Listens at the first address of a host that can be had.
+async fn tcp_at(address: &str) -> io::Result<TcpListener> {
+    let mut failed = None;
+    for address in lookup_host(address).await? {
+        let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() };
+        let listens = socket.and_then(|socket| {
+            socket.set_reuseaddr(true)?;
+            socket.bind(address)?;
+            socket.listen(WAITING_MAX)
+        });
+        match listens {
+            Ok(listener) => return Ok(listener),
+            Err(error) => failed = Some(error),
+        }
+    }
+    Err(failed.unwrap_or_else(|| io::Error::new(io::ErrorKind::NotFound, "no address")))
+}
+
 impl Listener {
     /// Listens at `address`.
     ///
@@ -56,18 +94,7 @@ impl Listener {
         if !is_tcp(address) {
             return Self::bind_unix(Path::new(address)).await;
         }
-        let Some(port) = address.strip_prefix(':') else {
-            return TcpListener::bind(address).await.map(Self::Tcp);
-        };
-        match TcpListener::bind(format!("[::]:{port}")).await {
-            // A machine without IPv6.
-            Err(error)
-                if error.raw_os_error() == Some(rustix::io::Errno::AFNOSUPPORT.raw_os_error()) =>
-            {
-                TcpListener::bind(format!("0.0.0.0:{port}")).await.map(Self::Tcp)
-            }
-            bound => bound.map(Self::Tcp),
-        }
+        tcp(address).await.map(Self::Tcp)
     }
 
     async fn bind_unix(path: &Path) -> io::Result<Self> {
@@ -212,6 +239,22 @@ mod tests {
         assert_eq!(Listener::bind(address).await.unwrap_err().kind(), io::ErrorKind::AddrInUse);
         drop(listener);
         assert!(!path.exists());
+    }
+
+    #[tokio::test]
+    async fn many_may_wait_to_be_taken_in() {
+        let listener = Listener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.tcp_address().unwrap();
+        // More than the 128 that are usual; none is taken in meanwhile.
+        let mut waiting = Vec::new();
+        for _ in 0..500 {
+            let connecting = TcpStream::connect(address);
+            let connected = tokio::time::timeout(std::time::Duration::from_secs(10), connecting);
+            waiting.push(connected.await.unwrap().unwrap());
+        }
+        for _ in 0..waiting.len() {
+            listener.accept().await.unwrap();
+        }
     }
 
     #[tokio::test]

@@ -243,7 +243,7 @@ pub async fn build(config: Config, clock: Clock) -> Result<Admin, BuildError> {
             (Some(notices), Some((told, endpoint)))
         }
     };
-    let listener = web::listen(&config.http_address).await;
+    let listener = crate::listen::tcp(&config.http_address).await;
     let listener = listener.and_then(|it| it.local_addr().map(|at| (it, at)));
     let (listener, http) = listener
         .map_err(|source| BuildError::Listen { address: config.http_address.clone(), source })?;

@@ -137,7 +137,7 @@ impl Shared {
 /// If an address cannot be had.
 pub async fn build(config: Config, clock: Clock) -> Result<Lookupd, BuildError> {
     let listen = async |address: &str| {
-        let listener = web::listen(address).await;
+        let listener = crate::listen::tcp(address).await;
         let listener = listener.and_then(|it| it.local_addr().map(|at| (it, at)));
         listener.map_err(|source| BuildError { address: address.to_owned(), source })
     };

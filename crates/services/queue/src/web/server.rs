@@ -51,21 +51,6 @@ pub(crate) struct Serve {
     pub(crate) clients_max: usize,
 }
 
-/// Listens at `address`, which is `host:port`, or `:port` for every address of this machine.
-///
-/// # Errors
-/// If the name is not known or the port not free.
-pub(crate) async fn listen(address: &str) -> io::Result<TcpListener> {
-    match address.strip_prefix(':') {
-        None => TcpListener::bind(address).await,
-        // A machine may have no version 6.
-        Some(port) => match TcpListener::bind(format!("[::]:{port}")).await {
-            Ok(listener) => Ok(listener),
-            Err(_) => TcpListener::bind(format!("0.0.0.0:{port}")).await,
-        },
-    }
-}
-
 /// Answers every request that comes to `listener` with `handler`, in `tasks`, until these stop.
 pub(crate) fn serve<H, F>(listener: TcpListener, how: Serve, tasks: &Tasks, handler: H)
 where
@@ -197,7 +182,7 @@ mod tests {
     }
 
     async fn started() -> (Tasks, TcpStream) {
-        let listener = listen("127.0.0.1:0").await.unwrap();
+        let listener = crate::listen::tcp("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let tasks = Tasks::default();
         let how = Serve { name: "test", clients_max: 2 };
