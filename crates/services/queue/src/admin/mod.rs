@@ -315,7 +315,8 @@ impl Admin {
                 Ok(())
             });
         }
-        let how = Serve { name: "nsqadmin-http", clients_max: CLIENTS_MAX };
+        let how =
+            Serve { name: "nsqadmin-http", clients_max: CLIENTS_MAX, answers_half_closed: false };
         web::serve(listener, how, tasks, move |request, peer| {
             let shared = Arc::clone(&shared);
             async move { route::answer(&shared, request, peer).await }

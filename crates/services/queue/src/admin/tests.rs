@@ -59,7 +59,7 @@ impl World {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let nsqd = listener.local_addr().unwrap();
         let notes = Arc::clone(&asked);
-        let how = Serve { name: "nsqd", clients_max: 64 };
+        let how = Serve { name: "nsqd", clients_max: 64, answers_half_closed: true };
         web::serve(listener, how, &tasks, move |request, _| {
             let path = request.uri().path_and_query().unwrap().to_string();
             let answer = match request.uri().path() {
@@ -306,15 +306,20 @@ async fn what_was_done_is_told() {
     let tasks = Tasks::default();
     let endpoint = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/done?x", endpoint.local_addr().unwrap());
-    web::serve(endpoint, Serve { name: "endpoint", clients_max: 4 }, &tasks, move |request, _| {
-        let tell = tell.clone();
-        async move {
-            assert_eq!(request.uri(), "/done?x");
-            let body = request.into_body().collect().await.unwrap().to_bytes();
-            tell.send(body).await.unwrap();
-            v1(Ok(Reply::Empty))
-        }
-    });
+    web::serve(
+        endpoint,
+        Serve { name: "endpoint", clients_max: 4, answers_half_closed: true },
+        &tasks,
+        move |request, _| {
+            let tell = tell.clone();
+            async move {
+                assert_eq!(request.uri(), "/done?x");
+                let body = request.into_body().collect().await.unwrap().to_bytes();
+                tell.send(body).await.unwrap();
+                v1(Ok(Reply::Empty))
+            }
+        },
+    );
     let world = World::new(|it| it.notification_http_endpoint = url).await;
     world.ask(Method::POST, "/api/topics/t", r#"{"action":"pause"}"#).await;
     let notice: serde_json::Value = serde_json::from_slice(&told.recv().await.unwrap()).unwrap();

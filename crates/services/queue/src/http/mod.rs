@@ -138,7 +138,7 @@ impl Api {
     /// Serves it at an address, in `tasks`, until these stop. With `tls` it is HTTPS.
     pub fn serve(&self, listener: Listener, tls: Option<TlsAcceptor>, tasks: &Tasks) {
         let door = if tls.is_some() { Door::Tls } else { Door::Plain };
-        let how = Serve { name: "nsqd-http", clients_max: CLIENTS_MAX };
+        let how = Serve { name: "nsqd-http", clients_max: CLIENTS_MAX, answers_half_closed: true };
         let table: Arc<[Route<Resource>]> = routes().into();
         let api = self.clone();
         web::serve_at(listener, tls, how, tasks, move |request, peer| {

@@ -190,7 +190,8 @@ impl Lookupd {
         tracing::info!(tcp = %handle.tcp, http = %handle.http, "nsqlookupd listens");
         let shared = handle.shared;
         let of_http = Arc::clone(&shared);
-        let how = Serve { name: "nsqlookupd-http", clients_max: CLIENTS_MAX };
+        let how =
+            Serve { name: "nsqlookupd-http", clients_max: CLIENTS_MAX, answers_half_closed: true };
         web::serve(http, how, tasks, move |request, peer| {
             let response = http::answer(&of_http, &request, peer);
             async move { response }

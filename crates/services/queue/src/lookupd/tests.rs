@@ -183,7 +183,7 @@ async fn one_that_was_found_is_asked_for_its_topics() {
     let nsqd = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let http_port = nsqd.local_addr().unwrap().port();
     let tasks = Tasks::default();
-    let how = Serve { name: "nsqd", clients_max: 8 };
+    let how = Serve { name: "nsqd", clients_max: 8, answers_half_closed: true };
     web::serve(nsqd, how, &tasks, |request, _| async move {
         let answer = match request.uri().path() {
             "/info" => r#"{"version":"1.3.0","hostname":"h","tcp_port":4150}"#,

@@ -49,6 +49,16 @@ pub(crate) struct Serve {
     pub(crate) name: &'static str,
     /// Clients at once; further ones wait in the kernel's queue until one leaves.
     pub(crate) clients_max: usize,
+    /// Whether a client that has closed its half of the connection is answered all the same, as by Go's
+    /// servers. Not where an answer may go on for as long as the client is there.
+    pub(crate) answers_half_closed: bool,
+}
+
+/// What answers the requests of a connection.
+#[derive(Clone, Debug)]
+struct Answering<H> {
+    handler: H,
+    half_closed: bool,
 }
 
 /// Answers every request that comes to `listener` with `handler`, in `tasks`, until these stop.
@@ -74,6 +84,7 @@ pub(crate) fn serve_at<H, F>(
     let of_clients = tasks.clone();
     tasks.spawn(how.name, OnExit::StopProcess, move |stop| async move {
         let places = Arc::new(Semaphore::new(how.clients_max));
+        let answering = Answering { handler, half_closed: how.answers_half_closed };
         loop {
             let client = async {
                 let place = Arc::clone(&places).acquire_owned().await?;
@@ -86,13 +97,15 @@ pub(crate) fn serve_at<H, F>(
             };
             match accepted {
                 Ok((socket, peer)) => {
-                    let (handler, tls) = (handler.clone(), tls.clone());
+                    let (answering, tls) = (answering.clone(), tls.clone());
                     of_clients.spawn(how.name, OnExit::Log, move |stop| async move {
                         match tls {
-                            None => connection(socket, peer, handler, stop).await,
+                            None => connection(socket, peer, answering, stop).await,
                             Some(tls) => {
                                 match timeout(HANDSHAKE_TIME_MAX, tls.accept(socket)).await {
-                                    Ok(Ok(socket)) => connection(socket, peer, handler, stop).await,
+                                    Ok(Ok(socket)) => {
+                                        connection(socket, peer, answering, stop).await;
+                                    }
                                     Ok(Err(error)) => tracing::debug!(%peer, %error, "no TLS"),
                                     Err(_) => tracing::debug!(%peer, "no TLS in time"),
                                 }
@@ -112,10 +125,10 @@ pub(crate) fn serve_at<H, F>(
 }
 
 /// Serves one client. When `stop` is cancelled, the request that is being answered still is.
-pub(crate) async fn connection<I, H, F>(
+async fn connection<I, H, F>(
     socket: I,
     peer: SocketAddr,
-    handler: H,
+    answering: Answering<H>,
     stop: CancellationToken,
 ) where
     I: AsyncRead + AsyncWrite + Unpin,
@@ -123,13 +136,14 @@ pub(crate) async fn connection<I, H, F>(
     F: Future<Output = Response<Body>> + Send,
 {
     let service = service_fn(|request| {
-        let answer = handler(request, peer);
+        let answer = (answering.handler)(request, peer);
         Box::pin(async move { Ok::<_, Infallible>(answer.await) })
     });
     let mut connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIME_MAX)
         .max_buf_size(HEAD_BYTES_MAX)
+        .half_close(answering.half_closed)
         .title_case_headers(true)
         .serve_connection(TokioIo::new(socket), service);
     let served = tokio::select! {
@@ -185,7 +199,7 @@ mod tests {
         let listener = crate::listen::tcp("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let tasks = Tasks::default();
-        let how = Serve { name: "test", clients_max: 2 };
+        let how = Serve { name: "test", clients_max: 2, answers_half_closed: true };
         serve(listener, how, &tasks, |request, _| async { v1(echo(request).await) });
         (tasks, TcpStream::connect(address).await.unwrap())
     }
@@ -201,6 +215,19 @@ mod tests {
         assert!(seen.starts_with("HTTP/1.1 413 "), "{seen}");
         assert!(seen.ends_with(r#"{"message":"BODY_TOO_BIG"}"#), "{seen}");
         assert!(seen.contains("X-Nsq-Content-Type: nsq; version=1.0\r\n"), "{seen}");
+    }
+
+    #[tokio::test]
+    async fn who_has_said_all_is_answered() {
+        let (_tasks, mut client) = started().await;
+        client
+            .write_all(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nhi")
+            .await
+            .unwrap();
+        client.shutdown().await.unwrap();
+        let mut seen = String::new();
+        client.read_to_string(&mut seen).await.unwrap();
+        assert!(seen.starts_with("HTTP/1.1 200 ") && seen.ends_with("hi"), "{seen}");
     }
 
     #[tokio::test]
