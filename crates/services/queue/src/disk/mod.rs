@@ -5,6 +5,8 @@
 
 mod folders;
 #[cfg(test)]
+pub(crate) mod rot;
+#[cfg(test)]
 pub(crate) mod simulated;
 
 use std::{fmt, io, path::Path};

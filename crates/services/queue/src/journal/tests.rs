@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     broker::ChannelOptions,
-    disk::{Disk, simulated::Simulated},
+    disk::{Disk, rot::rot, simulated::Simulated},
     message::{Nanos, Sequence},
     name::Name,
 };
@@ -385,6 +385,41 @@ proptest! {
                 prop_assert!(untold || owes_no_less(read, state, &log));
             }
         }
+    }
+
+    /// Whatever happens to the file: it is refused, the damage is told, or what is read is what had
+    /// once been written. Then it goes on.
+    #[test]
+    fn any_rot_is_told(
+        steps in steps(),
+        seed in any::<u64>(),
+        rots in proptest::collection::vec(rot(), 1..4),
+    ) {
+        let disk = Simulated::new(seed);
+        let mut journal = start(&disk);
+        let snapshot = size(&journal);
+        let mut written = vec![journal.state.topics.clone()];
+        for (changes, sync) in steps {
+            journal.append(changes);
+            journal.flush(sync).unwrap();
+            written.push(journal.state.topics.clone());
+        }
+        let path = Path::new(FOLDER).join(frame::file_name(journal.number));
+        let sound = disk.read(&path).unwrap();
+        let mut bytes = sound.clone();
+        rots.iter().for_each(|it| it.apply(&mut bytes));
+        // Unlike the changes behind it, a snapshot is never torn: it gets its name when it is whole.
+        let whole = bytes.get(..snapshot) == sound.get(..snapshot);
+        disk.put(&path, &bytes);
+        let Ok(loaded) = Journal::load(disk.arc(), Path::new(FOLDER)) else { return Ok(()) };
+        let told = !loaded.damage().is_empty();
+        let known = whole && written.contains(loaded.topics());
+        prop_assert!(told || known, "{whole} {:?}", loaded.topics());
+        let ranges = logs(loaded.topics());
+        let mut started = loaded.start(&ranges).unwrap();
+        started.journal.append([created("new")]);
+        started.journal.flush(true).unwrap();
+        prop_assert!(found(&disk.killed()).contains_key(&name("new")));
     }
 
     /// A rotten snapshot costs nothing: the file before has the same.

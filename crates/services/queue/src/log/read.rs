@@ -161,7 +161,7 @@ impl Shared {
         let mut state = self.lock();
         for hole in holes {
             tracing::error!(log = %self.dir.display(), "{hole}");
-            state.holes.insert(hole.from, hole);
+            state.add_hole(&hole);
         }
         if let Some((chunk, offset)) = fetched {
             state.keep_hint(Hint { sequence: chunk.end, segment, offset });
@@ -229,7 +229,7 @@ impl Shared {
                 if state.segments.contains_key(&segment) {
                     let hole = Damage { from: segment, until: end, why: Why::Missing };
                     tracing::error!(log = %self.dir.display(), "{hole}");
-                    state.holes.insert(segment, hole);
+                    state.add_hole(&hole);
                 }
                 Ok(false)
             }

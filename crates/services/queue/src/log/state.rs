@@ -391,6 +391,21 @@ impl State {
         }
     }
 
+    /// Notes that messages are not there. What is known of some of them already stays.
+    pub(super) fn add_hole(&mut self, hole: &Damage) {
+        let known = self.holes.range(..=hole.from).next_back();
+        let mut from = known.map_or(hole.from, |(_, it)| it.until.max(hole.from));
+        while from < hole.until {
+            let next = self.holes.range(from..hole.until).next();
+            let (until, behind) =
+                next.map_or((hole.until, hole.until), |(_, it)| (it.from, it.until));
+            if from < until {
+                self.holes.insert(from, Damage { from, until, ..hole.clone() });
+            }
+            from = behind;
+        }
+    }
+
     /// What is known to be unreadable at a sequence.
     pub(super) fn hole_at(&self, sequence: Sequence) -> Option<&Damage> {
         let (_, hole) = self.holes.range(..=sequence).next_back()?;

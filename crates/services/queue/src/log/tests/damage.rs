@@ -2,11 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use proptest::{prelude::*, sample::Index};
+use proptest::{collection::vec, prelude::*, sample::Index};
 
 use super::*;
 use crate::{
-    disk::Disk,
+    disk::{
+        Disk,
+        rot::{Rot, rot},
+    },
     log::{Damage, Why},
 };
 
@@ -36,6 +39,49 @@ fn files(disk: &Simulated) -> BTreeMap<PathBuf, Vec<u8>> {
     files
 }
 
+/// More than the usual, and as many as `PROPTEST_CASES` says if that is more.
+fn cases() -> ProptestConfig {
+    let standard = ProptestConfig::default();
+    ProptestConfig { cases: standard.cases.max(400), ..standard }
+}
+
+/// What becomes of a log's files: one of them rots, goes, or has another's bytes.
+#[derive(Clone, Debug)]
+enum Accident {
+    Rots(Index, Rot),
+    Goes(Index),
+    Swaps(Index, Index),
+}
+
+fn accident() -> impl Strategy<Value = Accident> {
+    let file = any::<Index>;
+    prop_oneof![
+        8 => (file(), rot()).prop_map(|(file, rot)| Accident::Rots(file, rot)),
+        1 => file().prop_map(Accident::Goes),
+        1 => (file(), file()).prop_map(|(one, other)| Accident::Swaps(one, other)),
+    ]
+}
+
+fn befall(disk: &Simulated, accident: &Accident) {
+    let files: Vec<(PathBuf, Vec<u8>)> = disk.files().into_iter().collect();
+    if files.is_empty() {
+        return;
+    }
+    match accident {
+        Accident::Rots(file, rot) => {
+            let (path, mut bytes) = file.get(&files).clone();
+            rot.apply(&mut bytes);
+            disk.put(&path, &bytes);
+        }
+        Accident::Goes(file) => disk.remove(&file.get(&files).0).unwrap(),
+        Accident::Swaps(one, other) => {
+            let ((one, first), (other, second)) = (one.get(&files), other.get(&files));
+            disk.put(one, second);
+            disk.put(other, first);
+        }
+    }
+}
+
 /// What is there is what was written, and what is not there is said.
 fn check(disk: &Simulated, written: &[Message]) -> (Recovered, Vec<Damage>) {
     let (log, recovered) = open(disk, Durability::Disk);
@@ -59,7 +105,8 @@ fn check(disk: &Simulated, written: &[Message]) -> (Recovered, Vec<Damage>) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(400))]
+    #![proptest_config(cases())]
+
     #[test]
     fn one_flipped_bit_is_found(file in any::<Index>(), at in any::<Index>(), bit in 0..8_u8, close: bool) {
         let (disk, messages) = written(Durability::Disk, close);
@@ -86,6 +133,31 @@ proptest! {
             let there = 60 - lost.min(2);
             prop_assert!(open(&disk, Durability::Disk).0.next() >= first().after(there));
         }
+    }
+
+    /// Whatever happens to the files: the log is refused, or what can be read is what was written, and
+    /// all else within its bounds is said to be missing.
+    #[test]
+    fn any_damage_is_told(accidents in vec(accident(), 1..4), close: bool) {
+        let (disk, messages) = written(Durability::Disk, close);
+        accidents.iter().for_each(|it| befall(&disk, it));
+        let before = disk.files();
+        match try_open(&disk, config(Durability::Disk)) {
+            Ok((log, _)) => drop(log),
+            Err(error) => {
+                let told = matches!(error, OpenError::Corrupt { .. } | OpenError::Newer { .. });
+                prop_assert!(told, "{error}");
+                prop_assert_eq!(disk.files(), before);
+                return Ok(());
+            }
+        }
+        for (path, _) in disk.files() {
+            if !before.contains_key(&path) {
+                disk.remove(&path).unwrap();
+            }
+        }
+        before.iter().for_each(|(path, bytes)| disk.put(path, bytes));
+        check(&disk, &messages);
     }
 
     #[test]
