@@ -44,8 +44,12 @@ impl Nsqd {
         durability: Durability,
         options: Options,
     ) -> Self {
-        let (clock, tasks, clients) = (Clock::system(), Tasks::default(), Clients::default());
         let config = Config { durability, ..Config::new(NodeId::new(1).unwrap()) };
+        Self::start_as(folder, config, options).await
+    }
+
+    pub(crate) async fn start_as(folder: Arc<TempDir>, config: Config, options: Options) -> Self {
+        let (clock, tasks, clients) = (Clock::system(), Tasks::default(), Clients::default());
         let (disk, path) = (Arc::new(Folders), folder.path().to_owned());
         let topics = tasks.component();
         let broker = Broker::open(config, disk, path, clock.clone(), topics.clone()).await.unwrap();

@@ -1,14 +1,20 @@
 //! What is refused, what is bounded, and that others do not suffer from it.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use coracle_queue::{bodies::Budget, protocol::Options};
+use coracle_queue::{
+    Durability,
+    bodies::Budget,
+    broker::{ChannelOptions, Config, Start},
+    message::NodeId,
+    protocol::Options,
+};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
 };
 
-use crate::client::{Client, Frame, Nsqd, batch, command, until};
+use crate::client::{Client, Frame, Nsqd, batch, command, name, until};
 
 #[tokio::test]
 async fn bad_names_are_refused() {
@@ -203,6 +209,47 @@ async fn who_leaves_gives_back_its_memory() {
     let mut other = nsqd.connect().await;
     other.say(&whole).await;
     assert_eq!(other.frame().await, Frame::Response("OK".to_owned()));
+}
+
+#[tokio::test]
+async fn there_are_as_many_topics_and_channels_as_there_may_be() {
+    let config = Config {
+        durability: Durability::Memory,
+        topics_max: 2,
+        channels_max: 3,
+        ..Config::new(NodeId::new(1).unwrap())
+    };
+    let folder = Arc::new(tempfile::tempdir().unwrap());
+    let nsqd = Nsqd::start_as(folder, config, Options::default()).await;
+    let mut neighbour = nsqd.consume("t", "c", 1).await;
+    nsqd.consume("t", "d", 1).await;
+    nsqd.connect().await.publish("u", "a").await;
+    let topic = nsqd.broker.existing_topic(&name("u")).unwrap();
+    topic.create_channel(&name("e"), ChannelOptions::default(), Start::Routed).unwrap();
+    for (said, refusal) in [
+        (
+            "SUB t f\n".into(),
+            "E_SUB_FAILED SUB failed this nsqd has 3 channels, and may have no more",
+        ),
+        (
+            "SUB v c\n".into(),
+            "E_SUB_FAILED SUB failed this nsqd has 2 topics, and may have no more",
+        ),
+        (
+            command("PUB v", "a"),
+            "E_PUB_FAILED PUB failed this nsqd has 2 topics, and may have no more",
+        ),
+    ] as [(Vec<u8>, &str); 3]
+    {
+        let mut client = nsqd.connect().await;
+        client.say(said).await;
+        assert_eq!(client.refused().await, refusal);
+    }
+    nsqd.connect().await.publish("t", "a").await;
+    assert_eq!(neighbour.message().await.2, "a");
+    // There is a place when one goes.
+    topic.delete_channel(&name("e")).unwrap();
+    nsqd.consume("t", "f", 1).await;
 }
 
 #[tokio::test]

@@ -6,6 +6,8 @@ mod client;
 #[cfg(test)]
 mod delivery;
 #[cfg(test)]
+mod fuzz;
+#[cfg(test)]
 mod limits;
 #[cfg(test)]
 mod negotiation;

@@ -29,14 +29,14 @@ use tokio_rustls::{TlsConnector, client::TlsStream};
 use crate::client::{Client, Frame, Nsqd, SOON, command};
 
 /// Certificates: of a server, of a client that the root signed, and of one that signed its own.
-struct Certificates {
+pub(crate) struct Certificates {
     folder: tempfile::TempDir,
     root: CertificateDer<'static>,
     signed: (CertificateDer<'static>, Vec<u8>),
     own: (CertificateDer<'static>, Vec<u8>),
 }
 
-fn certificates() -> Certificates {
+pub(crate) fn certificates() -> Certificates {
     let folder = tempfile::tempdir().unwrap();
     let mut params = CertificateParams::new(Vec::new()).unwrap();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -61,7 +61,7 @@ fn certificates() -> Certificates {
 }
 
 impl Certificates {
-    fn options(&self, client_auth: ClientAuth, required: bool) -> Options {
+    pub(crate) fn options(&self, client_auth: ClientAuth, required: bool) -> Options {
         let at = |name: &str| self.folder.path().join(Path::new(name));
         let tls = TlsOptions {
             cert: at("server.pem"),
