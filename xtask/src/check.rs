@@ -35,6 +35,7 @@ const STEPS: &[Step] = &[
     Step { name: "build", run: |run| run.coracle().map(drop) },
     Step { name: "load", run: load },
     Step { name: "fault", run: fault },
+    Step { name: "queue", run: queue },
     Step { name: "clients", run: clients },
     Step { name: "machine", run: machine },
     Step { name: "clients-as-user", run: clients_as_user },
@@ -44,9 +45,10 @@ const STEPS: &[Step] = &[
 /// Workspaces of their own: examples, which a user copies away.
 const EXAMPLES: &[&str] = &["examples/sensors/1-http"];
 /// Tests that need the built binary: package and test. They are no part of `cargo test`.
-const WHOLE: [(&str, &str); 4] = [CLIENTS, TOXIPROXY, MACHINE, GRADED];
+const WHOLE: [(&str, &str); 5] = [CLIENTS, TOXIPROXY, KILLS, MACHINE, GRADED];
 const CLIENTS: (&str, &str) = ("coracle-clients", "scripts");
 const TOXIPROXY: (&str, &str) = ("coracle-clients", "toxiproxy");
+pub(crate) const KILLS: (&str, &str) = ("coracle-machine", "kills");
 const MACHINE: (&str, &str) = ("coracle-machine", "machine");
 const GRADED: (&str, &str) = ("coracle-graded", "graded");
 
@@ -179,6 +181,13 @@ fn fault(run: &mut Run<'_>) -> anyhow::Result<()> {
     let mut command = run.whole(TOXIPROXY)?;
     command.env("PYTHON", python);
     command.env("TOXIPROXY_PYTHON", of_python).env("TOXIPROXY_NODE", of_node);
+    run.test(&mut command)
+}
+
+/// The queue as a process that is killed, and clients in large numbers: 20 kills; `cargo xtask soak`
+/// does a thousand.
+fn queue(run: &mut Run<'_>) -> anyhow::Result<()> {
+    let mut command = run.whole(KILLS)?;
     run.test(&mut command)
 }
 
