@@ -300,8 +300,14 @@ pub(super) fn entries(store: &Store) -> State {
     page.entries.into_iter().map(|it| (it.key.clone(), it)).collect()
 }
 
+/// More than the usual, and as many as `PROPTEST_CASES` says if that is more.
+fn cases() -> ProptestConfig {
+    let standard = ProptestConfig::default();
+    ProptestConfig { cases: standard.cases.max(400), ..standard }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+    #![proptest_config(cases())]
 
     #[test]
     fn acknowledged_writes_survive_and_others_happen_whole_or_not_at_all(

@@ -187,6 +187,9 @@ async fn crash(seed: u64, durability: Durability, left: fn(&Simulated) -> Simula
     broker.close().await.unwrap();
     let reports = judge(&disk, durability, history).await;
     assert!(reports.is_empty(), "seed {seed}: {}", reports.join("\n"));
+    if (seed + 1).is_multiple_of(100) {
+        println!("{} crashes of {durability:?}", seed + 1);
+    }
 }
 
 #[expect(clippy::disallowed_methods, reason = "a test asks how long it may take")]

@@ -1,0 +1,116 @@
+//! `cargo xtask soak`: the tests that throw dice, with many more dice than `cargo xtask test` throws.
+//! Here is only how many; what is thrown, and how a failure is reproduced, is written in the tests.
+//!
+//! Each part stops at its first failure, and prints what reproduces it: the name of a history of
+//! kills, a seed of a power cut, the smallest input of a property. `SOAK=5000` asks for so many of
+//! everything instead of a thousand; `CORACLE` names a binary to kill that is built already.
+
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, bail};
+
+use crate::{check, process};
+
+/// Kills and power cuts, if nothing else is asked for.
+const COUNT: u32 = 1_000;
+/// Inputs of a property, for each kill: they are quick.
+const INPUTS_PER_KILL: u32 = 5;
+
+/// One part: its name for the command line, and what it does.
+struct Part {
+    name: &'static str,
+    run: fn(&Soak<'_>) -> anyhow::Result<()>,
+}
+
+const PARTS: &[Part] = &[
+    Part { name: "kills", run: kills },
+    Part { name: "power", run: power },
+    Part { name: "store", run: store },
+    Part { name: "fuzz", run: fuzz },
+];
+
+struct Soak<'a> {
+    root: &'a Path,
+    count: u32,
+}
+
+/// Runs the parts called `names`, or all.
+pub(crate) fn run(root: &Path, names: &[&str]) -> anyhow::Result<()> {
+    if let Some(unknown) = names.iter().find(|name| PARTS.iter().all(|it| it.name != **name)) {
+        let known: Vec<&str> = PARTS.iter().map(|it| it.name).collect();
+        bail!("no part `{unknown}`; there are: {}", known.join(", "));
+    }
+    let count = match std::env::var_os("SOAK") {
+        None => COUNT,
+        Some(it) => it.to_str().and_then(|it| it.parse().ok()).context("SOAK is no number")?,
+    };
+    let soak = Soak { root, count };
+    let mut failed = Vec::new();
+    for part in PARTS.iter().filter(|it| names.is_empty() || names.contains(&it.name)) {
+        println!("\n=== {}", part.name);
+        let (done, time) = timed(|| (part.run)(&soak));
+        let verdict = if done.is_ok() { "passed" } else { "FAILED" };
+        println!("=== {} {verdict} in {:.1} s", part.name, time.as_secs_f64());
+        if let Err(error) = done {
+            println!("{error:#}");
+            failed.push(part.name);
+        }
+    }
+    if !failed.is_empty() {
+        bail!("failed: {}", failed.join(", "));
+    }
+    Ok(())
+}
+
+#[expect(clippy::disallowed_methods, reason = "times chores, where no test sets the clock")]
+fn timed<T>(work: impl FnOnce() -> T) -> (T, Duration) {
+    let start = Instant::now();
+    (work(), start.elapsed())
+}
+
+/// The queue as a real process, killed under load; and the tests of ten thousand clients.
+fn kills(soak: &Soak<'_>) -> anyhow::Result<()> {
+    let coracle = match std::env::var_os("CORACLE") {
+        Some(built) => PathBuf::from(built),
+        None => process::build_coracle(soak.root)?,
+    };
+    let (package, test) = check::KILLS;
+    let mut command = soak.test(&["--package", package, "--test", test]);
+    command.env("CORACLE", coracle).env("QUEUE_KILLS", soak.count.to_string());
+    process::run(&mut command)
+}
+
+/// The queue on a simulated disk that loses power: the whole broker, its log and its journal.
+fn power(soak: &Soak<'_>) -> anyhow::Result<()> {
+    let mut command = soak.test(&["--package", "coracle-queue", "--lib", "--"]);
+    command.args(["broker::crash", "log::tests::model", "journal::tests", "--nocapture"]);
+    let count = soak.count.to_string();
+    process::run(command.env("QUEUE_CRASHES", &count).env("PROPTEST_CASES", &count))
+}
+
+/// The apiserver's store in the same way.
+fn store(soak: &Soak<'_>) -> anyhow::Result<()> {
+    let mut command = soak.test(&["--package", "coracle-store"]);
+    process::run(command.env("PROPTEST_CASES", soak.count.to_string()))
+}
+
+/// Every frame, request and file of the queue, changed in all ways.
+fn fuzz(soak: &Soak<'_>) -> anyhow::Result<()> {
+    // Without the power cuts, which are a part of their own.
+    let mut command =
+        soak.test(&["--package", "coracle-queue", "--", "--skip", "log::tests::model"]);
+    let inputs = soak.count.saturating_mul(INPUTS_PER_KILL);
+    process::run(command.env("PROPTEST_CASES", inputs.to_string()))
+}
+
+impl Soak<'_> {
+    fn test(&self, arguments: &[&str]) -> Command {
+        let mut command = process::cargo(self.root);
+        command.args(["test", "--quiet", "--locked"]).args(arguments);
+        command
+    }
+}
