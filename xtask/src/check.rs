@@ -31,8 +31,8 @@ const STEPS: &[Step] = &[
     Step { name: "dependencies", run: dependencies },
     Step { name: "clippy", run: clippy },
     Step { name: "unit", run: unit },
-    Step { name: "example", run: example },
     Step { name: "build", run: |run| run.coracle().map(drop) },
+    Step { name: "example", run: example },
     Step { name: "load", run: load },
     Step { name: "fault", run: fault },
     Step { name: "queue", run: queue },
@@ -43,7 +43,9 @@ const STEPS: &[Step] = &[
 ];
 
 /// Workspaces of their own: examples, which a user copies away.
-const EXAMPLES: &[&str] = &["examples/sensors/1-http"];
+const EXAMPLES: &[&str] = &[SENSORS, "examples/sensors/2-queue"];
+/// The one that the machine tests run.
+const SENSORS: &str = "examples/sensors/1-http";
 /// Tests that need the built binary: package and test. They are no part of `cargo test`.
 const WHOLE: [(&str, &str); 5] = [CLIENTS, TOXIPROXY, KILLS, MACHINE, GRADED];
 const CLIENTS: (&str, &str) = ("coracle-clients", "scripts");
@@ -151,9 +153,12 @@ fn unit(run: &mut Run<'_>) -> anyhow::Result<()> {
     run.test(command.args(["test", "--quiet", "--locked", "--workspace", "--no-fail-fast"]))
 }
 
+/// The examples' own tests, which may start programs of the binary, and their build.
 fn example(run: &mut Run<'_>) -> anyhow::Result<()> {
+    let coracle = run.coracle()?;
     for example in EXAMPLES {
         let mut command = process::cargo(&run.root.join(example));
+        command.env("CORACLE", &coracle);
         run.test(command.args(["test", "--quiet", "--locked"]))?;
         build_example(&run.root.join(example))?;
     }
@@ -200,9 +205,7 @@ fn clients(run: &mut Run<'_>) -> anyhow::Result<()> {
 /// What needs namespaces, as whoever runs this.
 fn machine(run: &mut Run<'_>) -> anyhow::Result<()> {
     let mut command = run.whole(MACHINE)?;
-    for example in EXAMPLES {
-        command.env("SENSORS", build_example(&run.root.join(example))?);
-    }
+    command.env("SENSORS", build_example(&run.root.join(SENSORS))?);
     run.test(&mut command)
 }
 
@@ -222,11 +225,9 @@ fn clients_as_user(run: &mut Run<'_>) -> anyhow::Result<()> {
 /// What needs namespaces, as that user.
 fn machine_as_user(run: &mut Run<'_>) -> anyhow::Result<()> {
     let Some((stage, mut command)) = run.whole_as_user(MACHINE)? else { return Ok(()) };
-    for example in EXAMPLES {
-        let example = run.root.join(example);
-        build_example(&example)?;
-        command.env("SENSORS", stage.example(&example)?);
-    }
+    let example = run.root.join(SENSORS);
+    build_example(&example)?;
+    command.env("SENSORS", stage.example(&example)?);
     run.test(&mut command)
 }
 

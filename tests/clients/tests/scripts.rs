@@ -32,5 +32,6 @@ scripts! {
     rollout
     run
     sensors
+    sensors_queue
     watch
 }
