@@ -10,7 +10,7 @@ use tokio::{
 
 use super::{
     Shared,
-    session::{Session, Step},
+    session::{Missing, Session, Step},
 };
 
 /// What a connection begins with.
@@ -66,7 +66,12 @@ async fn talk(
             let body = within(READ_TIME_MAX, body(socket)).await?;
             let now = shared.now();
             let identity = &shared.identity;
-            step = session.body(&mut shared.registry(), now, identity, body.as_deref());
+            step = session.body(
+                &mut shared.registry(),
+                now,
+                identity,
+                body.as_deref().map_err(|it| *it),
+            );
         }
         match step {
             Step::Answer(answer) => send(socket, &answer).await?,
@@ -79,16 +84,22 @@ async fn talk(
     }
 }
 
-/// A body with its length before it; `None` if that is out of range or the bytes did not come.
-async fn body(socket: &mut BufReader<TcpStream>) -> io::Result<Option<Vec<u8>>> {
-    let length = socket.read_i32().await?;
+/// A body with its length before it, or which of the two did not come or is out of range.
+async fn body(socket: &mut BufReader<TcpStream>) -> io::Result<Result<Vec<u8>, Missing>> {
+    let length = match socket.read_i32().await {
+        Ok(length) => length,
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+            return Ok(Err(Missing::Size));
+        }
+        Err(error) => return Err(error),
+    };
     let Some(length) = usize::try_from(length).ok().filter(|it| *it <= BODY_BYTES_MAX) else {
-        return Ok(None);
+        return Ok(Err(Missing::Body));
     };
     let mut body = vec![0; length];
     match socket.read_exact(&mut body).await {
-        Ok(_) => Ok(Some(body)),
-        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(None),
+        Ok(_) => Ok(Ok(body)),
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(Err(Missing::Body)),
         Err(error) => Err(error),
     }
 }

@@ -5,6 +5,8 @@
 
 use std::net::SocketAddr;
 
+use serde_json::{Map, Value};
+
 use super::{
     registry::{Moment, ProducerId, Registry, Source},
     wire::{Identified, Identify},
@@ -20,6 +22,15 @@ pub(super) enum Step {
     Body,
     /// Send this, then close the connection.
     Fatal(String),
+}
+
+/// What of a body did not come, or is too long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Missing {
+    /// How long it is.
+    Size,
+    /// Itself.
+    Body,
 }
 
 impl Step {
@@ -88,20 +99,24 @@ impl Session {
         }
     }
 
-    /// Takes the body of `IDENTIFY`; `None` if it is too long or did not come.
+    /// Takes the body of `IDENTIFY`, or what of it did not come.
     pub(super) fn body(
         &mut self,
         registry: &mut Registry,
         now: Moment,
         identity: &Identity,
-        body: Option<&[u8]>,
+        body: Result<&[u8], Missing>,
     ) -> Step {
         let bad = |description: &str| Step::fatal("E_BAD_BODY", description);
-        let Some(body) = body else { return bad("IDENTIFY failed to read body") };
-        let Ok(said) = serde_json::from_slice::<Option<Identify>>(body) else {
+        let body = match body {
+            Ok(body) => body,
+            Err(Missing::Size) => return bad("IDENTIFY failed to read body size"),
+            Err(Missing::Body) => return bad("IDENTIFY failed to read body"),
+        };
+        let Some(said) = decode(body) else {
             return bad("IDENTIFY failed to decode JSON body");
         };
-        let Some(info) = said.unwrap_or_default().peer_info(self.peer.to_string()) else {
+        let Some(info) = said.peer_info(self.peer.to_string()) else {
             return bad("IDENTIFY missing fields");
         };
         tracing::info!(
@@ -145,6 +160,12 @@ impl Session {
             }
         }
     }
+}
+
+/// Reads an object or `null`, as Go does; an array would do for a structure otherwise.
+fn decode(body: &[u8]) -> Option<Identify> {
+    let said: Option<Map<String, Value>> = serde_json::from_slice(body).ok()?;
+    serde_json::from_value(Value::Object(said.unwrap_or_default())).ok()
 }
 
 fn arguments<'a>(

@@ -28,7 +28,11 @@ fn check(script: &str, expected: Expect) {
         let body = line.strip_prefix("body ");
         let step = match body {
             Some(body) => {
-                let body = (body != "none").then_some(body.as_bytes());
+                let body = match body {
+                    "none" => Err(Missing::Body),
+                    "no size" => Err(Missing::Size),
+                    body => Ok(body.as_bytes()),
+                };
                 session.body(&mut registry, now, &identity, body)
             }
             None => session.line(&mut registry, now, line),
@@ -106,9 +110,11 @@ fn names_are_checked() {
 #[test]
 fn a_body_must_say_who_it_is() {
     check(
-        "body none\nbody nonsense\nbody {}\nbody null\nbody {\"tcp_port\":\"4150\"}\nbody {\"broadcast_address\":\"a\",\"tcp_port\":1,\"http_port\":0,\"version\":\"1\"}",
+        "body none\nbody no size\nbody []\nbody nonsense\nbody {}\nbody null\nbody {\"tcp_port\":\"4150\"}\nbody {\"broadcast_address\":\"a\",\"tcp_port\":1,\"http_port\":0,\"version\":\"1\"}",
         expect![[r#"
             E_BAD_BODY IDENTIFY failed to read body (closed)
+            E_BAD_BODY IDENTIFY failed to read body size (closed)
+            E_BAD_BODY IDENTIFY failed to decode JSON body (closed)
             E_BAD_BODY IDENTIFY failed to decode JSON body (closed)
             E_BAD_BODY IDENTIFY missing fields (closed)
             E_BAD_BODY IDENTIFY missing fields (closed)
@@ -149,7 +155,7 @@ proptest! {
             let mut step = session.line(&mut registry, now, line);
             if step == Step::Body {
                 let body = if at < good { BODY.as_bytes() } else { body };
-                step = session.body(&mut registry, now, &identity, Some(body));
+                step = session.body(&mut registry, now, &identity, Ok(body));
             }
             match step {
                 Step::Answer(_) => {}
