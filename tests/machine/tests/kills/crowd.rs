@@ -22,7 +22,8 @@ const CLIENT_BYTES_MAX: u64 = 30 << 10;
 const CHANNELS: usize = 100_000;
 /// How many there may be.
 const CHANNELS_MAX: usize = 50_000;
-/// Connections that ask for channels, each for one after the other.
+/// Connections that ask for channels at once, each for one of another topic: what happens to a topic
+/// costs by its channels.
 const ASKING: usize = 100;
 
 /// Ten thousand consumers of one channel: each gets one message, as it asked for, and finishes it.
@@ -88,9 +89,9 @@ pub(crate) fn channels() -> anyhow::Result<String> {
     let mut asked = 0;
     while asked < CHANNELS {
         let mut asking = Vec::new();
-        for _ in 0..ASKING {
+        for topic in 0..ASKING {
             let mut client = Connection::open(addresses.tcp)?;
-            client.say(format!("SUB crowd channel{asked}\n").as_bytes())?;
+            client.say(format!("SUB crowd{topic} channel{asked}\n").as_bytes())?;
             asked += 1;
             asking.push(client);
         }
@@ -109,10 +110,10 @@ pub(crate) fn channels() -> anyhow::Result<String> {
     nsqd.kill()?;
     let mut again = Nsqd::spawn(folder.path(), &["-durability=process"])?;
     let mut client = Connection::open(again.ready()?.tcp)?;
-    client.say(b"SUB crowd channel0\n")?;
+    client.say(b"SUB crowd0 channel0\n")?;
     ensure!(client.frame()? == Frame::Response(b"OK".to_vec()), "a channel is gone");
     client = Connection::open(again.ready()?.tcp)?;
-    client.say(b"SUB crowd another\n")?;
+    client.say(b"SUB crowd0 another\n")?;
     ensure!(matches!(client.frame()?, Frame::Error(_)), "there is room after a kill");
     end(&mut again)?;
     Ok(format!(
