@@ -392,7 +392,7 @@ impl Topic {
     }
 
     fn end_of_log(&self) -> Sequence {
-        *self.0.log.committed().borrow()
+        self.0.log.end()
     }
 
     /// What is told of it.

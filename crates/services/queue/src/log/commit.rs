@@ -314,10 +314,11 @@ impl Shared {
         let committed = state.committed;
         drop(state);
         self.idle.notify_all();
-        self.progress.send_modify(|it| *it = committed);
+        // Publishers first: what they are told is on its way before anybody is handed the message.
         for waiter in waiters {
             waiter.answer(answer.clone());
         }
+        self.progress.send_modify(|it| *it = committed);
     }
 
     fn committed_job(&self, state: &mut State, chunks: Vec<Chunk>) {

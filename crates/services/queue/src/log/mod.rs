@@ -112,7 +112,8 @@ impl Log {
     }
 
     /// Appends a batch, as one: it is there whole or not at all. Quick: it only copies the messages
-    /// once. They can be read when [`Log::committed`] has passed them.
+    /// once. They can be read when [`Log::end`] has passed them, and it is told when
+    /// [`Log::committed`] has.
     ///
     /// # Errors
     /// See [`AppendError`]; nothing was appended.
@@ -166,8 +167,14 @@ impl Log {
         matches!(writable, Err(AppendError::Full))
     }
 
-    /// The end of what is acknowledged and may be read (exclusive), whenever it moves; also told
-    /// when [`Log::health`] has changed.
+    /// The end of what is acknowledged and may be read (exclusive), as of now.
+    #[must_use]
+    pub fn end(&self) -> Sequence {
+        self.0.lock().committed
+    }
+
+    /// [`Log::end`], whenever it has moved: those who published are told before. Also told when
+    /// [`Log::health`] has changed.
     #[must_use]
     pub fn committed(&self) -> watch::Receiver<Sequence> {
         self.0.progress.subscribe()

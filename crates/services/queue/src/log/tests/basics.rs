@@ -1,5 +1,12 @@
 //! What a log does when nothing goes wrong.
 
+use std::{
+    sync::{Arc, Mutex},
+    task::{Context, Wake, Waker},
+};
+
+use tokio::sync::watch;
+
 use super::*;
 use crate::{disk::Folders, log::AppendError};
 
@@ -27,6 +34,37 @@ fn messages_can_be_read_once_they_are_committed() {
     let (log, recovered) = open(&disk, Durability::Disk);
     assert_eq!(recovered, Recovered::default());
     assert_eq!(read_all(&log, EVERYTHING), (messages, vec![]));
+}
+
+/// Notes what was committed, by what watchers are told, at the moment of being woken.
+struct Alarm {
+    committed: watch::Receiver<Sequence>,
+    seen: Mutex<Option<Sequence>>,
+}
+
+impl Wake for Alarm {
+    fn wake(self: Arc<Self>) {
+        *self.seen.lock().unwrap() = Some(*self.committed.borrow());
+    }
+}
+
+#[test]
+fn publishers_are_told_before_messages_are_handed_out() {
+    for durability in [Durability::Disk, Durability::Process] {
+        let disk = Simulated::new(1);
+        let (log, _) = open(&disk, durability);
+        let before = log.end();
+        let appended = log.append(NOW, &[message("a")]).unwrap();
+        let end = appended.range.end;
+        let mut receipt = Box::pin(appended.committed());
+        let alarm = Arc::new(Alarm { committed: log.committed(), seen: Mutex::default() });
+        let waker = Waker::from(Arc::clone(&alarm));
+        assert!(receipt.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+        log.flush().unwrap();
+        assert_eq!(*alarm.seen.lock().unwrap(), Some(before), "{durability:?}");
+        assert!(receipt.as_mut().poll(&mut Context::from_waker(&waker)).is_ready());
+        assert_eq!((log.end(), *log.committed().borrow()), (end, end));
+    }
 }
 
 #[test]
@@ -280,7 +318,7 @@ fn a_closed_log_can_still_be_read_closed_and_deleted() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn threads_commit_for_many_publishers() {
     let home = tempfile::tempdir().unwrap();
-    let disk = std::sync::Arc::new(Folders);
+    let disk = Arc::new(Folders);
     let committers = Committers::start(disk, MemoryLimits::default(), 2).unwrap();
     let open = |topic| {
         let dir = home.path().join(format!("t{topic}"));
@@ -306,7 +344,7 @@ async fn threads_commit_for_many_publishers() {
         log.close(NOW).unwrap();
     }
     committers.close();
-    let committers = Committers::start(std::sync::Arc::new(Folders), MemoryLimits::default(), 0);
+    let committers = Committers::start(Arc::new(Folders), MemoryLimits::default(), 0);
     let (log, recovered) =
         Log::open(&committers.unwrap(), home.path().join("t1"), config(Durability::Disk), NOW)
             .unwrap();
