@@ -1,6 +1,7 @@
 //! Installs the pinned programs and libraries of others that tests use into `target/tools`, from the
 //! registry of their language and with that registry's ordinary client. It installs nothing elsewhere.
 
+mod libraries;
 mod toxiproxy;
 
 pub(crate) use toxiproxy::{Toxiproxy, toxiproxy};

@@ -1,15 +1,8 @@
-//! Toxiproxy's clients for Python and Node.js: libraries, each in a folder of its own with all that it
-//! needs, every file pinned by its hash.
+//! Toxiproxy's clients for Python and Node.js.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    process::Command,
-};
+use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, bail};
-
-use crate::process;
+use super::libraries;
 
 /// Python's, with what it uses. The wheels are those without compiled parts, for any machine.
 const REQUIREMENTS: &str = "\
@@ -50,62 +43,12 @@ pub(crate) struct Toxiproxy {
 
 /// Installs what is missing.
 pub(crate) fn toxiproxy(root: &Path) -> anyhow::Result<Toxiproxy> {
-    let tools = super::target_directory(root)?.join("tools");
-    fs::create_dir_all(&tools).with_context(|| format!("create {}", tools.display()))?;
+    let tools = libraries::folder(root)?;
     let python = super::python_with_pip()?;
-    let of_python = install(&tools, "toxiproxy-python", &[("requirements.txt", REQUIREMENTS)], {
-        let mut pip = Command::new(&python);
-        pip.args(["-m", "pip", "--quiet", "--disable-pip-version-check", "install"]);
-        pip.arg("--root-user-action=ignore");
-        pip.args(["--no-deps", "--only-binary=:all:", "--require-hashes", "--target", "."]);
-        pip.args(["--requirement", "requirements.txt"]);
-        pip
-    })?;
+    let requirements = [("requirements.txt", REQUIREMENTS)];
+    let pip = libraries::pip(&python);
+    let of_python = libraries::install(&tools, "toxiproxy-python", &requirements, pip)?;
     let files = [("package.json", PACKAGE), ("package-lock.json", LOCK)];
-    let of_node = install(&tools, "toxiproxy-node", &files, {
-        for program in ["node", "npm"] {
-            if process::read(Command::new(program).arg("--version")).is_err() {
-                bail!(
-                    "no {program} found, for a test client; on Debian: apt-get install nodejs npm"
-                );
-            }
-        }
-        let mut npm = Command::new("npm");
-        npm.args(["ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"]);
-        npm
-    })?;
+    let of_node = libraries::install(&tools, "toxiproxy-node", &files, libraries::npm()?)?;
     Ok(Toxiproxy { python, of_python, of_node: of_node.join("node_modules") })
-}
-
-/// Makes the folder `name` with these files and lets `command` fill it, unless it is there already with
-/// the same files: they say what is wanted.
-fn install(
-    tools: &Path,
-    name: &str,
-    files: &[(&str, &str)],
-    mut command: Command,
-) -> anyhow::Result<PathBuf> {
-    let folder = tools.join(name);
-    let is = |(file, text): &(&str, &str)| {
-        fs::read_to_string(folder.join(file)).is_ok_and(|it| it == *text)
-    };
-    if files.iter().all(is) {
-        return Ok(folder);
-    }
-    println!("installing {name}");
-    let work = tempfile::tempdir_in(tools).context("create a folder in target/tools")?;
-    for (file, text) in files {
-        fs::write(work.path().join(file), text).with_context(|| format!("write {file}"))?;
-    }
-    process::run(command.current_dir(work.path()))?;
-    match fs::remove_dir_all(&folder) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            return Err(error).with_context(|| format!("replace {}", folder.display()));
-        }
-        _ => {}
-    }
-    // Only what is whole gets its name.
-    fs::rename(work.path(), &folder).with_context(|| format!("create {}", folder.display()))?;
-    drop(work.keep());
-    Ok(folder)
 }
