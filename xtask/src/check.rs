@@ -15,7 +15,7 @@ use anyhow::{Context as _, bail};
 
 use crate::{
     process, tidy,
-    tools::{self, Toxiproxy},
+    tools::{self, Queue, Toxiproxy},
 };
 
 /// One step: its name for the command line, and what it does.
@@ -46,10 +46,14 @@ const STEPS: &[Step] = &[
 const EXAMPLES: &[&str] = &[SENSORS, "examples/sensors/2-queue"];
 /// The one that the machine tests run.
 const SENSORS: &str = "examples/sensors/1-http";
+/// One more: a client of the queue, whose dependencies are not ours. It is not linted: to check them all
+/// takes as long as to build them.
+const QUEUE_CLIENT: &str = "tests/clients/queue/tokio-nsq";
 /// Tests that need the built binary: package and test. They are no part of `cargo test`.
-const WHOLE: [(&str, &str); 5] = [CLIENTS, TOXIPROXY, KILLS, MACHINE, GRADED];
+const WHOLE: [(&str, &str); 6] = [CLIENTS, TOXIPROXY, QUEUE, KILLS, MACHINE, GRADED];
 const CLIENTS: (&str, &str) = ("coracle-clients", "scripts");
 const TOXIPROXY: (&str, &str) = ("coracle-clients", "toxiproxy");
+const QUEUE: (&str, &str) = ("coracle-clients", "queue");
 pub(crate) const KILLS: (&str, &str) = ("coracle-machine", "kills");
 const MACHINE: (&str, &str) = ("coracle-machine", "machine");
 const GRADED: (&str, &str) = ("coracle-graded", "graded");
@@ -114,8 +118,8 @@ fn verdict(done: &anyhow::Result<()>) -> &'static str {
 
 fn format(run: &mut Run<'_>) -> anyhow::Result<()> {
     process::run(process::cargo(run.root).args(["fmt", "--all", "--check"]))?;
-    for example in EXAMPLES {
-        process::run(process::cargo(&run.root.join(example)).args(["fmt", "--check"]))?;
+    for alone in EXAMPLES.iter().chain([&QUEUE_CLIENT]) {
+        process::run(process::cargo(&run.root.join(alone)).args(["fmt", "--check"]))?;
     }
     Ok(())
 }
@@ -189,9 +193,17 @@ fn fault(run: &mut Run<'_>) -> anyhow::Result<()> {
     run.test(&mut command)
 }
 
-/// The queue as a process that is killed, and clients in large numbers: 20 kills; `cargo xtask soak`
-/// does a thousand.
+/// The queue: as NSQ's own clients use it; and as a process that is killed, and clients in large numbers:
+/// 20 kills, `cargo xtask soak` does a thousand.
 fn queue(run: &mut Run<'_>) -> anyhow::Result<()> {
+    let Queue { python, of_python, of_node } = tools::queue(run.root)?;
+    let mut build = process::cargo(&run.root.join(QUEUE_CLIENT));
+    let built = process::build(build.args(["build", "--locked"]))?;
+    let client = built.into_iter().find(|it| it.name == "tokio-nsq-client");
+    let mut command = run.whole(QUEUE)?;
+    command.env("PYTHON", python).env("QUEUE_PYTHON", of_python).env("QUEUE_NODE", of_node);
+    command.env("QUEUE_RUST", client.context("cargo built no client")?.path);
+    run.test(&mut command)?;
     let mut command = run.whole(KILLS)?;
     run.test(&mut command)
 }

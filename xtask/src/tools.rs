@@ -2,8 +2,10 @@
 //! registry of their language and with that registry's ordinary client. It installs nothing elsewhere.
 
 mod libraries;
+mod queue;
 mod toxiproxy;
 
+pub(crate) use queue::{Queue, queue};
 pub(crate) use toxiproxy::{Toxiproxy, toxiproxy};
 
 use std::{
@@ -66,6 +68,7 @@ pub(crate) fn install(root: &Path) -> anyhow::Result<PathBuf> {
 /// Installs whatever is missing of everything, and returns the folder with the programs.
 pub(crate) fn all(root: &Path) -> anyhow::Result<PathBuf> {
     toxiproxy(root)?;
+    queue(root)?;
     install(root)
 }
 

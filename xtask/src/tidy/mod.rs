@@ -47,12 +47,12 @@ fn check_file(
 ) -> anyhow::Result<Vec<String>> {
     let mut problems = prose::check(root, path, text);
     let is_code = CODE.iter().any(|it| path.starts_with(it));
-    let is_example = path.starts_with("examples");
     if is_code && path.extension().is_some_and(|it| it == "rs") {
         problems.extend(source::check(path, text));
     }
-    // An example is a workspace of its own, as it will be in a user's hands.
-    if is_code && !is_example && path.ends_with("Cargo.toml") {
+    // What is a workspace of its own, as an example in a user's hands, has no edges to our crates.
+    let is_alone = text.lines().any(|it| it == "[workspace]");
+    if is_code && !is_alone && path.ends_with("Cargo.toml") {
         let found = edges::check(text, workspace).with_context(|| path.display().to_string())?;
         problems.extend(found);
     }
