@@ -6,6 +6,7 @@
 //! dead, to be published to another topic; or finished. Bodies are kept only of what is in flight
 //! or ready and of a window ahead of the cursor: all others are read again when they are due.
 
+mod consumers;
 mod operate;
 mod supply;
 
@@ -16,8 +17,9 @@ use std::{
 
 use bytes::Bytes;
 
+use self::consumers::Client;
 use super::{
-    ChannelOptions, ClientId, Delivery,
+    ChannelOptions, ClientId,
     in_flight::{InFlight, Sent},
 };
 use crate::{
@@ -33,10 +35,6 @@ pub(super) const WINDOW_MAX: usize = 1024;
 /// further until some are finished: what waits has left the order of the log and is remembered one
 /// by one.
 const WAITING_FOR_KEY_MAX: usize = 10_000;
-
-/// How many messages a consumer gets at once, so that others have their share and a connection
-/// looks at what its consumer says in between.
-const TAKE_MAX: usize = 256;
 
 /// Where a message behind the cursor is, if it is not in flight.
 #[derive(Debug)]
@@ -55,31 +53,6 @@ enum Place {
     Waiting,
     /// Tried too often: to be published to the channel's dead letter topic.
     Dead,
-}
-
-/// One consumer.
-#[derive(Debug)]
-struct Client {
-    sample: Option<Sample>,
-    ready: u32,
-    in_flight: u32,
-    timeout: Duration,
-    closing: bool,
-    /// It found nothing to take and wants to be told.
-    idle: bool,
-}
-
-/// A consumer that wants only some of the messages; the others count as done.
-#[derive(Debug)]
-struct Sample {
-    percent: u8,
-    random: fastrand::Rng,
-}
-
-impl Sample {
-    fn leaves_out(&mut self) -> bool {
-        self.random.u8(..100) > self.percent
-    }
 }
 
 /// Counters for statistics, since the process began.
@@ -211,40 +184,6 @@ impl State {
 
     // What consumers do.
 
-    pub(super) fn subscribe(&mut self, client: ClientId, timeout: Duration, sample: Option<u8>) {
-        let random = fastrand::Rng::with_seed(client.0);
-        let sample = sample.map(|percent| Sample { percent, random });
-        let client_of =
-            Client { sample, ready: 0, in_flight: 0, timeout, closing: false, idle: false };
-        self.clients.insert(client, client_of);
-    }
-
-    /// The consumer is gone: what it had is ready again.
-    pub(super) fn unsubscribe(&mut self, client: ClientId) {
-        self.clients.remove(&client);
-        let its = |it: &&Sent| it.client == client;
-        let had: Vec<Sequence> =
-            self.in_flight.iter().filter(its).map(|it| it.message.sequence).collect();
-        for sequence in had {
-            if let Some(sent) = self.in_flight.remove(sequence) {
-                self.hold(sent.message, sent.attempts, None);
-            }
-        }
-    }
-
-    pub(super) fn ready(&mut self, client: ClientId, count: u32) {
-        if let Some(it) = self.clients.get_mut(&client) {
-            it.ready = count;
-        }
-    }
-
-    /// The consumer takes no more, and finishes what it has.
-    pub(super) fn close(&mut self, client: ClientId) {
-        if let Some(it) = self.clients.get_mut(&client) {
-            it.closing = true;
-        }
-    }
-
     pub(super) fn finish(&mut self, client: ClientId, id: MessageId) -> Result<Sent, NotInFlight> {
         let sent = self.answered(client, id)?;
         self.done(&sent.message);
@@ -275,60 +214,6 @@ impl State {
         let deadline = now.after(timeout).min(sent.at.after(self.config.timeout_max));
         self.in_flight.postpone(sequence, deadline);
         Ok(())
-    }
-
-    /// Hands messages to a consumer: as many as it is ready for, there are, and is fair to the
-    /// others. If there is none, the consumer is remembered as idle.
-    pub(super) fn take(&mut self, client: ClientId, now: Nanos, out: &mut Vec<Delivery>) {
-        let share = self.available().div_ceil(self.idle.len() + 1).clamp(1, TAKE_MAX);
-        let Some(it) = self.clients.get_mut(&client) else { return };
-        it.idle = false;
-        let room = it.ready.saturating_sub(it.in_flight);
-        if it.closing || room == 0 {
-            return;
-        }
-        let most = share.min(usize::try_from(room).unwrap_or(usize::MAX));
-        let before = out.len();
-        while out.len() - before < most && !self.paused {
-            let Some((message, attempts)) = self.pop(now) else { break };
-            let Some(it) = self.clients.get_mut(&client) else { break };
-            if it.sample.as_mut().is_some_and(Sample::leaves_out) {
-                self.done(&message);
-                continue;
-            }
-            it.in_flight += 1;
-            let id = MessageId::new(self.config.node, message.sequence);
-            let deadline = now.after(it.timeout);
-            let sent = Sent { message: message.clone(), attempts, client, at: now, deadline };
-            self.in_flight.insert(sent);
-            out.push(Delivery { message, id, attempts });
-        }
-        if out.len() == before
-            && let Some(it) = self.clients.get_mut(&client)
-        {
-            it.idle = true;
-            self.idle.push_back(client);
-        }
-    }
-
-    /// The consumers to be told that there may be something for them.
-    pub(super) fn wake(&mut self) -> Vec<ClientId> {
-        let mut woken = std::mem::take(&mut self.freed);
-        let available = if self.paused { 0 } else { self.available() };
-        let mut looks = self.idle.len();
-        let enough = available + woken.len();
-        while woken.len() < enough && looks > 0 {
-            looks -= 1;
-            let Some(id) = self.idle.pop_front() else { break };
-            let Some(it) = self.clients.get_mut(&id).filter(|it| it.idle) else { continue };
-            if it.closing || it.ready <= it.in_flight {
-                self.idle.push_back(id);
-                continue;
-            }
-            it.idle = false;
-            woken.push(id);
-        }
-        woken
     }
 
     // The inside.
