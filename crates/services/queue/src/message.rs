@@ -73,14 +73,19 @@ impl MessageId {
         Self(digits)
     }
 
-    /// The sequence in it; `None` if no nsqd of ours made it.
+    /// The sequence in it; `None` if not this node made it.
     #[must_use]
-    pub fn sequence(&self) -> Option<Sequence> {
+    pub fn sequence(&self, node: NodeId) -> Option<Sequence> {
         let mut number: u64 = 0;
         for digit in self.0 {
-            number = number << 4 | u64::from(char::from(digit).to_digit(16)?);
+            let value = match digit {
+                b'0'..=b'9' => digit - b'0',
+                b'a'..=b'f' => digit - b'a' + 10,
+                _ => return None,
+            };
+            number = number << 4 | u64::from(value);
         }
-        Some(Sequence(number & Self::SEQUENCE))
+        (number >> Sequence::BITS == u64::from(node.0)).then_some(Sequence(number & Self::SEQUENCE))
     }
 
     const SEQUENCE: u64 = (1 << Sequence::BITS) - 1;
@@ -166,14 +171,19 @@ mod tests {
     fn an_id_is_node_and_sequence() {
         let id = MessageId::new(NodeId::new(1).unwrap(), Sequence(0x2a));
         assert_eq!(id.to_string(), "002000000000002a");
-        assert_eq!(MessageId(*b"00000000000000zz").sequence(), None);
+        let sequence = |id: &[u8; 16], node| MessageId(*id).sequence(NodeId::new(node).unwrap());
+        assert_eq!(sequence(b"002000000000002a", 1), Some(Sequence(0x2a)));
+        assert_eq!(sequence(b"002000000000002a", 0), None, "another node's");
+        assert_eq!(sequence(b"002000000000002A", 1), None, "not as it was sent");
+        assert_eq!(sequence(b"00200000000000zz", 1), None);
     }
 
     proptest! {
         #[test]
         fn sequences_come_back(node in 0..NodeId::END, sequence in 0..=MessageId::SEQUENCE) {
-            let id = MessageId::new(NodeId::new(node).unwrap(), Sequence(sequence));
-            prop_assert_eq!(id.sequence(), Some(Sequence(sequence)));
+            let node = NodeId::new(node).unwrap();
+            let id = MessageId::new(node, Sequence(sequence));
+            prop_assert_eq!(id.sequence(node), Some(Sequence(sequence)));
         }
     }
 }

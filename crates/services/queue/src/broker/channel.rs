@@ -1,4 +1,6 @@
-//! A channel as others hold it, and a consumer's hold on it.
+//! A channel as others hold it.
+
+mod subscription;
 
 use std::{
     collections::BTreeMap,
@@ -12,13 +14,13 @@ use std::{
 use runtime::Clock;
 use tokio::sync::{Notify, watch};
 
-use super::{
-    ChannelOptions, ClientId, Counters, Delivery, NotInFlight, record::Recorder, state::State,
-};
+pub use subscription::Subscription;
+
+use super::{ChannelOptions, ClientId, Counters, record::Recorder, state::State};
 use crate::{
     journal::{Change, Progress},
     log::Damage,
-    message::{Message, MessageId, Nanos, Sequence},
+    message::{Message, Nanos, Sequence},
     name::Name,
 };
 
@@ -372,107 +374,5 @@ impl Channel {
 
     fn now(&self) -> Nanos {
         Nanos::of(self.0.clock.now())
-    }
-}
-
-/// A consumer of a channel. When it is dropped, what it has not answered is delivered again.
-#[derive(Debug)]
-pub struct Subscription {
-    channel: Channel,
-    client: ClientId,
-    wake: Arc<Notify>,
-}
-
-impl Subscription {
-    /// The channel.
-    #[must_use]
-    pub const fn channel(&self) -> &Channel {
-        &self.channel
-    }
-
-    /// How many unanswered messages it may have from now on (`RDY`).
-    pub fn ready(&self, count: u32) {
-        self.channel.lock().state.ready(self.client, count);
-        self.wake.notify_one();
-    }
-
-    /// Waits until there is at least one message for it and appends what there is, at most as many
-    /// as it is ready for. Nothing is lost when it is dropped while it waits.
-    pub async fn next(&self, out: &mut Vec<Delivery>) {
-        while !self.take(out) {
-            self.wake.notified().await;
-        }
-    }
-
-    /// As [`Self::next`], without waiting: whether there was one.
-    pub fn take(&self, out: &mut Vec<Delivery>) -> bool {
-        let (now, before) = (self.channel.now(), out.len());
-        let mut guarded = self.channel.lock();
-        guarded.state.take(self.client, now, out);
-        if guarded.needs_pump() {
-            self.channel.0.pump.notify_one();
-        }
-        self.channel.tell(&guarded);
-        out.len() > before
-    }
-
-    /// It is done with a message (`FIN`); returns when the message was published.
-    ///
-    /// # Errors
-    /// When it does not have it.
-    pub fn finish(&self, id: MessageId) -> Result<Nanos, NotInFlight> {
-        let finished = self.channel.change(|state| state.finish(self.client, id))?;
-        self.wake.notify_one();
-        Ok(finished.message.timestamp)
-    }
-
-    /// It gives a message back, to be delivered after `delay` at the earliest (`REQ`).
-    ///
-    /// # Errors
-    /// When it does not have it.
-    pub fn requeue(&self, id: MessageId, delay: Duration) -> Result<(), NotInFlight> {
-        let now = self.channel.now();
-        self.channel.change(|state| state.requeue(self.client, id, delay, now))?;
-        self.wake.notify_one();
-        Ok(())
-    }
-
-    /// It needs more time for a message (`TOUCH`).
-    ///
-    /// # Errors
-    /// When it does not have it.
-    pub fn touch(&self, id: MessageId) -> Result<(), NotInFlight> {
-        let now = self.channel.now();
-        self.channel.change(|state| state.touch(self.client, id, now))
-    }
-
-    /// It takes no more messages, and finishes what it has (`CLS`).
-    pub fn close(&self) {
-        self.channel.lock().state.close(self.client);
-    }
-
-    /// How many messages it has not answered.
-    #[must_use]
-    pub fn in_flight(&self) -> u32 {
-        self.channel.in_flight_of(self.client)
-    }
-
-    /// Becomes true when the channel is deleted: the connection is to be closed.
-    #[must_use]
-    pub fn deleted(&self) -> watch::Receiver<bool> {
-        self.channel.0.deleted.subscribe()
-    }
-}
-
-impl Drop for Subscription {
-    fn drop(&mut self) {
-        self.channel.change(|state| state.unsubscribe(self.client));
-        let mut guarded = self.channel.lock();
-        guarded.wake.remove(&self.client);
-        if guarded.wake.is_empty() && self.channel.0.name.is_ephemeral() {
-            self.channel.0.abandoned.store(true, Ordering::Relaxed);
-        }
-        drop(guarded);
-        self.channel.0.pump.notify_one();
     }
 }

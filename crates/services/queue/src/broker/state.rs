@@ -184,10 +184,11 @@ impl State {
 
     // What consumers do.
 
-    pub(super) fn finish(&mut self, client: ClientId, id: MessageId) -> Result<Sent, NotInFlight> {
+    /// Returns when the message was published.
+    pub(super) fn finish(&mut self, client: ClientId, id: MessageId) -> Result<Nanos, NotInFlight> {
         let sent = self.answered(client, id)?;
         self.done(&sent.message);
-        Ok(sent)
+        Ok(sent.message.timestamp)
     }
 
     pub(super) fn requeue(
@@ -360,11 +361,8 @@ impl State {
     }
 
     fn owned(&self, client: ClientId, id: MessageId) -> Result<(Sequence, &Sent), NotInFlight> {
-        let sequence = id.sequence().ok_or(NotInFlight::Unknown)?;
+        let sequence = id.sequence(self.config.node).ok_or(NotInFlight::Unknown)?;
         let sent = self.in_flight.get(sequence).ok_or(NotInFlight::Unknown)?;
-        if MessageId::new(self.config.node, sequence) != id {
-            return Err(NotInFlight::Unknown);
-        }
         if sent.client == client { Ok((sequence, sent)) } else { Err(NotInFlight::Other) }
     }
 

@@ -8,12 +8,17 @@
 //! original ignores what follows the topic, so a publisher may say it to either.
 
 mod body;
+mod plain;
+mod words;
 
 use std::{collections::VecDeque, time::Duration};
 
 use bytes::{Buf as _, Bytes, BytesMut};
 
-use self::body::{Head, Limits, SIZE, batch_count, one_of_batch, peek_size, size_in, whole_batch};
+use self::{
+    body::{Head, Limits, SIZE, batch_count, one_of_batch, peek_size, size_in, whole_batch},
+    words::{Words, fault, id, key_of, name, not_now, number},
+};
 use super::{
     clients::State,
     fault::{Fault, quoted},
@@ -164,6 +169,12 @@ impl Parser {
         loop {
             match &mut self.next {
                 Next::Line => {
+                    // Searched: the beginning of something else was seen here.
+                    if self.searched == 0
+                        && let Some(id) = plain::fin(input, gate)
+                    {
+                        return Ok(Some(Command::Fin(id)));
+                    }
                     let Some(line) = self.line(input)? else { return Ok(None) };
                     if let Some(command) = self.head(&line, gate)? {
                         return Ok(Some(command));
@@ -443,56 +454,6 @@ impl Parser {
         self.next = Next::Line;
         Ok(Some(Command::Publish { verb: Verb::Mpub, topic, messages }))
     }
-}
-
-/// The words after the first that any command has a use for.
-type Words<'a> = [Option<&'a [u8]>; 2];
-
-fn fault(parts: &[&[u8]]) -> Fault {
-    Fault::fatal(parts.concat())
-}
-
-fn not_now(verb: &str) -> Fault {
-    Fault::fatal(format!("E_INVALID cannot {verb} in current state"))
-}
-
-fn name(word: &[u8]) -> Option<Name> {
-    str::from_utf8(word).ok().and_then(Name::parse)
-}
-
-fn key_of(word: &[u8]) -> Result<Option<Bytes>, Fault> {
-    let Some(key) = word.strip_prefix(b"key=") else { return Ok(None) };
-    if KEY_MAX < key.len() {
-        let length = key.len();
-        return Err(Fault::fatal(format!("E_INVALID PUB key too long {length} > {KEY_MAX}")));
-    }
-    Ok((!key.is_empty()).then(|| Bytes::copy_from_slice(key)))
-}
-
-fn id(verb: &str, words: &Words<'_>, needed: usize, gate: Gate) -> Result<MessageId, Fault> {
-    if gate.state == State::Init {
-        return Err(not_now(verb));
-    }
-    let [Some(id), second] = words else { return Err(too_few(verb)) };
-    if needed == 2 && second.is_none() {
-        return Err(too_few(verb));
-    }
-    let id = <[u8; MessageId::LENGTH]>::try_from(*id);
-    id.map(MessageId).map_err(|_| Fault::fatal("E_INVALID invalid message ID"))
-}
-
-fn too_few(verb: &str) -> Fault {
-    Fault::fatal(format!("E_INVALID {verb} insufficient number of params"))
-}
-
-/// A number in digits; none are 0, and what does not fit wraps around, both as in the original.
-fn number(word: &[u8]) -> Option<i64> {
-    let mut number: u64 = 0;
-    for &digit in word {
-        let value = char::from(digit).to_digit(10)?;
-        number = number.wrapping_mul(10).wrapping_add(u64::from(value));
-    }
-    Some(number.cast_signed())
 }
 
 #[cfg(test)]

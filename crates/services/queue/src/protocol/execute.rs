@@ -21,7 +21,8 @@ use crate::{
     name::Name,
 };
 
-/// How many commands of a client that publishes one message at a time are published together.
+/// How many commands of a client that publishes or finishes one message at a time are carried out
+/// together.
 const TOGETHER_MAX: usize = 256;
 
 /// How often a client tries to get into an ephemeral channel that goes while it comes.
@@ -30,10 +31,24 @@ const SUB_TRIES: usize = 3;
 /// How long each time until the channel is gone, so that it can be made anew. The original's.
 const SUB_AGAIN: Duration = Duration::from_millis(100);
 
-/// Messages of one topic that are published together.
-struct Together {
-    topic: Name,
-    messages: Vec<NewMessage>,
+/// Commands that are carried out together.
+enum Together {
+    /// Of one topic.
+    Publish(Name, Vec<NewMessage>),
+    Finish(Vec<MessageId>),
+}
+
+impl Together {
+    /// Whether a command is carried out together with these.
+    fn takes(&self, next: &Command) -> bool {
+        match (self, next) {
+            (Self::Publish(all, messages), Command::Publish { verb: Verb::Pub, topic, .. }) => {
+                all == topic && messages.len() < TOGETHER_MAX
+            }
+            (Self::Finish(ids), Command::Fin(_)) => ids.len() < TOGETHER_MAX,
+            _ => false,
+        }
+    }
 }
 
 /// Messages for which there is no room while too much waits for the disk. Until there is, no
@@ -44,12 +59,6 @@ pub(super) struct Stalled {
     pub(super) topic: Name,
     messages: Vec<NewMessage>,
     commands: usize,
-}
-
-/// Whether a command is published together with those before it.
-fn goes_with(together: Option<&Together>, next: Option<&Command>) -> bool {
-    let Some(Command::Publish { verb: Verb::Pub, topic, .. }) = next else { return false };
-    together.is_none_or(|it| it.topic == *topic && it.messages.len() < TOGETHER_MAX)
 }
 
 /// Whether a command must wait until all before it are answered.
@@ -72,6 +81,7 @@ impl Connection {
     /// If the connection is broken.
     pub(super) async fn commands(&mut self) -> io::Result<()> {
         let mut together: Option<Together> = None;
+        let mut heard = false;
         self.more = false;
         loop {
             let gate = self.gate();
@@ -79,8 +89,9 @@ impl Connection {
                 Some(command) => Ok(Some(command)),
                 None => self.parser.next(&mut self.input, gate),
             };
-            if !next.as_ref().is_ok_and(|it| goes_with(together.as_ref(), it.as_ref())) {
-                self.publish_together(&mut together).await;
+            let takes = |next: &Command| together.as_ref().is_none_or(|it| it.takes(next));
+            if !next.as_ref().is_ok_and(|it| it.as_ref().is_some_and(takes)) {
+                self.carry_out(&mut together).await;
             }
             let command = match next {
                 Ok(Some(command)) => command,
@@ -96,15 +107,19 @@ impl Connection {
                 self.more = true;
                 break;
             }
-            self.hear();
+            heard = true;
             let done = match command {
+                Command::Fin(id) => {
+                    collect(&mut together, id);
+                    Ok(())
+                }
                 Command::Publish { verb: Verb::Pub, topic, messages } => {
                     self.collect(&mut together, topic, messages).await
                 }
                 command => self.execute(command).await?,
             };
             if let Err(fault) = done {
-                self.publish_together(&mut together).await;
+                self.carry_out(&mut together).await;
                 self.refuse(fault);
             }
             if !self.may_read() {
@@ -112,7 +127,10 @@ impl Connection {
                 break;
             }
         }
-        self.publish_together(&mut together).await;
+        self.carry_out(&mut together).await;
+        if heard {
+            self.hear();
+        }
         if self.stalled.is_none() && self.held.is_none() && !self.parser.is_within() {
             self.give_back();
         }
@@ -145,7 +163,10 @@ impl Connection {
                 self.rdy(count);
                 Ok(())
             }
-            Command::Fin(id) => self.fin(id),
+            Command::Fin(id) => {
+                self.finish(&[id]);
+                Ok(())
+            }
             Command::Req(id, delay) => {
                 self.answer("REQ", id, |it| it.requeue(id, delay)).map(|()| {
                     self.client.requeued.fetch_add(1, Ordering::Relaxed);
@@ -335,16 +356,29 @@ impl Connection {
         }
     }
 
-    fn fin(&self, id: MessageId) -> Result<(), Fault> {
-        self.answer("FIN", id, |it| it.finish(id).map(|published| self.took(published)))?;
-        self.client.finished.fetch_add(1, Ordering::Relaxed);
-        Ok(())
+    /// Finishes messages; the client is told of those that it cannot finish.
+    fn finish(&mut self, ids: &[MessageId]) {
+        let (mut published, mut failed) = (Vec::new(), Vec::new());
+        let mut count = u64::try_from(ids.len()).unwrap_or(u64::MAX);
+        if let Some(Consumer { subscription, latency, .. }) = &self.consumer {
+            subscription.finish_all(ids, |id, finished| match finished {
+                Ok(at) if latency.is_some() => published.push(at),
+                Ok(_) => {}
+                Err(error) => failed.push(not_answered("FIN", id, error)),
+            });
+            count -= u64::try_from(failed.len()).unwrap_or(0);
+        }
+        self.client.finished.fetch_add(count, Ordering::Relaxed);
+        self.took(&published);
+        for fault in failed {
+            self.refuse(fault);
+        }
     }
 
-    fn took(&self, published: Nanos) {
+    fn took(&self, published: &[Nanos]) {
         if let Some(latency) = self.consumer.as_ref().and_then(|it| it.latency.as_ref()) {
-            let nanos = Nanos::of(self.shared.clock.now()).0.saturating_sub(published.0);
-            latency.record(Duration::from_nanos(u64::try_from(nanos).unwrap_or(0)));
+            let now = Nanos::of(self.shared.clock.now());
+            published.iter().for_each(|it| latency.record(now.since(*it)));
         }
     }
 
@@ -356,10 +390,7 @@ impl Connection {
         tell: impl FnOnce(&Subscription) -> Result<(), NotInFlight>,
     ) -> Result<(), Fault> {
         let told = self.consumer.as_ref().map_or(Ok(()), |it| tell(&it.subscription));
-        told.map_err(|error| {
-            let (code, why) = (format!("E_{verb}_FAILED {verb} "), format!(" failed {error}"));
-            Fault::passing([code.as_bytes(), &id.0, why.as_bytes()].concat())
-        })
+        told.map_err(|error| not_answered(verb, id, error))
     }
 
     fn cls(&mut self) {
@@ -381,18 +412,24 @@ impl Connection {
     ) -> Result<(), Fault> {
         self.check(Verb::Pub.as_str(), &topic, None).await?;
         match together {
-            Some(all) => all.messages.extend(messages),
-            None => *together = Some(Together { topic, messages }),
+            Some(Together::Publish(_, all)) => all.extend(messages),
+            _ => *together = Some(Together::Publish(topic, messages)),
         }
         Ok(())
     }
 
-    async fn publish_together(&mut self, together: &mut Option<Together>) {
-        let Some(Together { topic, messages }) = together.take() else { return };
-        let commands = messages.len();
-        let all = Stalled { verb: Verb::Pub, topic, messages, commands };
-        if let Err(fault) = self.publish(all).await {
-            self.refuse(fault);
+    /// Does what was collected.
+    async fn carry_out(&mut self, together: &mut Option<Together>) {
+        match together.take() {
+            Some(Together::Publish(topic, messages)) => {
+                let commands = messages.len();
+                let all = Stalled { verb: Verb::Pub, topic, messages, commands };
+                if let Err(fault) = self.publish(all).await {
+                    self.refuse(fault);
+                }
+            }
+            Some(Together::Finish(ids)) => self.finish(&ids),
+            None => {}
         }
     }
 
@@ -436,4 +473,18 @@ impl Connection {
         self.state = state;
         self.client.set_state(state);
     }
+}
+
+/// Adds a message to those that are finished together.
+fn collect(together: &mut Option<Together>, id: MessageId) {
+    match together {
+        Some(Together::Finish(ids)) => ids.push(id),
+        _ => *together = Some(Together::Finish(vec![id])),
+    }
+}
+
+/// What a client is told that answers a message which it does not have.
+fn not_answered(verb: &str, id: MessageId, error: NotInFlight) -> Fault {
+    let (code, why) = (format!("E_{verb}_FAILED {verb} "), format!(" failed {error}"));
+    Fault::passing([code.as_bytes(), &id.0, why.as_bytes()].concat())
 }

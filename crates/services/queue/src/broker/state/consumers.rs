@@ -1,11 +1,11 @@
 //! The consumers of a channel: who has how many messages, who gets the next, who waits for some.
 
-use std::time::Duration;
+use std::{ops::ControlFlow, time::Duration};
 
 use super::{Sent, State};
 use crate::{
-    broker::{ClientId, Delivery},
-    message::{MessageId, Nanos, Sequence},
+    broker::ClientId,
+    message::{Message, MessageId, Nanos, Sequence},
 };
 
 /// How many messages a consumer gets at once, so that others have their share and a connection
@@ -87,23 +87,24 @@ impl State {
     }
 
     /// Hands messages to a consumer: as many as it is ready for, there are, and is fair to the
-    /// others. If there is none, the consumer is remembered as idle.
+    /// others, and as `give` takes, which says with each whether it takes another. How many it
+    /// were; if there is none, the consumer is remembered as idle.
     pub(in crate::broker) fn take(
         &mut self,
         client: ClientId,
         now: Nanos,
-        out: &mut Vec<Delivery>,
-    ) {
+        mut give: impl FnMut(&Message, MessageId, u16) -> ControlFlow<()>,
+    ) -> usize {
         let share = self.available().div_ceil(self.idle.len() + 1).clamp(1, TAKE_MAX);
-        let Some(it) = self.clients.get_mut(&client) else { return };
+        let Some(it) = self.clients.get_mut(&client) else { return 0 };
         it.idle = false;
         let room = it.ready.saturating_sub(it.in_flight);
         if it.closing || room == 0 {
-            return;
+            return 0;
         }
         let most = share.min(usize::try_from(room).unwrap_or(usize::MAX));
-        let before = out.len();
-        while out.len() - before < most && !self.paused {
+        let mut given = 0;
+        while given < most && !self.paused {
             let Some((message, attempts)) = self.pop(now) else { break };
             let Some(it) = self.clients.get_mut(&client) else { break };
             if it.sample.as_mut().is_some_and(Sample::leaves_out) {
@@ -111,13 +112,16 @@ impl State {
                 continue;
             }
             it.in_flight += 1;
-            let id = MessageId::new(self.config.node, message.sequence);
             let deadline = now.after(it.timeout);
-            let sent = Sent { message: message.clone(), attempts, client, at: now, deadline };
-            self.in_flight.insert(sent);
-            out.push(Delivery { message, id, attempts });
+            let id = MessageId::new(self.config.node, message.sequence);
+            let enough = give(&message, id, attempts).is_break();
+            self.in_flight.insert(Sent { message, attempts, client, at: now, deadline });
+            given += 1;
+            if enough {
+                break;
+            }
         }
-        if out.len() == before
+        if given == 0
             && let Some(it) = self.clients.get_mut(&client)
         {
             it.idle = true;
@@ -126,6 +130,7 @@ impl State {
                 self.idle.push_back(client);
             }
         }
+        given
     }
 
     /// The consumers to be told that there may be something for them.
@@ -174,7 +179,7 @@ mod tests {
             state.subscribe(client, Duration::from_secs(1), None);
             state.ready(client, 1);
             for _ in 0..100 {
-                state.take(client, Nanos(0), &mut Vec::new());
+                assert_eq!(state.take(client, Nanos(0), |_, _, _| ControlFlow::Break(())), 0);
             }
         }
         assert_eq!(state.idle, [ClientId(1), ClientId(2)]);
