@@ -7,6 +7,7 @@
 use std::{
     future::pending,
     io,
+    ops::ControlFlow,
     pin::Pin,
     sync::{Arc, atomic::Ordering},
     time::Duration,
@@ -34,7 +35,7 @@ use super::{
 };
 use crate::{
     bodies::Share,
-    broker::{Delivery, Subscription, Topic},
+    broker::{Subscription, Topic},
     stats::Latency,
 };
 
@@ -79,10 +80,6 @@ pub(super) struct Connection {
     pub(super) ending: bool,
     /// Something in the output must not wait.
     pub(super) urgent: bool,
-    /// Messages that were taken and are not in the output.
-    taken: Vec<Delivery>,
-    /// How many of them are.
-    given: usize,
     timers: Timers,
     alarm: Pin<Box<Sleep>>,
 }
@@ -111,7 +108,7 @@ enum Event {
     Deleted,
     Moved(io::Result<Progress>),
     Answered(Option<Fault>),
-    Taken,
+    Woken,
     Room,
     Granted,
     Time,
@@ -147,8 +144,6 @@ impl Connection {
             held: None,
             ending: false,
             urgent: false,
-            taken: Vec::new(),
-            given: 0,
             timers: Timers {
                 started: now,
                 heartbeat: settings.heartbeat.map(|it| now + it),
@@ -180,7 +175,7 @@ impl Connection {
                 }
                 Event::Moved(Ok(Progress::Read)) => self.more = true,
                 Event::Moved(Ok(Progress::End)) => self.end(),
-                Event::Moved(Ok(Progress::Wrote)) | Event::Taken => {}
+                Event::Moved(Ok(Progress::Wrote)) | Event::Woken => {}
                 Event::Moved(Err(error)) => return Err(error),
                 Event::Room => self.publish_stalled().await,
                 // It had to wait for us: now its time begins.
@@ -206,7 +201,7 @@ impl Connection {
         let full = self.stalled.as_ref().map(|it| &it.topic);
         let full = full.and_then(|it| self.shared.broker.existing_topic(it));
         let stalled = self.stalled.is_some();
-        let Self { transport, input, output, replies, consumer, taken, alarm, share, .. } = self;
+        let Self { transport, input, output, replies, consumer, alarm, share, .. } = self;
         let consumer = consumer.as_mut();
         let (subscription, deleted) =
             consumer.map(|it| (&it.subscription, &mut it.deleted)).unzip();
@@ -215,7 +210,7 @@ impl Connection {
             () = is_deleted(deleted) => Event::Deleted,
             it = transport.progress(input, read) => Event::Moved(it),
             it = replies.next(output) => Event::Answered(it),
-            () = next(subscription, taken), if take => Event::Taken,
+            () = woken(subscription), if take => Event::Woken,
             () = room(full), if stalled => Event::Room,
             () = share.granted() => Event::Granted,
             () = alarm.as_mut() => Event::Time,
@@ -255,28 +250,31 @@ impl Connection {
     }
 
     fn may_take(&self) -> bool {
-        self.given == self.taken.len() && self.output.len() < OUTPUT_MAX
+        self.output.len() < OUTPUT_MAX
     }
 
-    /// Moves messages to the output, as many as there is room for.
+    /// Moves messages to the output, as many as there is room for. They are copied once, from the
+    /// memory of the log, while the channel hands them out: what else it would take to hold each
+    /// of them here for a moment costs more than the copy of most.
     fn give(&mut self) {
-        while !self.taken.is_empty() {
-            for delivery in self.taken.get(self.given..).unwrap_or_default() {
-                if OUTPUT_MAX <= self.output.len() {
-                    return;
+        let Self { consumer: Some(consumer), output, .. } = self else { return };
+        let mut count = 0;
+        while output.len() < OUTPUT_MAX {
+            let given = consumer.subscription.deliver(|message, id, attempts| {
+                frame::message(output, message, id, attempts);
+                if output.len() < OUTPUT_MAX {
+                    ControlFlow::Continue(())
+                } else {
+                    ControlFlow::Break(())
                 }
-                let Delivery { message, id, attempts } = delivery;
-                frame::message(&mut self.output, message, *id, *attempts);
-                self.given += 1;
-                self.client.messages.fetch_add(1, Ordering::Relaxed);
+            });
+            if given == 0 {
+                break;
             }
-            self.taken.clear();
-            self.given = 0;
-            // What else there is goes with it.
-            if let Some(consumer) = &self.consumer {
-                consumer.subscription.take(&mut self.taken);
-            }
+            count += given;
         }
+        let count = u64::try_from(count).unwrap_or(u64::MAX);
+        self.client.messages.fetch_add(count, Ordering::Relaxed);
     }
 
     /// Sends the output on its way when it is time for that.
@@ -356,9 +354,6 @@ impl Connection {
                 *buffer = BytesMut::new();
             }
         }
-        if self.taken.is_empty() {
-            self.taken = Vec::new();
-        }
     }
 
     /// A command was read.
@@ -402,9 +397,6 @@ impl Connection {
     fn leave(&mut self) {
         self.consumer = None;
         self.stalled = None;
-        self.give_back();
-        self.taken = Vec::new();
-        self.given = 0;
     }
 
     fn is_done(&self) -> bool {
@@ -475,9 +467,9 @@ async fn is_deleted(deleted: Option<&mut watch::Receiver<bool>>) {
     }
 }
 
-async fn next(subscription: Option<&Subscription>, taken: &mut Vec<Delivery>) {
+async fn woken(subscription: Option<&Subscription>) {
     match subscription {
-        Some(it) => it.next(taken).await,
+        Some(it) => it.woken().await,
         None => pending().await,
     }
 }
