@@ -25,6 +25,9 @@ pub(super) const INDEX_BYTES: u64 = 64 << 10;
 /// What is read at once. A system call and a checksum of this size take tens of microseconds.
 pub(super) const READ_BYTES: usize = 128 << 10;
 
+/// How many such pieces are read one after the other for somebody who reads on and on.
+pub(super) const READ_AHEAD_MAX: usize = 8;
+
 /// What is read at once where everything is read.
 pub(super) const SCAN_BYTES: usize = 1 << 20;
 

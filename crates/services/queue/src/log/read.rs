@@ -7,6 +7,7 @@ use bytes::Bytes;
 use super::{
     chunk::Chunk,
     format::{HEADER_BYTES, Kind},
+    limits::READ_AHEAD_MAX,
     scan::{self, Next, Walk},
     shared::Shared,
     state::{Hint, Opened, State},
@@ -87,7 +88,7 @@ impl Shared {
             let place = place(&state, from);
             drop(state);
             match place {
-                Some(Place::At(spot)) => self.fetch(from, spot)?,
+                Some(Place::At(spot)) => self.fetch(from, spot, self.pieces(limit))?,
                 Some(Place::Closed { segment, end }) => {
                     self.open_segment(segment, end)?;
                 }
@@ -154,23 +155,37 @@ impl Shared {
         }
     }
 
+    /// How many pieces to read at once for somebody who wants that much: whoever wants many
+    /// messages comes back for the next, and a trip to a thread that may block costs as much as
+    /// reading some pieces. One log keeps at least four times as much in memory.
+    fn pieces(&self, limit: ReadLimit) -> usize {
+        if limit.messages == 1 {
+            return 1;
+        }
+        let room = self.pool.recent_max() / 4 / self.sizes.read_bytes.max(1);
+        room.clamp(1, READ_AHEAD_MAX)
+    }
+
     /// Reads the frame of a message and what is behind it into memory, or notes that it is damaged.
-    fn fetch(&self, from: Sequence, spot: Spot) -> Result<(), ReadError> {
+    fn fetch(&self, from: Sequence, spot: Spot, pieces: usize) -> Result<(), ReadError> {
         let segment = spot.segment;
-        let (fetched, holes) = self.fetch_from(from, &spot).map_err(self.failed(segment))?;
+        let (fetched, holes) =
+            self.fetch_from(from, &spot, pieces).map_err(self.failed(segment))?;
         let mut state = self.lock();
         for hole in holes {
             tracing::error!(log = %self.dir.display(), "{hole}");
             state.add_hole(&hole);
         }
-        if let Some((chunk, offset)) = fetched {
-            state.keep_hint(Hint { sequence: chunk.end, segment, offset });
+        if let Some((last, offset)) = fetched.last() {
+            state.keep_hint(Hint { sequence: last.end, segment, offset: *offset });
+        }
+        for (chunk, _) in fetched {
             state.keep_fetched(chunk, self.pool.recent_max());
         }
         Ok(())
     }
 
-    fn fetch_from(&self, from: Sequence, spot: &Spot) -> io::Result<Fetched> {
+    fn fetch_from(&self, from: Sequence, spot: &Spot, pieces: usize) -> io::Result<Fetched> {
         let mut walk = Walk::new(&*spot.file, self.salt, spot.offset, spot.limit)
             .in_steps_of(self.sizes.read_bytes);
         let mut holes = Vec::new();
@@ -185,10 +200,11 @@ impl Shared {
                         holes.push(hole(expected, frame.first));
                     }
                     if frame.first > from {
-                        return Ok((None, holes));
+                        return Ok((Vec::new(), holes));
                     }
                     if frame.end() > from {
-                        return Ok((Some(walk.chunk(&frame, at)), holes));
+                        let first = walk.chunk(&frame, at);
+                        return Ok((chunks(&mut walk, first, pieces), holes));
                     }
                     expected = frame.end();
                 }
@@ -197,7 +213,7 @@ impl Shared {
                 Next::Bad if walk.resync()? => {}
                 Next::Bad | Next::End => {
                     holes.push(hole(expected, spot.end));
-                    return Ok((None, holes));
+                    return Ok((Vec::new(), holes));
                 }
             }
         }
@@ -243,8 +259,26 @@ impl Shared {
     }
 }
 
-/// A chunk and where it ends in the file; and what was found to be damaged on the way to it.
-type Fetched = (Option<(Chunk, u64)>, Vec<Damage>);
+/// Chunks, each with where it ends in the file; and what was found to be damaged on the way to
+/// the first.
+type Fetched = (Vec<(Chunk, u64)>, Vec<Damage>);
+
+/// The first chunk and those behind it, `pieces` at most, as far as they go on without a gap. What
+/// is wrong behind them is found when somebody wants it.
+fn chunks(walk: &mut Walk<'_>, first: (Chunk, u64), pieces: usize) -> Vec<(Chunk, u64)> {
+    let mut end = first.0.end;
+    let mut chunks = vec![first];
+    while chunks.len() < pieces
+        && let Ok(Next::Frame(frame, at)) = walk.next()
+        && frame.kind == Kind::Messages
+        && frame.first == end
+    {
+        let next = walk.chunk(&frame, at);
+        end = next.0.end;
+        chunks.push(next);
+    }
+    chunks
+}
 
 /// Where to look for a message that is in the files.
 fn place(state: &State, from: Sequence) -> Option<Place> {

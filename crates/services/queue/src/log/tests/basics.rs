@@ -95,6 +95,23 @@ fn limits_are_kept_wherever_messages_are() {
 }
 
 #[test]
+fn whoever_reads_on_finds_what_follows_in_memory() {
+    let disk = Simulated::new(1);
+    let (log, _) = open(&disk, Durability::Disk);
+    for _ in 0..20 {
+        drop(log.append(NOW, &[message(&"x".repeat(50))]).unwrap());
+        log.flush().unwrap();
+    }
+    let later = first().after(10); // In the same segment, and not in the same piece of a read.
+    for (messages, there) in [(1, false), (2, true)] {
+        let (log, _) = open(&disk.killed(), Durability::Disk);
+        let limit = ReadLimit { messages, bytes: usize::MAX };
+        assert!(matches!(log.read(first(), limit).unwrap(), Read::Messages(_)));
+        assert_eq!(log.read_cached(later, EVERYTHING).is_some(), there, "of {messages}");
+    }
+}
+
+#[test]
 fn time_leads_to_a_message() {
     let disk = Simulated::new(1);
     let (log, _) = open(&disk, Durability::Disk);
