@@ -16,6 +16,7 @@ mod objects;
 mod peers;
 mod pods;
 mod processes;
+mod queue;
 mod report;
 mod start;
 
@@ -74,6 +75,10 @@ enum Part {
     Generator,
     /// The fault proxy: what it costs without a fault, and how exact its delays are.
     Fault,
+    /// The queue: publishing and consuming, beside nats-server.
+    Queue,
+    /// The queue: ten million messages waiting and replayed, ten thousand clients.
+    Backlog,
 }
 
 /// A format of output.
@@ -123,17 +128,17 @@ async fn run(arguments: &Arguments) -> anyhow::Result<Report> {
     measure(arguments, &coracle, load, &tasks).await
 }
 
-async fn measure(
-    arguments: &Arguments,
+/// What needs no running cluster, or its own.
+async fn without_cluster(
+    report: &mut Report,
+    wanted: impl Fn(Part) -> bool,
+    starts: usize,
     coracle: &std::path::Path,
-    load: Duration,
     tasks: &Tasks,
-) -> anyhow::Result<Report> {
-    let mut report = Report::default();
-    let wanted = |part| arguments.only.is_empty() || arguments.only.contains(&part);
+) {
     if wanted(Part::Start) {
         progress("starting and stopping clusters");
-        report.add("start", start::measure(coracle, arguments.starts, tasks).await);
+        report.add("start", start::measure(coracle, starts, tasks).await);
     }
     if wanted(Part::Peers) {
         progress("loading a server that hangs, with every generator that is installed");
@@ -147,6 +152,25 @@ async fn measure(
         progress("measuring the fault proxy");
         report.add("fault", fault::measure(coracle).await);
     }
+    if wanted(Part::Queue) {
+        progress("measuring the queue, beside nats-server if it is installed");
+        report.add("queue", queue::measure(coracle).await);
+    }
+    if wanted(Part::Backlog) {
+        progress("measuring what waits in the queue");
+        report.add("backlog", queue::measure_backlog(coracle).await);
+    }
+}
+
+async fn measure(
+    arguments: &Arguments,
+    coracle: &std::path::Path,
+    load: Duration,
+    tasks: &Tasks,
+) -> anyhow::Result<Report> {
+    let mut report = Report::default();
+    let wanted = |part: Part| arguments.only.is_empty() || arguments.only.contains(&part);
+    without_cluster(&mut report, &wanted, arguments.starts, coracle, tasks).await;
     if !(wanted(Part::Idle) || wanted(Part::Pods) || wanted(Part::Objects)) {
         return Ok(report);
     }
