@@ -81,7 +81,7 @@ fn decide(shared: &Shared, path: &str, query: &str) -> Result<Reply, Failure> {
             note("created the topic", topic, None);
         }
         "/topic/delete" => {
-            shared.registry().delete_topic(topic);
+            shared.registry().delete_topic(topic, shared.now());
             note("deleted the topic", topic, None);
         }
         "/topic/tombstone" => {
@@ -97,7 +97,7 @@ fn decide(shared: &Shared, path: &str, query: &str) -> Result<Reply, Failure> {
             if path == "/channel/create" {
                 shared.registry().create_channel(&name, &channel)?;
                 note("created the channel", topic, Some(channel.as_str()));
-            } else if shared.registry().delete_channel(&name, &channel) {
+            } else if shared.registry().delete_channel(&name, &channel, shared.now()) {
                 note("deleted the channel", topic, Some(channel.as_str()));
             } else {
                 return Err(Failure::not_found("CHANNEL_NOT_FOUND"));

@@ -199,7 +199,8 @@ impl Lookupd {
         if let Some(found) = found {
             let shared = Arc::clone(&shared);
             tasks.spawn("nsqlookupd-found", OnExit::StopProcess, move |stop| async move {
-                stop.run_until_cancelled(found::watch(found, &shared)).await;
+                let watch = found::watch(found, found::Pace::default(), &shared);
+                stop.run_until_cancelled(watch).await;
                 Ok(())
             });
         }

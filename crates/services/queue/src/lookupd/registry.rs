@@ -26,6 +26,11 @@ const EVERY: &str = "*";
 /// bytes each this bounds the memory at a few hundred MiB; beyond, registering fails.
 pub(super) const ENTRIES_MAX: usize = 1_000_000;
 
+/// How long what was deleted is not learnt again from producers that are asked. Whoever deletes a
+/// topic everywhere does so here first and at its producers then, and one may be asked in between;
+/// the time is that of `nsqadmin`'s requests.
+pub(super) const DELETED_FOR: Duration = Duration::from_secs(5);
+
 /// Names a producer: where its connection comes from. One that reconnects is another.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct ProducerId(Arc<str>);
@@ -98,6 +103,8 @@ pub(super) struct Registry {
     topics: BTreeMap<Name, Registration>,
     channels: BTreeMap<(Name, Name), Registration>,
     entries: usize,
+    /// What was deleted lately, and found producers had: topics, and channels of topics.
+    deleted: BTreeMap<(Name, Option<Name>), Moment>,
 }
 
 /// What one producer has: topics, each with its channels.
@@ -111,6 +118,7 @@ impl Registry {
             topics: BTreeMap::new(),
             channels: BTreeMap::new(),
             entries: 0,
+            deleted: BTreeMap::new(),
         }
     }
 
@@ -164,11 +172,17 @@ impl Registry {
         withdraw(&mut self.channels, &key, id, channel.is_ephemeral(), &mut self.entries);
     }
 
-    /// Makes `topics` all that a producer has.
+    /// Makes `topics` all that a producer has, but for those that were deleted a moment ago.
     ///
     /// # Errors
     /// If there are too many; then only some are registered.
-    pub(super) fn replace(&mut self, id: &ProducerId, topics: &Topics) -> Result<(), TooMany> {
+    pub(super) fn replace(
+        &mut self,
+        id: &ProducerId,
+        topics: &Topics,
+        now: Moment,
+    ) -> Result<(), TooMany> {
+        self.deleted.retain(|_, at| now.since(*at) < DELETED_FOR);
         let has = |registration: &Registration| registration.contains_key(id);
         let gone: Vec<_> = self
             .channels
@@ -186,9 +200,14 @@ impl Registry {
             self.unregister(id, &topic, None);
         }
         for (topic, channels) in topics {
+            if self.deleted.contains_key(&(topic.clone(), None)) {
+                continue;
+            }
             self.register(id, topic, None)?;
             for channel in channels {
-                self.register(id, topic, Some(channel))?;
+                if !self.deleted.contains_key(&(topic.clone(), Some(channel.clone()))) {
+                    self.register(id, topic, Some(channel))?;
+                }
             }
         }
         Ok(())
@@ -208,6 +227,7 @@ impl Registry {
     /// # Errors
     /// If there are too many.
     pub(super) fn create_topic(&mut self, topic: &Name) -> Result<(), TooMany> {
+        self.deleted.remove(&(topic.clone(), None));
         add(&mut self.topics, topic.clone(), None, &mut self.entries)
     }
 
@@ -217,24 +237,38 @@ impl Registry {
     /// If there are too many.
     pub(super) fn create_channel(&mut self, topic: &Name, channel: &Name) -> Result<(), TooMany> {
         let key = (topic.clone(), channel.clone());
+        self.deleted.remove(&(topic.clone(), Some(channel.clone())));
         add(&mut self.channels, key, None, &mut self.entries)?;
         self.create_topic(topic)
     }
 
     /// Forgets a topic, its channels and who had them.
-    pub(super) fn delete_topic(&mut self, topic: &str) {
+    pub(super) fn delete_topic(&mut self, topic: &str, now: Moment) {
         let channels: Vec<_> = self.matching_channels(topic).cloned().collect();
         for key in channels {
             remove(&mut self.channels, &key, &mut self.entries);
         }
         for topic in self.matching(topic) {
+            if self.topics.get(&topic).is_some_and(|it| self.has_found(it)) {
+                self.deleted.insert((topic.clone(), None), now);
+            }
             remove(&mut self.topics, &topic, &mut self.entries);
         }
     }
 
     /// Forgets a channel and who had it; whether it was known.
-    pub(super) fn delete_channel(&mut self, topic: &Name, channel: &Name) -> bool {
-        remove(&mut self.channels, &(topic.clone(), channel.clone()), &mut self.entries)
+    pub(super) fn delete_channel(&mut self, topic: &Name, channel: &Name, now: Moment) -> bool {
+        let key = (topic.clone(), channel.clone());
+        if self.channels.get(&key).is_some_and(|it| self.has_found(it)) {
+            self.deleted.insert((topic.clone(), Some(channel.clone())), now);
+        }
+        remove(&mut self.channels, &key, &mut self.entries)
+    }
+
+    /// Whether one of the producers did not register itself, and will be asked again.
+    fn has_found(&self, registration: &Registration) -> bool {
+        let source = |id: &ProducerId| self.producers.get(id).map(|it| it.source);
+        registration.keys().any(|id| source(id) == Some(Source::Found))
     }
 
     /// Hides the producers at `node`, which is `host:port` of their HTTP, from those who look for

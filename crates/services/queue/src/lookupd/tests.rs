@@ -178,13 +178,12 @@ async fn bad_bytes_close_one_connection_only() {
     running.stop().await;
 }
 
-#[tokio::test]
-async fn one_that_was_found_is_asked_for_its_topics() {
-    let nsqd = TcpListener::bind("127.0.0.1:0").await.unwrap();
+/// An nsqd with the topic `t` and its channel `c`, and the port of its HTTP, `port` if not 0.
+async fn nsqd(port: u16, tasks: &Tasks) -> u16 {
+    let nsqd = TcpListener::bind(("127.0.0.1", port)).await.unwrap();
     let http_port = nsqd.local_addr().unwrap().port();
-    let tasks = Tasks::default();
     let how = Serve { name: "nsqd", clients_max: 8, answers_half_closed: true };
-    web::serve(nsqd, how, &tasks, |request, _| async move {
+    web::serve(nsqd, how, tasks, |request, _| async move {
         let answer = match request.uri().path() {
             "/info" => r#"{"version":"1.3.0","hostname":"h","tcp_port":4150}"#,
             _ => {
@@ -193,10 +192,21 @@ async fn one_that_was_found_is_asked_for_its_topics() {
         };
         web::v1(Ok(web::Reply::Json(answer.to_owned())))
     });
-    let (tell, found) = watch::channel(Vec::new());
-    let running = start(Some(found)).await;
-    let nsqd = Found { address: "127.0.0.1".to_owned(), tcp_port: 4150, http_port };
-    tell.send(vec![nsqd]).unwrap();
+    http_port
+}
+
+/// At a port of this machine.
+fn found(tcp_port: u16, http_port: u16) -> Found {
+    Found { address: "127.0.0.1".to_owned(), tcp_port, http_port }
+}
+
+#[tokio::test]
+async fn one_that_was_found_is_asked_for_its_topics() {
+    let tasks = Tasks::default();
+    let http_port = nsqd(0, &tasks).await;
+    let (tell, receiver) = watch::channel(Vec::new());
+    let running = start(Some(receiver)).await;
+    tell.send(vec![found(4150, http_port)]).unwrap();
     let known = until(&running, "/lookup?topic=t", |it| it.contains("4150")).await;
     expect![[r#"{"channels":["c"],"producers":[{"remote_address":"127.0.0.1:PORT","hostname":"h","broadcast_address":"127.0.0.1","tcp_port":4150,"http_port":PORT,"version":"1.3.0","topology_zone":"","topology_region":""}]}"#]]
         .assert_eq(&known.replace(&http_port.to_string(), "PORT"));
@@ -205,6 +215,56 @@ async fn one_that_was_found_is_asked_for_its_topics() {
     assert_eq!(known, r#"{"channels":["c"],"producers":[]}"#);
     running.stop().await;
     assert!(tasks.shutdown(Duration::from_secs(5)).await);
+}
+
+#[tokio::test]
+async fn one_that_is_silent_delays_no_other() {
+    let tasks = Tasks::default();
+    let http_port = nsqd(0, &tasks).await;
+    // They take connections and never say anything.
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let silent_port = silent.local_addr().unwrap().port();
+    let mut all: Vec<Found> = (1..=20).map(|it| found(it, silent_port)).collect();
+    all.extend([found(4150, http_port), found(5150, http_port)]);
+    let (tell, receiver) = watch::channel(all.clone());
+    let running = start(Some(receiver)).await;
+    until(&running, "/lookup?topic=t", |it| it.contains("4150") && it.contains("5150")).await;
+    // In the middle of the questions one goes. It takes much less than a question may.
+    let started = Instant::now();
+    all.pop();
+    tell.send(all).unwrap();
+    until(&running, "/lookup?topic=t", |it| it.contains("4150") && !it.contains("5150")).await;
+    assert!(started.elapsed() < Duration::from_secs(3), "{:?}", started.elapsed());
+    // Whoever told is gone: what was known stays.
+    drop(tell);
+    let left = running.ask(Method::GET, "/nodes").await;
+    assert!(left.contains("4150"), "{left}");
+    running.stop().await;
+    assert!(tasks.shutdown(Duration::from_secs(5)).await);
+}
+
+#[tokio::test]
+async fn one_that_no_longer_answers_is_left_out_until_it_does() {
+    let of_nsqd = Tasks::default();
+    let http_port = nsqd(0, &of_nsqd).await;
+    let running = start(None).await;
+    let (_tell, receiver) = watch::channel(vec![found(4150, http_port)]);
+    let shared = Arc::clone(&running.handle.shared);
+    let pace = found::Pace { every: Duration::from_millis(20), ..found::Pace::default() };
+    running.tasks.spawn("found", OnExit::StopProcess, move |stop| async move {
+        stop.run_until_cancelled(found::watch(receiver, pace, &shared)).await;
+        Ok(())
+    });
+    until(&running, "/nodes", |it| it.contains("4150")).await;
+    assert!(of_nsqd.shutdown(Duration::from_secs(5)).await);
+    until(&running, "/nodes", |it| !it.contains("4150")).await;
+    let topics = running.ask(Method::GET, "/lookup?topic=t").await;
+    assert_eq!(topics, r#"{"channels":["c"],"producers":[]}"#);
+    let of_nsqd = Tasks::default();
+    nsqd(http_port, &of_nsqd).await;
+    until(&running, "/lookup?topic=t", |it| it.contains("4150")).await;
+    running.stop().await;
+    assert!(of_nsqd.shutdown(Duration::from_secs(5)).await);
 }
 
 /// Asks until the answer is `wanted`, for ten seconds.

@@ -68,6 +68,35 @@ fn a_topic_outlives_its_producers() {
 }
 
 #[test]
+fn what_was_deleted_is_not_learnt_again_at_once() {
+    let mut world = World::new();
+    let (found, registered) = (world.joins("a", Source::Found), world.registers("b"));
+    let (topic, channels) = (name("t"), [name("c"), name("d")]);
+    let has = Topics::from([(topic.clone(), channels.clone().into())]);
+    let (then, soon, later) =
+        (at(world.start, 0), at(world.start, 4), at(world.start, DELETED_FOR.as_secs()));
+    let registry = &mut world.registry;
+    registry.replace(&found, &has, then).unwrap();
+    assert!(registry.delete_channel(&topic, &channels[0], then));
+    registry.replace(&found, &has, soon).unwrap();
+    assert_eq!(registry.channels("t"), channels[1..]);
+    registry.delete_topic("t", then);
+    registry.replace(&found, &has, soon).unwrap();
+    assert!(registry.topics().is_empty() && registry.channels("t").is_empty());
+    // Who says so itself is believed.
+    registry.register(&registered, &topic, None).unwrap();
+    assert_eq!(registry.topics(), std::slice::from_ref(&topic));
+    registry.delete_topic("t", then);
+    registry.replace(&found, &has, later).unwrap();
+    assert_eq!((registry.topics(), registry.channels("t")), (vec![topic.clone()], channels.into()));
+    registry.delete_topic("t", later);
+    registry.create_topic(&topic).unwrap();
+    registry.replace(&found, &has, later).unwrap();
+    let found = registry.lookup("t", later).unwrap();
+    assert_eq!((found.producers.len(), found.channels.len()), (1, 2));
+}
+
+#[test]
 fn what_is_ephemeral_goes_with_its_last_producer() {
     let mut world = World::new();
     let (a, b) = (world.registers("a"), world.registers("b"));
@@ -137,7 +166,7 @@ fn a_star_is_every_topic() {
     world.registry.register(&b, &name("u"), None).unwrap();
     assert_eq!(world.producers("*", 0), ["a", "b"]);
     assert_eq!(world.registry.channels("*"), [name("c"), name("c")]);
-    world.registry.delete_topic("*");
+    world.registry.delete_topic("*", at(world.start, 0));
     assert_eq!(world.registry.lookup("*", at(world.start, 0)), None);
     assert!(world.registry.channels("*").is_empty());
 }
@@ -190,9 +219,13 @@ proptest! {
         let topics = [name("a"), name("b"), name("c#ephemeral")];
         let channels = [name("x"), name("y"), name("z#ephemeral")];
         let mut world = World::new();
-        let ids = ["1", "2", "3"].map(|it| world.registers(it));
+        let of_registered = ["1", "2"].map(|it| world.registers(it));
+        let [one, two] = of_registered;
+        let ids = [one, two, world.joins("3", Source::Found)];
         let registry = &mut world.registry;
-        for it in moves {
+        for (step, it) in (1..).zip(moves) {
+            // What was deleted in the step before may be learnt again.
+            let now = at(world.start, step * DELETED_FOR.as_secs());
             match it {
                 Move::Register(id, topic, channel) => {
                     let channel = channel.map(|it| &channels[it]);
@@ -208,7 +241,7 @@ proptest! {
                         let of_topic = all.entry(topics[topic].clone()).or_default();
                         of_topic.insert(channels[channel].clone());
                     }
-                    registry.replace(&ids[id], &all).unwrap();
+                    registry.replace(&ids[id], &all, now).unwrap();
                     let mut has = Topics::new();
                     for (topic, _) in registry.topics.iter().filter(|it| it.1.contains_key(&ids[id])) {
                         has.entry(topic.clone()).or_default();
@@ -219,9 +252,9 @@ proptest! {
                     prop_assert_eq!(has, all);
                 }
                 Move::Leave(id) => registry.leave(&ids[id]),
-                Move::DeleteTopic(topic) => registry.delete_topic(topics[topic].as_str()),
+                Move::DeleteTopic(topic) => registry.delete_topic(topics[topic].as_str(), now),
                 Move::DeleteChannel(topic, channel) => {
-                    registry.delete_channel(&topics[topic], &channels[channel]);
+                    registry.delete_channel(&topics[topic], &channels[channel], now);
                 }
                 Move::Create(topic, channel) => {
                     registry.create_channel(&topics[topic], &channels[channel]).unwrap();
