@@ -1,4 +1,5 @@
-//! One cache per kind per process, started when first asked for.
+//! One cache per kind per process, started when first asked for; and caches of a part of a kind, for who
+//! may not see all of it.
 
 use std::{
     any::{Any, TypeId},
@@ -10,7 +11,7 @@ use std::{
 use kube::{Client, Resource, core::ApiResource};
 use runtime::{OnExit, Tasks};
 
-use crate::{Cache, Metadata, Object, Singles, reflector};
+use crate::{Cache, Metadata, Object, Singles, reflector, selector};
 
 /// Gives out the caches of this process. Cheap to clone; all clones share the caches.
 #[derive(Clone)]
@@ -71,6 +72,18 @@ impl Caches {
         })
     }
 
+    /// A cache of those objects of kind `K` in `namespace` whose labels `selector` selects, in the
+    /// API's words (`app=web,tier!=test`). Each call starts one more, inside a tokio runtime: this
+    /// is for who needs few of a kind, or may not read them all.
+    #[must_use]
+    pub fn selected<K>(&self, namespace: &str, selector: &str) -> Cache<K>
+    where
+        K: Object + Resource<DynamicType = ()>,
+    {
+        let path = selector::of_labels(&K::url_path(&(), Some(namespace)), selector);
+        self.start("selected objects", path)
+    }
+
     /// Caches of single objects of kind `K`; nothing is watched yet.
     #[must_use]
     pub fn singles<K>(&self) -> Singles<K>
@@ -87,5 +100,31 @@ impl Caches {
             reflector::run(client, path, fed, stop)
         });
         cache
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::api::core::v1::ConfigMap;
+    use serde_json::json;
+
+    use super::*;
+    use crate::fake::Server;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_part_of_a_kind_is_asked_for_as_such() {
+        let (server, tasks) = (Server::default(), Tasks::default());
+        let object = json!({"metadata": {"namespace": "a", "name": "x"}});
+        server.put("/api/v1/namespaces/a/configmaps/x", object.clone());
+        server.put("/api/v1/namespaces/b/configmaps/x", object);
+        let caches = Caches::new(server.client(), &tasks);
+        let cache = caches.selected::<ConfigMap>("a", "k=v,!n");
+        let mut changes = cache.subscribe();
+        changes.next().await;
+        assert_eq!(cache.list().len(), 1);
+        server.delete("/api/v1/namespaces/a/configmaps/x");
+        changes.next().await;
+        let query = "labelSelector=k%3Dv%2C%21n";
+        assert_eq!(server.reads(), [format!("list?{query}"), format!("watch 2?{query}")]);
     }
 }

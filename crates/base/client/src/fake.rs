@@ -104,7 +104,7 @@ impl Server {
         let body = body.collect_bytes().await.unwrap();
         let (path, query) = (parts.uri.path(), parts.uri.query().unwrap_or_default());
         let revision = query.split('&').find_map(|it| it.strip_prefix("resourceVersion="));
-        let selector = query.split('&').find(|it| it.starts_with("fieldSelector="));
+        let selector = query.split('&').find(|it| it.contains("Selector="));
         let selector = selector.map(|it| format!("?{it}")).unwrap_or_default();
         Ok(match (parts.method, revision) {
             (Method::GET, Some(revision)) => self.watch(revision, &selector),

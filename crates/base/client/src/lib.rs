@@ -12,6 +12,7 @@ mod metadata;
 mod cache;
 mod caches;
 mod reflector;
+mod selector;
 mod singles;
 mod wire;
 
@@ -35,7 +36,7 @@ pub use kube::{
 pub use metadata::Metadata;
 pub use reconcile::{Loop, Next, Trigger};
 pub use singles::{Single, Singles};
-pub use transport::{ConnectError, connect, in_process};
+pub use transport::{ConnectError, SERVICE_ACCOUNT_TOKEN, connect, connect_as_pod, in_process};
 
 /// The HTTP status code of an answer that was an error; `None` if no answer came.
 #[must_use]

@@ -11,7 +11,7 @@ use kube::{Client, Resource};
 use runtime::{OnExit, Tasks};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use crate::{Cache, Key, Object, Subscription, reflector};
+use crate::{Cache, Key, Object, Subscription, reflector, selector};
 
 /// Those objects of kind `K` that somebody holds, each kept current by a watch of its own. Cheap to
 /// clone; all clones share the watches.
@@ -54,11 +54,8 @@ where
         }
         let cache = Cache::new("single object");
         let ended = CancellationToken::new();
-        let path = format!(
-            "{}?fieldSelector=metadata.name%3D{}",
-            K::url_path(&(), key.namespace.as_deref()),
-            encoded(&key.name),
-        );
+        let collection = K::url_path(&(), key.namespace.as_deref());
+        let path = selector::of_name(&collection, &key.name);
         let (client, fed, end) = (self.client.clone(), cache.clone(), ended.clone());
         self.tasks.spawn("reflector", OnExit::Log, |stop| async move {
             tokio::select! {
@@ -121,20 +118,6 @@ impl<K> Drop for Single<K> {
     }
 }
 
-/// `name` as a part of a query: whatever a pod refers to, also what is no name.
-fn encoded(name: &str) -> String {
-    let plain = |it: u8| it.is_ascii_alphanumeric() || b"-._~".contains(&it);
-    let mut encoded = String::with_capacity(name.len());
-    for byte in name.bytes() {
-        if plain(byte) {
-            encoded.push(char::from(byte));
-        } else {
-            encoded.push_str(&format!("%{byte:02X}"));
-        }
-    }
-    encoded
-}
-
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
@@ -175,11 +158,5 @@ mod tests {
         singles.hold(&key).synced().await;
         assert_eq!(uid(), None);
         assert!(tasks.shutdown(Duration::from_secs(1)).await);
-    }
-
-    #[test]
-    fn whatever_is_referred_to_is_one_word_of_a_query() {
-        assert_eq!(encoded("my-app.v1_2"), "my-app.v1_2");
-        assert_eq!(encoded("a&b=ü c"), "a%26b%3D%C3%BC%20c");
     }
 }

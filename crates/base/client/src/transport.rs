@@ -1,4 +1,5 @@
-//! The two ways to a server: a service in this process, or HTTPS as a kubeconfig describes it.
+//! The ways to a server: a service in this process, or HTTPS as a kubeconfig or a pod's ServiceAccount
+//! describes it.
 
 use std::path::{Path, PathBuf};
 
@@ -7,7 +8,7 @@ use http::{Request, Response};
 use kube::{
     Client, Config,
     client::Body,
-    config::{KubeConfigOptions, Kubeconfig, KubeconfigError},
+    config::{InClusterError, KubeConfigOptions, Kubeconfig, KubeconfigError},
 };
 use tower::{BoxError, Service};
 
@@ -48,6 +49,12 @@ pub enum ConnectError {
         #[source]
         source: Box<kube::Error>,
     },
+    /// This is a pod with a token, but what else it needs is missing or unreadable.
+    #[error("use this pod's ServiceAccount")]
+    Pod(#[source] Box<InClusterError>),
+    /// The pod's certificates or address of the server cannot be used.
+    #[error("reach the API as this pod's ServiceAccount")]
+    PodClient(#[source] Box<kube::Error>),
 }
 
 /// A client over HTTPS, as `kubeconfig` says, under `context` or the file's current one. Only reads
@@ -61,4 +68,19 @@ pub async fn connect(kubeconfig: &Path, context: Option<&str>) -> Result<Client,
     let config = Config::from_custom_kubeconfig(file, &options).await.map_err(unreadable)?;
     Client::try_from(config)
         .map_err(|source| ConnectError::Client { path: path(), source: Box::new(source) })
+}
+
+/// Where a pod finds the token of its ServiceAccount, if it was given one.
+pub const SERVICE_ACCOUNT_TOKEN: &str = "/var/run/secrets/kubernetes.io/serviceaccount/token";
+
+/// A client over HTTPS as the ServiceAccount of the pod this process is in; `None` if there is no
+/// token at [`SERVICE_ACCOUNT_TOKEN`]. Whether the server answers shows with the first request; the
+/// token is read again when it changes.
+pub fn connect_as_pod() -> Result<Option<Client>, ConnectError> {
+    if !Path::new(SERVICE_ACCOUNT_TOKEN).exists() {
+        return Ok(None);
+    }
+    let config = Config::incluster_env().map_err(|it| ConnectError::Pod(Box::new(it)))?;
+    let client = Client::try_from(config).map_err(|it| ConnectError::PodClient(Box::new(it)))?;
+    Ok(Some(client))
 }
