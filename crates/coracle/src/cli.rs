@@ -206,7 +206,8 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
     error.downcast_ref::<std::io::Error>().is_some_and(broken)
 }
 
-fn read_environment() -> Environment {
+/// Reads what of the environment matters here.
+pub(crate) fn read_environment() -> Environment {
     #[expect(clippy::disallowed_methods, reason = "the one place that reads the environment")]
     let text = |key: &str| env::var(key).ok().filter(|it| !it.is_empty());
     let path = |key: &str| text(key).map(PathBuf::from);

@@ -1,4 +1,8 @@
-//! `coracle queue`: NSQ's three programs, with the flags of the originals, also under their names.
+//! `coracle queue`: NSQ's three programs, with the flags of the originals, also under their names; and
+//! what nsqlookupd learns of the cluster, which the programs themselves know nothing of.
+
+mod find;
+mod slices;
 
 use std::{
     ffi::{OsStr, OsString},
@@ -7,6 +11,8 @@ use std::{
 };
 
 use clap::{Args, ValueEnum};
+
+use crate::cli;
 
 /// Arguments of `queue`.
 #[derive(Clone, Debug, Args)]
@@ -42,7 +48,12 @@ impl Program {
         let arguments: Vec<String> = arguments.map(text).collect();
         match self {
             Self::Nsqd => queue::cli::main_nsqd(&arguments),
-            Self::Nsqlookupd => queue::cli::main_nsqlookupd(&arguments),
+            Self::Nsqlookupd => {
+                let find =
+                    async |given, tasks| find::find(given, &cli::read_environment(), &tasks).await;
+                let finder = queue::cli::Finder { flags: find::FLAGS, find };
+                queue::cli::main_nsqlookupd(&arguments, finder)
+            }
             Self::Nsqadmin => queue::cli::main_nsqadmin(&arguments),
         }
     }

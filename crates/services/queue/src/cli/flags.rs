@@ -29,21 +29,45 @@ impl<O> Flag<O> {
     }
 }
 
+/// A flag that belongs to whoever runs a program: its value is handed over as it was given. It may be
+/// repeated, and has no place in a configuration file.
+#[derive(Clone, Copy, Debug)]
+pub struct Outside {
+    /// Without dashes.
+    pub name: &'static str,
+    /// What the help says of it.
+    pub help: &'static str,
+}
+
+/// The flags of whoever runs a program that were given, in order, each with its value.
+pub type Given = Vec<(&'static str, String)>;
+
 /// A program: its name and its flags.
 pub(crate) struct Program<O: 'static> {
     pub(crate) name: &'static str,
     pub(crate) flags: &'static [Flag<O>],
     /// Flags of the original that have no counterpart here, and why; giving one is an error.
     pub(crate) refused: &'static [(&'static str, &'static str)],
+    /// Flags of whoever runs it.
+    pub(crate) outside: &'static [Outside],
 }
 
 /// What a command line asks for.
 #[derive(Debug)]
 pub enum Asked<O> {
-    /// To run with these options; the texts are to be logged.
-    Run(Box<O>, Vec<String>),
+    /// To run with these options.
+    Run(Box<O>, Rest),
     /// To print this.
     Print(String),
+}
+
+/// What a command line has beside options.
+#[derive(Debug, Default)]
+pub struct Rest {
+    /// To be logged.
+    pub notes: Vec<String>,
+    /// The flags of whoever runs the program.
+    pub given: Given,
 }
 
 /// Why a command line or file is refused.
@@ -106,6 +130,7 @@ impl<O: Default> Program<O> {
     /// What is wrong with either.
     pub(crate) fn parse(&self, arguments: &[String]) -> Result<Asked<O>, Refused> {
         let mut given = Vec::new();
+        let mut of_outside = Given::new();
         let mut file = None;
         let mut rest = arguments.iter();
         while let Some(argument) = rest.next() {
@@ -127,6 +152,12 @@ impl<O: Default> Program<O> {
                     file = Some(value.ok_or(Refused::NoValue("config"))?);
                 }
                 name => {
+                    if let Some(flag) = self.outside.iter().find(|it| it.name == name) {
+                        let value = inline.or_else(|| rest.next().map(String::as_str));
+                        let value = value.ok_or(Refused::NoValue(flag.name))?;
+                        of_outside.push((flag.name, value.to_owned()));
+                        continue;
+                    }
                     let flag = self.flag(name)?;
                     let is_bool = (flag.at)(&mut O::default()).is_bool();
                     let value = match inline {
@@ -144,7 +175,7 @@ impl<O: Default> Program<O> {
             self.load(path.into(), &mut options, &mut notes)?;
         }
         apply(&given, &mut options, &mut notes)?;
-        Ok(Asked::Run(options, notes))
+        Ok(Asked::Run(options, Rest { notes, given: of_outside }))
     }
 
     fn flag(&self, name: &str) -> Result<&'static Flag<O>, Refused> {
@@ -194,6 +225,9 @@ impl<O: Default> Program<O> {
             let default = if shown.is_empty() { shown } else { format!(" (default {shown})") };
             let _infallible =
                 writeln!(help, "  -{}{kind}\n    \t{}{default}", flag.name, flag.help);
+        }
+        for Outside { name, help: text } in self.outside {
+            let _infallible = writeln!(help, "  --{name} value\n    \t{text}");
         }
         help.push_str("  -config value\n    \tpath to config file\n");
         help.push_str("  -version\n    \tprint version string\n");
@@ -288,6 +322,7 @@ mod tests {
             Flag { idle: Some("it is Tuesday"), ..flag("part", |it| &mut it.parts) },
         ],
         refused: &[("carrier-pigeon", "they are asleep")],
+        outside: &[Outside { name: "found-in", help: "…" }],
     };
 
     fn check(lines: &[&str], expected: Expect) {
@@ -295,7 +330,11 @@ mod tests {
         for line in lines {
             let arguments: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
             let outcome = match PROGRAM.parse(&arguments) {
-                Ok(Asked::Run(options, notes)) => format!("{options:?} {notes:?}"),
+                Ok(Asked::Run(options, Rest { notes, given })) => {
+                    let given =
+                        if given.is_empty() { String::new() } else { format!(" {given:?}") };
+                    format!("{options:?} {notes:?}{given}")
+                }
                 Ok(Asked::Print(text)) => text.lines().next().unwrap_or_default().to_owned(),
                 Err(error) => format!("error: {error}"),
             };
@@ -312,6 +351,7 @@ mod tests {
                 "--tcp-address :1 -size=9 --snappy=false --timeout 1m --",
                 "-lookupd=a -lookupd b -part 0.5 -part=1.0,0.25",
                 "-tcp-address= -size=0x10",
+                "--found-in a/b -size=9 -found-in=c --found-in=",
                 "-version -nonsense",
                 "-version=false",
                 "-h",
@@ -325,6 +365,8 @@ mod tests {
                     Options { address: "", lookupd: ["a", "b"], size: Number(7), timeout: 0ns, snappy: false, parts: Parts([1.0, 0.5, 0.25]) } ["-part has no effect: it is Tuesday"]
                 -tcp-address= -size=0x10
                     Options { address: "", lookupd: [], size: Number(16), timeout: 0ns, snappy: false, parts: Parts([]) } []
+                --found-in a/b -size=9 -found-in=c --found-in=
+                    Options { address: "", lookupd: [], size: Number(9), timeout: 0ns, snappy: false, parts: Parts([]) } [] [("found-in", "a/b"), ("found-in", "c"), ("found-in", "")]
                 -version -nonsense
                     nsqx v1.3.0 (coracle 0.1.0)
                 -version=false
@@ -343,6 +385,7 @@ mod tests {
                 "---size=1",
                 "-=1",
                 "-size",
+                "-found-in",
                 "-size=101",
                 "-size=x",
                 "-snappy true",
@@ -364,6 +407,8 @@ mod tests {
                     error: bad flag syntax: -=1
                 -size
                     error: flag needs an argument: -size
+                -found-in
+                    error: flag needs an argument: -found-in
                 -size=101
                     error: invalid value "101" for flag -size: must be from 1 to 100
                 -size=x
@@ -400,12 +445,15 @@ mod tests {
         let read = |line: &str| {
             let arguments: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
             match PROGRAM.parse(&arguments).unwrap() {
-                Asked::Run(options, notes) => format!("{options:?} {notes:?}"),
+                Asked::Run(options, rest) => format!("{options:?} {:?}", rest.notes),
                 Asked::Print(text) => text,
             }
         };
         let seen = read(&format!("-size 5 -config {path} -lookupd=z")).replace(path, "FILE");
         expect![[r#"Options { address: ":2", lookupd: ["z"], size: Number(5), timeout: 1.5s, snappy: true, parts: Parts([1.0, 0.5]) } ["`part` has no effect: it is Tuesday", "`unheard_of` in FILE is unknown and ignored"]"#]].assert_eq(&seen);
+        std::fs::write(&file, "found_in = 'x'").unwrap();
+        let seen = read(&format!("-config={path}")).replace(path, "FILE");
+        assert!(seen.ends_with("[\"`found_in` in FILE is unknown and ignored\"]"), "{seen}");
         for bad in ["size = 101", "size = 'x'", "carrier_pigeon = 1", "snappy = []", "size ="] {
             std::fs::write(&file, bad).unwrap();
             let refused = PROGRAM.parse(&[format!("-config={path}")]);

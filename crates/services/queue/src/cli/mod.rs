@@ -10,8 +10,8 @@ mod run;
 mod value;
 pub(crate) mod words;
 
-pub use flags::{Asked, Refused};
-pub use run::{main_nsqadmin, main_nsqd, main_nsqlookupd};
+pub use flags::{Asked, Given, Outside, Refused, Rest};
+pub use run::{Finder, main_nsqadmin, main_nsqd, main_nsqlookupd};
 pub use value::{Number, OneOf, Parts, Size, Word};
 pub use words::{Level, MinVersion, TlsRequired};
 

@@ -161,4 +161,5 @@ pub(crate) const NSQADMIN: Program<Options> = Program {
         ("http-client-tls-cert", "nsqadmin asks over plain HTTP"),
         ("http-client-tls-key", "nsqadmin asks over plain HTTP"),
     ],
+    outside: &[],
 };

@@ -391,6 +391,7 @@ pub(crate) const NSQD: Program<Options> = Program {
         "enable-experiment",
         "topology-aware-consumption, the original's only one, is not built",
     )],
+    outside: &[],
 };
 
 /// Why options do not go together.

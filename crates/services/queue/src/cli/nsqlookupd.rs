@@ -75,4 +75,5 @@ pub(crate) const NSQLOOKUPD: Program<Options> = Program {
         }),
     ],
     refused: &[],
+    outside: &[],
 };

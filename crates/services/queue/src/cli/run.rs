@@ -5,15 +5,22 @@ use std::{io, process::ExitCode, time::Duration};
 
 use anyhow::Context as _;
 use runtime::{Clock, OnExit, Tasks};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::watch,
+};
 
 use super::{
-    flags::{Asked, Program},
+    flags::{Asked, Given, Outside, Program, Rest},
     logging::{self, Verbosity},
     nsqadmin, nsqd, nsqlookupd,
     words::{Level, hostname},
 };
-use crate::{admin, lookupd, nsqd as node};
+use crate::{
+    admin,
+    lookupd::{self, Found},
+    nsqd as node,
+};
 
 /// What Go's programs exit with when they do not understand their flags.
 const MISUNDERSTOOD: u8 = 2;
@@ -47,19 +54,38 @@ impl Common for nsqadmin::Options {
 /// Runs `nsqd` until SIGINT or SIGTERM. `arguments` are without the program's name.
 #[must_use]
 pub fn main_nsqd(arguments: &[String]) -> ExitCode {
-    run(&nsqd::NSQD, arguments, nsqd_until_signal)
+    run(&nsqd::NSQD, arguments, |options, _, verbosity| nsqd_until_signal(options, verbosity))
+}
+
+/// How an nsqlookupd comes to know producers that do not register.
+#[derive(Debug)]
+pub struct Finder<F> {
+    /// What is asked of the user for it.
+    pub flags: &'static [Outside],
+    /// Begins to find them, as the flags that were given say, in tasks that stop with the program;
+    /// `None` if the flags do not ask for it. An error ends the program before it serves anybody.
+    pub find: F,
 }
 
 /// Runs `nsqlookupd` until SIGINT or SIGTERM. `arguments` are without the program's name.
 #[must_use]
-pub fn main_nsqlookupd(arguments: &[String]) -> ExitCode {
-    run(&nsqlookupd::NSQLOOKUPD, arguments, nsqlookupd_until_signal)
+pub fn main_nsqlookupd<F, R>(arguments: &[String], finder: Finder<F>) -> ExitCode
+where
+    F: FnOnce(Given, Tasks) -> R,
+    R: Future<Output = anyhow::Result<Option<watch::Receiver<Vec<Found>>>>>,
+{
+    let program = Program { outside: finder.flags, ..nsqlookupd::NSQLOOKUPD };
+    run(&program, arguments, |options, given, _| {
+        nsqlookupd_until_signal(options, |tasks| (finder.find)(given, tasks))
+    })
 }
 
 /// Runs `nsqadmin` until SIGINT or SIGTERM. `arguments` are without the program's name.
 #[must_use]
 pub fn main_nsqadmin(arguments: &[String]) -> ExitCode {
-    run(&nsqadmin::NSQADMIN, arguments, nsqadmin_until_signal)
+    run(&nsqadmin::NSQADMIN, arguments, |options, _, verbosity| {
+        nsqadmin_until_signal(options, verbosity)
+    })
 }
 
 async fn nsqd_until_signal(options: nsqd::Options, verbosity: Verbosity) -> anyhow::Result<()> {
@@ -72,17 +98,24 @@ async fn nsqd_until_signal(options: nsqd::Options, verbosity: Verbosity) -> anyh
     asked.and(ended)
 }
 
-async fn nsqlookupd_until_signal(options: nsqlookupd::Options, _: Verbosity) -> anyhow::Result<()> {
+async fn nsqlookupd_until_signal<R>(
+    options: nsqlookupd::Options,
+    find: impl FnOnce(Tasks) -> R,
+) -> anyhow::Result<()>
+where
+    R: Future<Output = anyhow::Result<Option<watch::Receiver<Vec<Found>>>>>,
+{
     let ending = ending()?;
+    let tasks = Tasks::default();
     let config = lookupd::Config {
         tcp_address: options.tcp_address,
         http_address: options.http_address,
         broadcast_address: options.broadcast_address,
         inactive_producer_timeout: options.inactive_producer_timeout,
         tombstone_lifetime: options.tombstone_lifetime,
+        found: find(tasks.clone()).await?,
         ..lookupd::Config::new(&hostname())
     };
-    let tasks = Tasks::default();
     lookupd::build(config, Clock::system()).await?.run(&tasks);
     let asked = ending.wait(&tasks).await;
     if !tasks.shutdown(END_TIME_MAX).await {
@@ -133,13 +166,13 @@ async fn nsqadmin_until_signal(
 fn run<O: Common, F>(
     program: &Program<O>,
     arguments: &[String],
-    work: impl FnOnce(O, Verbosity) -> F,
+    work: impl FnOnce(O, Given, Verbosity) -> F,
 ) -> ExitCode
 where
     F: Future<Output = anyhow::Result<()>>,
 {
-    let (options, notes) = match program.parse(arguments) {
-        Ok(Asked::Run(options, notes)) => (*options, notes),
+    let (options, Rest { notes, given }) = match program.parse(arguments) {
+        Ok(Asked::Run(options, rest)) => (*options, rest),
         Ok(Asked::Print(text)) => return say(&mut io::stdout(), &text, ExitCode::SUCCESS),
         Err(error) => {
             let text = format!("{error}\n{}", program.help());
@@ -156,7 +189,7 @@ where
     }
     let built = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let ended = match built.context("cannot start threads") {
-        Ok(runtime) => runtime.block_on(work(options, verbosity)),
+        Ok(runtime) => runtime.block_on(work(options, given, verbosity)),
         Err(error) => Err(error),
     };
     match ended {
