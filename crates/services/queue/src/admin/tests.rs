@@ -50,6 +50,18 @@ impl peers::Topics for Topics {
         _channels: &std::collections::BTreeSet<crate::name::Name>,
     ) {
     }
+
+    fn hold_new(&self, _hold: bool) {}
+
+    fn held(&self) -> std::collections::BTreeSet<crate::name::Name> {
+        [].into()
+    }
+
+    fn exists(&self, topic: &crate::name::Name) -> bool {
+        self.topology().contains_key(topic)
+    }
+
+    fn release(&self, _topic: &crate::name::Name) {}
 }
 
 impl World {
@@ -88,7 +100,9 @@ impl World {
         };
         let lookupds = vec![handle.tcp_address().to_string()];
         let topics = Arc::new(Topics(watch::Sender::default()));
-        peers::build(peers::Config { lookupds, identity }, topics).unwrap().run(&tasks);
+        let (connect_timeout, request_timeout) = (Duration::from_secs(2), Duration::from_secs(5));
+        let config = peers::Config { lookupds, identity, connect_timeout, request_timeout };
+        peers::build(config, topics).unwrap().run(&tasks);
         let mut config = Config::new("host");
         config.http_address = "127.0.0.1:0".to_owned();
         config.lookupd_http_addresses = vec![handle.http_address().to_string()];

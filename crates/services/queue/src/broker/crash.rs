@@ -36,7 +36,16 @@ struct Run {
 }
 
 pub(super) async fn open(disk: Arc<dyn Disk>, durability: Durability) -> Broker {
-    let config = Config { durability, ..Config::new(NodeId::new(1).unwrap()) };
+    open_holding(disk, durability, false).await
+}
+
+async fn open_holding(
+    disk: Arc<dyn Disk>,
+    durability: Durability,
+    hold_new_topics: bool,
+) -> Broker {
+    let node = NodeId::new(1).unwrap();
+    let config = Config { durability, hold_new_topics, ..Config::new(node) };
     let folder = PathBuf::from("/data");
     Broker::open(config, disk, folder, Clock::system(), Tasks::default()).await.unwrap()
 }
@@ -208,5 +217,62 @@ async fn a_power_cut_loses_nothing_acknowledged() {
 async fn a_killed_process_loses_nothing_acknowledged() {
     for seed in seeds() {
         crash(seed, Durability::Process, Simulated::killed).await;
+    }
+}
+
+/// A new topic is held until it is known that it has to have the channel `known`; an early channel
+/// is there before. Whenever the end comes, `known` gets everything: because it is there, or because
+/// the topic is still held when it is made.
+async fn crash_while_held(seed: u64, durability: Durability, left: fn(&Simulated) -> Simulated) {
+    let disk = Simulated::new(seed);
+    let broker = open_holding(disk.arc(), durability, true).await;
+    let mut random = Rng::with_seed(seed);
+    let topic = broker.topic(&Name::parse("t").unwrap()).await.unwrap();
+    let early = subscribe(&topic, "early");
+    let mut acknowledged = 0;
+    let answered = random.usize(0..8);
+    for step in 0..random.usize(1..8) {
+        if step == answered {
+            topic.channel(&Name::parse("known").unwrap()).unwrap();
+            topic.release();
+        }
+        let message = NewMessage::new(Bytes::from(acknowledged.to_string()));
+        topic.publish(&[message]).unwrap().committed().await.unwrap();
+        acknowledged += 1;
+        if random.bool() {
+            let mut deliveries = Vec::new();
+            early.take(&mut deliveries);
+            for it in deliveries {
+                early.finish(it.id).unwrap();
+            }
+        }
+    }
+    let disk = left(&disk);
+    drop((early, topic));
+    broker.close().await.unwrap();
+
+    let broker = open_holding(disk.arc(), durability, true).await;
+    let topic = broker.existing_topic(&Name::parse("t").unwrap()).expect("the topic is there");
+    let known = subscribe(&topic, "known");
+    topic.release();
+    let mut seen = std::collections::BTreeSet::new();
+    let all = async {
+        let mut deliveries = Vec::new();
+        while seen.len() < acknowledged {
+            known.next(&mut deliveries).await;
+            seen.extend(deliveries.drain(..).map(|it| number(&it)));
+        }
+    };
+    let ended = tokio::time::timeout(Duration::from_secs(20), all).await;
+    assert!(ended.is_ok(), "seed {seed}: {seen:?} of {acknowledged}");
+    drop((known, topic));
+    broker.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn whether_a_topic_is_held_survives_with_its_messages() {
+    for seed in seeds() {
+        crash_while_held(seed, Durability::Disk, Simulated::power_cut).await;
+        crash_while_held(seed, Durability::Process, Simulated::killed).await;
     }
 }

@@ -138,12 +138,12 @@ async fn format_1_opens() {
     check(&broker, ("orders", "billing"), 2, expect!["deferred 1, new 1"]).await;
 }
 
-/// Makes the newest file of the folder with this ending one of the next version.
-fn newer(disk: &Simulated, ending: &str, header: usize) -> PathBuf {
+/// Makes the newest file of the folder with this ending one of `version`.
+fn newer(disk: &Simulated, ending: &str, header: usize, version: u32) -> PathBuf {
     let files = disk.files();
     let (path, bytes) = files.iter().rfind(|it| it.0.to_string_lossy().ends_with(ending)).unwrap();
     let mut bytes = bytes.clone();
-    bytes[8..12].copy_from_slice(&2u32.to_le_bytes());
+    bytes[8..12].copy_from_slice(&version.to_le_bytes());
     let sum = crc32fast::hash(&bytes[..header - 4]);
     bytes[header - 4..header].copy_from_slice(&sum.to_le_bytes());
     disk.put(path, &bytes);
@@ -152,14 +152,15 @@ fn newer(disk: &Simulated, ending: &str, header: usize) -> PathBuf {
 
 #[tokio::test]
 async fn a_newer_format_is_refused_by_its_number() {
-    for (ending, header) in [(".log", 64), (".journal", 24)] {
+    for (ending, header, version) in [(".log", 64, 2), (".journal", 24, 3)] {
         let disk = committed(1);
-        let path = newer(&disk, ending, header);
+        let path = newer(&disk, ending, header, version);
         let before = disk.files().remove(&path);
         let error = open(&disk, "2026-11-22T02:00:00Z").await.unwrap_err();
         let told = crate::chain(&error);
         let file = path.file_name().unwrap().to_string_lossy();
-        assert!(told.contains(&*file) && told.contains("has format 2, this"), "{told}");
+        let format = format!("has format {version}, this");
+        assert!(told.contains(&*file) && told.contains(&format), "{told}");
         assert_eq!(disk.files().remove(&path), before);
     }
 }

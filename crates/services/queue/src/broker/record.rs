@@ -106,8 +106,13 @@ impl Recorder {
 
     /// Something happened to a topic or channel.
     pub(super) fn record(&self, change: Change) {
+        self.record_all([change]);
+    }
+
+    /// Several things happened, which are written together.
+    pub(super) fn record_all(&self, changes: impl IntoIterator<Item = Change>) {
         let mut pending = self.shared.lock();
-        pending.changes.push(change);
+        pending.changes.extend(changes);
         pending.count += 1;
         self.shared.bell.notify_one();
     }

@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -42,6 +42,10 @@ pub struct Config {
     pub mem_queue_size: usize,
     /// How many consumers a channel may have (`-max-channel-consumers`).
     pub consumers_max: Option<usize>,
+    /// Whether new topics are held until [`Topic::release`], because somebody is asked first which
+    /// channels they have elsewhere; [`Broker::hold_new_topics`] changes it. If not, those that were
+    /// held when the process ended go on.
+    pub hold_new_topics: bool,
     /// How many topics there may be. Each has a task and some files.
     pub topics_max: usize,
     /// How many channels there may be, in all topics.
@@ -61,6 +65,7 @@ impl Config {
             msg_timeout_max: Duration::from_mins(15),
             mem_queue_size: 10_000,
             consumers_max: None,
+            hold_new_topics: false,
             topics_max: 10_000,
             channels_max: 50_000,
         }
@@ -139,6 +144,8 @@ struct Inner {
     /// Held while a topic is made or deleted, which takes a while.
     making: tokio::sync::Mutex<Making>,
     channels: AtomicUsize,
+    /// Whether new topics are held.
+    holds: AtomicBool,
     changes: watch::Sender<u64>,
     /// Keeps other processes out of the folder.
     _held: Box<dyn Held>,
@@ -174,6 +181,7 @@ impl Broker {
             source: io::Error::other(it),
         };
         let opened = opening.await.map_err(failed)??;
+        let holds = config.hold_new_topics;
         let broker = Self(Arc::new(Inner {
             config,
             folder,
@@ -184,10 +192,15 @@ impl Broker {
             topics: Mutex::default(),
             making: tokio::sync::Mutex::default(),
             channels: AtomicUsize::new(0),
+            holds: AtomicBool::new(holds),
             changes: watch::Sender::new(0),
             _held: opened.held,
         }));
-        for (name, (log, state)) in opened.topics {
+        for (name, (log, mut state)) in opened.topics {
+            if state.held && !holds {
+                state.held = false;
+                broker.0.recorder.record(Change::TopicHeld { topic: name.clone(), held: false });
+            }
             let channels = state.channels.len();
             broker.0.channels.fetch_add(channels, Ordering::Relaxed);
             broker.add(Topic::new(name, broker.clone(), log, state));
@@ -214,16 +227,22 @@ impl Broker {
         if self.topics_locked().len() >= limit {
             return Err(TopicError::TooMany { limit });
         }
-        let log = self.make_log(name).await?;
+        let held = self.0.holds.load(Ordering::Relaxed);
+        let log = self.make_log(name, held).await?;
         let routed = log.first();
-        let state = TopicState { routed, ..TopicState::default() };
+        let state = TopicState { routed, held, ..TopicState::default() };
         let topic = Topic::new(name.clone(), self.clone(), log, state);
         self.add(topic.clone());
         self.changed();
         Ok(topic)
     }
 
-    async fn make_log(&self, name: &Name) -> Result<Log, TopicError> {
+    /// From now on new topics are held until [`Topic::release`], or are not.
+    pub fn hold_new_topics(&self, hold: bool) {
+        self.0.holds.store(hold, Ordering::Relaxed);
+    }
+
+    async fn make_log(&self, name: &Name, held: bool) -> Result<Log, TopicError> {
         let now = Nanos::of(self.0.clock.now());
         let committers = self.0.committers.clone();
         if name.is_ephemeral() {
@@ -232,7 +251,9 @@ impl Broker {
         }
         // First the journal: a folder that it does not know is what a deletion left over.
         let routed = crate::message::Sequence(0);
-        self.0.recorder.record(Change::TopicCreated { topic: name.clone(), routed });
+        let made = Change::TopicCreated { topic: name.clone(), routed };
+        let held = held.then(|| Change::TopicHeld { topic: name.clone(), held });
+        self.0.recorder.record_all([made].into_iter().chain(held));
         self.settled().await?;
         let (dir, config) = (folder_of(&self.0.folder, name), self.log_config());
         let opening = tokio::task::spawn_blocking(move || Log::open(&committers, dir, config, now));

@@ -23,8 +23,15 @@ impl World {
     }
 
     async fn open(&self) -> Broker {
-        let config =
-            Config { durability: Durability::Memory, ..Config::new(NodeId::new(7).unwrap()) };
+        self.open_holding(false).await
+    }
+
+    async fn open_holding(&self, hold_new_topics: bool) -> Broker {
+        let config = Config {
+            durability: Durability::Memory,
+            hold_new_topics,
+            ..Config::new(NodeId::new(7).unwrap())
+        };
         // In memory: nothing waits for another thread, for which a paused clock does not wait.
         let clock = Clock::following_tokio(Timestamp::UNIX_EPOCH);
         let folder = self.folder.path().to_owned();
@@ -289,4 +296,75 @@ async fn a_paused_channel_and_a_paused_topic_hand_out_nothing() {
     assert_eq!(topic.stats().depth, 1);
     topic.pause(false);
     assert_eq!(consume(&one, 1).await, ["b/1"]);
+}
+
+/// Whether the consumer gets nothing for a while.
+async fn gets_nothing(consumer: &Subscription) -> bool {
+    let mut out = Vec::new();
+    tokio::time::timeout(Duration::from_secs(5), consumer.next(&mut out)).await.is_err()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_topic_that_is_held_gives_all_to_all_when_it_goes_on() {
+    let world = World::new();
+    let broker = world.open_holding(true).await;
+    let topic = broker.topic(&name("t")).await.unwrap();
+    publish(&topic, &["a", "b"]).await;
+    let one = subscribe(&topic, "one", 1, 10);
+    assert!(gets_nothing(&one).await);
+    assert_eq!((topic.is_held(), topic.stats().depth, topic.stats().paused), (true, 2, false));
+    // The user's own pause is another thing.
+    topic.pause(true);
+    let two = subscribe(&topic, "two", 2, 10);
+    topic.release();
+    assert!(gets_nothing(&one).await);
+    topic.pause(false);
+    assert_eq!(consume(&one, 2).await, ["a/1", "b/1"]);
+    assert_eq!(consume(&two, 2).await, ["a/1", "b/1"]);
+    // It was new once.
+    topic.release();
+    let three = subscribe(&topic, "three", 3, 10);
+    publish(&topic, &["c"]).await;
+    assert_eq!(consume(&three, 1).await, ["c/1"]);
+    broker.hold_new_topics(false);
+    assert!(!broker.topic(&name("u")).await.unwrap().is_held());
+}
+
+#[tokio::test]
+async fn a_restart_holds_what_was_held() {
+    let world = World::new();
+    let broker = world.open_holding(true).await;
+    let (held, done) =
+        (broker.topic(&name("held")).await.unwrap(), broker.topic(&name("done")).await.unwrap());
+    for topic in [&held, &done] {
+        topic.channel(&name("early")).unwrap();
+        publish(topic, &["a"]).await;
+    }
+    done.release();
+    broker.close().await.unwrap();
+    drop((held, done, broker));
+
+    let broker = world.open_holding(true).await;
+    let topic = |it: &str| broker.existing_topic(&name(it)).unwrap();
+    assert_eq!((topic("held").is_held(), topic("done").is_held()), (true, false));
+    let late = subscribe(&topic("held"), "late", 1, 10);
+    topic("done").channel(&name("late")).unwrap();
+    publish(&topic("held"), &["b"]).await;
+    topic("held").release();
+    assert_eq!(consume(&late, 2).await, ["a/1", "b/1"]);
+    let early = subscribe(&topic("held"), "early", 2, 10);
+    assert_eq!(consume(&early, 2).await, ["a/1", "b/1"]);
+    assert_eq!(topic("done").existing_channel(&name("late")).unwrap().stats().depth, 0);
+    topic("held").delete_channel(&name("late")).unwrap();
+    broker.topic(&name("again")).await.unwrap();
+    broker.close().await.unwrap();
+    drop((late, early, broker));
+
+    // Nobody is asked any more: nothing may wait for an answer.
+    let broker = world.open_holding(false).await;
+    assert!(broker.topics().iter().all(|it| !it.is_held()));
+    broker.close().await.unwrap();
+    drop(broker);
+    let broker = world.open_holding(true).await;
+    assert!(broker.topics().iter().all(|it| !it.is_held()));
 }

@@ -49,6 +49,7 @@ pub(super) struct Inner {
 struct Topology {
     channels: BTreeMap<Name, Channel>,
     paused: bool,
+    elsewhere: Elsewhere,
     /// All before it was given to the channels.
     routed: Sequence,
     deleted: bool,
@@ -56,6 +57,21 @@ struct Topology {
     had_channels: bool,
     /// When it was last looked for messages that may go.
     retired: Nanos,
+}
+
+impl Topology {
+    /// Whether its messages go to its channels.
+    fn routes(&self) -> bool {
+        !self.paused && self.elsewhere == Elsewhere::Known && !self.channels.is_empty()
+    }
+}
+
+/// Whether it is known which channels a topic has elsewhere, and is to have here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Elsewhere {
+    /// It is new, and gives nothing to its channels before somebody has said so.
+    Asked,
+    Known,
 }
 
 /// What is told of a topic.
@@ -153,13 +169,14 @@ impl Receipt {
 
 impl Topic {
     pub(super) fn new(name: Name, broker: Broker, log: Log, state: TopicState) -> Self {
-        let TopicState { routed, paused, channels } = state;
+        let TopicState { routed, paused, held, channels } = state;
         // With channels, all was theirs already when it was committed.
-        let routed = if paused || channels.is_empty() { routed } else { log.next() };
+        let routed = if paused || held || channels.is_empty() { routed } else { log.next() };
         let topology = Topology {
             had_channels: !channels.is_empty(),
             channels: BTreeMap::new(),
             paused,
+            elsewhere: if held { Elsewhere::Asked } else { Elsewhere::Known },
             routed,
             deleted: false,
             retired: Nanos::default(),
@@ -376,7 +393,28 @@ impl Topic {
         self.0.pump.notify_one();
     }
 
-    /// While the topic has channels and is not paused, its mark is where the log ends; otherwise
+    /// Whether it is new, and waits for [`Self::release`].
+    #[must_use]
+    pub fn is_held(&self) -> bool {
+        self.topology().elsewhere == Elsewhere::Asked
+    }
+
+    /// Lets a new topic give its messages to its channels: it has those that it is to have. A channel
+    /// that is made later gets what is published from then on.
+    pub fn release(&self) {
+        {
+            let mut topology = self.topology();
+            if topology.elsewhere == Elsewhere::Known {
+                return;
+            }
+            topology.elsewhere = Elsewhere::Known;
+            // After the channels that were made for it: if this is lost, it is held again.
+            self.record(|topic| Change::TopicHeld { topic, held: false });
+        }
+        self.0.pump.notify_one();
+    }
+
+    /// While the topic has channels and is neither paused nor held, its mark is where the log ends; otherwise
     /// the journal must know it.
     fn record_routed(&self, topology: &Topology) {
         let routed = topology.routed;

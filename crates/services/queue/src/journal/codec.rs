@@ -28,10 +28,12 @@ enum Kind {
     Placed = 8,
     Progress = 9,
     Reconciled = 10,
+    /// Since format 2.
+    TopicHeld = 11,
 }
 
 impl Kind {
-    const ALL: [Self; 10] = [
+    const ALL: [Self; 11] = [
         Self::TopicCreated,
         Self::TopicDeleted,
         Self::TopicPaused,
@@ -42,6 +44,7 @@ impl Kind {
         Self::Placed,
         Self::Progress,
         Self::Reconciled,
+        Self::TopicHeld,
     ];
 
     const fn of(change: &Change) -> Self {
@@ -49,6 +52,7 @@ impl Kind {
             Change::TopicCreated { .. } => Self::TopicCreated,
             Change::TopicDeleted { .. } => Self::TopicDeleted,
             Change::TopicPaused { .. } => Self::TopicPaused,
+            Change::TopicHeld { .. } => Self::TopicHeld,
             Change::Routed { .. } => Self::Routed,
             Change::ChannelCreated { .. } => Self::ChannelCreated,
             Change::ChannelDeleted { .. } => Self::ChannelDeleted,
@@ -75,9 +79,9 @@ pub(super) fn encode(record: &Record, out: &mut Vec<u8>) {
             put_number(out, routed.0);
         }
         Change::TopicDeleted { topic } => put_name(out, topic),
-        Change::TopicPaused { topic, paused } => {
+        Change::TopicPaused { topic, paused: yes } | Change::TopicHeld { topic, held: yes } => {
             put_name(out, topic);
-            out.push(u8::from(*paused));
+            out.push(u8::from(*yes));
         }
         Change::ChannelCreated { topic, channel, cursor, options } => {
             put_name(out, topic);
@@ -183,6 +187,7 @@ pub(super) fn decode(bytes: &mut &[u8]) -> Option<Record> {
         Kind::TopicCreated => Change::TopicCreated { topic, routed: take_sequence(bytes)? },
         Kind::TopicDeleted => Change::TopicDeleted { topic },
         Kind::TopicPaused => Change::TopicPaused { topic, paused: take_bool(bytes)? },
+        Kind::TopicHeld => Change::TopicHeld { topic, held: take_bool(bytes)? },
         Kind::Routed => Change::Routed { topic, routed: take_sequence(bytes)? },
         Kind::ChannelCreated => Change::ChannelCreated {
             topic,
@@ -319,6 +324,10 @@ mod tests {
         check(
             Change::TopicPaused { topic: topic.clone(), paused: true },
             &expect![[r"\x03\x03\x01t\x01"]],
+        );
+        check(
+            Change::TopicHeld { topic: topic.clone(), held: true },
+            &expect![[r"\x0b\x03\x01t\x01"]],
         );
         check(
             Change::Routed { topic: topic.clone(), routed: cursor },

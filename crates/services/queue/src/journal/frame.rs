@@ -9,8 +9,9 @@ use std::ops::Range;
 /// Begins a file.
 const MAGIC: [u8; 8] = *b"coraclqj";
 
-/// The version of the format that is written. Newer ones are refused, not guessed at.
-pub(super) const VERSION: u32 = 1;
+/// The version of the format that is written. Older ones are read: they know less kinds of changes.
+/// Newer ones are refused, not guessed at.
+pub(super) const VERSION: u32 = 2;
 
 /// Magic, version, number, checksum.
 pub(super) const HEADER_BYTES: usize = 24;
@@ -62,9 +63,13 @@ pub(super) fn file_number(name: &str) -> Option<u64> {
 
 /// The first bytes of a file.
 pub(super) fn header(number: u64) -> Vec<u8> {
+    header_of(VERSION, number)
+}
+
+fn header_of(version: u32, number: u64) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(HEADER_BYTES);
     bytes.extend_from_slice(&MAGIC);
-    bytes.extend_from_slice(&VERSION.to_le_bytes());
+    bytes.extend_from_slice(&version.to_le_bytes());
     bytes.extend_from_slice(&number.to_le_bytes());
     bytes.extend_from_slice(&crc32fast::hash(&bytes).to_le_bytes());
     bytes
@@ -86,7 +91,9 @@ pub(super) fn read_header(number: u64, file: &[u8]) -> HeaderState {
         Some(version) if file.starts_with(&MAGIC) && version > VERSION => {
             HeaderState::Newer(version)
         }
-        Some(_) if file.starts_with(&header(number)) => HeaderState::Good,
+        Some(version) if 0 < version && file.starts_with(&header_of(version, number)) => {
+            HeaderState::Good
+        }
         _ => HeaderState::Damaged,
     }
 }
@@ -265,8 +272,10 @@ mod tests {
     #[test]
     fn a_newer_version_is_told() {
         let mut bytes = header(NUMBER);
-        bytes[8] = 2;
-        assert_eq!(read_header(NUMBER, &bytes), HeaderState::Newer(2));
+        bytes[8] += 1;
+        assert_eq!(read_header(NUMBER, &bytes), HeaderState::Newer(VERSION + 1));
+        assert_eq!(read_header(NUMBER, &header_of(1, NUMBER)), HeaderState::Good);
+        assert_eq!(read_header(NUMBER, &header_of(0, NUMBER)), HeaderState::Damaged);
         assert_eq!(read_header(NUMBER + 1, &header(NUMBER)), HeaderState::Damaged);
         assert_eq!(read_header(NUMBER, b"cor"), HeaderState::Damaged);
     }

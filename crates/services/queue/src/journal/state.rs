@@ -81,6 +81,8 @@ pub struct TopicState {
     pub routed: Sequence,
     /// Whether it hands nothing to its channels.
     pub paused: bool,
+    /// Whether it hands nothing to its channels before it is known which it is to have.
+    pub held: bool,
     /// Its channels by name.
     pub channels: BTreeMap<Name, ChannelState>,
 }
@@ -126,6 +128,13 @@ pub enum Change {
         topic: Name,
         /// Whether it is paused now.
         paused: bool,
+    },
+    /// A new topic waits until it is known which channels it is to have, or goes on.
+    TopicHeld {
+        /// Its name.
+        topic: Name,
+        /// Whether it waits.
+        held: bool,
     },
     /// All below were handed to the topic's channels, or thrown away by emptying it.
     Routed {
@@ -234,6 +243,7 @@ impl State {
             Change::TopicCreated { .. } => 0,
             Change::TopicDeleted { topic }
             | Change::TopicPaused { topic, .. }
+            | Change::TopicHeld { topic, .. }
             | Change::Routed { topic, .. }
             | Change::Reconciled { topic, .. } => self.topics.get(topic).map(|_| 0)?,
             Change::ChannelCreated { topic, .. } => {
@@ -263,6 +273,7 @@ impl State {
             }
             Change::TopicDeleted { topic } => self.topics.remove(topic).is_some(),
             Change::TopicPaused { topic, paused } => self.on_topic(topic, |it| it.paused = *paused),
+            Change::TopicHeld { topic, held } => self.on_topic(topic, |it| it.held = *held),
             Change::Routed { topic, routed } => {
                 self.on_topic(topic, |it| it.routed = it.routed.max(*routed))
             }
@@ -338,7 +349,8 @@ impl State {
 fn topic_records(name: &Name, state: &TopicState) -> impl Iterator<Item = Record> {
     let made = Change::TopicCreated { topic: name.clone(), routed: state.routed };
     let paused = state.paused.then(|| Change::TopicPaused { topic: name.clone(), paused: true });
-    std::iter::once(made).chain(paused).map(|change| Record { change, life: 0 })
+    let held = state.held.then(|| Change::TopicHeld { topic: name.clone(), held: true });
+    std::iter::once(made).chain(paused).chain(held).map(|change| Record { change, life: 0 })
 }
 
 fn channel_records<'a>(

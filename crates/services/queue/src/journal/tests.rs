@@ -77,6 +77,8 @@ fn change(
         1 => any_name().prop_map(|topic| Change::TopicDeleted { topic }),
         1 => (any_name(), any::<bool>())
             .prop_map(|(topic, paused)| Change::TopicPaused { topic, paused }),
+        1 => (any_name(), any::<bool>())
+            .prop_map(|(topic, held)| Change::TopicHeld { topic, held }),
         2 => (any_name(), s2).prop_map(|(topic, routed)| Change::Routed { topic, routed }),
         3 => (both(), s3, options()).prop_map(|((topic, channel), cursor, options)| {
             Change::ChannelCreated { topic, channel, cursor, options }
@@ -545,7 +547,7 @@ fn a_newer_format_is_refused() {
     disk.put(&path, &bytes);
     let error = Journal::load(disk.arc(), Path::new(FOLDER)).unwrap_err();
     expect_test::expect![
-        "`0000000000000001.journal` has format 2, this release knows formats up to 1"
+        "`0000000000000001.journal` has format 3, this release knows formats up to 2"
     ]
     .assert_eq(&error.to_string());
 }

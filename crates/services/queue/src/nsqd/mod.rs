@@ -134,6 +134,7 @@ async fn open(options: &Options, clock: &Clock, tasks: &Tasks) -> Result<Broker,
         msg_timeout_max: options.max_msg_timeout,
         mem_queue_size: options.mem_queue_size.get(),
         consumers_max: (consumers > 0).then_some(consumers),
+        hold_new_topics: !options.lookupd_tcp_address.is_empty(),
         ..broker::Config::new(node)
     };
     let folder = match options.data_path.as_str() {
@@ -167,6 +168,8 @@ fn tell_ports(options: &mut Options, tcp: Option<u16>, http: Option<u16>) {
 fn peers_config(options: &Options) -> peers::Config {
     peers::Config {
         lookupds: options.lookupd_tcp_address.clone(),
+        connect_timeout: options.http_client_connect_timeout,
+        request_timeout: options.http_client_request_timeout,
         identity: peers::Identity {
             broadcast_address: options.broadcast_address.clone(),
             hostname: hostname(),

@@ -1,33 +1,25 @@
 //! The channels that a new topic has elsewhere. They are made here too, so that a channel whose
 //! consumers have not come to this nsqd yet gets every message.
 //!
-//! The original asks before the topic takes its first message, and goes without if nobody answers.
-//! Here a topic keeps its messages, so it can be asked for afterwards, as soon as somebody answers:
-//! such a channel begins where the topic begins.
+//! As in the original, a new topic gives nothing to its channels before the nsqlookupds that are there
+//! have said which it is to have: else a channel that a consumer makes meanwhile would miss what had
+//! gone to another. Unlike there, its publishers do not wait, and if nobody answers in time, the
+//! channels are made when somebody does, and get everything from the topic's first message on.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeSet, sync::Arc};
 
-use futures_util::{StreamExt as _, stream};
+use futures_util::{StreamExt as _, stream::FuturesUnordered};
 use serde::Deserialize;
+use tokio::time::{Instant, sleep_until};
 
-use super::{Inner, Topics};
+use super::{
+    Inner, Topics,
+    waiting::{Decision, Lookupds, Question, Waiting},
+};
 use crate::{
     name::Name,
-    web::{Chain, Client, encode},
+    web::{Chain, Client, ClientError, encode},
 };
-
-/// How long an nsqlookupd may take. The original's.
-const CLIENT: Client = Client { connect: Duration::from_secs(2), request: Duration::from_secs(5) };
-
-/// Questions at the same time, when many topics are new.
-const ASKED_AT_ONCE: usize = 16;
-
-/// Wait before those that were asked in vain are asked again, if nothing else happens before.
-const AGAIN: Duration = Duration::from_secs(5);
 
 /// `/channels`.
 #[derive(Debug, Deserialize)]
@@ -36,34 +28,34 @@ struct Channels {
     channels: Vec<String>,
 }
 
-/// Watches for topics that are not in `seen`, for ever.
-pub(super) async fn watch<T: Topics>(topics: Arc<T>, inner: Arc<Inner>, mut seen: BTreeSet<Name>) {
-    let (mut changes, mut news) = (topics.changes(), inner.news.subscribe());
-    let mut unasked = BTreeSet::new();
+/// Asks about new topics, for ever.
+pub(super) async fn watch<T: Topics>(topics: Arc<T>, inner: Arc<Inner>, client: Client) {
+    let mut changes = topics.changes();
+    let (mut news, mut configured) = (inner.news.subscribe(), inner.lookupds.subscribe());
+    let mut waiting = Waiting::new(client.request);
+    let mut answers = FuturesUnordered::new();
     loop {
         changes.mark_unchanged();
         news.mark_unchanged();
-        let here: BTreeSet<Name> = topics.topology().into_keys().collect();
-        unasked.extend(here.difference(&seen).cloned());
-        unasked.retain(|it| here.contains(it));
-        seen = here;
-        if inner.lookupds.borrow().is_empty() {
-            unasked.clear();
-        }
-        let lookupds: Vec<String> = inner.connected().values().cloned().collect();
-        for (topic, channels) in ask(&lookupds, &unasked).await {
-            unasked.remove(&topic);
-            if !channels.is_empty() {
-                tracing::info!(%topic, channels = channels.len(), "known elsewhere");
-                topics.create(&topic, &channels);
+        let lookupds = look(&inner, &configured.borrow_and_update());
+        topics.hold_new(!lookupds.is_empty());
+        waiting.see(topics.held(), Instant::now());
+        waiting.retain(|it| topics.exists(it));
+        let Decision { ask: questions, release, wake } = waiting.decide(&lookupds, Instant::now());
+        for (topic, answered) in release {
+            if !answered && !lookupds.is_empty() {
+                tracing::warn!(%topic, "no nsqlookupd says which channels it has elsewhere");
             }
+            topics.release(&topic);
         }
-        let again = async {
-            // Only those that are there can be asked; one that comes is `news`.
-            if unasked.is_empty() || lookupds.is_empty() {
-                std::future::pending::<()>().await;
+        for question in questions {
+            answers.push(ask(question, client));
+        }
+        let wake = async {
+            match wake {
+                Some(time) => sleep_until(time).await,
+                None => std::future::pending().await,
             }
-            tokio::time::sleep(AGAIN).await;
         };
         tokio::select! {
             changed = changes.changed() => {
@@ -72,34 +64,47 @@ pub(super) async fn watch<T: Topics>(topics: Arc<T>, inner: Arc<Inner>, mut seen
                 }
             }
             _ = news.changed() => {}
-            () = again => {}
+            _ = configured.changed() => {}
+            Some((question, answer)) = answers.next() => {
+                waiting.take(&question, answer.is_ok(), Instant::now());
+                take(&*topics, &question, answer);
+            }
+            () = wake => {}
         }
     }
 }
 
-/// The channels of each topic that somebody could be asked for. One answer is enough, as in the
-/// original; what others say is added.
-async fn ask(lookupds: &[String], topics: &BTreeSet<Name>) -> BTreeMap<Name, BTreeSet<Name>> {
-    let questions = topics
-        .iter()
-        .flat_map(|topic| lookupds.iter().map(move |lookupd| (topic.clone(), lookupd.clone())));
-    let questions: Vec<_> = questions.collect();
-    let answers = stream::iter(questions).map(|(topic, lookupd)| async move {
-        let path = format!("/channels?topic={}", encode(topic.as_str()));
-        match CLIENT.get::<Channels>(&lookupd, &path).await {
-            Ok(answer) => Some((topic, answer.channels)),
-            Err(error) => {
-                tracing::warn!(lookupd, %topic, error = %Chain(&error), "ask for its channels");
-                None
-            }
-        }
-    });
-    let answers: Vec<_> = answers.buffer_unordered(ASKED_AT_ONCE).collect().await;
-    let mut known: BTreeMap<Name, BTreeSet<Name>> = BTreeMap::new();
-    for (topic, channels) in answers.into_iter().flatten() {
-        let names = channels.iter().filter_map(|it| Name::parse(it));
+/// What is known of those that are configured.
+fn look(inner: &Inner, configured: &BTreeSet<String>) -> Lookupds {
+    let peers = inner.peers();
+    configured.iter().map(|it| (it.clone(), peers.get(it).cloned())).collect()
+}
+
+async fn ask(
+    question: Question,
+    client: Client,
+) -> (Question, Result<BTreeSet<Name>, ClientError>) {
+    let path = format!("/channels?topic={}", encode(question.topic.as_str()));
+    let answer = client.get::<Channels>(&question.http, &path).await;
+    let names = answer.map(|answer| {
+        let names = answer.channels.iter().filter_map(|it| Name::parse(it));
         // An ephemeral channel is there for its consumers only.
-        known.entry(topic).or_default().extend(names.filter(|it| !it.is_ephemeral()));
+        names.filter(|it| !it.is_ephemeral()).collect()
+    });
+    (question, names)
+}
+
+/// Makes the channels that an nsqlookupd knows; what others say is added.
+fn take<T: Topics>(topics: &T, question: &Question, answer: Result<BTreeSet<Name>, ClientError>) {
+    let Question { topic, lookupd, .. } = question;
+    match answer {
+        Ok(channels) if channels.is_empty() => {}
+        Ok(channels) => {
+            tracing::info!(%topic, lookupd, channels = channels.len(), "known elsewhere");
+            topics.create(topic, &channels);
+        }
+        Err(error) => {
+            tracing::warn!(lookupd, %topic, error = %Chain(&error), "ask for its channels");
+        }
     }
-    known
 }

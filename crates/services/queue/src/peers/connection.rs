@@ -69,7 +69,7 @@ pub(super) async fn serve<T: Topics>(
     address: &str,
     identity: &Identity,
     topics: &T,
-    connected: impl FnOnce(String),
+    connected: impl FnOnce(Option<String>),
 ) -> Ended {
     let mut proven = false;
     let Err(why) = talk(address, identity, topics, connected, &mut proven).await;
@@ -80,16 +80,14 @@ async fn talk<T: Topics>(
     address: &str,
     identity: &Identity,
     topics: &T,
-    connected: impl FnOnce(String),
+    connected: impl FnOnce(Option<String>),
     proven: &mut bool,
 ) -> Result<std::convert::Infallible, Error> {
     let socket = within(CONNECT_TIME_MAX, TcpStream::connect(address)).await?;
     socket.set_nodelay(true)?;
     let mut socket = BufReader::new(socket);
     let identified = identify(&mut socket, identity).await?;
-    if let Some(http) = identified.http(address) {
-        connected(http);
-    }
+    connected(identified.http(address));
     let mut told = Told::new();
     let mut changes = topics.changes();
     let mut ticks = tokio::time::interval(PING_EVERY);

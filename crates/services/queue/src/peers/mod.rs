@@ -1,11 +1,13 @@
 //! nsqd's side of nsqlookupd: tells each one which topics and channels are here, and asks them which
 //! channels a new topic has elsewhere, so that none of its messages miss a channel.
 //!
-//! Nothing of nsqd waits for an nsqlookupd, so messages flow whether or not there is one.
+//! Publishers never wait for an nsqlookupd. The messages of a new topic do, before they go to its
+//! channels, and not for long.
 
 mod channels;
 mod commands;
 mod connection;
+mod waiting;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -22,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     broker::{Broker, ChannelOptions, Start},
     name::Name,
-    web::{Chain, VERSION},
+    web::{Chain, Client, VERSION},
 };
 
 /// nsqlookupds at most; each costs a task and a connection. Three are usual.
@@ -43,9 +45,21 @@ pub trait Topics: Send + Sync + 'static {
     /// Moves whenever a topic or channel came or went.
     fn changes(&self) -> watch::Receiver<u64>;
 
+    /// From now on new topics give nothing to their channels before [`Self::release`], or do.
+    fn hold_new(&self, hold: bool);
+
+    /// The topics that give nothing yet.
+    fn held(&self) -> BTreeSet<Name>;
+
+    /// Whether there is such a topic.
+    fn exists(&self, topic: &Name) -> bool;
+
     /// Makes `channels` of `topic`, which is new, where they are not there yet; each is to get what
     /// was published since the topic began.
     fn create(&self, topic: &Name, channels: &BTreeSet<Name>);
+
+    /// Lets a topic that gives nothing yet begin to.
+    fn release(&self, topic: &Name);
 }
 
 impl Topics for Broker {
@@ -61,14 +75,38 @@ impl Topics for Broker {
         Self::changes(self)
     }
 
+    fn hold_new(&self, hold: bool) {
+        self.hold_new_topics(hold);
+    }
+
+    fn held(&self) -> BTreeSet<Name> {
+        let topics = self.topics();
+        topics.iter().filter(|it| it.is_held()).map(|it| it.name().clone()).collect()
+    }
+
+    fn exists(&self, topic: &Name) -> bool {
+        self.existing_topic(topic).is_some()
+    }
+
     fn create(&self, topic: &Name, channels: &BTreeSet<Name>) {
         // It may be gone again.
         let Some(topic) = self.existing_topic(topic) else { return };
+        // One that is held has given nothing to anybody; one that is not has given it to others.
+        let start = if topic.is_held() { Start::Routed } else { Start::Beginning };
         for channel in channels {
+            if topic.existing_channel(channel).is_some() {
+                continue;
+            }
             let options = ChannelOptions::default();
-            if let Err(error) = topic.create_channel(channel, options, Start::Beginning) {
+            if let Err(error) = topic.create_channel(channel, options, start) {
                 tracing::warn!(topic = %topic.name(), %channel, %error, "create a known channel");
             }
+        }
+    }
+
+    fn release(&self, topic: &Name) {
+        if let Some(topic) = self.existing_topic(topic) {
+            topic.release();
         }
     }
 }
@@ -97,6 +135,11 @@ pub struct Config {
     pub lookupds: Vec<String>,
     /// What they are told of this nsqd.
     pub identity: Identity,
+    /// How long connecting to one to ask it may take (`-http-client-connect-timeout`).
+    pub connect_timeout: Duration,
+    /// How long its answer may take, and how long a new topic waits for all answers
+    /// (`-http-client-request-timeout`).
+    pub request_timeout: Duration,
 }
 
 /// There are more nsqlookupds than [`LOOKUPDS_MAX`].
@@ -108,6 +151,7 @@ pub struct TooMany(pub usize);
 #[derive(Debug)]
 pub struct Peers<T> {
     identity: Identity,
+    client: Client,
     topics: Arc<T>,
     handle: Handle,
 }
@@ -119,33 +163,40 @@ pub struct Handle(Arc<Inner>);
 struct Inner {
     /// The addresses as configured.
     lookupds: watch::Sender<BTreeSet<String>>,
-    /// Those that are connected, with the address of their HTTP.
-    connected: Mutex<BTreeMap<String, String>>,
-    /// Moves when one was connected.
+    /// What is known of each. One that is not here was not tried yet.
+    peers: Mutex<BTreeMap<String, Peer>>,
+    /// Moves when more is known of one.
     news: watch::Sender<u64>,
+}
+
+/// What is known of an nsqlookupd.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Peer {
+    /// It is connected, and has HTTP there if it says so.
+    Connected(Option<String>),
+    /// It is not there.
+    Away,
 }
 
 impl fmt::Debug for Handle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Handle").field("connected", &*self.0.connected()).finish_non_exhaustive()
+        f.debug_struct("Handle").field("peers", &*self.0.peers()).finish_non_exhaustive()
     }
 }
 
 impl Inner {
-    fn connected(&self) -> MutexGuard<'_, BTreeMap<String, String>> {
-        self.connected.lock().unwrap_or_else(PoisonError::into_inner)
+    fn peers(&self) -> MutexGuard<'_, BTreeMap<String, Peer>> {
+        self.peers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The nsqlookupd at `address` is there and has HTTP at `http`, or is not there.
-    fn set_connected(&self, address: &str, http: Option<String>) {
-        match http {
-            Some(http) => {
-                self.connected().insert(address.to_owned(), http);
-                self.news.send_modify(|it| *it += 1);
-            }
-            None => {
-                self.connected().remove(address);
-            }
+    /// What is now known of the nsqlookupd at `address`; `None` if it is no longer used.
+    fn set(&self, address: &str, peer: Option<Peer>) {
+        let before = match peer.clone() {
+            Some(peer) => self.peers().insert(address.to_owned(), peer),
+            None => self.peers().remove(address),
+        };
+        if before != peer {
+            self.news.send_modify(|it| *it += 1);
         }
     }
 }
@@ -157,12 +208,13 @@ impl Inner {
 pub fn build<T: Topics>(config: Config, topics: Arc<T>) -> Result<Peers<T>, TooMany> {
     let inner = Inner {
         lookupds: watch::Sender::default(),
-        connected: Mutex::default(),
+        peers: Mutex::default(),
         news: watch::Sender::default(),
     };
     let handle = Handle(Arc::new(inner));
     handle.set_lookupds(config.lookupds)?;
-    Ok(Peers { identity: config.identity, topics, handle })
+    let client = Client { connect: config.connect_timeout, request: config.request_timeout };
+    Ok(Peers { identity: config.identity, client, topics, handle })
 }
 
 impl Handle {
@@ -192,7 +244,12 @@ impl Handle {
     /// Where the HTTP of those that are connected is, as they say.
     #[must_use]
     pub fn http_addresses(&self) -> Vec<String> {
-        self.0.connected().values().cloned().collect()
+        let peers = self.0.peers();
+        let http = peers.values().filter_map(|it| match it {
+            Peer::Connected(http) => http.clone(),
+            Peer::Away => None,
+        });
+        http.collect()
     }
 }
 
@@ -203,14 +260,13 @@ impl<T: Topics> Peers<T> {
         self.handle.clone()
     }
 
-    /// Connects in `tasks`, which also stop it. Topics that are there now are not new.
+    /// Connects in `tasks`, which also stop it.
     pub fn run(self, tasks: &Tasks) {
-        let Self { identity, topics, handle } = self;
+        let Self { identity, client, topics, handle } = self;
         let inner = handle.0;
-        let seen = topics.topology().into_keys().collect();
         let (of_channels, of_inner) = (Arc::clone(&topics), Arc::clone(&inner));
         tasks.spawn("lookup-channels", OnExit::StopProcess, move |stop| async move {
-            stop.run_until_cancelled(channels::watch(of_channels, of_inner, seen)).await;
+            stop.run_until_cancelled(channels::watch(of_channels, of_inner, client)).await;
             Ok(())
         });
         let of_peers = tasks.clone();
@@ -238,7 +294,7 @@ impl<T: Topics> Peers<T> {
                     of_peers.spawn("lookup-peer", OnExit::Log, move |_| async move {
                         let kept = keep(&address, &identity, &*topics, &inner);
                         until.run_until_cancelled(kept).await;
-                        inner.set_connected(&address, None);
+                        inner.set(&address, None);
                         Ok(())
                     });
                 }
@@ -256,10 +312,10 @@ async fn keep<T: Topics>(address: &str, identity: &Identity, topics: &T, inner: 
     let mut failures = 0;
     loop {
         let ended = connection::serve(address, identity, topics, |http| {
-            inner.set_connected(address, Some(http));
+            inner.set(address, Some(Peer::Connected(http)));
         });
         let ended = ended.await;
-        inner.set_connected(address, None);
+        inner.set(address, Some(Peer::Away));
         failures = if ended.proven { 1 } else { failures + 1 };
         let (wait, error) = (AGAIN.delay(failures), ended.why);
         // Once is news; that it still is so is not.

@@ -56,7 +56,7 @@ impl Topic {
     async fn serve(&self, end: Sequence) -> (Option<Nanos>, bool) {
         let (channels, routed) = {
             let mut topology = self.topology();
-            if !topology.paused && !topology.channels.is_empty() {
+            if topology.routes() {
                 topology.routed = end;
             }
             (topology.channels.values().cloned().collect::<Vec<_>>(), topology.routed)
