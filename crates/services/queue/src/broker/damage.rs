@@ -1,13 +1,20 @@
 //! What becomes of messages that were damaged on the disk: they are left out, it is counted, and
 //! what is behind them is delivered.
 
+use std::{ops::ControlFlow, time::Duration};
+
 use bytes::Bytes;
 
 use super::{
     crash::{open, subscribe},
+    state::State,
     *,
 };
-use crate::{Durability, disk::simulated::Simulated, message::NewMessage};
+use crate::{
+    Durability,
+    disk::simulated::Simulated,
+    message::{Nanos, NewMessage, NodeId},
+};
 
 const BODIES: [&str; 3] = ["the first", "the second", "the third"];
 
@@ -26,7 +33,7 @@ fn damage(disk: &Simulated, body: &str) {
 async fn take(subscription: &Subscription, count: usize) -> Vec<Delivery> {
     let mut taken = Vec::new();
     while taken.len() < count {
-        let soon = std::time::Duration::from_secs(20);
+        let soon = Duration::from_secs(20);
         tokio::time::timeout(soon, subscription.next(&mut taken)).await.expect("too few");
     }
     taken
@@ -65,6 +72,42 @@ async fn check(in_flight: bool) {
     assert_eq!((channel.counters.skipped, channel.depth, channel.in_flight), (1, 0, 0));
     assert_eq!(channel.first_unfinished, topic.stats().next);
     assert_eq!(topic.stats().damaged, 1);
+}
+
+/// The next of its key need not wait for a message that cannot be read again.
+#[test]
+fn the_next_of_its_key_goes_on() {
+    let options = ChannelOptions { ordered_by_key: true, ..ChannelOptions::default() };
+    let config = state::Config {
+        node: NodeId::new(1).unwrap(),
+        options,
+        timeout_max: Duration::from_mins(1),
+        backlog_max: None,
+    };
+    let mut state = State::new(config, Sequence(1));
+    let message = |number| Message {
+        sequence: Sequence(number),
+        timestamp: Nanos(0),
+        due: None,
+        key: Some(Bytes::from_static(b"key")),
+        body: Bytes::from_static(b"body"),
+    };
+    state.see(Sequence(3));
+    state.admit(Sequence(1), vec![message(1), message(2)], Sequence(3));
+    state.subscribe(ClientId(1), Duration::from_mins(1), None);
+    state.ready(ClientId(1), 10);
+    let mut out = Vec::new();
+    state.take(ClientId(1), Nanos(0), |_, id, _| {
+        out.push(id);
+        ControlFlow::Continue(())
+    });
+    assert_eq!(out.len(), 1);
+    state.requeue(ClientId(1), out[0], Duration::from_secs(1), Nanos(0)).unwrap();
+    state.tick(Nanos(0).after(Duration::from_secs(2)));
+    assert_eq!(state.missing(), [Sequence(1)]);
+    state.found(Sequence(1), None);
+    assert_eq!(state.missing(), [Sequence(2)]);
+    assert_eq!(state.counters().skipped, 1);
 }
 
 #[tokio::test]

@@ -7,17 +7,16 @@
 //! or ready and of a window ahead of the cursor: all others are read again when they are due.
 
 mod consumers;
+mod lanes;
 mod operate;
 mod supply;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     time::Duration,
 };
 
-use bytes::Bytes;
-
-use self::consumers::Client;
+use self::{consumers::Client, lanes::Lanes};
 use super::{
     ChannelOptions, ClientId,
     in_flight::{InFlight, Sent},
@@ -109,9 +108,7 @@ pub(super) struct State {
     /// To be delivered again, to be read from the log first.
     missing: BTreeSet<Sequence>,
     deferred: BTreeSet<(Nanos, Sequence)>,
-    /// The keys that are being worked on, and which messages wait for each.
-    keys: HashMap<Bytes, VecDeque<Sequence>>,
-    waiting: usize,
+    lanes: Lanes,
     dead: VecDeque<Sequence>,
     /// Of a channel in order, after a restart: up to here only these are unfinished.
     again: Runs,
@@ -143,8 +140,7 @@ impl State {
             ready: VecDeque::new(),
             missing: BTreeSet::new(),
             deferred: BTreeSet::new(),
-            keys: HashMap::new(),
-            waiting: 0,
+            lanes: Lanes::default(),
             dead: VecDeque::new(),
             again: Runs::default(),
             again_until: Sequence(0),
@@ -256,7 +252,7 @@ impl State {
 
     /// Moves the cursor over the next message of the window.
     fn advance(&mut self) -> Option<Message> {
-        if self.waiting >= WAITING_FOR_KEY_MAX {
+        if self.lanes.waiting() >= WAITING_FOR_KEY_MAX {
             return None;
         }
         let Some(message) = self.window.pop_front() else {
@@ -286,15 +282,12 @@ impl State {
             // A finished one is left out. Not told to the journal: it knows.
             Unfinished { attempts, due } = self.again.get(sequence)?;
         }
-        if let Some(key) = message.key.as_ref().filter(|_| self.config.options.ordered_by_key) {
-            if let Some(queue) = self.keys.get_mut(key) {
-                queue.push_back(sequence);
-                self.waiting += 1;
-                self.held.insert(sequence, Held { attempts, place: Place::Waiting });
-                self.progress.left(sequence, Unfinished { attempts, due });
-                return None;
-            }
-            self.keys.insert(key.clone(), VecDeque::new());
+        if let Some(key) = message.key.as_ref().filter(|_| self.config.options.ordered_by_key)
+            && !self.lanes.enter(key, sequence)
+        {
+            self.held.insert(sequence, Held { attempts, place: Place::Waiting });
+            self.progress.left(sequence, Unfinished { attempts, due });
+            return None;
         }
         if due.is_some_and(|due| due > now) {
             self.hold(message, attempts, due);
@@ -336,21 +329,19 @@ impl State {
     /// A message is finished: the next of its key may go.
     fn done(&mut self, message: &Message) {
         self.forget(message.sequence);
-        let Some(key) = message.key.as_ref().filter(|_| self.config.options.ordered_by_key) else {
-            return;
-        };
-        match self.keys.get_mut(key).map(VecDeque::pop_front) {
-            Some(Some(next)) => {
-                self.waiting -= 1;
-                if let Some(held) = self.held.get_mut(&next) {
-                    held.place = Place::Ready;
-                    self.missing.insert(next);
-                }
-            }
-            Some(None) => {
-                self.keys.remove(key);
-            }
-            None => {}
+        if let Some(key) = message.key.as_ref().filter(|_| self.config.options.ordered_by_key) {
+            let next = self.lanes.leave(key);
+            self.release(next);
+        }
+    }
+
+    /// A message that waited for another of its key may go.
+    fn release(&mut self, next: Option<Sequence>) {
+        if let Some(next) = next
+            && let Some(held) = self.held.get_mut(&next)
+        {
+            held.place = Place::Ready;
+            self.missing.insert(next);
         }
     }
 

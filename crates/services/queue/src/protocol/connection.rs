@@ -243,10 +243,10 @@ impl Connection {
     /// Gives back what it had for a large body, which has been dealt with.
     pub(super) fn give_back(&mut self) {
         if self.share.holds() {
-            self.share.give_back();
             // The buffer is as large as the body was.
             self.input = BytesMut::from(&self.input[..]);
         }
+        self.share.give_back();
     }
 
     fn may_take(&self) -> bool {
@@ -397,6 +397,7 @@ impl Connection {
     fn leave(&mut self) {
         self.consumer = None;
         self.stalled = None;
+        self.give_back();
     }
 
     fn is_done(&self) -> bool {

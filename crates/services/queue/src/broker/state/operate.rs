@@ -28,8 +28,7 @@ impl State {
         self.ready.clear();
         self.missing.clear();
         self.deferred.clear();
-        self.keys.clear();
-        self.waiting = 0;
+        self.lanes.clear();
         self.dead.clear();
         self.again = Runs::default();
         self.again_until = Sequence(0);

@@ -78,6 +78,8 @@ impl State {
     fn lost(&mut self, sequence: Sequence) {
         self.counters.skipped += 1;
         self.forget(sequence);
+        let next = self.lanes.leave_unknown(sequence);
+        self.release(next);
     }
 
     /// Moves what is due: timed out, or no longer deferred.
