@@ -83,8 +83,8 @@ impl Topic {
                 }
             }
         }
-        self.retire();
-        (next_tick, more)
+        let next = [next_tick, self.retire()];
+        (next.into_iter().flatten().min(), more)
     }
 
     /// Gives a channel what it wants; whether it may want more.
@@ -173,13 +173,14 @@ impl Topic {
         Ok(())
     }
 
-    /// Lets the log delete what all channels have finished.
-    fn retire(&self) {
+    /// Lets the log delete what all channels have finished. If it is too early to look again: when
+    /// it is time, so that a full disk need not wait for the next message.
+    fn retire(&self) -> Option<Nanos> {
         let now = self.now();
         let ephemeral = self.0.name.is_ephemeral();
         let mut topology = self.topology();
         if !ephemeral && now.since(topology.retired) < RETIRE_PERIOD {
-            return;
+            return Some(topology.retired.after(RETIRE_PERIOD));
         }
         topology.retired = now;
         let channels: Vec<Channel> = topology.channels.values().cloned().collect();
@@ -187,6 +188,7 @@ impl Topic {
         drop(topology);
         let first = channels.iter().map(Channel::first_unfinished).fold(routed, Sequence::min);
         self.0.log.retire(first, now);
+        None
     }
 
     /// An ephemeral topic goes with its last channel.
@@ -196,5 +198,39 @@ impl Topic {
             self.0.name.is_ephemeral() && topology.had_channels && topology.channels.is_empty()
         };
         abandoned && Box::pin(self.0.broker.delete_topic(&self.0.name)).await.is_ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use runtime::{Clock, Tasks};
+    use tokio::time::sleep;
+
+    use super::*;
+    use crate::{
+        Durability,
+        broker::{Broker, Config},
+        disk::Folders,
+        message::NodeId,
+    };
+
+    /// What is finished just after somebody looked is not kept until the next message comes.
+    #[tokio::test(start_paused = true)]
+    async fn it_is_looked_again_soon() {
+        let folder = tempfile::tempdir().unwrap();
+        let clock = Clock::following_tokio("2026-01-02T03:04:05Z".parse().unwrap());
+        let config =
+            Config { durability: Durability::Memory, ..Config::new(NodeId::new(1).unwrap()) };
+        let path = folder.path().to_owned();
+        let broker = Broker::open(config, Arc::new(Folders), path, clock, Tasks::default()).await;
+        let topic = broker.unwrap().topic(&Name::parse("t").unwrap()).await.unwrap();
+        sleep(Duration::from_millis(100)).await;
+        let first = topic.topology().retired;
+        let message = NewMessage::new("a".into());
+        topic.publish(&[message]).unwrap().committed().await.unwrap();
+        sleep(RETIRE_PERIOD).await;
+        assert!(topic.topology().retired > first);
     }
 }
