@@ -87,7 +87,11 @@ fn ensure_keeper(directories: &Directories, running: &Running) -> anyhow::Result
 /// namespaces; without any, it makes new ones.
 fn new_keeper(directories: &Directories) -> anyhow::Result<keeper::Client> {
     let live = shim::live(&directories.run).context("look for pods that run")?;
-    let adopt = live.first().map(|it| keeper::Process { pid: it.pid, start_time: it.start_time });
+    let adopt = live.first().map(|it| keeper::Process {
+        pid: it.pid,
+        start_time: it.start_time,
+        cluster_net: it.cluster_net,
+    });
     spawn_keeper(directories, adopt).context("start the keeper")
 }
 

@@ -126,6 +126,27 @@ impl Client {
         self.socket(&Request::ConnectUdp { address }, "connect_udp")
     }
 
+    /// Starts a process that is on the host's network but in the user and mount namespace otherwise: what
+    /// has once left the host's network cannot go back without root. `program` is executed with
+    /// `arguments`, the first of which is its name, and without environment. It is a child of the keeper,
+    /// which nobody waits for.
+    ///
+    /// # Errors
+    /// When no process can be started. That the program cannot be executed is said on its `stderr`.
+    pub fn spawn(
+        &mut self,
+        arguments: Vec<String>,
+        program: BorrowedFd<'_>,
+        stdin: BorrowedFd<'_>,
+        stderr: BorrowedFd<'_>,
+    ) -> Result<(), Error> {
+        let request = Request::Spawn { arguments };
+        match call(&self.socket, &request, &[program, stdin, stderr])?.0 {
+            Reply::Spawned => Ok(()),
+            reply => Err(unexpected("spawn", reply)),
+        }
+    }
+
     /// A new standby: a process on the host's side that becomes the keeper when this one dies.
     ///
     /// # Errors

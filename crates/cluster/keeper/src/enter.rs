@@ -96,6 +96,16 @@ pub struct EnterError {
 /// The step that failed; the process may then be in some namespaces and not in others, and should
 /// end.
 pub fn enter(namespaces: &Namespaces) -> Result<(), EnterError> {
+    move_into(namespaces, Some(&namespaces.net))
+}
+
+/// The same, but for the network, which stays the one that the process is in. Without root that can
+/// be the host's only for a process that never left it.
+pub(crate) fn enter_but_network(namespaces: &Namespaces) -> Result<(), EnterError> {
+    move_into(namespaces, None)
+}
+
+fn move_into(namespaces: &Namespaces, net: Option<&OwnedFd>) -> Result<(), EnterError> {
     let failed = |step| move |source: io::Error| EnterError { step, source };
     let here = std::env::current_dir().map_err(failed("find the working directory"))?;
     let join = |fd: &OwnedFd, kind, step| {
@@ -106,7 +116,9 @@ pub fn enter(namespaces: &Namespaces) -> Result<(), EnterError> {
         join(user, LinkNameSpaceType::User, "user namespace")?;
     }
     join(&namespaces.mount, LinkNameSpaceType::Mount, "mount namespace")?;
-    join(&namespaces.net, LinkNameSpaceType::Network, "network namespace")?;
+    if let Some(net) = net {
+        join(net, LinkNameSpaceType::Network, "network namespace")?;
+    }
     std::env::set_current_dir(here).map_err(failed("go back to the working directory"))?;
     keep_capabilities().map_err(|it| failed("keep the capabilities")(it.into()))
 }

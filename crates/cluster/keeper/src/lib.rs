@@ -15,6 +15,7 @@ pub mod wire;
 mod client;
 mod enter;
 mod explain;
+mod inside;
 mod make;
 mod server;
 mod sockets;

@@ -57,7 +57,11 @@ pub(crate) fn adopt(process: Process) -> Result<Namespaces, Failure> {
     };
     let system =
         |it: io::Error| failed(FailureKind::Other, it.raw_os_error().unwrap_or(0), &it.to_string());
-    let namespaces = Namespaces::of(process.pid).map_err(system)?;
+    let mut namespaces = Namespaces::of(process.pid).map_err(system)?;
+    if let Some(descriptor) = process.cluster_net {
+        let path = format!("/proc/{}/fd/{descriptor}", process.pid);
+        namespaces.net = std::fs::File::open(path).map_err(system)?.into();
+    }
     // Only now: had the process ended before, the id could have gone to another one.
     if !process.is_alive() {
         return Err(failed(FailureKind::BadRequest, 0, "it has ended"));

@@ -21,7 +21,7 @@ use rustix::{
 
 use crate::{
     enter::Namespaces,
-    make, sockets,
+    inside, make, sockets,
     spawn::Arguments,
     standby::{self, Copy},
     sys,
@@ -191,12 +191,12 @@ impl<'a> Keeper<'a> {
     }
 
     fn answer(&self, client: &OwnedFd) -> Next {
-        let request = match wire::receive::<Request>(client) {
-            Ok(Some((request, _))) => request,
+        let (request, fds) = match wire::receive::<Request>(client) {
+            Ok(Some(received)) => received,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => return Next::Serve,
             Ok(None) | Err(_) => return Next::Close,
         };
-        let (reply, fd) = match self.execute(&request) {
+        let (reply, fd) = match self.execute(&request, fds) {
             ControlFlow::Continue(done) => done,
             ControlFlow::Break(end) => return Next::End(end),
         };
@@ -213,7 +213,11 @@ impl<'a> Keeper<'a> {
     }
 
     /// The reply and what goes beside it; breaks off where nobody is to be replied to.
-    fn execute(&self, request: &Request) -> ControlFlow<End, (Reply, Option<OwnedFd>)> {
+    fn execute(
+        &self,
+        request: &Request,
+        fds: Vec<OwnedFd>,
+    ) -> ControlFlow<End, (Reply, Option<OwnedFd>)> {
         let socket = |it: Result<OwnedFd, Failure>| match it {
             Ok(socket) => (Reply::Socket, Some(socket)),
             Err(failure) => (Reply::Failed(failure), None),
@@ -225,6 +229,10 @@ impl<'a> Keeper<'a> {
             Request::Listen { address } => socket(sockets::listen(*address)),
             Request::ConnectTcp { address } => socket(sockets::connect_tcp(*address)),
             Request::ConnectUdp { address } => socket(sockets::connect_udp(*address)),
+            Request::Spawn { arguments } => {
+                let spawned = inside::spawn(&self.namespaces, arguments, fds);
+                (spawned.map_or_else(Reply::Failed, |()| Reply::Spawned), None)
+            }
             Request::Standby => match standby::copy() {
                 Ok(Copy::Original(control)) => (Reply::Standby, Some(control)),
                 Ok(Copy::Standby(control)) => return ControlFlow::Break(End::Copied(control)),

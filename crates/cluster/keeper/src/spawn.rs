@@ -42,6 +42,8 @@ pub struct Process {
     pub pid: u32,
     /// Field 22 of `/proc/PID/stat`, see proc(5): clock ticks after boot.
     pub start_time: u64,
+    /// Its descriptor of the cluster's network namespace, if it is on the host's network itself.
+    pub cluster_net: Option<i32>,
 }
 
 /// Why no keeper was started.
@@ -82,8 +84,9 @@ fn start(spawn: &Spawn<'_>, control: OwnedFd) -> io::Result<()> {
     let mut command = Command::new(spawn.executable);
     command.arg0("coracle").args(["keeper", spawn.name]);
     command.arg("--run-dir").arg(spawn.run_dir);
-    if let Some(Process { pid, start_time }) = spawn.adopt {
-        command.arg("--adopt").arg(format!("{pid}:{start_time}"));
+    if let Some(Process { pid, start_time, cluster_net }) = spawn.adopt {
+        let net = cluster_net.map(|it| format!(":{it}")).unwrap_or_default();
+        command.arg("--adopt").arg(format!("{pid}:{start_time}{net}"));
     }
     let log = match spawn.log {
         Some(path) => {
@@ -125,17 +128,20 @@ impl Arguments {
 }
 
 fn process(text: &OsStr) -> Result<Process, String> {
-    let parsed = text.to_str().and_then(|it| it.split_once(':'));
-    let parsed = parsed.and_then(|(pid, start)| Some((pid.parse().ok()?, start.parse().ok()?)));
-    let (pid, start_time) = parsed.ok_or(format!("{text:?} is not PID:START"))?;
-    Ok(Process { pid, start_time })
+    let parsed = || {
+        let mut parts = text.to_str()?.split(':');
+        let (pid, start_time) = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
+        let cluster_net = parts.next().map(str::parse).transpose().ok()?;
+        parts.next().is_none().then_some(Process { pid, start_time, cluster_net })
+    };
+    parsed().ok_or(format!("{text:?} is not PID:START or PID:START:DESCRIPTOR"))
 }
 
 impl Process {
     /// The process that has this id now; `None` if there is none.
     #[must_use]
     pub fn of(pid: u32) -> Option<Self> {
-        Some(Self { pid, start_time: start_time(pid)? })
+        Some(Self { pid, start_time: start_time(pid)?, cluster_net: None })
     }
 
     /// Whether the process that has the id now is this one.
@@ -163,18 +169,21 @@ mod tests {
 
     #[test]
     fn arguments_are_read_back() {
-        let adopt = Some(Process { pid: 7, start_time: 9 });
-        let parsed = parse(&["default", "--run-dir", "/run/x", "--adopt", "7:9"]);
-        assert_eq!(parsed, Ok(Arguments { run_dir: "/run/x".into(), adopt }));
+        for (text, cluster_net) in [("7:9", None), ("7:9:4", Some(4))] {
+            let adopt = Some(Process { pid: 7, start_time: 9, cluster_net });
+            let parsed = parse(&["default", "--run-dir", "/run/x", "--adopt", text]);
+            assert_eq!(parsed, Ok(Arguments { run_dir: "/run/x".into(), adopt }));
+        }
     }
 
     #[test]
     fn bad_arguments_are_named() {
-        let cases: [(&[&str], &str); 4] = [
+        let cases: [(&[&str], &str); 5] = [
             (&["--run-dir", "/x"], "no cluster name"),
             (&["a"], "no --run-dir"),
             (&["a", "--run-dir"], "no value for \"--run-dir\""),
-            (&["a", "--adopt", "7"], "\"7\" is not PID:START"),
+            (&["a", "--adopt", "7"], "\"7\" is not PID:START or PID:START:DESCRIPTOR"),
+            (&["a", "--adopt", "7:9:x"], "\"7:9:x\" is not PID:START or PID:START:DESCRIPTOR"),
         ];
         for (arguments, message) in cases {
             assert_eq!(parse(arguments).unwrap_err(), message);

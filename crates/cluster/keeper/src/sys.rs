@@ -38,6 +38,12 @@ pub(crate) fn unshare(flags: UnshareFlags) -> rustix::io::Result<()> {
     unsafe { rustix::thread::unshare_unsafe(flags.difference(UnshareFlags::FILES)) }
 }
 
+/// Undoes [`ignore_children`] in a child that will execute another program.
+pub(crate) fn heed_children() {
+    // SAFETY: SIG_DFL installs no handler, so no code runs at a signal.
+    unsafe { libc::signal(libc::SIGCHLD, libc::SIG_DFL) };
+}
+
 /// Ended children leave no zombies, and nobody has to wait for them.
 pub(crate) fn ignore_children() {
     // SAFETY: SIG_IGN installs no handler, so no code runs at a signal.

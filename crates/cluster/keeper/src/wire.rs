@@ -31,7 +31,8 @@ pub const LOCK: &str = "keeper.lock";
 /// longer one is refused by the sender and an error for the receiver.
 pub const MESSAGE_MAX: usize = 16 * 1024;
 
-/// Most file descriptors beside one message: user, mount and network namespace.
+/// Most file descriptors beside one message: user, mount and network namespace, or what a process
+/// is started with.
 pub const FDS_MAX: usize = 3;
 
 /// Longest path that fits `sockaddr_un`, with its NUL.
@@ -58,6 +59,13 @@ pub enum Request {
     ConnectUdp {
         /// Where to.
         address: SocketAddr,
+    },
+    /// A process on the host's network that is otherwise inside: of the user and mount namespace. Beside
+    /// it: the program, which may be any that the user can run, its standard input and its standard
+    /// error. It gets no environment. Answer: `Spawned`.
+    Spawn {
+        /// Its command line, the first word of which is its name.
+        arguments: Vec<String>,
     },
     /// A new standby, a copy of whom this is said to: the keeper or a standby. Answer: `Standby`.
     Standby,
@@ -90,6 +98,8 @@ pub enum Reply {
     },
     /// Beside it: the socket.
     Socket,
+    /// The process was started.
+    Spawned,
     /// Beside it: the new standby's control socket.
     Standby,
     /// The keeper lives.

@@ -49,6 +49,9 @@ pub struct Live {
     pub pid: u32,
     /// Field 22 of `/proc/PID/stat`, see proc(5).
     pub start_time: u64,
+    /// The shim's descriptor of the cluster's network namespace, if it is not in that itself: its pod
+    /// shares the host's.
+    pub cluster_net: Option<i32>,
 }
 
 /// What a shim writes about itself.
@@ -56,6 +59,8 @@ pub struct Live {
 pub(crate) struct OwnRecord {
     pub(crate) pod: String,
     pub(crate) process: Process,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) cluster_net: Option<i32>,
 }
 
 /// The shims of a cluster that run, by the pods' uids: `run_dir` is the cluster's run folder.
@@ -69,7 +74,8 @@ pub fn live(run_dir: &Path) -> io::Result<Vec<Live>> {
         let Process { pid, start_time, .. } = record.process;
         if record.process.is_alive() {
             let uid = entry.file_name().to_string_lossy().into_owned();
-            found.push(Live { uid, pod: record.pod, pid, start_time });
+            let OwnRecord { pod, cluster_net, .. } = record;
+            found.push(Live { uid, pod, pid, start_time, cluster_net });
         }
     }
     found.sort_by(|left, right| left.uid.cmp(&right.uid));

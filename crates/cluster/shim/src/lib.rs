@@ -35,4 +35,4 @@ pub use client::{Client, Error, Started, connect};
 pub use files::{Live, exits, live};
 pub use leftovers::{Leftover, LeftoversError, leftovers};
 pub use server::main;
-pub use spawn::{Nursery, Process};
+pub use spawn::{Nursery, NurseryCommand, Process};

@@ -2,9 +2,14 @@
 //!
 //! The shim moves into the new IPC and UTS namespaces, where its children begin; without root it
 //! could not go back to the host's. It stays in the cluster's network namespace, so that others
-//! find that one through it, and holds the pod's open.
+//! find that one through it, and holds the pod's open. Only the shim of a pod that shares the host's
+//! network is in that one from its beginning, and holds the cluster's open.
 
-use std::{io, os::fd::AsFd as _, path::PathBuf};
+use std::{
+    io,
+    os::fd::{AsFd as _, OwnedFd},
+    path::PathBuf,
+};
 
 use rustix::{
     fs::{Mode, OFlags},
@@ -13,7 +18,7 @@ use rustix::{
 };
 
 use crate::{
-    child::{Ground, open_namespace},
+    child::{Ground, Net, open_namespace},
     sys,
     wire::SpareSpec,
 };
@@ -33,16 +38,23 @@ pub(crate) struct Pod {
     pub(crate) ground: Ground,
 }
 
-/// Makes the namespaces of a pod.
-pub(crate) fn prepare(spec: SpareSpec) -> io::Result<Ground> {
+/// Makes the namespaces of a pod. `cluster` is the cluster's network namespace if this process is in
+/// the host's, and so will be the pod.
+pub(crate) fn prepare(spec: SpareSpec, cluster: Option<OwnedFd>) -> io::Result<Ground> {
     let SpareSpec { masked, place } = spec;
-    let cluster = open_namespace("net")?;
     let mounts = open_namespace("mnt")?;
-    sys::unshare(UnshareFlags::NEWNET | UnshareFlags::NEWIPC | UnshareFlags::NEWUTS)?;
-    open_ports()?;
-    let net = open_namespace("net")?;
-    let kind = Some(LinkNameSpaceType::Network);
-    rustix::thread::move_into_link_name_space(cluster.as_fd(), kind)?;
+    let net = if let Some(cluster) = cluster {
+        sys::unshare(UnshareFlags::NEWIPC | UnshareFlags::NEWUTS)?;
+        Net::Host(cluster)
+    } else {
+        let cluster = open_namespace("net")?;
+        sys::unshare(UnshareFlags::NEWNET | UnshareFlags::NEWIPC | UnshareFlags::NEWUTS)?;
+        open_ports()?;
+        let net = open_namespace("net")?;
+        let kind = Some(LinkNameSpaceType::Network);
+        rustix::thread::move_into_link_name_space(cluster.as_fd(), kind)?;
+        Net::Own(net)
+    };
     let user = rustix::fs::stat("/proc/self/ns/user")?;
     let initial_user_namespace = user.st_ino == INITIAL_USER_NAMESPACE;
     Ok(Ground { masked, place, net, mounts, initial_user_namespace })

@@ -5,7 +5,7 @@
 use std::{
     ffi::{OsStr, OsString},
     io::{self, Write as _},
-    os::fd::{AsFd as _, OwnedFd},
+    os::fd::OwnedFd,
     path::PathBuf,
     process::ExitCode,
 };
@@ -51,11 +51,13 @@ pub fn main(_arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 }
 
 fn run(requests: OwnedFd) -> io::Result<()> {
-    let Some(Newborn { control, spec }) = nursery::raise(&requests)? else { return Ok(()) };
+    let Some(Newborn { control, spec, cluster }) = nursery::raise(&requests)? else {
+        return Ok(());
+    };
     // Open here, it would keep its other end from noticing the nursery's end.
     drop(requests);
     let mut control = Control { socket: control, failed: false };
-    match begin(spec, &mut control) {
+    match begin((spec, cluster), &mut control) {
         Ok(Some((mut shim, dir))) => {
             drop(control);
             let served = serve(&mut shim);
@@ -104,12 +106,15 @@ fn detach() -> io::Result<OwnedFd> {
 }
 
 /// Makes everything a shim has, and the run folder of its pod; `None` if there is nothing to do.
-fn begin(spec: SpareSpec, control: &mut Control) -> io::Result<Option<(Shim, PathBuf)>> {
+fn begin(
+    (spec, cluster): (SpareSpec, Option<OwnedFd>),
+    control: &mut Control,
+) -> io::Result<Option<(Shim, PathBuf)>> {
     // The nursery leads a session of its own; a signal to that is not for its shims.
     rustix::process::setsid()?;
-    let ground = pod::prepare(spec)?;
+    let ground = pod::prepare(spec, cluster)?;
     let ready = Reply::Ready { pid: std::process::id() };
-    crate::wire::send(&control.socket, &ready, &[ground.net.as_fd()])?;
+    crate::wire::send(&control.socket, &ready, &[ground.net()])?;
     // Without it the first container is begun when it is asked for, and what is wrong is told then.
     let ahead = Ahead::fork(&ground).ok();
     let mut decoder = crate::wire::Decoder::default();
@@ -129,11 +134,12 @@ fn begin(spec: SpareSpec, control: &mut Control) -> io::Result<Option<(Shim, Pat
     let words = ["coracle", "shim", &name, "--dir"].map(OsStr::new);
     // Refused where /proc cannot be written; then people see the nursery's arguments.
     title::set(&[&words[..], &[dir.as_os_str()]].concat()).ok();
+    let cluster_net = ground.cluster_net();
     let pod = Pod::new(dir.clone(), hostname, ground)?;
     let boot = process::boot()?;
     let own = Process::of(std::process::id(), &boot)?;
     let listener = files::listen(&dir, BACKLOG)?;
-    files::write_own(&dir, &OwnRecord { pod: name, process: own })?;
+    files::write_own(&dir, &OwnRecord { pod: name, process: own, cluster_net })?;
     let signals = sys::signal_fd(&SIGNALS)?;
     let mut shim = Shim::new(pod, ahead, boot, listener, signals, lock);
     shim.adopt(control.socket.try_clone()?)?;

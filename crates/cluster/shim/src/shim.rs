@@ -302,7 +302,7 @@ impl Shim {
     fn reply(&mut self, id: ClientId, reply: &Reply) {
         let Some(connection) = self.clients.iter().find(|it| it.id == id) else { return };
         let fds = match reply {
-            Reply::Netns => vec![self.pod.ground.net.as_fd()],
+            Reply::Netns => vec![self.pod.ground.net()],
             _ => Vec::new(),
         };
         if !connection.send(reply, &fds) {

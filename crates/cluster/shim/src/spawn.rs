@@ -17,6 +17,7 @@ use rustix::{
 };
 
 use crate::{
+    child::open_namespace,
     files,
     wire::{self, Request, SpareSpec},
 };
@@ -29,7 +30,22 @@ const NAME_MAX: usize = "/pods/".len() + 63 + 1 + 253 + 36;
 #[derive(Debug)]
 pub struct Nursery {
     requests: OwnedFd,
-    process: Child,
+    /// If it is a child of this process.
+    process: Option<Child>,
+    /// The network namespace of the cluster, if its shims are to be elsewhere.
+    cluster: Option<OwnedFd>,
+}
+
+/// What a nursery is started with, for whoever can start it where it has to be. It gets no
+/// environment, and /dev/null as standard output.
+#[derive(Debug)]
+pub struct NurseryCommand {
+    /// The command line, the name first.
+    pub arguments: Vec<OsString>,
+    /// Standard input.
+    pub stdin: OwnedFd,
+    /// Standard error.
+    pub stderr: OwnedFd,
 }
 
 impl Nursery {
@@ -40,16 +56,29 @@ impl Nursery {
     /// # Errors
     /// If the process cannot be started.
     pub fn start(executable: &Path, dir: &Path) -> io::Result<Self> {
-        let (requests, theirs) = pair()?;
+        let (requests, NurseryCommand { arguments, stdin, stderr }) = prepare(dir)?;
         let mut command = Command::new(executable);
-        command.arg0("coracle").args(["shim", "nursery", "--dir"]).arg(dir);
-        command.arg(OsString::from(" ".repeat(NAME_MAX)));
-        command
-            .env_clear()
-            .stdin(theirs)
-            .stdout(Stdio::null())
-            .stderr(files::diagnostics_of_nursery(dir)?);
-        Ok(Self { requests, process: command.spawn()? })
+        if let Some((name, arguments)) = arguments.split_first() {
+            command.arg0(name).args(arguments);
+        }
+        command.env_clear().stdin(stdin).stdout(Stdio::null()).stderr(stderr);
+        Ok(Self { requests, process: Some(command.spawn()?), cluster: None })
+    }
+
+    /// One whose shims' pods share the host's network. `start` runs the command in the host's network
+    /// namespace and in the caller's user and mount namespaces, `dir` is as in [`Nursery::start`], and
+    /// the caller is in the cluster's network namespace.
+    ///
+    /// # Errors
+    /// Those of `start`, and if its parts cannot be made.
+    pub fn start_on_host(
+        dir: &Path,
+        start: impl FnOnce(NurseryCommand) -> io::Result<()>,
+    ) -> io::Result<Self> {
+        let cluster = open_namespace("net")?;
+        let (requests, command) = prepare(dir)?;
+        start(command)?;
+        Ok(Self { requests, process: None, cluster: Some(cluster) })
     }
 
     /// Asks for a shim. Its first message on the connection that is returned is [`wire::Reply::Ready`];
@@ -59,18 +88,20 @@ impl Nursery {
     /// If the nursery is gone.
     pub fn spare(&self, spec: &SpareSpec) -> io::Result<OwnedFd> {
         let (ours, theirs) = pair()?;
-        wire::send(&self.requests, &Request::Spare(spec.clone()), &[theirs.as_fd()])?;
+        let beside: Vec<BorrowedFd<'_>> =
+            std::iter::once(&theirs).chain(&self.cluster).map(OwnedFd::as_fd).collect();
+        wire::send(&self.requests, &Request::Spare(spec.clone()), &beside)?;
         Ok(ours)
     }
 
-    /// Ends the nursery, and waits until it is gone.
+    /// Ends the nursery, and waits until it is gone if it is a child of this process.
     ///
     /// # Errors
     /// If it cannot be waited for.
     pub fn end(self) -> io::Result<()> {
-        let Self { requests, mut process } = self;
+        let Self { requests, process, .. } = self;
         drop(requests);
-        process.wait().map(drop)
+        process.map_or(Ok(()), |mut it| it.wait().map(drop))
     }
 }
 
@@ -119,6 +150,16 @@ impl Process {
             }
         }
     }
+}
+
+/// The end of the control socket that stays here, and the command.
+fn prepare(dir: &Path) -> io::Result<(OwnedFd, NurseryCommand)> {
+    let (requests, stdin) = pair()?;
+    let words = ["coracle", "shim", "nursery", "--dir"].map(OsString::from);
+    let rest = [dir.into(), OsString::from(" ".repeat(NAME_MAX))];
+    let arguments = words.into_iter().chain(rest).collect();
+    let stderr = files::diagnostics_of_nursery(dir)?.into();
+    Ok((requests, NurseryCommand { arguments, stdin, stderr }))
 }
 
 fn pair() -> io::Result<(OwnedFd, OwnedFd)> {

@@ -11,7 +11,7 @@ mod volumes;
 use std::{
     fmt::Display,
     io,
-    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd},
     path::{Path, PathBuf},
 };
 
@@ -44,11 +44,38 @@ pub(crate) struct Ground {
     /// Where roots are mounted while they are made.
     pub(crate) place: PathBuf,
     /// The network namespace; of IPC and UTS the shim's own are the pod's.
-    pub(crate) net: OwnedFd,
+    pub(crate) net: Net,
     /// The mount namespace of the cluster, and of the shim.
     pub(crate) mounts: OwnedFd,
     /// Whether this is the machine's first user namespace, not one of ours.
     pub(crate) initial_user_namespace: bool,
+}
+
+/// The network of a pod.
+#[derive(Debug)]
+pub(crate) enum Net {
+    /// Its own.
+    Own(OwnedFd),
+    /// The one that the shim is in: the host's. Held is that of the cluster, so that it outlives
+    /// everybody else and is found through this process.
+    Host(OwnedFd),
+}
+
+impl Ground {
+    /// The network namespace that others are given: see [`crate::wire::Reply::Netns`].
+    pub(crate) fn net(&self) -> BorrowedFd<'_> {
+        match &self.net {
+            Net::Own(it) | Net::Host(it) => it.as_fd(),
+        }
+    }
+
+    /// The descriptor of the cluster's network namespace, if this process is not in it.
+    pub(crate) fn cluster_net(&self) -> Option<i32> {
+        match &self.net {
+            Net::Own(_) => None,
+            Net::Host(cluster) => Some(cluster.as_raw_fd()),
+        }
+    }
 }
 
 /// The standard streams of a new process.
@@ -64,10 +91,12 @@ pub(crate) struct Stdio<'a> {
 pub(crate) fn container(ground: &Ground, channel: &OwnedFd, stdio: Stdio<'_>) -> ! {
     let mut decoder = Decoder::default();
     let mut prepared = || -> Result<ProcessSpec, StartError> {
-        detach(&[channel.as_fd(), ground.net.as_fd(), ground.mounts.as_fd()], stdio)?;
-        let kind = Some(LinkNameSpaceType::Network);
-        rustix::thread::move_into_link_name_space(ground.net.as_fd(), kind)
-            .map_err(failed(Stage::Namespaces, "cannot join the pod's network namespace"))?;
+        detach(&[channel.as_fd(), ground.net(), ground.mounts.as_fd()], stdio)?;
+        if let Net::Own(net) = &ground.net {
+            let kind = Some(LinkNameSpaceType::Network);
+            rustix::thread::move_into_link_name_space(net.as_fd(), kind)
+                .map_err(failed(Stage::Namespaces, "cannot join the pod's network namespace"))?;
+        }
         let root = root::Root::begin(ground)?;
         let hostname: String = told(channel, &mut decoder)?;
         let spec: ContainerSpec = told(channel, &mut decoder)?;
@@ -104,7 +133,11 @@ pub(crate) fn exec(
 ) -> ! {
     let joined = || -> Result<(), StartError> {
         detach(&[channel.as_fd(), container.as_fd()], stdio)?;
-        let kinds = ThreadNameSpaceType::MOUNT | ThreadNameSpaceType::NETWORK;
+        let kinds = match ground.net {
+            Net::Own(_) => ThreadNameSpaceType::MOUNT | ThreadNameSpaceType::NETWORK,
+            // This process is there, and without root could not go there.
+            Net::Host(_) => ThreadNameSpaceType::MOUNT,
+        };
         rustix::thread::move_into_thread_name_spaces(container.as_fd(), kinds)
             .map_err(failed(Stage::Namespaces, "cannot join the container's namespaces"))
     };

@@ -27,7 +27,7 @@ use rustix::{
     mount::{MountAttrFlags, MountPropagationFlags, UnmountFlags},
 };
 
-use super::{Ground, failed, mounts, open_path, refused, volumes};
+use super::{Ground, Net, failed, mounts, open_path, refused, volumes};
 use crate::wire::{ContainerSpec, Mount, Source, Stage, StartError};
 
 /// What programs may write to places that are the container's own, such as /etc; then they get
@@ -130,8 +130,17 @@ impl<'a> Root<'a> {
             mounts::attach(tree, mounts::entry(&self.root, OsStr::new(name))?)
         };
         mount("proc", "proc", attributes).map_err(failed(Stage::Root, "cannot mount `/proc`"))?;
-        let read_only = attributes | MountAttrFlags::MOUNT_ATTR_RDONLY;
-        mount("sysfs", "sys", read_only).map_err(failed(Stage::Root, "cannot mount `/sys`"))?;
+        let sys = match self.ground.net {
+            Net::Own(_) => {
+                let read_only = attributes | MountAttrFlags::MOUNT_ATTR_RDONLY;
+                mount("sysfs", "sys", read_only)
+            }
+            // It shows the network, so that only who owns that can mount it.
+            Net::Host(_) => mounts::clone_read_only(rustix::fs::CWD, "/sys").and_then(|tree| {
+                mounts::attach(tree, mounts::entry(&self.root, OsStr::new("sys"))?)
+            }),
+        };
+        sys.map_err(failed(Stage::Root, "cannot mount `/sys`"))?;
         if !self.ground.initial_user_namespace {
             // The kernel itself keeps everybody but real root from writing there.
             return Ok(());

@@ -15,7 +15,8 @@ pub use frames::{Decoder, FDS_MAX, MESSAGE_MAX, encode, receive, send};
 #[serde(tag = "call", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Request {
     /// Only to a nursery: a further shim, whose first client is at the other end of the socket
-    /// beside it. Answer, from the new shim on that socket: `Ready`.
+    /// beside it. Of a nursery on the host's network, the shim's pod shares that; then the network
+    /// namespace of the cluster comes second. Answer, from the new shim on that socket: `Ready`.
     Spare(SpareSpec),
     /// Only as the first message to a new shim: which pod it is for. Answer: `Done`.
     Pod(PodSpec),
@@ -232,12 +233,13 @@ pub struct ExecSpec {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "reply", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Reply {
-    /// A pod's namespaces are there. Beside it: the network namespace.
+    /// A pod's namespaces are there. Beside it: the network namespace, or, if the pod shares the
+    /// host's, the cluster's.
     Ready {
         /// The shim's process id.
         pid: u32,
     },
-    /// Beside it: the network namespace.
+    /// Beside it: the network namespace, or, if the pod shares the host's, the cluster's.
     Netns,
     /// The container is prepared.
     Created {

@@ -6,6 +6,7 @@ use std::{
     ffi::OsString,
     fs,
     io::{BufRead as _, BufReader},
+    os::fd::OwnedFd,
     process::{Child, ChildStdout, Command, ExitCode, Stdio},
 };
 
@@ -18,15 +19,21 @@ use rustix::{
     process::{Pid, Signal},
 };
 
-use crate::place::{Place, sh};
+use crate::place::{Place, Pod, sh};
 
 /// What runs until the file `go` is in its source folder, and then ends with a code of its own.
 const WORK: &str = "echo working; while [ ! -e go ]; do sleep 0.01; done; echo done; exit 7";
 
 type Stage = fn(&Place);
 
-const STAGES: [(&str, Stage); 4] =
-    [("begin", begin), ("adopt", adopt), ("wait_for_end", wait_for_end), ("wait", wait)];
+const STAGES: [(&str, Stage); 6] = [
+    ("begin", begin),
+    ("begin_on_host", begin_on_host),
+    ("adopt", adopt),
+    ("adopt_on_host", adopt_on_host),
+    ("wait_for_end", wait_for_end),
+    ("wait", wait),
+];
 
 /// A stage that runs.
 struct Running {
@@ -76,9 +83,18 @@ fn kill(pid: u32) {
 
 /// Starts a pod, says which processes there are, and stays.
 fn begin(place: &Place) {
+    begin_in(place, place.cluster_with_pod());
+}
+
+/// The same, with a pod on the host's network.
+fn begin_on_host(place: &Place) {
+    place.enter();
+    begin_in(place, place.pod_on_host());
+}
+
+fn begin_in(place: &Place, mut pod: Pod) {
     let source = place.dir.join("source");
     fs::create_dir(&source).unwrap();
-    let mut pod = place.cluster_with_pod();
     let process = coracle_shim::wire::ProcessSpec { cwd: Some(source), ..sh(WORK) };
     let pid = pod.start(pod.container("web.0"), process).unwrap();
     println!("{}\n{pid}", pod.shim.process.id());
@@ -98,14 +114,27 @@ fn wait(place: &Place) {
 
 /// Takes a running pod over, and lets it end.
 fn adopt(place: &Place) {
+    adopt_of(place, |netns, pid| {
+        let of_container = fs::metadata(format!("/proc/{pid}/ns/net")).unwrap();
+        let ino = std::os::unix::fs::MetadataExt::ino(&of_container);
+        assert_eq!(rustix::fs::fstat(netns).unwrap().st_ino, ino);
+    });
+}
+
+/// The same, of a pod on the host's network, whose shim holds the cluster's.
+fn adopt_on_host(place: &Place) {
+    adopt_of(place, |netns, _| {
+        let own = rustix::fs::stat("/proc/self/ns/net").unwrap();
+        assert_eq!(rustix::fs::fstat(netns).unwrap().st_ino, own.st_ino);
+    });
+}
+
+fn adopt_of(place: &Place, check: impl FnOnce(OwnedFd, u32)) {
     place.enter();
     let mut client = Client::connect(&place.pod_dir()).unwrap();
     let status = client.status().unwrap();
     let State::Running { pid, .. } = &status.containers[0].state else { panic!("{status:?}") };
-    let netns = client.netns().unwrap();
-    let of_container = fs::metadata(format!("/proc/{pid}/ns/net")).unwrap();
-    let ino = std::os::unix::fs::MetadataExt::ino(&of_container);
-    assert_eq!(rustix::fs::fstat(netns).unwrap().st_ino, ino);
+    check(client.netns().unwrap(), *pid);
     // A probe works as before.
     let exec = ExecSpec {
         id: "web.0".to_owned(),
@@ -143,7 +172,15 @@ pub(crate) fn cluster_killed(place: &Place) {
 }
 
 pub(crate) fn all_killed_but_shims(place: &Place) {
-    let mut first = start(place, "begin");
+    all_killed(place, "begin", "adopt");
+}
+
+pub(crate) fn all_killed_on_host(place: &Place) {
+    all_killed(place, "begin_on_host", "adopt_on_host");
+}
+
+fn all_killed(place: &Place, begin: &str, adopt: &str) {
+    let mut first = start(place, begin);
     let processes = (first.number(), first.number());
     let mut keeper = keeper::Client::connect(&place.run_dir).unwrap();
     let before = keeper.namespaces().unwrap();
@@ -155,7 +192,7 @@ pub(crate) fn all_killed_but_shims(place: &Place) {
     // `Place::keeper` starts one with the namespaces of that shim.
     let after = place.keeper().namespaces().unwrap();
     assert!(before.same(&after).unwrap());
-    let mut second = start(place, "adopt");
+    let mut second = start(place, adopt);
     assert_eq!((second.number(), second.number()), processes);
     second.end();
     fs::write(place.dir.join("source/go"), "").unwrap();

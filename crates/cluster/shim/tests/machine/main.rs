@@ -24,9 +24,10 @@ use crate::place::Place;
 type Scenario = fn(&Place);
 
 /// What is run on the host's side; most go into a cluster at once.
-const SCENARIOS: [(&str, Scenario); 22] = [
+const SCENARIOS: [(&str, Scenario); 24] = [
     ("process_gets_what_is_asked_for", world::process),
     ("container_is_alone", world::alone),
+    ("network_of_the_host_is_shared", world::on_host),
     ("root_is_the_machines", world::root),
     ("mounts_are_made", world::mounts),
     ("missing_mount_points_are_not_made_on_the_host", world::missing),
@@ -46,6 +47,7 @@ const SCENARIOS: [(&str, Scenario); 22] = [
     ("containers_die_with_their_shim", crash::shim_killed),
     ("shims_without_a_pod_end_with_the_cluster", crash::spare_without_cluster),
     ("new_keeper_finds_the_namespaces", crash::all_killed_but_shims),
+    ("new_keeper_finds_the_namespaces_from_the_hosts_network", crash::all_killed_on_host),
     ("start_is_fast", running::fast),
 ];
 

@@ -2,12 +2,12 @@
 
 use std::{
     fs,
-    os::unix::fs::DirBuilderExt as _,
+    os::{fd::AsFd as _, unix::fs::DirBuilderExt as _},
     path::{Path, PathBuf},
 };
 
 use coracle_shim::{
-    Client, Error, Nursery, Process,
+    Client, Error, Nursery, NurseryCommand, Process,
     wire::{
         ContainerSpec, ExecSpec, Exit, Mount, PodSpec, ProcessSpec, Root, Source, SpareSpec,
         StartError,
@@ -51,10 +51,11 @@ impl Place {
     pub(crate) fn keeper(&self) -> keeper::Client {
         let Self { executable, run_dir, .. } = self;
         keeper::Client::connect(run_dir).unwrap_or_else(|_| {
-            let adopt = coracle_shim::live(run_dir)
-                .unwrap()
-                .first()
-                .map(|it| keeper::Process { pid: it.pid, start_time: it.start_time });
+            let adopt = coracle_shim::live(run_dir).unwrap().first().map(|it| keeper::Process {
+                pid: it.pid,
+                start_time: it.start_time,
+                cluster_net: it.cluster_net,
+            });
             keeper::spawn(&keeper::Spawn { executable, name: "test", run_dir, log: None, adopt })
                 .unwrap()
         })
@@ -92,6 +93,23 @@ impl Place {
     /// Starts a pod; the caller is inside.
     pub(crate) fn pod(&self) -> Pod {
         let nursery = self.nursery();
+        let shim = self.spare(&nursery);
+        nursery.end().unwrap();
+        self.give(shim)
+    }
+
+    /// Starts a pod on the host's network; the caller is inside.
+    pub(crate) fn pod_on_host(&self) -> Pod {
+        let mut keeper = self.keeper();
+        let program = fs::File::open(&self.executable).unwrap();
+        let start = |command: NurseryCommand| {
+            let NurseryCommand { arguments, stdin, stderr } = command;
+            let arguments = arguments.into_iter().map(|it| it.into_string().unwrap()).collect();
+            keeper
+                .spawn(arguments, program.as_fd(), stdin.as_fd(), stderr.as_fd())
+                .map_err(std::io::Error::other)
+        };
+        let nursery = Nursery::start_on_host(&self.run_dir, start).unwrap();
         let shim = self.spare(&nursery);
         nursery.end().unwrap();
         self.give(shim)

@@ -95,6 +95,31 @@ pub(crate) fn alone(place: &Place) {
     }
 }
 
+pub(crate) fn on_host(place: &Place) {
+    let host = fs::read_link("/proc/self/ns/net").unwrap();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    place.enter();
+    let mut pod = place.pod_on_host();
+    let script = format!(
+        "readlink /proc/self/ns/net; hostname; set -- /proc/[0-9]*; echo $#; ls /sys/class/net | grep -c .
+        touch /sys/x 2>&1 | grep -o 'Read-only file system'; exec 3<>/dev/tcp/127.0.0.1/{port} && echo connected
+        while [ ! -e /dev/shm/go ]; do sleep 0.01; done"
+    );
+    let process = program(&["/bin/bash", "-c", &script]);
+    pod.start(pod.container("web.0"), process).unwrap();
+    listener.accept().unwrap();
+    // What runs there later is on the same network, and in the same container.
+    let exec = pod.exec("web.0", "readlink /proc/self/ns/net; touch /dev/shm/go");
+    assert_eq!((exec.code, exec.output), (0, Some(format!("{}\n", host.display()))));
+    pod.await_exit("web.0");
+    let log = pod.log("web.0");
+    let lines: Vec<&str> = log.lines().map(|it| it.strip_prefix("stdout F ").unwrap()).collect();
+    assert_eq!((lines[0], &lines[1..3]), (&*host.to_string_lossy(), &["web-1", "1"][..]));
+    assert_ne!(lines[3], "0");
+    assert_eq!(lines[4..], ["Read-only file system", "connected"]);
+}
+
 pub(crate) fn root(place: &Place) {
     let secret = place.state_dir.join("secret");
     fs::write(&secret, "secret").unwrap();
