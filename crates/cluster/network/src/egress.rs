@@ -1,5 +1,5 @@
-//! TCP from pods to the host and the world: the kernel leads such connections to this listener, and
-//! each is joined to one that is made on the host's side.
+//! TCP from pods to the host and the world, and to Services whose endpoints are on the host: the kernel
+//! leads such connections to this listener, and each is joined to one that is made on the host's side.
 //!
 //! The pod sees its connection accepted before the other one is made, so a refusal reaches it as a
 //! reset right after. UDP other than DNS, and ICMP, do not leave the cluster: a route prohibits it, at once.
@@ -7,7 +7,10 @@
 use std::{
     io,
     net::{Ipv4Addr, SocketAddr, SocketAddrV4},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -20,8 +23,11 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    directory,
     host::{self, HostSockets},
+    nft::Layout,
     proxy,
+    services::{self, Address},
 };
 
 /// Port of the gateway address to which the rules lead. A pod that connects to it itself is led
@@ -35,10 +41,41 @@ const CONNECTIONS_MAX: usize = 4096;
 /// Wait when no descriptor is left, which `accept` would report again at once.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 
+/// What pods' targets are on the host. Cheap to clone.
+#[derive(Clone, Debug)]
+pub(crate) struct Targets {
+    directory: directory::Shared,
+    layout: Arc<Layout>,
+    /// Counts connections to Services, so that their endpoints take turns.
+    turns: Arc<AtomicUsize>,
+}
+
+impl Targets {
+    pub(crate) fn new(directory: directory::Shared, layout: Arc<Layout>) -> Self {
+        Self { directory, layout, turns: Arc::default() }
+    }
+
+    /// Where a connection to `target` goes on the host; none if a Service leads there no more.
+    fn on_host(&self, target: SocketAddrV4) -> Option<SocketAddr> {
+        let addresses = self.layout.addresses;
+        if !addresses.services.contains(*target.ip()) {
+            return Some(on_host(target, addresses.gateway()));
+        }
+        let directory = self.directory.read();
+        let address = *target.ip();
+        let service = directory.service_at(address);
+        let slices = service.into_iter().flat_map(|(key, _)| directory.slices(key)).collect();
+        let seen = Address { address, service, slices };
+        let endpoints = services::on_host(&seen, target.port(), &self.layout);
+        let turn = self.turns.fetch_add(1, Ordering::Relaxed).checked_rem(endpoints.len())?;
+        Some(on_host(*endpoints.get(turn)?, addresses.gateway()))
+    }
+}
+
 /// Takes connections until `stop`.
 pub(crate) async fn serve(
     listener: TcpListener,
-    gateway: Ipv4Addr,
+    targets: Targets,
     sockets: Arc<dyn HostSockets>,
     tasks: Tasks,
     stop: CancellationToken,
@@ -63,13 +100,13 @@ pub(crate) async fn serve(
                 continue;
             }
         };
-        let sockets = Arc::clone(&sockets);
+        let (sockets, targets) = (Arc::clone(&sockets), targets.clone());
         tasks.spawn("egress-connection", OnExit::Log, |stop| async move {
             let _slot = slot;
             tokio::select! {
                 biased;
                 () = stop.cancelled() => {}
-                ended = connect(stream, gateway, &*sockets) => if let Err(error) = ended {
+                ended = connect(stream, &targets, &*sockets) => if let Err(error) = ended {
                     tracing::debug!(%pod, %error, "connection to the outside ended");
                 },
             }
@@ -78,9 +115,13 @@ pub(crate) async fn serve(
     }
 }
 
-async fn connect(pod: TcpStream, gateway: Ipv4Addr, sockets: &dyn HostSockets) -> io::Result<()> {
+async fn connect(pod: TcpStream, targets: &Targets, sockets: &dyn HostSockets) -> io::Result<()> {
     let target = sockopt::ip_original_dst(&pod)?;
-    match host::connect(sockets, on_host(target, gateway)).await {
+    let outside = match targets.on_host(target) {
+        Some(outside) => host::connect(sockets, outside).await,
+        None => Err(io::ErrorKind::ConnectionRefused.into()),
+    };
+    match outside {
         Ok(outside) => proxy::join(pod, outside).await,
         Err(error) => {
             proxy::reset(pod);

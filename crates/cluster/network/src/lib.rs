@@ -31,9 +31,10 @@ use std::{
 };
 
 use client::{Caches, Events};
+use futures_util::future::BoxFuture;
 use k8s_openapi::api::{core::v1::Service, discovery::v1::EndpointSlice};
 use runtime::{OnExit, Tasks};
-use tokio::net::{TcpListener, UdpSocket};
+use tokio::net::{TcpListener, TcpStream, UdpSocket};
 
 pub use addresses::{Addresses, Subnet};
 pub use host::HostSockets;
@@ -41,6 +42,7 @@ pub use netlink::Error as NetlinkError;
 pub use pods::AttachError;
 
 use dns::{ResolvConf, Resolver, Upstream};
+use egress::Targets;
 use nft::{Layout, Table};
 use pods::Pods;
 use publish::Publisher;
@@ -87,6 +89,7 @@ pub struct Handle {
     pods: Arc<Pods>,
     routed: Routed,
     resolv_conf: Arc<ResolvConf>,
+    sockets: Arc<dyn HostSockets>,
 }
 
 /// The network.
@@ -119,21 +122,24 @@ impl Network {
 
         let directory = directory::Shared::default();
         let api = SocketAddrV4::new(gateway, API_PORT);
-        let services = Services::new((table, contents), directory.clone(), api, tasks);
+        let layout = Arc::new(layout);
+        let services =
+            Services::new((table, contents), directory.clone(), (api, Arc::clone(&layout)), tasks);
         let routed = services.routed();
         start_services(services, caches, tasks);
         let upstream = Upstream::new(resolv_conf.servers.clone(), Arc::clone(&sockets));
+        let targets = Targets::new(directory.clone(), layout);
         let resolver = Arc::new(Resolver { directory, addresses, upstream });
         start_dns((dns_udp, dns_tcp), &resolver, &routed, tasks);
 
         let publisher = Publisher::new(Arc::clone(&sockets), events, tasks.clone());
         let published = caches.of::<Service>().subscribe();
         tasks.spawn("publisher", OnExit::StopProcess, |stop| publisher.run(published, stop));
-        let connections = tasks.clone();
+        let (connections, of_egress) = (tasks.clone(), Arc::clone(&sockets));
         tasks.spawn("egress", OnExit::StopProcess, |stop| {
-            egress::serve(egress, gateway, sockets, connections, stop)
+            egress::serve(egress, targets, of_egress, connections, stop)
         });
-        Ok(Handle { addresses, pods, routed, resolv_conf: Arc::new(resolv_conf) })
+        Ok(Handle { addresses, pods, routed, resolv_conf: Arc::new(resolv_conf), sockets })
     }
 }
 
@@ -169,6 +175,17 @@ impl Handle {
     pub async fn detach(&self, uid: &str) -> Result<(), NetlinkError> {
         let (pods, uid) = (Arc::clone(&self.pods), uid.to_owned());
         services::blocking(move || pods.detach(&uid)).await
+    }
+
+    /// Connects to what listens on port `port` of the host's `127.0.0.1`.
+    ///
+    /// # Errors
+    /// `ConnectionRefused` if nothing does, and whatever else a connection fails of.
+    pub fn connect_host(&self, port: u16) -> BoxFuture<'static, io::Result<TcpStream>> {
+        let sockets = Arc::clone(&self.sockets);
+        Box::pin(async move {
+            host::connect(&*sockets, SocketAddrV4::new(Ipv4Addr::LOCALHOST, port).into()).await
+        })
     }
 
     /// Waits until no Service leads new connections to `address` as to a ready endpoint. Endpoints

@@ -21,7 +21,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    context::{Context, Folders, PodNetwork, make_private},
+    context::{Context, Folders, HostProcesses, PodNetwork, make_private},
     files::Dns,
     handle::{Handle, Registered, Registry},
     logs::Watcher,
@@ -74,6 +74,8 @@ pub struct Peers {
     pub caches: Caches,
     /// The network of pods.
     pub network: Arc<dyn PodNetwork>,
+    /// Where pods of `hostNetwork` come from.
+    pub host: Arc<dyn HostProcesses>,
     /// The time of day.
     pub clock: Clock,
 }
@@ -127,9 +129,9 @@ pub fn build(config: Config, peers: Peers, tasks: &Tasks) -> Result<Agent, Build
     }
     let machine = Machine::read(state_dir).map_err(BuildError::Machine)?;
     let watcher = Watcher::new(tasks).map_err(BuildError::Watcher)?;
-    let Peers { client, caches, network, clock } = peers;
+    let Peers { client, caches, network, host, clock } = peers;
     let cpus = usize::try_from(machine.cpu_millis.div_ceil(1000)).unwrap_or(1);
-    let spares = Spares::new(recipe(&config, Arc::clone(&network)), tasks);
+    let spares = Spares::new(recipe(&config, Arc::clone(&network), host), tasks);
     let registration = Registration {
         machine: machine.clone(),
         address: config.address,
@@ -164,7 +166,7 @@ pub fn build(config: Config, peers: Peers, tasks: &Tasks) -> Result<Agent, Build
 /// knows nothing of the cluster's names.
 const NSCD: &str = "/run/nscd";
 
-fn recipe(config: &Config, network: Arc<dyn PodNetwork>) -> Recipe {
+fn recipe(config: &Config, network: Arc<dyn PodNetwork>, host: Arc<dyn HostProcesses>) -> Recipe {
     let mut masked = vec![config.state_dir.clone(), config.run_dir.clone()];
     masked.extend(Some(PathBuf::from(NSCD)).filter(|it| it.is_dir()));
     Recipe {
@@ -172,6 +174,7 @@ fn recipe(config: &Config, network: Arc<dyn PodNetwork>) -> Recipe {
         run_dir: config.run_dir.clone(),
         spec: SpareSpec { masked, place: config.run_dir.clone() },
         network,
+        host,
     }
 }
 

@@ -13,7 +13,8 @@ use client::{Client, Events};
 use futures_util::future::BoxFuture;
 use k8s_openapi::api::core::v1::Pod;
 use runtime::Clock;
-use tokio::{sync::Semaphore, time::Instant};
+use shim::NurseryCommand;
+use tokio::{net::TcpStream, sync::Semaphore, time::Instant};
 
 use crate::{
     files::Dns, links::Links, machine::Machine, references::ReferredObjects, spares::Spares,
@@ -39,8 +40,25 @@ pub trait PodNetwork: Send + Sync {
     ) -> BoxFuture<'a, anyhow::Result<()>>;
     /// Takes it away and frees the address. Detaching what is not attached is no error.
     fn detach<'a>(&'a self, pod_uid: &'a str) -> BoxFuture<'a, anyhow::Result<()>>;
+    /// A connection to what listens on the host's `127.0.0.1`.
+    fn connect_host(&self, port: u16) -> BoxFuture<'_, io::Result<TcpStream>>;
     /// Resolves once no service sends new connections to `address`. The caller bounds the wait.
     fn unrouted(&self, address: Ipv4Addr) -> BoxFuture<'_, ()>;
+}
+
+/// Where processes can be on the host's network, which this process is not.
+pub trait HostProcesses: Send + Sync {
+    /// Starts the command on the host's network, but in this process's user and mount namespaces. May
+    /// block for some milliseconds.
+    ///
+    /// # Errors
+    /// If it cannot be started.
+    fn start(&self, command: NurseryCommand) -> io::Result<()>;
+}
+
+/// Whether the pod is on the host's network instead of having an address of its own.
+pub(crate) fn is_on_host(pod: &Pod) -> bool {
+    pod.spec.as_ref().and_then(|it| it.host_network) == Some(true)
 }
 
 /// What all pods of the node share.

@@ -3,9 +3,14 @@
 //!
 //! Pure; the pod's folder and its mounts are elsewhere.
 
-use std::{fmt::Write as _, net::Ipv4Addr};
+use std::{
+    fmt::Write as _,
+    net::{IpAddr, Ipv4Addr},
+};
 
-use k8s_openapi::api::core::v1::{HostAlias, Pod, PodDNSConfigOption};
+use k8s_openapi::api::core::v1::{HostAlias, Pod, PodDNSConfigOption, PodSpec};
+
+use crate::context::is_on_host;
 
 /// Longest host name Linux takes: `HOST_NAME_MAX` less its end, as the kubelet cuts it.
 const HOST_NAME_MAX: usize = 63;
@@ -17,17 +22,54 @@ pub struct Dns {
     pub server: Ipv4Addr,
     /// Domain of the cluster, `cluster.local` by custom.
     pub domain: String,
+    /// Name servers of the machine's own resolver, for pods on the host's network.
+    pub host_servers: Vec<IpAddr>,
     /// Search path of the machine's own resolver, appended to the pod's.
     pub host_search: Vec<String>,
 }
 
-/// The pod's host name: what it asks for, else its own name, cut to what Linux takes.
+/// The pod's host name: what it asks for, else its own name, cut to what Linux takes. On the host's
+/// network it is the host's, `machine`.
 #[must_use]
-pub(crate) fn host_name(pod: &Pod) -> String {
+pub(crate) fn host_name(pod: &Pod, machine: &str) -> String {
+    if is_on_host(pod) {
+        return cut(machine);
+    }
     let asked = pod.spec.as_ref().and_then(|it| it.hostname.as_deref());
     let name = asked.filter(|it| !it.is_empty()).or(pod.metadata.name.as_deref());
-    let name: String = name.unwrap_or_default().chars().take(HOST_NAME_MAX).collect();
+    cut(name.unwrap_or_default())
+}
+
+fn cut(name: &str) -> String {
+    let name: String = name.chars().take(HOST_NAME_MAX).collect();
     name.trim_end_matches(['-', '.']).to_owned()
+}
+
+/// The files that a pod has its own of. On the host's network the host's own are right, and stay so
+/// when they change, unless the pod asks for more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct OwnFiles {
+    pub(crate) resolv_conf: bool,
+    pub(crate) hosts: bool,
+}
+
+impl OwnFiles {
+    pub(crate) fn of(pod: &Pod) -> Self {
+        let spec = pod.spec.as_ref();
+        let asks = |it: Option<bool>| !is_on_host(pod) || it == Some(true);
+        let resolver =
+            |it: &PodSpec| it.dns_config.is_some() || it.dns_policy.as_deref() == Some("None");
+        let aliases = |it: &PodSpec| it.host_aliases.as_ref().is_some_and(|it| !it.is_empty());
+        Self { resolv_conf: asks(spec.map(resolver)), hosts: asks(spec.map(aliases)) }
+    }
+}
+
+/// The `/etc/hosts` of a pod on the host's network: the host's own, `text`, and the pod's aliases.
+#[must_use]
+pub(crate) fn hosts_on_host(pod: &Pod, text: &str) -> String {
+    let mut text = format!("# Kubernetes-managed hosts file (host network).\n{text}");
+    add_aliases(pod, &mut text);
+    text
 }
 
 /// The pod's `/etc/hosts`.
@@ -41,7 +83,7 @@ pub(crate) fn hosts(pod: &Pod, address: Ipv4Addr, domain: &str) -> String {
         fe00::1\tip6-allnodes\n\
         fe00::2\tip6-allrouters\n"
         .to_owned();
-    let name = host_name(pod);
+    let name = host_name(pod, "");
     let spec = pod.spec.as_ref();
     let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
     let subdomain = spec.and_then(|it| it.subdomain.as_deref()).filter(|it| !it.is_empty());
@@ -50,12 +92,17 @@ pub(crate) fn hosts(pod: &Pod, address: Ipv4Addr, domain: &str) -> String {
         None => format!("{address}\t{name}\n"),
     };
     text.push_str(&line);
+    add_aliases(pod, &mut text);
+    text
+}
+
+fn add_aliases(pod: &Pod, text: &mut String) {
+    let spec = pod.spec.as_ref();
     let aliases = spec.and_then(|it| it.host_aliases.as_deref()).unwrap_or_default();
     if !aliases.is_empty() {
         text.push_str("\n# Entries added by HostAliases.\n");
         text.extend(aliases.iter().map(alias_line));
     }
-    text
 }
 
 fn alias_line(alias: &HostAlias) -> String {
@@ -75,6 +122,11 @@ pub(crate) fn resolv_conf(pod: &Pod, dns: &Dns) -> String {
     let mut options: Vec<(String, Option<String>)> = Vec::new();
     match policy {
         "None" => {}
+        // `ClusterFirst` means the same there, as in Kubernetes.
+        _ if is_on_host(pod) => {
+            servers.extend(dns.host_servers.iter().map(ToString::to_string));
+            searches.clone_from(&dns.host_search);
+        }
         "Default" => {
             servers.push(dns.server.to_string());
             searches.clone_from(&dns.host_search);
@@ -153,6 +205,7 @@ mod tests {
         let dns = Dns {
             server: Ipv4Addr::new(10, 96, 0, 10),
             domain: "cluster.local".to_owned(),
+            host_servers: vec![IpAddr::from([127, 0, 0, 53])],
             host_search: vec!["lan".to_owned()],
         };
         expected.assert_eq(&resolv_conf(&pod(spec), &dns));
@@ -223,10 +276,44 @@ mod tests {
     #[test]
     fn host_name_is_cut() {
         let mut pod = pod(json!({ "containers": [] }));
-        assert_eq!(host_name(&pod), "app-1");
+        assert_eq!(host_name(&pod, "box"), "app-1");
         pod.metadata.name = Some(format!("{}-tail", "x".repeat(62)));
-        assert_eq!(host_name(&pod), "x".repeat(62));
+        assert_eq!(host_name(&pod, "box"), "x".repeat(62));
         pod.spec.as_mut().unwrap().hostname = Some("other".to_owned());
-        assert_eq!(host_name(&pod), "other");
+        assert_eq!(host_name(&pod, "box"), "other");
+        pod.spec.as_mut().unwrap().host_network = Some(true);
+        assert_eq!(host_name(&pod, "box"), "box");
+    }
+
+    #[test]
+    fn on_the_hosts_network_the_hosts_files_do() {
+        let own = |more: Value| {
+            let mut spec = json!({ "containers": [], "hostNetwork": true });
+            spec.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            let OwnFiles { resolv_conf, hosts } = OwnFiles::of(&pod(spec));
+            (resolv_conf, hosts)
+        };
+        assert_eq!(own(json!({ "dnsPolicy": "ClusterFirst" })), (false, false));
+        assert_eq!(own(json!({ "hostNetwork": false })), (true, true));
+        assert_eq!(own(json!({ "dnsPolicy": "None" })), (true, false));
+        assert_eq!(own(json!({ "hostAliases": [{ "ip": "1.2.3.4" }] })), (false, true));
+        check_resolv(
+            json!({ "containers": [], "hostNetwork": true, "dnsPolicy": "ClusterFirst",
+                "dnsConfig": { "searches": ["corp"] } }),
+            &expect![[r#"
+                search lan corp
+                nameserver 127.0.0.53
+            "#]],
+        );
+        let spec = json!({ "containers": [], "hostNetwork": true, "hostAliases": [
+            { "ip": "1.2.3.4", "hostnames": ["a"] }] });
+        expect![[r#"
+            # Kubernetes-managed hosts file (host network).
+            127.0.0.1 localhost
+
+            # Entries added by HostAliases.
+            1.2.3.4	a
+        "#]]
+        .assert_eq(&hosts_on_host(&pod(spec), "127.0.0.1 localhost\n"));
     }
 }

@@ -25,7 +25,7 @@ mod quantity;
 mod volumes;
 
 pub use agent::{Agent, BuildError, Config, Peers, build};
-pub use context::PodNetwork;
+pub use context::{HostProcesses, PodNetwork};
 pub use files::Dns;
 pub use handle::Handle;
 pub use logs::{LogOptions, LogsError};

@@ -19,7 +19,10 @@ use shim::{
 };
 use tokio::sync::{Notify, oneshot};
 
-use crate::{context::PodNetwork, pod::shim::Connection};
+use crate::{
+    context::{HostProcesses, PodNetwork},
+    pod::shim::Connection,
+};
 
 /// Shims that wait for a pod. Each costs some 100 kB and the kernel some 300 kB; the next is ready
 /// about when the pod that took the last one runs.
@@ -33,16 +36,17 @@ pub(crate) struct Recipe {
     pub(crate) run_dir: PathBuf,
     pub(crate) spec: SpareSpec,
     pub(crate) network: Arc<dyn PodNetwork>,
+    pub(crate) host: Arc<dyn HostProcesses>,
 }
 
 /// A shim without a pod. Who has no use for it calls [`Spare::discard`].
 pub(crate) struct Spare {
     /// Awaits the message that says which pod it is for. Closing it ends the shim.
     pub(crate) connection: Connection,
-    pub(crate) process: Process,
-    /// What stands in place of a uid in the pods' network.
-    pub(crate) attached: String,
-    pub(crate) address: Ipv4Addr,
+    /// If it is a child of this process.
+    pub(crate) process: Option<Process>,
+    /// What stands in place of a uid in the pods' network, and the address; none on the host's network.
+    pub(crate) attached: Option<(String, Ipv4Addr)>,
 }
 
 /// The spare shims of the node. Cheap to clone.
@@ -60,6 +64,8 @@ struct Shared {
 #[derive(Default)]
 struct State {
     nursery: Option<Arc<Nursery>>,
+    /// The one on the host's network, as soon as a pod was to be there.
+    nursery_on_host: Option<Arc<Nursery>>,
     ready: Vec<Spare>,
     /// Being made in the background.
     making: usize,
@@ -109,11 +115,23 @@ impl Spares {
         spare
     }
 
+    /// A new shim for a pod on the host's network. None is made ahead: there is little to make.
+    pub(crate) async fn take_on_host(&self) -> anyhow::Result<Spare> {
+        self.state().wanted = true;
+        let mut connection = self.0.recipe.fork(self, Where::Host).await?;
+        match connection.answer().await.context("cannot start a shim")? {
+            Reply::Ready { .. } => Ok(Spare { connection, process: None, attached: None }),
+            _ => anyhow::bail!("a new shim does not say that it is one"),
+        }
+    }
+
     /// Ends those that are there. The next pod brings them back.
     pub(crate) async fn clear(&self) {
         let (nursery, ready) = {
             let mut state = self.state();
             state.wanted = false;
+            // Nobody's child here, so nobody waits for it.
+            state.nursery_on_host = None;
             (state.nursery.take(), std::mem::take(&mut state.ready))
         };
         for spare in ready {
@@ -181,27 +199,44 @@ impl Spares {
         spare.discard(&*self.0.recipe.network).await;
     }
 
-    fn nursery(&self) -> anyhow::Result<Arc<Nursery>> {
-        let Recipe { executable, run_dir, .. } = &self.0.recipe;
+    fn nursery(&self, where_: Where) -> anyhow::Result<Arc<Nursery>> {
+        let Recipe { executable, run_dir, host, .. } = &self.0.recipe;
         let mut state = self.state();
-        if let Some(nursery) = &state.nursery {
+        let place = state.nursery_of(where_);
+        if let Some(nursery) = place {
             return Ok(Arc::clone(nursery));
         }
-        let nursery = Nursery::start(executable, run_dir);
+        let nursery = match where_ {
+            Where::Inside => Nursery::start(executable, run_dir),
+            Where::Host => Nursery::start_on_host(run_dir, |it| host.start(it)),
+        };
         let nursery = Arc::new(nursery.context("cannot start the process that forks shims")?);
-        state.nursery = Some(Arc::clone(&nursery));
+        *place = Some(Arc::clone(&nursery));
         Ok(nursery)
     }
 
-    fn forget(&self, nursery: &Arc<Nursery>) {
-        let mut state = self.state();
-        if state.nursery.as_ref().is_some_and(|it| Arc::ptr_eq(it, nursery)) {
-            state.nursery = None;
-        }
+    fn forget(&self, where_: Where, nursery: &Arc<Nursery>) {
+        self.state().nursery_of(where_).take_if(|it| Arc::ptr_eq(it, nursery));
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// On which network a shim begins.
+#[derive(Clone, Copy, Debug)]
+enum Where {
+    Inside,
+    Host,
+}
+
+impl State {
+    fn nursery_of(&mut self, where_: Where) -> &mut Option<Arc<Nursery>> {
+        match where_ {
+            Where::Inside => &mut self.nursery,
+            Where::Host => &mut self.nursery_on_host,
+        }
     }
 }
 
@@ -222,14 +257,16 @@ impl Drop for Making {
 
 impl Recipe {
     async fn make(&self, spares: &Spares) -> anyhow::Result<Spare> {
-        let mut connection = self.fork(spares).await?;
+        let mut connection = self.fork(spares, Where::Inside).await?;
         let reply = connection.answer().await.context("cannot start a shim")?;
         let (Reply::Ready { pid }, Some(netns)) = (reply, connection.take_fd()) else {
             anyhow::bail!("a new shim does not say that it is one");
         };
         let process = Process::open(pid).context("cannot open a new shim")?;
         match self.network.attach_spare(netns).await {
-            Ok((attached, address)) => Ok(Spare { connection, process, attached, address }),
+            Ok(attached) => {
+                Ok(Spare { connection, process: Some(process), attached: Some(attached) })
+            }
             Err(error) => {
                 drop(connection);
                 reap(process).await;
@@ -239,13 +276,13 @@ impl Recipe {
     }
 
     /// A new shim, from a new nursery if the old one was killed.
-    async fn fork(&self, spares: &Spares) -> anyhow::Result<Connection> {
+    async fn fork(&self, spares: &Spares, where_: Where) -> anyhow::Result<Connection> {
         let (of, spec) = (spares.clone(), self.spec.clone());
         let forked = tokio::task::spawn_blocking(move || {
-            let nursery = of.nursery()?;
+            let nursery = of.nursery(where_)?;
             nursery.spare(&spec).or_else(|_| {
-                of.forget(&nursery);
-                of.nursery()?.spare(&spec).context("cannot ask for a shim")
+                of.forget(where_, &nursery);
+                of.nursery(where_)?.spare(&spec).context("cannot ask for a shim")
             })
         });
         Ok(Connection::over(forked.await.context("cannot ask for a shim")??)?)
@@ -256,8 +293,11 @@ impl Spare {
     /// Ends it, and gives its address back.
     pub(crate) async fn discard(self, network: &dyn PodNetwork) {
         drop(self.connection);
-        reap(self.process).await;
-        if let Err(error) = network.detach(&self.attached).await {
+        if let Some(process) = self.process {
+            reap(process).await;
+        }
+        let Some((attached, _)) = self.attached else { return };
+        if let Err(error) = network.detach(&attached).await {
             tracing::warn!(
                 error = format!("{error:#}"),
                 "a spare network namespace stays connected"

@@ -2,9 +2,10 @@
 //! with what another offers, and decides nothing.
 
 use std::{
+    ffi::OsString,
     io,
     net::{Ipv4Addr, SocketAddr},
-    os::fd::OwnedFd,
+    os::fd::{AsFd as _, OwnedFd},
     sync::OnceLock,
 };
 
@@ -13,6 +14,7 @@ use apiserver::{LogRequest, LogStream, NodeConnector};
 use futures_util::{StreamExt as _, future::BoxFuture};
 use jiff::{SignedDuration, Timestamp};
 use runtime::Clock;
+use tokio::net::TcpStream;
 
 use super::host::Host;
 
@@ -30,11 +32,17 @@ impl network::HostSockets for Host {
     }
 }
 
+/// The error number of a port where nobody listens.
+const REFUSED: i32 = rustix::io::Errno::CONNREFUSED.raw_os_error();
+
 fn as_io(error: keeper::Error) -> io::Error {
     let kind = match error.failure().map(|it| it.kind) {
         Some(keeper::FailureKind::AddressInUse) => io::ErrorKind::AddrInUse,
         Some(keeper::FailureKind::AddressNotAvailable) => io::ErrorKind::AddrNotAvailable,
         Some(keeper::FailureKind::PermissionDenied) => io::ErrorKind::PermissionDenied,
+        _ if error.failure().is_some_and(|it| it.errno == REFUSED) => {
+            io::ErrorKind::ConnectionRefused
+        }
         _ => io::ErrorKind::Other,
     };
     io::Error::new(kind, error)
@@ -69,8 +77,21 @@ impl node::PodNetwork for PodNetwork {
         Box::pin(async move { Ok(self.0.detach(pod_uid).await?) })
     }
 
+    fn connect_host(&self, port: u16) -> BoxFuture<'_, io::Result<TcpStream>> {
+        self.0.connect_host(port)
+    }
+
     fn unrouted(&self, address: Ipv4Addr) -> BoxFuture<'_, ()> {
         Box::pin(self.0.unrouted(address))
+    }
+}
+
+impl node::HostProcesses for Host {
+    fn start(&self, command: shim::NurseryCommand) -> io::Result<()> {
+        let shim::NurseryCommand { arguments, stdin, stderr } = command;
+        let text = |it: OsString| it.into_string().map_err(|_| io::ErrorKind::InvalidInput);
+        let arguments = arguments.into_iter().map(text).collect::<Result<Vec<String>, _>>()?;
+        self.spawn(arguments, stdin.as_fd(), stderr.as_fd()).map_err(io::Error::other)
     }
 }
 

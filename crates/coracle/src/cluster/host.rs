@@ -1,8 +1,9 @@
 //! The cluster process's way to the host: the keeper, and its replacement when it dies.
 
 use std::{
+    fs::File,
     net::SocketAddr,
-    os::fd::{AsFd, OwnedFd},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -65,6 +66,19 @@ impl Host {
     /// A UDP socket on the host's side.
     pub(crate) fn connect_udp(&self, address: SocketAddr) -> Result<OwnedFd, keeper::Error> {
         self.with(|held| held.keeper()?.connect_udp(address))
+    }
+
+    /// Starts this program with other arguments on the host's network, but in the cluster's user and
+    /// mount namespaces.
+    pub(crate) fn spawn(
+        &self,
+        arguments: Vec<String>,
+        stdin: BorrowedFd<'_>,
+        stderr: BorrowedFd<'_>,
+    ) -> anyhow::Result<()> {
+        let program = File::open("/proc/self/exe").context("open this program")?;
+        self.with(|held| held.keeper()?.spawn(arguments, program.as_fd(), stdin, stderr))
+            .context("start a process on the host's network")
     }
 
     /// Watches the keeper and its standbys, and replaces what dies.

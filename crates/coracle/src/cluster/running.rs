@@ -113,7 +113,8 @@ async fn build(
         controllers::Config { root_ca: server.authority().to_owned(), clock: clock.clone() };
     controllers::run(config, &caches, &client, &clients);
     scheduler::run(scheduler::Config { clock: clock.clone() }, &caches, &client, &clients);
-    let peers = Peers { client, caches, network: Arc::new(PodNetwork(network.clone())), clock };
+    let (pods, host) = (Arc::new(PodNetwork(network.clone())), Arc::new(host));
+    let peers = Peers { client, caches, network: pods, host, clock };
     let agent = node::build(node_config(directories, inherited, &network), peers, &clients)
         .context("build the node")?;
     let node = agent.handle();
@@ -138,6 +139,7 @@ fn node_config(
         dns: Dns {
             server: addresses.dns(),
             domain: api::CLUSTER_DOMAIN.to_owned(),
+            host_servers: network.host_resolver().0.to_vec(),
             host_search: network.host_resolver().1.to_vec(),
         },
         version: env!("CARGO_PKG_VERSION").to_owned(),

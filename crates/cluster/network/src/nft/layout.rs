@@ -1,6 +1,8 @@
 //! The fixed part of the table: its sets, chains and rules. Everything that changes while the
 //! cluster runs is an element of a set.
 
+use std::net::SocketAddrV4;
+
 use super::{
     batch::{Batch, Hook},
     elements::{HAIRPIN, SERVICES, SLOTS, STICKY_SERVICES},
@@ -36,6 +38,17 @@ pub(crate) struct Layout {
 }
 
 impl Layout {
+    /// Whether an address that a Service leads to is one of the host: a port of the gateway that the
+    /// cluster does not serve itself.
+    pub(crate) fn is_on_host(&self, endpoint: SocketAddrV4) -> bool {
+        *endpoint.ip() == self.addresses.gateway() && !self.local_ports.contains(&endpoint.port())
+    }
+
+    /// Where connections to the host and to the world are taken.
+    pub(crate) fn egress(&self) -> SocketAddrV4 {
+        SocketAddrV4::new(self.addresses.gateway(), self.egress_port)
+    }
+
     /// Tells tables apart whose rules differ; the comment of the table.
     pub(super) fn fingerprint(&self) -> String {
         let Self { addresses: Addresses { pods, services }, egress_port, local_ports } = self;

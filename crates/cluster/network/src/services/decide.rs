@@ -16,7 +16,7 @@ use super::slots::spread;
 use crate::{
     directory,
     netlink::conntrack::Flow,
-    nft::{Change, Contents, Frontend, SLOTS, Selection, Slots, Transport},
+    nft::{Change, Contents, Frontend, Layout, SLOTS, Selection, Slots, Transport},
 };
 
 /// A service port as it is in the kernel.
@@ -54,6 +54,8 @@ pub(crate) struct Seen<'a> {
     /// Where the API itself is served in this network. The Service `default/kubernetes` leads
     /// there as long as nobody writes EndpointSlices for it.
     pub(crate) api: SocketAddrV4,
+    /// Which endpoints are on the host, and who takes the connections to them.
+    pub(crate) layout: &'a Layout,
 }
 
 /// What to do.
@@ -78,7 +80,7 @@ struct Target {
 pub(crate) fn decide(seen: &Seen<'_>) -> Decision {
     let mut decision = Decision::default();
     for address in &seen.addresses {
-        let mut wanted = wanted(address, seen.api);
+        let mut wanted = wanted(address, seen.api, seen.layout);
         for port in seen.installed.of(address.address) {
             wanted.entry(port).or_default();
         }
@@ -231,7 +233,11 @@ fn count(
 }
 
 /// Where the ports of an address should lead.
-fn wanted(seen: &Address<'_>, api: SocketAddrV4) -> BTreeMap<(Frontend, Selection), Target> {
+fn wanted(
+    seen: &Address<'_>,
+    api: SocketAddrV4,
+    layout: &Layout,
+) -> BTreeMap<(Frontend, Selection), Target> {
     let Some((key, service)) = seen.service else { return BTreeMap::new() };
     let Some(spec) = &service.spec else { return BTreeMap::new() };
     let selection = match spec.session_affinity.as_deref() {
@@ -251,6 +257,7 @@ fn wanted(seen: &Address<'_>, api: SocketAddrV4) -> BTreeMap<(Frontend, Selectio
         for slice in seen.slices.iter().filter(|it| it.address_type == "IPv4") {
             target.add(slice, port, transport);
         }
+        target.lead_to_host(layout, transport);
         if is_api && seen.slices.is_empty() {
             target.ready.insert(api);
         }
@@ -259,7 +266,38 @@ fn wanted(seen: &Address<'_>, api: SocketAddrV4) -> BTreeMap<(Frontend, Selectio
     wanted
 }
 
+/// Where TCP connections to a port of a service address go on the host, if some do: the ready
+/// endpoints there, or those on their way out if there are no others.
+pub(crate) fn on_host(seen: &Address<'_>, port: u16, layout: &Layout) -> Vec<SocketAddrV4> {
+    let ports = seen.service.iter().flat_map(|(_, it)| it.spec.as_ref()?.ports.as_ref());
+    let is_asked = |it: &&ServicePort| {
+        it.port == i32::from(port) && transport(it.protocol.as_deref()) == Some(Transport::Tcp)
+    };
+    let Some(port) = ports.flatten().find(is_asked) else { return Vec::new() };
+    let mut target = Target::default();
+    for slice in seen.slices.iter().filter(|it| it.address_type == "IPv4") {
+        target.add(slice, port, Transport::Tcp);
+    }
+    let of_host = |it: BTreeSet<SocketAddrV4>| -> Vec<SocketAddrV4> {
+        it.into_iter().filter(|it| layout.is_on_host(*it)).collect()
+    };
+    let ready = of_host(target.ready);
+    if ready.is_empty() { of_host(target.draining) } else { ready }
+}
+
 impl Target {
+    /// Endpoints on the host are not in this network: TCP goes to the proxy, which finds out where to,
+    /// and all else has no way.
+    fn lead_to_host(&mut self, layout: &Layout, transport: Transport) {
+        for endpoints in [&mut self.ready, &mut self.draining] {
+            let before = endpoints.len();
+            endpoints.retain(|it| !layout.is_on_host(*it));
+            if endpoints.len() < before && transport == Transport::Tcp {
+                endpoints.insert(layout.egress());
+            }
+        }
+    }
+
     /// Adds the endpoints that `slice` has for `port`.
     fn add(&mut self, slice: &EndpointSlice, port: &ServicePort, transport_: Transport) {
         let is_same = |it: &&EndpointPort| {
@@ -343,7 +381,13 @@ mod tests {
                 slices: slices.iter().collect(),
             }],
             api: "10.244.0.1:6443".parse().unwrap(),
+            layout: &layout(),
         })
+    }
+
+    fn layout() -> Layout {
+        let (egress_port, local_ports) = (15001, vec![6443]);
+        Layout { addresses: crate::addresses::Addresses::default(), egress_port, local_ports }
     }
 
     fn show(decision: &Decision) -> String {
@@ -370,6 +414,42 @@ mod tests {
         }
         lines.extend(decision.stale.iter().map(|it| format!("{it:?}")));
         lines.join("\n")
+    }
+
+    #[test]
+    fn endpoints_on_the_host_are_reached_through_the_proxy() {
+        let service = service(json!({"ports": [
+            {"name": "http", "port": 80}, {"name": "dns", "port": 53, "protocol": "UDP"},
+        ]}));
+        let both =
+            json!([{"name": "http", "port": 8080}, {"name": "dns", "port": 53, "protocol": "UDP"}]);
+        let endpoints = json!([{"addresses": ["10.244.0.1"]}, {"addresses": ["10.244.0.2"]}]);
+        let slices = [slice(both, endpoints)];
+        let decision = run(&Installed::default(), Some(&service), &slices);
+        expect![[r"
+            AddHairpin(10.244.0.1) x1
+            AddHairpin(10.244.0.2) x1
+            10.96.0.7:80/Tcp - > 10.244.0.1:15001 x32
+            10.96.0.7:80/Tcp - > 10.244.0.2:8080 x32
+            10.96.0.7:53/Udp - > 10.244.0.2:53 x64"]]
+        .assert_eq(&show(&decision));
+        let key = Key::namespaced("shop", "web");
+        let of = |port: u16, slices: &[EndpointSlice]| {
+            let service = Some((&key, &service));
+            let address = Ipv4Addr::new(10, 96, 0, 7);
+            let seen = Address { address, service, slices: slices.iter().collect() };
+            on_host(&seen, port, &layout())
+        };
+        assert_eq!(of(80, &slices), ["10.244.0.1:8080".parse().unwrap()]);
+        assert_eq!(of(53, &slices), []);
+        assert_eq!(of(81, &slices), []);
+        // What the cluster serves itself is no port of the host; who is on the way out comes last.
+        let ports = json!([{"name": "http", "port": 6443}]);
+        assert_eq!(of(80, &[slice(ports, json!([{"addresses": ["10.244.0.1"]}]))]), []);
+        let draining = json!({"ready": false, "serving": true, "terminating": true});
+        let endpoints = json!([{"addresses": ["10.244.0.1"], "conditions": draining}]);
+        let leaving = [slice(json!([{"name": "http", "port": 1}]), endpoints)];
+        assert_eq!(of(80, &leaving), ["10.244.0.1:1".parse().unwrap()]);
     }
 
     /// Decides about the same service as it is described by one state after the other.

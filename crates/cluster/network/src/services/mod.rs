@@ -21,9 +21,10 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     directory,
     netlink::Error,
-    nft::{Contents, Table},
+    nft::{Contents, Layout, Table},
 };
-use decide::{Address, Decision, Installed, Seen, decide};
+pub(crate) use decide::{Address, on_host};
+use decide::{Decision, Installed, Seen, decide};
 use stale::StaleFlows;
 
 /// Waits after the kernel refused a change. It does so only if somebody else changed the table or
@@ -78,6 +79,7 @@ pub(crate) struct Services {
     /// Service addresses to decide about.
     dirty: BTreeSet<Ipv4Addr>,
     api: SocketAddrV4,
+    layout: Arc<Layout>,
 }
 
 impl Services {
@@ -85,7 +87,7 @@ impl Services {
     pub(crate) fn new(
         (table, contents): (Table, Contents),
         directory: directory::Shared,
-        api: SocketAddrV4,
+        (api, layout): (SocketAddrV4, Arc<Layout>),
         tasks: &Tasks,
     ) -> Self {
         let installed = Installed::found(contents);
@@ -95,7 +97,7 @@ impl Services {
         let stale = Arc::new(StaleFlows::default());
         let forgetting = Arc::clone(&stale);
         tasks.spawn("stale-udp-flows", OnExit::StopProcess, |stop| forgetting.run(stop));
-        Self { table: Arc::new(table), stale, directory, state, dirty, api }
+        Self { table: Arc::new(table), stale, directory, state, dirty, api, layout }
     }
 
     pub(crate) fn routed(&self) -> Routed {
@@ -177,7 +179,12 @@ impl Services {
             Address { address, service, slices }
         });
         let state = self.state.borrow();
-        decide(&Seen { installed: &state.installed, addresses: addresses.collect(), api: self.api })
+        decide(&Seen {
+            installed: &state.installed,
+            addresses: addresses.collect(),
+            api: self.api,
+            layout: &self.layout,
+        })
     }
 
     /// Looks at what the kernel really has, and decides about all of it again.

@@ -14,6 +14,8 @@ use k8s_openapi::api::core::v1::{
     ConfigMap, Container, EnvVar, EnvVarSource, Pod, Secret, Service,
 };
 
+use crate::context::is_on_host;
+
 pub(crate) use expand::expand;
 pub(crate) use fields::Place;
 
@@ -72,7 +74,9 @@ pub(crate) fn environment(
     let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
     let links = pod.spec.as_ref().and_then(|it| it.enable_service_links).unwrap_or(true);
     let services = objects.services();
-    let services = services::variables(services.iter().map(Arc::as_ref), namespace, links);
+    // From the host's network none of them is reached.
+    let reached = services.iter().map(Arc::as_ref).filter(|_| !is_on_host(pod));
+    let services = services::variables(reached, namespace, links);
     let mut declared = Environment::default();
     add_sources(&mut declared, container, namespace, objects)?;
     let context = Context { pod, container, place, namespace, objects };

@@ -20,7 +20,7 @@ use super::{
     tries,
     worker::{Done, Started, Worker},
 };
-use crate::{spares::reap, volumes};
+use crate::{context::is_on_host, spares::reap, volumes};
 
 /// Longest wait for services to drop a pod's address before it gets SIGTERM. Dropping takes
 /// milliseconds; a network that does not answer must not keep pods from ending.
@@ -356,7 +356,9 @@ impl Worker {
         if lifecycle.is_some_and(|it| it.pre_stop.is_some()) {
             tell("FailedPreStopHook", "preStop hooks are");
         }
-        if container.ports.iter().flatten().any(|it| it.host_port.is_some_and(|it| it != 0)) {
+        if !is_on_host(&self.pod)
+            && container.ports.iter().flatten().any(|it| it.host_port.is_some_and(|it| it != 0))
+        {
             tell("HostPortNotSupported", "hostPort is");
         }
     }
@@ -389,7 +391,9 @@ impl Worker {
 
     fn await_unrouted(&mut self) {
         self.routing = Routing::Waiting;
-        let (network, address) = (Arc::clone(&self.context.network), self.parts.address);
+        // The node's address is that of many: it is never without them all.
+        let address = self.parts.address.filter(|_| !is_on_host(&self.pod));
+        let network = Arc::clone(&self.context.network);
         let pod = self.place.folders.uid.clone();
         self.pending.push(Box::pin(async move {
             if let Some(address) = address {

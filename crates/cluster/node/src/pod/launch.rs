@@ -51,7 +51,7 @@ pub(crate) fn recipe(
         memory_bytes: context.machine.memory_bytes,
     };
     let mut base = context.inherited.clone();
-    base.push(("HOSTNAME".to_owned(), host_name(pod)));
+    base.push(("HOSTNAME".to_owned(), host_name(pod, &context.machine.name)));
     let environment = environment(pod, container, &place, &base, &context.objects)
         .map_err(|error| wait("CreateContainerConfigError", error.to_string()))?;
     let argv = command_line(container, &entry_point(link), &environment);

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     context::{Context, Folders},
-    probe::{self, Check, OUTPUT_BYTES_MAX, Outcome},
+    probe::{self, Check, Dialed, OUTPUT_BYTES_MAX, Outcome},
 };
 
 /// Tries.
@@ -28,9 +28,10 @@ pub(super) async fn attempt(
         return Outcome::Unknown("the container is not part of the pod".to_owned());
     };
     let timeout = probe::timeout(&due.probe);
+    let dial = |host: &str, port: u16| dial(context, host, port);
     match probe::check(&due.probe, container, address) {
-        Check::Http(request) => request.send(timeout).await,
-        Check::Tcp { host, port } => probe::tcp(&host, port, timeout).await,
+        Check::Http(request) => request.send(&dial, timeout).await,
+        Check::Tcp { host, port } => probe::tcp(&dial, (&host, port), timeout).await,
         Check::Refused(reason) => Outcome::Unknown(reason),
         Check::Exec(argv) => {
             // With the variables and in the folder that the container itself would start with.
@@ -43,6 +44,15 @@ pub(super) async fn attempt(
                 Err(error) => Outcome::Unknown(error.to_string()),
             }
         }
+    }
+}
+
+/// A connection; the node's address is the host's `127.0.0.1`.
+fn dial<'a>(context: &'a Context, host: &str, port: u16) -> Dialed<'a> {
+    if host.parse() == Ok(context.address) {
+        context.network.connect_host(port)
+    } else {
+        probe::dial(host, port)
     }
 }
 

@@ -8,12 +8,9 @@ use http_body_util::Empty;
 use hyper::{client::conn::http1, header};
 use hyper_util::rt::TokioIo;
 use k8s_openapi::api::core::v1::HTTPGetAction;
-use tokio::{
-    io::{AsyncRead, AsyncWrite},
-    net::TcpStream,
-};
+use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::{Outcome, dial_error, tls};
+use super::{Dial, Outcome, dial_error, tls};
 
 /// What the kubelet of the same API version calls itself.
 const USER_AGENT: &str = "kube-probe/1.36";
@@ -52,8 +49,8 @@ impl Request {
     }
 
     /// Asks.
-    pub(crate) async fn send(&self, timeout: Duration) -> Outcome {
-        match tokio::time::timeout(timeout, self.status()).await {
+    pub(crate) async fn send(&self, dial: Dial<'_>, timeout: Duration) -> Outcome {
+        match tokio::time::timeout(timeout, self.status(dial)).await {
             Ok(Ok(status)) if (200..400).contains(&status) => Outcome::Success,
             Ok(Ok(status)) => {
                 Outcome::Failure(format!("HTTP probe failed with statuscode: {status}"))
@@ -69,8 +66,8 @@ impl Request {
         }
     }
 
-    async fn status(&self) -> Result<u16, Refusal> {
-        let socket = TcpStream::connect((self.host.as_str(), self.port)).await;
+    async fn status(&self, dial: Dial<'_>) -> Result<u16, Refusal> {
+        let socket = dial(&self.host, self.port).await;
         let socket =
             socket.map_err(|error| Refusal::Server(dial_error(&self.host, self.port, &error)))?;
         if !self.tls {
@@ -137,6 +134,7 @@ fn words(error: hyper::Error) -> Refusal {
 
 #[cfg(test)]
 mod tests {
+    use super::super::dial;
     use serde_json::json;
     use tokio::{
         io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -159,7 +157,7 @@ mod tests {
             socket.write_all(answer.as_bytes()).await.unwrap();
             String::from_utf8(request[..length].to_vec()).unwrap()
         };
-        let (request, outcome) = tokio::join!(serve, request.send(Duration::from_secs(5)));
+        let (request, outcome) = tokio::join!(serve, request.send(&dial, Duration::from_secs(5)));
         let plain = |it: String| it.replace(&port.to_string(), "PORT").replace("\r\n", "\n");
         (plain(request), plain(format!("{outcome:?}")))
     }
@@ -199,7 +197,7 @@ mod tests {
         let port = listener.local_addr().unwrap().port();
         let action = serde_json::from_value(json!({ "port": port })).unwrap();
         let request = Request::new(&action, "127.0.0.1".to_owned(), port);
-        let outcome = request.send(Duration::from_secs(1)).await;
+        let outcome = request.send(&dial, Duration::from_secs(1)).await;
         let words = "context deadline exceeded (Client.Timeout exceeded while awaiting headers)";
         let expected = format!("Get \"http://127.0.0.1:{port}/\": {words}");
         assert_eq!(outcome, Outcome::Failure(expected));

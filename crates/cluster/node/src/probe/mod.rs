@@ -7,8 +7,9 @@ mod http;
 mod state;
 mod tls;
 
-use std::{net::Ipv4Addr, time::Duration};
+use std::{io, net::Ipv4Addr, time::Duration};
 
+use futures_util::future::BoxFuture;
 use k8s_openapi::{
     api::core::v1::{Container, Probe},
     apimachinery::pkg::util::intstr::IntOrString,
@@ -92,9 +93,21 @@ pub(crate) fn timeout(probe: &Probe) -> Duration {
     Duration::from_secs(seconds.max(1))
 }
 
+/// A connection on its way.
+pub(crate) type Dialed<'a> = BoxFuture<'a, io::Result<TcpStream>>;
+
+/// How a probe connects to a port of a host.
+pub(crate) type Dial<'a> = &'a (dyn Fn(&str, u16) -> Dialed<'a> + Send + Sync);
+
+/// Connects from where this process is.
+pub(crate) fn dial<'a>(host: &str, port: u16) -> Dialed<'a> {
+    let host = host.to_owned();
+    Box::pin(async move { TcpStream::connect((host, port)).await })
+}
+
 /// Connects, and that is all.
-pub(crate) async fn tcp(host: &str, port: u16, timeout: Duration) -> Outcome {
-    match tokio::time::timeout(timeout, TcpStream::connect((host, port))).await {
+pub(crate) async fn tcp(dial: Dial<'_>, (host, port): (&str, u16), timeout: Duration) -> Outcome {
+    match tokio::time::timeout(timeout, dial(host, port)).await {
         Ok(Ok(_)) => Outcome::Success,
         Ok(Err(error)) => Outcome::Failure(dial_error(host, port, &error)),
         Err(_) => Outcome::Failure(format!("dial tcp {host}:{port}: i/o timeout")),
@@ -102,12 +115,12 @@ pub(crate) async fn tcp(host: &str, port: u16, timeout: Duration) -> Outcome {
 }
 
 /// A failed connection in the words of Go's net package, which people know from the kubelet.
-fn dial_error(host: &str, port: u16, error: &std::io::Error) -> String {
+fn dial_error(host: &str, port: u16, error: &io::Error) -> String {
     let cause = match error.kind() {
-        std::io::ErrorKind::ConnectionRefused => "connection refused".to_owned(),
-        std::io::ErrorKind::HostUnreachable => "no route to host".to_owned(),
-        std::io::ErrorKind::NetworkUnreachable => "network is unreachable".to_owned(),
-        std::io::ErrorKind::ConnectionReset => "connection reset by peer".to_owned(),
+        io::ErrorKind::ConnectionRefused => "connection refused".to_owned(),
+        io::ErrorKind::HostUnreachable => "no route to host".to_owned(),
+        io::ErrorKind::NetworkUnreachable => "network is unreachable".to_owned(),
+        io::ErrorKind::ConnectionReset => "connection reset by peer".to_owned(),
         _ => error.to_string(),
     };
     format!("dial tcp {host}:{port}: connect: {cause}")
@@ -151,9 +164,10 @@ mod tests {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let timeout = Duration::from_secs(5);
-        assert_eq!(tcp("127.0.0.1", port, timeout).await, Outcome::Success);
+        let to = ("127.0.0.1", port);
+        assert_eq!(tcp(&dial, to, timeout).await, Outcome::Success);
         drop(listener);
         let refused = format!("dial tcp 127.0.0.1:{port}: connect: connection refused");
-        assert_eq!(tcp("127.0.0.1", port, timeout).await, Outcome::Failure(refused));
+        assert_eq!(tcp(&dial, to, timeout).await, Outcome::Failure(refused));
     }
 }

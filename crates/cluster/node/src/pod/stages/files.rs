@@ -3,7 +3,10 @@
 use std::{fs, io, path::PathBuf};
 
 use super::super::stage::{Launch, Parts, Phase, Place, Stage, StageError};
-use crate::files::{hosts, resolv_conf};
+use crate::{
+    context::is_on_host,
+    files::{OwnFiles, hosts, hosts_on_host, resolv_conf},
+};
 
 /// See the module.
 pub(crate) struct PodFiles;
@@ -24,14 +27,18 @@ impl Stage for PodFiles {
         _parts: &'a Parts,
         launch: &'a mut Launch,
     ) -> Phase<'a> {
-        launch.spec.resolv_conf = Some(path(place, RESOLV_CONF));
-        launch.spec.hosts = Some(path(place, HOSTS));
+        if let Some(pod) = &place.pod {
+            let own = OwnFiles::of(pod);
+            launch.spec.resolv_conf = own.resolv_conf.then(|| path(place, RESOLV_CONF));
+            launch.spec.hosts = own.hosts.then(|| path(place, HOSTS));
+        }
         Box::pin(std::future::ready(Ok(())))
     }
 }
 
 const RESOLV_CONF: &str = "resolv.conf";
 const HOSTS: &str = "hosts";
+const HOSTS_OF_MACHINE: &str = "/etc/hosts";
 
 fn path(place: &Place, name: &str) -> PathBuf {
     place.folders.state.join(name)
@@ -40,7 +47,17 @@ fn path(place: &Place, name: &str) -> PathBuf {
 /// Writes in place: the files are mounted by inode into containers that may run already.
 fn write(place: &Place, parts: &Parts) -> io::Result<()> {
     let (Some(pod), Some(address)) = (&place.pod, parts.address) else { return Ok(()) };
-    let dns = &place.context.dns;
-    fs::write(path(place, RESOLV_CONF), resolv_conf(pod, dns))?;
-    fs::write(path(place, HOSTS), hosts(pod, address, &dns.domain))
+    let (dns, own) = (&place.context.dns, OwnFiles::of(pod));
+    if own.resolv_conf {
+        fs::write(path(place, RESOLV_CONF), resolv_conf(pod, dns))?;
+    }
+    if own.hosts {
+        let text = if is_on_host(pod) {
+            hosts_on_host(pod, &fs::read_to_string(HOSTS_OF_MACHINE)?)
+        } else {
+            hosts(pod, address, &dns.domain)
+        };
+        fs::write(path(place, HOSTS), text)?;
+    }
+    Ok(())
 }

@@ -1,4 +1,6 @@
-//! The pod's interface and address.
+//! The pod's interface and address; on the host's network, only the node's address.
+
+use crate::context::is_on_host;
 
 use super::super::stage::{Parts, Phase, Place, Stage, StageError};
 
@@ -12,6 +14,11 @@ impl Stage for Network {
 
     fn prepare<'a>(&'a self, place: &'a Place, parts: &'a mut Parts) -> Phase<'a> {
         Box::pin(async {
+            if place.pod.as_deref().is_some_and(is_on_host) {
+                parts.netns = None;
+                parts.address = Some(place.context.address);
+                return Ok(());
+            }
             let (network, uid) = (&place.context.network, &place.folders.uid);
             if let Some((spare, address)) = parts.spare.take() {
                 if let Err(error) = network.take_over(&spare, uid).await {

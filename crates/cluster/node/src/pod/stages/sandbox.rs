@@ -12,7 +12,7 @@ use super::super::{
     stage::{Parts, Phase, Place, Stage, StageError},
 };
 use crate::{
-    context::make_private,
+    context::{is_on_host, make_private},
     files::host_name,
     spares::{Spare, reap},
 };
@@ -33,6 +33,12 @@ impl Stage for Shim {
             if let Some(field) = unsupported(place.pod.as_deref()) {
                 return Err(StageError::sandbox(format!("{field} is not supported yet")));
             }
+            if out_of_reach(place.pod.as_deref()) {
+                return Err(StageError::sandbox(format!(
+                    "dnsPolicy {CLUSTER_DNS_ON_HOST} cannot be had: the cluster's name server is not \
+                     reached from the host's network"
+                )));
+            }
             let first = !place.folders.run.exists();
             make_private(&place.folders.run).map_err(StageError::sandbox)?;
             make_private(&place.folders.state).map_err(StageError::sandbox)?;
@@ -44,10 +50,10 @@ impl Stage for Shim {
                 blocking(move || shim::leftovers(&run).map_err(|it| chain(&it))).await?;
             }
             match claim(place).await? {
-                Some(Spare { connection, process, attached, address }) => {
-                    parts.process = Some(process);
+                Some(Spare { connection, process, attached }) => {
+                    parts.process = process;
                     parts.connection = Some(connection);
-                    parts.spare = Some((attached, address));
+                    parts.spare = attached;
                 }
                 // Another process was quicker; it cannot have gone again.
                 None => drop(adopt(place, parts).await?),
@@ -82,12 +88,20 @@ impl Stage for Shim {
 fn unsupported(pod: Option<&Pod>) -> Option<&'static str> {
     let spec = pod?.spec.as_ref()?;
     let asked = [
-        ("hostNetwork", spec.host_network),
         ("hostPID", spec.host_pid),
         ("hostIPC", spec.host_ipc),
         ("shareProcessNamespace", spec.share_process_namespace),
     ];
     asked.into_iter().find(|(_, it)| *it == Some(true)).map(|(field, _)| field)
+}
+
+/// The policy by which pods on the host's network ask the cluster's name server.
+const CLUSTER_DNS_ON_HOST: &str = "ClusterFirstWithHostNet";
+
+/// Whether the pod asks for a name server that is not there where it is.
+fn out_of_reach(pod: Option<&Pod>) -> bool {
+    let policy = pod.and_then(|it| it.spec.as_ref()?.dns_policy.as_deref());
+    pod.is_some_and(is_on_host) && policy == Some(CLUSTER_DNS_ON_HOST)
 }
 
 /// Takes over the shim that is there, if one is.
@@ -116,12 +130,18 @@ async fn claim(place: &Place) -> Result<Option<Spare>, StageError> {
     let metadata = place.pod.as_deref().map(|it| &it.metadata);
     let text = |it: Option<&String>| it.cloned().unwrap_or_default();
     let namespace = text(metadata.and_then(|it| it.namespace.as_ref()));
+    let machine = &place.context.machine;
     let spec = PodSpec {
         name: format!("{namespace}/{}", text(metadata.and_then(|it| it.name.as_ref()))),
         dir: place.folders.run.clone(),
-        hostname: place.pod.as_deref().map(host_name).unwrap_or_default(),
+        hostname: place.pod.as_deref().map(|it| host_name(it, &machine.name)).unwrap_or_default(),
     };
-    let mut spare = place.context.spares.take().await.map_err(StageError::sandbox)?;
+    let spare = if place.pod.as_deref().is_some_and(is_on_host) {
+        place.context.spares.take_on_host().await
+    } else {
+        place.context.spares.take().await
+    };
+    let mut spare = spare.map_err(StageError::sandbox)?;
     let given = spare.connection.call(&Request::Pod(spec)).await;
     let result = match given {
         Ok(Reply::Done) => return Ok(Some(spare)),
