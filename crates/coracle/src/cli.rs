@@ -88,8 +88,8 @@ pub(crate) enum Format {
 /// Arguments of `up`.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct UpArguments {
-    /// Folder or file of manifests, or `-` for standard input. Without it the cluster is started
-    /// and nothing applied.
+    /// Folder or file of manifests, or `-` for standard input; or a Procfile, or a folder with one and
+    /// without manifests. Without it the cluster is started and nothing applied.
     pub(crate) path: Option<PathBuf>,
     /// Return when all is ready instead of following logs.
     #[arg(short, long)]

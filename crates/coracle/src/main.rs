@@ -16,6 +16,7 @@ mod logs;
 mod manifest;
 mod output;
 mod own;
+mod procfile;
 mod progress;
 mod project;
 mod queue;

@@ -28,6 +28,12 @@ pub(crate) struct Object {
 }
 
 impl Object {
+    /// An object that a line of `file` means.
+    pub(crate) fn of_line(value: Value, file: &str, line: u64) -> Self {
+        let lines = Lines { line, children: BTreeMap::new() };
+        Self { value, file: file.to_owned(), lines }
+    }
+
     /// `apiVersion`.
     pub(crate) fn api_version(&self) -> &str {
         self.text("/apiVersion")
@@ -78,12 +84,20 @@ pub(crate) fn read(path: &Path) -> anyhow::Result<Vec<Object>> {
         objects.extend(parse(&name, &text)?);
     }
     if objects.is_empty() {
-        bail!("no Kubernetes objects in `{}`: it holds no manifest", path.display());
+        let also = if path.is_dir() { " and no Procfile" } else { "" };
+        bail!("no Kubernetes objects in `{}`: it holds no manifest{also}", path.display());
     }
     Ok(objects)
 }
 
-fn files(path: &Path) -> anyhow::Result<Vec<PathBuf>> {
+/// Whether a file is one of those that a folder's manifests are read from.
+pub(crate) fn is_manifest(file: &Path) -> bool {
+    let manifest = file.extension().is_some_and(|it| it == "yaml" || it == "yml" || it == "json");
+    manifest && file.file_name().is_none_or(|it| it != crate::project::FILE_NAME)
+}
+
+/// The files that the manifests at `path` are read from.
+pub(crate) fn files(path: &Path) -> anyhow::Result<Vec<PathBuf>> {
     let metadata = fs::metadata(path).with_context(|| format!("look at `{}`", path.display()))?;
     if !metadata.is_dir() {
         return Ok(vec![path.to_owned()]);
@@ -92,10 +106,7 @@ fn files(path: &Path) -> anyhow::Result<Vec<PathBuf>> {
     let entries = fs::read_dir(path).with_context(|| format!("list `{}`", path.display()))?;
     for entry in entries {
         let file = entry.with_context(|| format!("list `{}`", path.display()))?.path();
-        let manifest =
-            file.extension().is_some_and(|it| it == "yaml" || it == "yml" || it == "json");
-        let ours = file.file_name().is_some_and(|it| it == crate::project::FILE_NAME);
-        if manifest && !ours && file.is_file() {
+        if is_manifest(&file) && file.is_file() {
             files.push(file);
         }
     }

@@ -33,6 +33,9 @@ pub(crate) struct Project {
     /// Folder that relative paths count from: the one of the file.
     #[serde(skip)]
     folder: PathBuf,
+    /// Links that come from elsewhere than the file, and need no build.
+    #[serde(skip)]
+    ready: BTreeMap<String, Link>,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -63,6 +66,11 @@ struct PublishSource {
 }
 
 impl Project {
+    /// One that is no file's: these links, and nothing published.
+    pub(crate) fn of_links(ready: BTreeMap<String, Link>) -> Self {
+        Self { ready, ..Self::default() }
+    }
+
     /// Reads the file that goes with the manifests at `manifests`: in that folder, or beside that
     /// file. Without one, a project that links nothing.
     pub(crate) fn read(manifests: &Path) -> anyhow::Result<Self> {
@@ -119,7 +127,8 @@ impl Project {
             let link = Link { image: source.image.clone(), directory, run };
             Ok((name.clone(), link))
         };
-        self.links.iter().map(resolve).collect()
+        let ready = self.ready.iter().map(|(name, link)| Ok((name.clone(), link.clone())));
+        self.links.iter().map(resolve).chain(ready).collect()
     }
 
     /// The ports to publish of Service `name`.

@@ -1,5 +1,5 @@
-//! `coracle up`: builds what is linked, starts the cluster, applies the manifests, waits until all is
-//! ready, follows the logs; Ctrl-C stops what it started.
+//! `coracle up`: builds what is linked, starts the cluster, applies the manifests or what a Procfile
+//! means, waits until all is ready, follows the logs; Ctrl-C stops what it started.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -22,6 +22,7 @@ use crate::{
     logs,
     manifest::{self, Object},
     output::{self, Progress},
+    procfile,
     progress::{self, Waiting},
     project::Project,
     session::{self, Session},
@@ -37,7 +38,10 @@ const KINDS_FIRST: [&str; 6] =
 pub(crate) fn run(directories: &Directories, arguments: &UpArguments) -> anyhow::Result<ExitCode> {
     let mut progress = Progress::start();
     let (objects, project) = match &arguments.path {
-        Some(path) => (in_order(manifest::read(path)?), Project::read(path)?),
+        Some(path) => match procfile::find(path)? {
+            Some(file) => procfile::read(&file)?,
+            None => (in_order(manifest::read(path)?), Project::read(path)?),
+        },
         None => (Vec::new(), Project::default()),
     };
     project.build(|text| progress.say(text))?;

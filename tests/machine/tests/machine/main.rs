@@ -8,6 +8,7 @@ mod clean;
 mod cluster;
 mod host;
 mod probe;
+mod procfile;
 mod refuse;
 mod run;
 mod survive;
@@ -33,6 +34,13 @@ const TESTS: &[(&str, Test)] = &[
     ("nothing_is_left_after_down", clean::nothing_is_left_after_down),
     ("nothing_is_left_after_killing_everything", clean::nothing_is_left_after_killing_everything),
     ("routing_needs_no_bridge_netfilter", clean::routing_needs_no_bridge_netfilter),
+    ("processes_share_the_network_of_the_host", procfile::processes_share_the_network_of_the_host),
+    ("processes_outlive_everything_but_shims", procfile::processes_outlive_everything_but_shims),
+    (
+        "pods_on_the_host_are_probed_and_routed_to",
+        procfile::pods_on_the_host_are_probed_and_routed_to,
+    ),
+    ("bad_procfiles_are_named", procfile::bad_procfiles_are_named),
     ("used_port_is_named", refuse::used_port_is_named),
     ("unwritable_state_folder_is_named", refuse::unwritable_state_folder_is_named),
     ("full_state_folder_is_named", refuse::full_state_folder_is_named),
