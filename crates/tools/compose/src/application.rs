@@ -13,6 +13,7 @@ use crate::{
     dotenv::Variables,
     error::{Error, Problem},
     procfile::{Process, Procfile},
+    shell::in_place,
 };
 
 /// The variable that says which port is a process's own, and in `.env` where ports are counted from.
@@ -103,7 +104,7 @@ fn deployment(process: &Process, variables: &Variables, port: u16, image: &str) 
                     "containers": [{
                         "name": label,
                         "image": image,
-                        "command": ["/bin/sh", "-c", literal(command)],
+                        "command": ["/bin/sh", "-c", literal(&in_place(command))],
                         "env": env,
                     }],
                 },
@@ -153,7 +154,7 @@ mod tests {
 
     fn application(procfile: &str, env: &str) -> Result<Application, Error> {
         let procfile = Procfile::parse("Procfile", procfile)?;
-        from_procfile(&procfile, &Variables::parse(".env", env)?, Path::new("/home/Ann B/shop_2"))
+        from_procfile(&procfile, &Variables::parse(".env", env)?, Path::new("/srv/Ann B/shop_2"))
     }
 
     #[track_caller]
@@ -209,7 +210,7 @@ mod tests {
                         "command": [
                           "/bin/sh",
                           "-c",
-                          "node web.js"
+                          "exec node web.js"
                         ],
                         "env": [
                           {
@@ -221,7 +222,7 @@ mod tests {
                             "value": "web.1"
                           }
                         ],
-                        "image": "procfile/home/ann-b/shop-2",
+                        "image": "procfile/srv/ann-b/shop-2",
                         "name": "web"
                       }
                     ],
@@ -234,7 +235,7 @@ mod tests {
               }
             }"#]]
         .assert_eq(&text);
-        expect![[r#"{"procfile.home.ann-b.shop-2": Link { image: "procfile/home/ann-b/shop-2", directory: "/home/Ann B/shop_2", run: [] }}"#]].assert_eq(&format!("{links:?}"));
+        expect![[r#"{"procfile.srv.ann-b.shop-2": Link { image: "procfile/srv/ann-b/shop-2", directory: "/srv/Ann B/shop_2", run: [] }}"#]].assert_eq(&format!("{links:?}"));
     }
 
     #[test]
@@ -243,16 +244,16 @@ mod tests {
             "web: a\n\nworker: b\nClock_1: c\n",
             "",
             expect![[r#"
-            1 "web": "a" PORT="5000" PS="web.1"
-            3 "worker": "b" PORT="5100" PS="worker.1"
-            4 "clock-1": "c" PORT="5200" PS="Clock_1.1""#]],
+            1 "web": "exec a" PORT="5000" PS="web.1"
+            3 "worker": "exec b" PORT="5100" PS="worker.1"
+            4 "clock-1": "exec c" PORT="5200" PS="Clock_1.1""#]],
         );
         check(
             "web: a\nworker: b\n",
             "B=2\nPORT=3000\nA=1\nPS=x\n",
             expect![[r#"
-            1 "web": "a" A="1" B="2" PORT="3000" PS="web.1"
-            2 "worker": "b" A="1" B="2" PORT="3100" PS="worker.1""#]],
+            1 "web": "exec a" A="1" B="2" PORT="3000" PS="web.1"
+            2 "worker": "exec b" A="1" B="2" PORT="3100" PS="worker.1""#]],
         );
         check(
             "web: a\nworker: b\n",
@@ -286,7 +287,7 @@ mod tests {
         for (folder, expected) in [
             ("/", "procfile"),
             ("/srv/shop", "procfile/srv/shop"),
-            ("/home/Ann B/shop_2", "procfile/home/ann-b/shop-2"),
+            ("/srv/Ann B/shop_2", "procfile/srv/ann-b/shop-2"),
             ("/été/-/.x", "procfile/t/x"),
         ] {
             assert_eq!(image(Path::new(folder)), expected);

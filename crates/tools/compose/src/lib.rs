@@ -7,6 +7,7 @@ mod application;
 mod dotenv;
 mod error;
 mod procfile;
+mod shell;
 
 pub use application::{Application, Object, from_procfile};
 pub use dotenv::Variables;
