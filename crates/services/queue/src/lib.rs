@@ -29,6 +29,7 @@ pub mod peers;
 pub mod protocol;
 pub mod rr;
 pub mod stats;
+pub mod tls;
 mod web;
 
 /// What went wrong with all its causes, for somebody who is told one line.

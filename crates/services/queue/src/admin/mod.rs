@@ -37,6 +37,7 @@ use self::{
 };
 use crate::{
     cli::Level,
+    tls::{ClientOptions, TlsError},
     web::{self, Client, Serve},
 };
 
@@ -61,6 +62,8 @@ pub struct Config {
     pub http_client_connect_timeout: Duration,
     /// How long its answer may take (`-http-client-request-timeout`).
     pub http_client_request_timeout: Duration,
+    /// How nsqds that want it are asked over TLS (`-http-client-tls-…`).
+    pub http_client_tls: ClientOptions,
     /// From where `/config` may be asked, as `127.0.0.1/8`; from anywhere if it is empty
     /// (`-allow-config-from-cidr`).
     pub allow_config_from_cidr: String,
@@ -87,6 +90,7 @@ impl Config {
             nsqd_http_addresses: Vec::new(),
             http_client_connect_timeout: Duration::from_secs(2),
             http_client_request_timeout: Duration::from_secs(5),
+            http_client_tls: ClientOptions::default(),
             allow_config_from_cidr: "127.0.0.1/8".to_owned(),
             notification_http_endpoint: String::new(),
             acl_http_header: "X-Forwarded-User".to_owned(),
@@ -118,6 +122,9 @@ pub enum BuildError {
     /// The header cannot be one.
     #[error("-acl-http-header `{0}` is not the name of a header")]
     Header(String),
+    /// Nobody can be asked over TLS as asked for.
+    #[error("prepare TLS for what nsqadmin asks (-http-client-tls-…)")]
+    Tls(#[source] TlsError),
     /// It cannot listen.
     #[error("listen on {address}")]
     Listen {
@@ -177,7 +184,7 @@ impl Shared {
     /// Whom to ask.
     fn cluster(&self) -> Cluster {
         Cluster {
-            client: self.client,
+            client: self.client.clone(),
             lookupds: self.lookupds(),
             nsqds: self.nsqds.clone(),
             now: self.clock.now().as_second(),
@@ -252,6 +259,7 @@ pub async fn build(config: Config, clock: Clock) -> Result<Admin, BuildError> {
         client: Client {
             connect: config.http_client_connect_timeout,
             request: config.http_client_request_timeout,
+            tls: Some(config.http_client_tls.connector().map_err(BuildError::Tls)?),
         },
         lookupds: RwLock::new(lookupds),
         nsqds,
@@ -309,7 +317,7 @@ impl Admin {
             Ok(())
         });
         if let Some((told, endpoint)) = notices {
-            let client = shared.client;
+            let client = shared.client.clone();
             tasks.spawn("nsqadmin-notices", OnExit::StopProcess, move |stop| async move {
                 stop.run_until_cancelled(notify::tell(told, endpoint, client)).await;
                 Ok(())

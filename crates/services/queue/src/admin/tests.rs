@@ -9,12 +9,15 @@ use expect_test::{Expect, expect};
 use http_body_util::{BodyExt as _, Full};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use tokio::net::TcpStream;
 
 use super::*;
 use crate::{
+    cli::{self, OneOf},
     peers,
-    web::{Reply, v1},
+    protocol::ClientAuth,
+    web::{ClientError, Reply, v1},
 };
 
 const STATS: &str = r#"{"version":"1.3.0","topics":[{"topic_name":"t","channels":[{"channel_name":"c#ephemeral",
@@ -364,4 +367,85 @@ async fn what_cannot_be_is_refused() {
     assert!(endpoint.contains("`https://h` is not of the form"), "{endpoint}");
     let header = refused(|it| it.acl_http_header = "a b".to_owned()).await;
     assert_eq!(header, "-acl-http-header `a b` is not the name of a header");
+}
+
+#[tokio::test]
+async fn nsqds_that_want_tls_are_asked_over_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let mut params = CertificateParams::new(Vec::new()).unwrap();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let root = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+    std::fs::write(at("root.pem"), root.pem()).unwrap();
+    for name in ["server", "client"] {
+        let key = KeyPair::generate().unwrap();
+        let params = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
+        let certificate = params.signed_by(&key, &root).unwrap();
+        std::fs::write(at(&format!("{name}.pem")), certificate.pem()).unwrap();
+        std::fs::write(at(&format!("{name}.key")), key.serialize_pem()).unwrap();
+    }
+    let text = |name: &str| at(name).display().to_string();
+    let nsqd = cli::nsqd::Options {
+        data_path: folder.path().display().to_string(),
+        tcp_address: "127.0.0.1:0".to_owned(),
+        http_address: "127.0.0.1:0".to_owned(),
+        https_address: "127.0.0.1:0".to_owned(),
+        tls_cert: text("server.pem"),
+        tls_key: text("server.key"),
+        tls_root_ca_file: text("root.pem"),
+        tls_client_auth_policy: OneOf(ClientAuth::RequireVerify),
+        ..Default::default()
+    };
+    let nsqd = crate::nsqd::build(nsqd, Clock::system()).await.unwrap();
+    let address = nsqd.http_address().unwrap().to_string();
+    let tasks = Tasks::default();
+    let running = nsqd.run(&tasks, |_| {});
+
+    let client = async |tls: ClientOptions| {
+        let config = Config {
+            http_address: "127.0.0.1:0".to_owned(),
+            nsqd_http_addresses: vec![address.clone()],
+            http_client_tls: tls,
+            ..Config::new("host")
+        };
+        build(config, Clock::system()).await.unwrap().handle().shared.client.clone()
+    };
+    let (root_ca_file, identity) =
+        (Some(at("root.pem")), Some((at("client.pem"), at("client.key"))));
+    let known = ClientOptions { root_ca_file, identity, ..ClientOptions::default() };
+    let good = client(known.clone()).await;
+    good.post(&address, "/topic/create?topic=t").await.unwrap();
+    let unverified =
+        ClientOptions { insecure_skip_verify: true, root_ca_file: None, ..known.clone() };
+    for good in [good, client(unverified).await] {
+        let stats: serde_json::Value = good.get(&address, "/stats?format=json").await.unwrap();
+        assert_eq!(stats["topics"][0]["topic_name"], "t");
+    }
+    // One does not believe the nsqd, the nsqd does not believe the other.
+    for bad in [
+        ClientOptions { root_ca_file: None, ..known.clone() },
+        ClientOptions { identity: None, ..known },
+    ] {
+        let refused = client(bad).await.get::<serde_json::Value>(&address, "/info").await;
+        assert!(
+            matches!(refused, Err(ClientError::Connect { .. } | ClientError::Exchange { .. })),
+            "{refused:?}"
+        );
+    }
+    running.end().await.unwrap();
+}
+
+#[tokio::test]
+async fn certificates_that_are_not_there_are_named() {
+    let config = Config {
+        nsqd_http_addresses: vec!["h:2".to_owned()],
+        http_client_tls: ClientOptions {
+            root_ca_file: Some("/nowhere/root.pem".into()),
+            ..ClientOptions::default()
+        },
+        ..Config::new("host")
+    };
+    let refused = build(config, Clock::system()).await.unwrap_err();
+    let told = crate::chain(&refused);
+    assert!(told.contains("-http-client-tls-…): read /nowhere/root.pem: "), "{told}");
 }

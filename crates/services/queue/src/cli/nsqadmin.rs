@@ -1,12 +1,13 @@
 //! The flags of `nsqadmin`, with the original's names and defaults.
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 use super::{
     flags::{Flag, Program},
     value::{OneOf, Value},
     words::Level,
 };
+use crate::tls::ClientOptions;
 
 /// Everything that can be set. A field has the name of its flag.
 #[derive(Clone, Debug)]
@@ -20,6 +21,10 @@ pub struct Options {
     pub nsqd_http_address: Vec<String>,
     pub http_client_connect_timeout: Duration,
     pub http_client_request_timeout: Duration,
+    pub http_client_tls_insecure_skip_verify: bool,
+    pub http_client_tls_root_ca_file: String,
+    pub http_client_tls_cert: String,
+    pub http_client_tls_key: String,
     pub allow_config_from_cidr: String,
     pub acl_http_header: String,
     pub admin_user: Vec<String>,
@@ -44,6 +49,10 @@ impl Default for Options {
             nsqd_http_address: Vec::new(),
             http_client_connect_timeout: Duration::from_secs(2),
             http_client_request_timeout: Duration::from_secs(5),
+            http_client_tls_insecure_skip_verify: false,
+            http_client_tls_root_ca_file: String::new(),
+            http_client_tls_cert: String::new(),
+            http_client_tls_key: String::new(),
             allow_config_from_cidr: "127.0.0.1/8".to_owned(),
             acl_http_header: "X-Forwarded-User".to_owned(),
             admin_user: Vec::new(),
@@ -56,6 +65,35 @@ impl Default for Options {
             statsd_interval: Duration::from_secs(60),
             verbose: false,
         }
+    }
+}
+
+/// A certificate without its key, or the other way round.
+#[derive(Debug, thiserror::Error)]
+#[error("-http-client-tls-{missing} must be given with -http-client-tls-{given}")]
+pub struct HalfIdentity {
+    missing: &'static str,
+    given: &'static str,
+}
+
+impl Options {
+    /// How servers that want it are asked over TLS.
+    ///
+    /// # Errors
+    /// If a certificate or a key stands alone.
+    pub fn tls(&self) -> Result<ClientOptions, HalfIdentity> {
+        let path = |text: &str| (!text.is_empty()).then(|| PathBuf::from(text));
+        let identity = match (path(&self.http_client_tls_cert), path(&self.http_client_tls_key)) {
+            (Some(certificate), Some(key)) => Some((certificate, key)),
+            (None, None) => None,
+            (Some(_), None) => return Err(HalfIdentity { missing: "key", given: "cert" }),
+            (None, Some(_)) => return Err(HalfIdentity { missing: "cert", given: "key" }),
+        };
+        Ok(ClientOptions {
+            insecure_skip_verify: self.http_client_tls_insecure_skip_verify,
+            root_ca_file: path(&self.http_client_tls_root_ca_file),
+            identity,
+        })
     }
 }
 
@@ -106,6 +144,22 @@ pub(crate) const NSQADMIN: Program<Options> = Program {
             "how long the answer of an HTTP server may take",
             |it| &mut it.http_client_request_timeout,
         ),
+        flag(
+            "http-client-tls-insecure-skip-verify",
+            "believe whoever answers over TLS, whatever its certificate",
+            |it| &mut it.http_client_tls_insecure_skip_verify,
+        ),
+        flag(
+            "http-client-tls-root-ca-file",
+            "path of the certificates of those who sign the servers' certificates",
+            |it| &mut it.http_client_tls_root_ca_file,
+        ),
+        flag("http-client-tls-cert", "path of the certificate to show to servers", |it| {
+            &mut it.http_client_tls_cert
+        }),
+        flag("http-client-tls-key", "path of that certificate's key", |it| {
+            &mut it.http_client_tls_key
+        }),
         flag("allow-config-from-cidr", "from where /config may be asked", |it| {
             &mut it.allow_config_from_cidr
         }),
@@ -154,12 +208,6 @@ pub(crate) const NSQADMIN: Program<Options> = Program {
             ..flag("statsd-interval", "time between pushes to statsd", |it| &mut it.statsd_interval)
         },
     ],
-    refused: &[
-        ("dev-static-dir", "the page has no files of its own"),
-        ("http-client-tls-insecure-skip-verify", "nsqadmin asks over plain HTTP"),
-        ("http-client-tls-root-ca-file", "nsqadmin asks over plain HTTP"),
-        ("http-client-tls-cert", "nsqadmin asks over plain HTTP"),
-        ("http-client-tls-key", "nsqadmin asks over plain HTTP"),
-    ],
+    refused: &[("dev-static-dir", "the page has no files of its own")],
     outside: &[],
 };

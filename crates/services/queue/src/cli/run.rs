@@ -129,6 +129,7 @@ async fn nsqadmin_until_signal(
     verbosity: Verbosity,
 ) -> anyhow::Result<()> {
     let ending = ending()?;
+    let http_client_tls = options.tls()?;
     let config = admin::Config {
         http_address: options.http_address,
         base_path: options.base_path,
@@ -136,6 +137,7 @@ async fn nsqadmin_until_signal(
         nsqd_http_addresses: options.nsqd_http_address,
         http_client_connect_timeout: options.http_client_connect_timeout,
         http_client_request_timeout: options.http_client_request_timeout,
+        http_client_tls,
         allow_config_from_cidr: options.allow_config_from_cidr,
         notification_http_endpoint: options.notification_http_endpoint,
         acl_http_header: options.acl_http_header,

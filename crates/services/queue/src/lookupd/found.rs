@@ -69,7 +69,8 @@ const FAILURES_MAX: u32 = 3;
 const FOUND_MAX: usize = 10_000;
 
 /// How long a producer may take to answer.
-const CLIENT: Client = Client { connect: Duration::from_secs(1), request: Duration::from_secs(5) };
+const CLIENT: Client =
+    Client { connect: Duration::from_secs(1), request: Duration::from_secs(5), tls: None };
 
 /// The topics and channels, without what costs more.
 const STATS: &str = "/stats?format=json&include_clients=false&include_mem=false";

@@ -12,7 +12,8 @@ use tokio::{
 use super::*;
 use crate::web::{Client, ClientError};
 
-const CLIENT: Client = Client { connect: Duration::from_secs(5), request: Duration::from_secs(5) };
+const CLIENT: Client =
+    Client { connect: Duration::from_secs(5), request: Duration::from_secs(5), tls: None };
 
 struct Running {
     handle: Handle,

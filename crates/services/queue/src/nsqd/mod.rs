@@ -1,7 +1,7 @@
 //! One nsqd, put together: the broker, and what serves it and tells of it. Decides nothing; every
 //! part can do without this.
 
-use std::{io, path::PathBuf, sync::Arc, time::Duration};
+use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use runtime::{Clock, OnExit, Tasks};
 use tokio::sync::watch;
@@ -182,6 +182,12 @@ fn peers_config(options: &Options) -> peers::Config {
 }
 
 impl Nsqd {
+    /// Where HTTP is served, if it is at a TCP address.
+    #[must_use]
+    pub fn http_address(&self) -> Option<SocketAddr> {
+        self.http.as_ref().and_then(Listener::tcp_address)
+    }
+
     /// Where the TCP protocol is.
     #[must_use]
     pub const fn tcp(&self) -> &Listener {

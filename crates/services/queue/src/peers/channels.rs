@@ -49,7 +49,7 @@ pub(super) async fn watch<T: Topics>(topics: Arc<T>, inner: Arc<Inner>, client: 
             topics.release(&topic);
         }
         for question in questions {
-            answers.push(ask(question, client));
+            answers.push(ask(question, client.clone()));
         }
         let wake = async {
             match wake {

@@ -213,7 +213,8 @@ pub fn build<T: Topics>(config: Config, topics: Arc<T>) -> Result<Peers<T>, TooM
     };
     let handle = Handle(Arc::new(inner));
     handle.set_lookupds(config.lookupds)?;
-    let client = Client { connect: config.connect_timeout, request: config.request_timeout };
+    let client =
+        Client { connect: config.connect_timeout, request: config.request_timeout, tls: None };
     Ok(Peers { identity: config.identity, client, topics, handle })
 }
 

@@ -7,7 +7,8 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use super::*;
 use crate::{lookupd, web::Client};
 
-const CLIENT: Client = Client { connect: Duration::from_secs(5), request: Duration::from_secs(5) };
+const CLIENT: Client =
+    Client { connect: Duration::from_secs(5), request: Duration::from_secs(5), tls: None };
 
 /// Topics as a test says.
 #[derive(Debug, Default)]

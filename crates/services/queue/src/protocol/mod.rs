@@ -22,6 +22,7 @@ mod snappy;
 mod tls;
 mod transport;
 
+pub use crate::tls::TlsError;
 pub use clients::{ClientStats, Clients, PubCount, State};
 pub use command::KEY_MAX;
 pub use options::{
@@ -29,4 +30,3 @@ pub use options::{
     Options, TlsOptions, TlsVersion,
 };
 pub use server::{Server, build};
-pub use tls::TlsError;

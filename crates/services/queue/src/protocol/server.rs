@@ -17,9 +17,9 @@ use super::{
     clients::Clients,
     greeting,
     options::{DESCRIPTORS_RESERVED, Options},
-    tls::{self, TlsError},
+    tls,
 };
-use crate::{broker::Broker, listen::Listener};
+use crate::{broker::Broker, listen::Listener, tls::TlsError};
 
 /// How long nobody is taken in when the kernel has no connection to give: mostly for want of
 /// descriptors, which come back when clients leave.

@@ -1,13 +1,12 @@
 //! Encryption: what is asked of clients, and what is told of an encrypted connection.
 
-use std::{io, path::PathBuf, sync::Arc};
+use std::{io, sync::Arc};
 
 use rustls::{
-    ClientConfig, DigitallySignedStruct, DistinguishedName, RootCertStore, ServerConfig,
-    ServerConnection, SignatureScheme,
+    DigitallySignedStruct, DistinguishedName, ServerConfig, ServerConnection, SignatureScheme,
     client::danger::HandshakeSignatureValid,
     crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature},
-    pki_types::{CertificateDer, PrivateKeyDer, UnixTime, pem, pem::PemObject as _},
+    pki_types::{CertificateDer, UnixTime},
     server::{
         WebPkiClientVerifier,
         danger::{ClientCertVerified, ClientCertVerifier},
@@ -20,28 +19,7 @@ use super::{
     clients::TlsStats,
     options::{ClientAuth, TlsOptions, TlsVersion},
 };
-
-/// Why connections cannot be encrypted as asked.
-#[derive(Debug, thiserror::Error)]
-pub enum TlsError {
-    /// A file has no PEM of the right kind.
-    #[error("read {}", path.display())]
-    Pem {
-        /// Which.
-        path: PathBuf,
-        /// What is wrong.
-        source: pem::Error,
-    },
-    /// The machine trusts nobody, and no other root was given.
-    #[error("there are no root certificates to verify clients with")]
-    Roots,
-    /// Certificate and key do not belong together, or cannot be used.
-    #[error("use the certificate")]
-    Certificate(#[source] rustls::Error),
-    /// The roots cannot be used.
-    #[error("use the root certificates")]
-    Verifier(#[source] rustls::server::VerifierBuilderError),
-}
+use crate::tls::{ClientOptions, TlsError, certificates, key, roots};
 
 /// What accepts encrypted connections.
 ///
@@ -70,9 +48,8 @@ pub(super) fn acceptor(options: &TlsOptions) -> Result<TlsAcceptor, TlsError> {
         }
     };
     let chain = certificates(&options.cert)?;
-    let key = PrivateKeyDer::from_pem_file(&options.key)
-        .map_err(|source| TlsError::Pem { path: options.key.clone(), source })?;
-    let config = builder.with_single_cert(chain, key).map_err(TlsError::Certificate)?;
+    let config =
+        builder.with_single_cert(chain, key(&options.key)?).map_err(TlsError::Certificate)?;
     Ok(TlsAcceptor::from(Arc::new(config)))
 }
 
@@ -82,35 +59,8 @@ pub(super) fn acceptor(options: &TlsOptions) -> Result<TlsAcceptor, TlsError> {
 /// # Errors
 /// If the file of roots cannot be read.
 pub(super) fn connector(options: Option<&TlsOptions>) -> Result<TlsConnector, TlsError> {
-    let roots = roots(options.and_then(|it| it.root_ca_file.as_ref()))?;
-    let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .map_err(TlsError::Certificate)?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    Ok(TlsConnector::from(Arc::new(config)))
-}
-
-fn certificates(path: &PathBuf) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    let read = || CertificateDer::pem_file_iter(path)?.collect::<Result<Vec<_>, _>>();
-    let all = read().map_err(|source| TlsError::Pem { path: path.clone(), source })?;
-    if all.is_empty() {
-        let (path, source) = (path.clone(), pem::Error::NoItemsFound);
-        return Err(TlsError::Pem { path, source });
-    }
-    Ok(all)
-}
-
-/// Who signs certificates: those in the file, or those the machine trusts.
-fn roots(file: Option<&PathBuf>) -> Result<RootCertStore, TlsError> {
-    let mut roots = RootCertStore::empty();
-    let all = match file {
-        Some(path) => certificates(path)?,
-        None => rustls_native_certs::load_native_certs().certs,
-    };
-    // One that cannot be used vouches for nobody; the others still do.
-    roots.add_parsable_certificates(all);
-    Ok(roots)
+    let root_ca_file = options.and_then(|it| it.root_ca_file.clone());
+    ClientOptions { root_ca_file, ..ClientOptions::default() }.connector()
 }
 
 /// Accepts any certificate whose key the client has, whoever signed it: the policy `require`.

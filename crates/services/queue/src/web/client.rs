@@ -1,15 +1,20 @@
 //! Asks another nsqd, nsqlookupd or nsqadmin over HTTP. One request a connection: these are rare,
 //! and a connection that is kept can be dead without anybody having noticed.
 
-use std::{io, time::Duration};
+use std::{fmt, io, time::Duration};
 
 use bytes::Bytes;
 use http::{Method, Request, StatusCode, header};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
-use serde::de::DeserializeOwned;
-use tokio::net::TcpStream;
+use rustls::pki_types::ServerName;
+use serde::{Deserialize, de::DeserializeOwned};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+};
+use tokio_rustls::TlsConnector;
 
 /// Longest answer: the statistics of an nsqd with every topic, channel and client it may have.
 const ANSWER_BYTES_MAX: usize = 64 << 20;
@@ -17,13 +22,30 @@ const ANSWER_BYTES_MAX: usize = 64 << 20;
 /// Longest piece of a refusal that is repeated in an error.
 const REFUSAL_BYTES_MAX: usize = 200;
 
-/// How long the other side may take. Cheap to clone.
-#[derive(Clone, Copy, Debug)]
+/// How others are asked. Cheap to clone.
+#[derive(Clone)]
 pub(crate) struct Client {
-    /// Until there is a connection.
+    /// How long the other side may take until there is a connection.
     pub(crate) connect: Duration,
-    /// Until the whole answer is there.
+    /// The same until the whole answer is there.
     pub(crate) request: Duration,
+    /// For those who want to be asked over TLS, which they answer with where.
+    pub(crate) tls: Option<TlsConnector>,
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { connect, request, tls } = self;
+        let mut shown = formatter.debug_struct("Client");
+        shown.field("connect", connect).field("request", request);
+        shown.field("tls", &tls.is_some()).finish()
+    }
+}
+
+/// What a server says that is to be asked over TLS.
+#[derive(Deserialize)]
+struct Elsewhere {
+    https_port: u16,
 }
 
 /// Why there is no answer.
@@ -104,19 +126,18 @@ impl Client {
         path: &str,
         body: Bytes,
     ) -> Result<Bytes, ClientError> {
-        let late = || ClientError::Late { address: address.to_owned() };
-        let exchange = async {
-            let connect = tokio::time::timeout(self.connect, TcpStream::connect(address));
-            let socket = connect
-                .await
-                .map_err(|_| late())?
-                .map_err(|source| ClientError::Connect { address: address.to_owned(), source })?;
-            send(socket, method, address, path, body)
-                .await
-                .map_err(|source| ClientError::Exchange { address: address.to_owned(), source })
+        let plain = self.exchange(&method, address, None, path, body.clone()).await;
+        let (status, answer) = plain?;
+        let elsewhere = match &self.tls {
+            Some(tls) if status == StatusCode::FORBIDDEN => {
+                over_tls(address, &answer).zip(Some(tls))
+            }
+            _ => None,
         };
-        let answer = tokio::time::timeout(self.request, exchange);
-        let (status, body) = answer.await.map_err(|_| late())??;
+        let (status, body) = match elsewhere {
+            Some((address, tls)) => self.exchange(&method, &address, Some(tls), path, body).await?,
+            None => (status, answer),
+        };
         if status != StatusCode::OK {
             let body = body.get(..REFUSAL_BYTES_MAX).unwrap_or(&body);
             let body = String::from_utf8_lossy(body).into_owned();
@@ -124,18 +145,59 @@ impl Client {
         }
         Ok(body)
     }
+
+    /// Asks once.
+    async fn exchange(
+        &self,
+        method: &Method,
+        address: &str,
+        tls: Option<&TlsConnector>,
+        path: &str,
+        body: Bytes,
+    ) -> Result<(StatusCode, Bytes), ClientError> {
+        let late = || ClientError::Late { address: address.to_owned() };
+        let failed = |source| ClientError::Connect { address: address.to_owned(), source };
+        let exchange = async {
+            let connect = tokio::time::timeout(self.connect, TcpStream::connect(address));
+            let socket = connect.await.map_err(|_| late())?.map_err(failed)?;
+            let sent = match tls {
+                None => send(socket, method, address, path, body).await,
+                Some(tls) => {
+                    let name = server_name(address).map_err(failed)?;
+                    let socket = tls.connect(name, socket).await.map_err(failed)?;
+                    send(socket, method, address, path, body).await
+                }
+            };
+            sent.map_err(|source| ClientError::Exchange { address: address.to_owned(), source })
+        };
+        tokio::time::timeout(self.request, exchange).await.map_err(|_| late())?
+    }
+}
+
+/// Where a server at `address` that will not be asked in the clear says that it is to be asked.
+fn over_tls(address: &str, answer: &[u8]) -> Option<String> {
+    let Elsewhere { https_port } = serde_json::from_slice(answer).ok()?;
+    let (host, _) = address.rsplit_once(':')?;
+    (https_port != 0).then(|| format!("{host}:{https_port}"))
+}
+
+/// The name that the certificate of the server at `address` must have.
+fn server_name(address: &str) -> io::Result<ServerName<'static>> {
+    let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
+    let host = host.strip_prefix('[').and_then(|it| it.strip_suffix(']')).unwrap_or(host);
+    ServerName::try_from(host.to_owned()).map_err(io::Error::other)
 }
 
 async fn send(
-    socket: TcpStream,
-    method: Method,
+    socket: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    method: &Method,
     address: &str,
     path: &str,
     body: Bytes,
 ) -> Result<(StatusCode, Bytes), Box<dyn std::error::Error + Send + Sync>> {
     let (mut sender, connection) = http1::handshake(TokioIo::new(socket)).await?;
     let mut request = Request::builder()
-        .method(method)
+        .method(method.clone())
         .uri(path)
         .header(header::HOST, address)
         .header(header::ACCEPT, "application/vnd.nsq; version=1.0")
@@ -160,5 +222,32 @@ async fn send(
             closed?;
             exchange.await
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_says_where_else_to_ask() {
+        let check = |address: &str, answer: &str| over_tls(address, answer.as_bytes());
+        let answer = r#"{"message": "TLS_REQUIRED", "https_port": 4152}"#;
+        assert_eq!(check("nsqd:4151", answer).as_deref(), Some("nsqd:4152"));
+        assert_eq!(check("[::1]:4151", answer).as_deref(), Some("[::1]:4152"));
+        // It serves nothing over TLS, or refuses for another reason.
+        assert_eq!(check("nsqd:4151", r#"{"message": "TLS_REQUIRED", "https_port": 0}"#), None);
+        assert_eq!(check("nsqd:4151", r#"{"message": "FORBIDDEN"}"#), None);
+        assert_eq!(check("nsqd:4151", r#"{"https_port": 65536}"#), None);
+        assert_eq!(check("nsqd:4151", "no"), None);
+    }
+
+    #[test]
+    fn a_certificate_is_for_a_name_or_an_address() {
+        let check = |address: &str| server_name(address).unwrap().to_str().into_owned();
+        assert_eq!(check("nsqd.example:4152"), "nsqd.example");
+        assert_eq!(check("127.0.0.1:4152"), "127.0.0.1");
+        assert_eq!(check("[::1]:4152"), "::1");
+        assert!(server_name("no name:4152").is_err());
     }
 }
