@@ -32,7 +32,7 @@ const SEED: &str = "4";
 
 /// Share of a run in which the machine stood still, as the judge saw it, above which a wrong figure, or
 /// none, may be the machine's doing and says nothing of the generator.
-const DISTURBED: f64 = 0.005;
+pub(crate) const DISTURBED: f64 = 0.005;
 
 /// A run and what became of it.
 pub(crate) struct Graded {
