@@ -147,8 +147,8 @@ struct Inner {
     /// Whether new topics are held.
     holds: AtomicBool,
     changes: watch::Sender<u64>,
-    /// Keeps other processes out of the folder.
-    _held: Box<dyn Held>,
+    /// Keeps others out of the folder, until it is closed.
+    held: Mutex<Option<Box<dyn Held>>>,
 }
 
 #[derive(Debug, Default)]
@@ -194,7 +194,7 @@ impl Broker {
             channels: AtomicUsize::new(0),
             holds: AtomicBool::new(holds),
             changes: watch::Sender::new(0),
-            _held: opened.held,
+            held: Mutex::new(Some(opened.held)),
         }));
         for (name, (log, mut state)) in opened.topics {
             if state.held && !holds {
@@ -370,7 +370,10 @@ impl Broker {
             committers.close();
             result
         });
-        closing.await.map_err(io::Error::other)?
+        let result = closing.await.map_err(io::Error::other)?;
+        // Nothing is written any more, though tasks may still be about to end.
+        drop(self.0.held.lock().unwrap_or_else(PoisonError::into_inner).take());
+        result
     }
 
     pub(super) fn clock(&self) -> &Clock {
