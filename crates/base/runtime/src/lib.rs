@@ -1,4 +1,5 @@
-//! What every component of the process is made of: tasks and their end, wall-clock time, back-off.
+//! What every component of the process is made of: tasks and their end, wall-clock time, back-off;
+//! and what several of them would write alike.
 //!
 //! Knows nothing of Kubernetes.
 
@@ -6,8 +7,10 @@ mod backoff;
 mod clock;
 mod sys;
 mod tasks;
+mod tls;
 
 pub use backoff::Backoff;
 pub use clock::Clock;
 pub use sys::watch_descriptor;
 pub use tasks::{OnExit, Tasks};
+pub use tls::AnyCertificate;

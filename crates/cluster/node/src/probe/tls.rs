@@ -3,11 +3,11 @@
 
 use std::sync::Arc;
 
+use runtime::AnyCertificate;
 use rustls::{
-    ClientConfig, DigitallySignedStruct, SignatureScheme,
-    client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
-    crypto::{WebPkiSupportedAlgorithms, ring, verify_tls12_signature, verify_tls13_signature},
-    pki_types::{CertificateDer, InvalidDnsNameError, ServerName, UnixTime},
+    ClientConfig,
+    crypto::ring,
+    pki_types::{InvalidDnsNameError, ServerName},
 };
 use tokio::net::TcpStream;
 use tokio_rustls::{TlsConnector, client::TlsStream};
@@ -29,53 +29,15 @@ pub(super) async fn connect(
     socket: TcpStream,
 ) -> Result<TlsStream<TcpStream>, TlsError> {
     let provider = Arc::new(ring::default_provider());
-    let signatures = provider.signature_verification_algorithms;
+    let verifier = Arc::new(AnyCertificate::new(&provider));
     let config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(TlsError::Versions)?
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(AnyCertificate(signatures)))
+        .with_custom_certificate_verifier(verifier)
         .with_no_client_auth();
     let name = ServerName::try_from(host.to_owned())
         .map_err(|error| TlsError::Name(host.to_owned(), error))?;
     let connector = TlsConnector::from(Arc::new(config));
     connector.connect(name, socket).await.map_err(TlsError::Handshake)
-}
-
-#[derive(Debug)]
-struct AnyCertificate(WebPkiSupportedAlgorithms);
-
-impl ServerCertVerifier for AnyCertificate {
-    fn verify_server_cert(
-        &self,
-        _end_entity: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
-        _server_name: &ServerName<'_>,
-        _ocsp_response: &[u8],
-        _now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, certificate, signature, &self.0)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, certificate, signature, &self.0)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.supported_schemes()
-    }
 }

@@ -2,12 +2,12 @@
 
 use std::{path::PathBuf, sync::Arc};
 
+use runtime::AnyCertificate;
 use rustls::{
-    ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
-    client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
-    crypto::{WebPkiSupportedAlgorithms, ring, verify_tls12_signature, verify_tls13_signature},
+    ClientConfig, RootCertStore,
+    crypto::ring,
     pki_types::{
-        CertificateDer, InvalidDnsNameError, PrivateKeyDer, ServerName, UnixTime,
+        CertificateDer, InvalidDnsNameError, PrivateKeyDer, ServerName,
         pem::{self, PemObject as _},
     },
 };
@@ -56,15 +56,15 @@ pub(crate) fn is_named(transport: &Transport) -> bool {
 /// What TLS connections are made with.
 pub(crate) fn config(transport: &Transport) -> Result<Arc<ClientConfig>, Error> {
     let provider = Arc::new(ring::default_provider());
-    let signatures = provider.signature_verification_algorithms;
+    let any_certificate = AnyCertificate::new(&provider);
     let builder =
         ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
     let builder = match &transport.trust {
         Trust::System => builder.with_root_certificates(system()?),
         Trust::File(path) => builder.with_root_certificates(roots(path)?),
-        Trust::Anyone => builder
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::new(BelieveAnyone(signatures))),
+        Trust::Anyone => {
+            builder.dangerous().with_custom_certificate_verifier(Arc::new(any_certificate))
+        }
     };
     let mut config = match &transport.identity {
         None => builder.with_no_client_auth(),
@@ -113,43 +113,4 @@ fn system() -> Result<RootCertStore, Error> {
         return Err(Error::NoRoots { reason });
     }
     Ok(store)
-}
-
-/// Believes who the server says it is; the handshake's signatures are still checked.
-#[derive(Debug)]
-struct BelieveAnyone(WebPkiSupportedAlgorithms);
-
-impl ServerCertVerifier for BelieveAnyone {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, certificate, signed, &self.0)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, certificate, signed, &self.0)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.supported_schemes()
-    }
 }
