@@ -1,8 +1,7 @@
 //! Writes the apiserver's table of types from a published OpenAPI v2 document of Kubernetes.
 //!
-//! Takes facts only: names, types, keys. No descriptions, and only the types that the table of
-//! kinds reaches: each source file of the apiserver's kinds and schema that quotes a definition's
-//! name asks for it. Does not fetch the document; the release notes of Kubernetes say where it is.
+//! Takes facts only: names, types, keys. No descriptions. Does not fetch the document; the release
+//! notes of Kubernetes say where it is.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -14,9 +13,6 @@ use std::{
 use anyhow::{Context as _, bail};
 use serde_json::Value;
 
-/// Folders whose sources name the types to start from.
-const ROOTS: [&str; 2] =
-    ["crates/cluster/apiserver/src/kinds", "crates/cluster/apiserver/src/schema"];
 /// The file to write.
 const TABLE: &str = "crates/cluster/apiserver/src/schema/table.txt";
 /// Types that are a JSON scalar with rules of its own, and what the table calls them.
@@ -26,6 +22,12 @@ const SCALARS: [(&str, &str); 4] = [
     ("io.k8s.apimachinery.pkg.apis.meta.v1.Time", "time"),
     ("io.k8s.apimachinery.pkg.apis.meta.v1.MicroTime", "microtime"),
 ];
+/// Types that hold any JSON object although the document gives them a type.
+const FREE_FORM: [&str; 3] = [
+    "io.k8s.apimachinery.pkg.apis.meta.v1.FieldsV1",
+    "io.k8s.apimachinery.pkg.apis.meta.v1.Patch",
+    "io.k8s.apimachinery.pkg.runtime.RawExtension",
+];
 /// Defaults that belong to a type because a list key needs them. Version 2 documents leave
 /// defaults out; the version 3 documents of the same release have them.
 const DEFAULTS: [(&str, &str, &str); 2] = [
@@ -34,8 +36,9 @@ const DEFAULTS: [(&str, &str, &str); 2] = [
 ];
 
 const HEADER: &str = "\
-# Types of the Kubernetes API, one definition a paragraph: name [group/version/kind], then a line
-# a field: name[!] type [attribute…]. `!` is required, `[]` a list, `{}` a map with string keys.
+# Types of the Kubernetes API, one definition a paragraph: name [group/version/kind] [any], then a
+# line a field: name[!] type [attribute…]. `any` is any JSON, `!` is required, `[]` a list, `{}` a
+# map with string keys, `.Name` a type of the same package.
 # Written by `cargo xtask schema OPENAPI-V2-FILE`; do not edit.
 ";
 
@@ -45,55 +48,18 @@ pub(crate) fn generate(root: &Path, document: &Path) -> anyhow::Result<()> {
     let document: Value = serde_json::from_str(&text).context("parse the OpenAPI document")?;
     let definitions = document.get("definitions").context("`definitions` is missing")?;
     let mut table = HEADER.to_owned();
-    for (name, definition) in reachable(definitions, roots(root)?)? {
-        print_definition(&name, definition, &mut table)?;
+    let definitions = definitions.as_object().context("`definitions` is no object")?;
+    let definitions: BTreeMap<&String, &Value> =
+        definitions.iter().filter(|(name, _)| scalar(name).is_none()).collect();
+    for (name, definition) in definitions {
+        print_definition(name, definition, &mut table)?;
     }
     fs::write(root.join(TABLE), table).context("write the table")
 }
 
-/// Names of definitions quoted in the sources.
-fn roots(root: &Path) -> anyhow::Result<BTreeSet<String>> {
-    let mut names = BTreeSet::new();
-    for folder in ROOTS {
-        for entry in walkdir::WalkDir::new(root.join(folder)).sort_by_file_name() {
-            let path = entry.context("walk the sources")?.into_path();
-            if path.extension().is_none_or(|it| it != "rs") {
-                continue;
-            }
-            let text = fs::read_to_string(&path).context("read a source")?;
-            let quoted = text.split('"').filter(|it| it.starts_with("io.k8s."));
-            let good = |it: &&str| it.bytes().all(|it| it.is_ascii_alphanumeric() || it == b'.');
-            names.extend(quoted.filter(good).filter(|it| !it.ends_with('.')).map(str::to_owned));
-        }
-    }
-    Ok(names)
-}
-
-fn reachable(
-    definitions: &Value,
-    roots: BTreeSet<String>,
-) -> anyhow::Result<BTreeMap<String, &Value>> {
-    let mut found = BTreeMap::new();
-    let mut pending: Vec<String> = roots.into_iter().collect();
-    while let Some(name) = pending.pop() {
-        if found.contains_key(&name) || SCALARS.iter().any(|(it, _)| *it == name) {
-            continue;
-        }
-        let definition =
-            definitions.get(&name).with_context(|| format!("no definition `{name}`"))?;
-        let properties = definition.get("properties").and_then(Value::as_object);
-        for property in properties.into_iter().flat_map(|it| it.values()) {
-            pending.extend(referenced(property).map(str::to_owned));
-        }
-        found.insert(name, definition);
-    }
-    Ok(found)
-}
-
-/// The definition a property, its items or its map values refer to, at any depth.
-fn referenced(property: &Value) -> Option<&str> {
-    let below = property.get("items").or_else(|| property.get("additionalProperties"));
-    reference(property).or_else(|| below.and_then(referenced))
+/// What the table calls a type that is a scalar.
+fn scalar(name: &str) -> Option<&'static str> {
+    SCALARS.iter().find(|(it, _)| *it == name).map(|(_, it)| *it)
 }
 
 fn reference(property: &Value) -> Option<&str> {
@@ -109,6 +75,9 @@ fn print_definition(name: &str, definition: &Value, table: &mut String) -> anyho
         let part = |it: &str| kind.get(it).and_then(Value::as_str).unwrap_or_default();
         write!(table, " {}/{}/{}", part("group"), part("version"), part("kind"))?;
     }
+    if is_free_form(name, definition) {
+        table.push_str(" any");
+    }
     table.push('\n');
     let required = definition.get("required").and_then(Value::as_array);
     let required: BTreeSet<&str> =
@@ -119,6 +88,7 @@ fn print_definition(name: &str, definition: &Value, table: &mut String) -> anyho
     for (field, property) in properties {
         let mark = if required.contains(field.as_str()) { "!" } else { "" };
         let kind = type_of(property).with_context(|| format!("`{name}.{field}`"))?;
+        let kind = relative(&kind, name);
         write!(table, "\t{field}{mark} {kind}")?;
         print_attributes(property, table)?;
         if let Some((.., it)) = DEFAULTS.iter().find(|it| it.0 == name && it.1 == *field) {
@@ -127,6 +97,25 @@ fn print_definition(name: &str, definition: &Value, table: &mut String) -> anyho
         table.push('\n');
     }
     Ok(())
+}
+
+/// Whether a value of the type may be any JSON: the document says nothing of it, or it is a known
+/// one. A type with `type: object` and no fields is one whose fields are still to come.
+fn is_free_form(name: &str, definition: &Value) -> bool {
+    definition.get("type").is_none() || FREE_FORM.contains(&name)
+}
+
+/// A type of the same package is named by its last part alone, with the dot.
+fn relative(kind: &str, definition: &str) -> String {
+    let package = definition.rfind('.').and_then(|at| definition.get(..at)).unwrap_or_default();
+    let start = kind.find(|it: char| it.is_ascii_alphabetic()).unwrap_or_default();
+    let (prefix, name) = kind.split_at(start);
+    match name.strip_prefix(package) {
+        Some(rest) if rest.starts_with('.') && !rest.get(1..).unwrap_or_default().contains('.') => {
+            format!("{prefix}{rest}")
+        }
+        _ => kind.to_owned(),
+    }
 }
 
 fn print_attributes(property: &Value, table: &mut String) -> anyhow::Result<()> {
@@ -152,8 +141,7 @@ fn print_attributes(property: &Value, table: &mut String) -> anyhow::Result<()> 
 
 fn type_of(property: &Value) -> anyhow::Result<String> {
     if let Some(name) = reference(property) {
-        let scalar = SCALARS.iter().find(|(it, _)| *it == name);
-        return Ok(scalar.map_or(name, |(_, it)| it).to_owned());
+        return Ok(scalar(name).unwrap_or(name).to_owned());
     }
     let text = |it: &str| property.get(it).and_then(Value::as_str).unwrap_or_default();
     Ok(match (text("type"), text("format")) {
@@ -181,6 +169,7 @@ mod tests {
     fn prints_facts_only() {
         let definition = serde_json::json!({
             "description": "A thing.",
+            "type": "object",
             "required": ["name"],
             "properties": {
                 "name": {"type": "string", "description": "Its name."},

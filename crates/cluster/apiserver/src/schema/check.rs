@@ -67,7 +67,7 @@ enum Step<'a> {
 impl<'a> Walk<'a> {
     fn object(&mut self, definition: &'static Definition, object: &'a Value) {
         let Value::Object(members) = object else { return };
-        if definition.fields.is_empty() {
+        if definition.any {
             return;
         }
         for (name, value) in members {
@@ -101,6 +101,7 @@ impl<'a> Walk<'a> {
             (Type::Bytes, Value::String(text)) => self.bytes(text),
             (Type::Quantity, _) => self.quantity(value),
             (Type::Time | Type::MicroTime, _) => self.time(value),
+            (Type::Object(_), _) if kind.below().is_some_and(|it| it.any) => {}
             (Type::Object(_), Value::Object(_)) => {
                 if let Some(definition) = kind.below() {
                     self.object(definition, value);

@@ -20,7 +20,7 @@ pub fn prune(definition: &str, object: &mut Value) {
 }
 
 fn prune_members(definition: &'static Definition, members: &mut Map<String, Value>) {
-    if definition.fields.is_empty() {
+    if definition.any {
         return;
     }
     members.retain(|name, value| match definition.field(name) {

@@ -1,14 +1,17 @@
-//! The table of types in memory: read once from its text, every name a slice of that text.
+//! The table of types in memory: an index of its text, and each type read when it is first asked
+//! for, every name a slice of that text. All types together are ten times what one start needs.
 
-use std::sync::LazyLock;
+use std::sync::{LazyLock, OnceLock};
 
-/// One type: an object with named fields. Without fields it is free-form.
+/// One type: an object with named fields, or any JSON.
 #[derive(Debug)]
 pub struct Definition {
     /// Published name, such as `io.k8s.api.core.v1.Pod`.
     pub name: &'static str,
     /// The kind, for types that are a whole object of one kind.
     pub kind: Option<GroupVersionKind>,
+    /// Whether a value may be any JSON. Then there are no fields.
+    pub any: bool,
     /// Fields by name.
     pub fields: Vec<Field>,
 }
@@ -87,7 +90,7 @@ impl Type {
     #[must_use]
     pub fn below(&self) -> Option<&'static Definition> {
         match self {
-            Self::Object(position) => TABLE.get(*position),
+            Self::Object(position) => TABLE.get(*position).map(Paragraph::definition),
             Self::List(below) | Self::Map(below) => below.below(),
             Self::String
             | Self::Int32
@@ -120,28 +123,54 @@ impl Definition {
 }
 
 static TEXT: &str = include_str!("table.txt");
-static TABLE: LazyLock<Vec<Definition>> = LazyLock::new(|| parse(TEXT));
+static TABLE: LazyLock<Vec<Paragraph>> = LazyLock::new(|| index(TEXT));
+
+/// A definition's text, and what it says once it was asked for.
+struct Paragraph {
+    name: &'static str,
+    /// What stands behind the name in the first line.
+    head: &'static str,
+    lines: &'static str,
+    definition: OnceLock<Definition>,
+}
+
+impl Paragraph {
+    fn new(text: &'static str) -> Self {
+        let (first, lines) = text.split_once('\n').unwrap_or((text, ""));
+        let (name, head) = first.split_once(' ').unwrap_or((first, ""));
+        Self { name, head, lines, definition: OnceLock::new() }
+    }
+
+    /// The text is part of this program, so a line that makes no sense is left out here and found
+    /// by the tests.
+    fn definition(&self) -> &Definition {
+        self.definition.get_or_init(|| {
+            let package = self.name.rsplit_once('.').map_or("", |(package, _)| package);
+            let fields = self.lines.lines().filter_map(|it| parse_field(it, package));
+            let head = || self.head.split(' ');
+            Definition {
+                name: self.name,
+                kind: head().find_map(parse_kind),
+                any: head().any(|it| it == "any"),
+                fields: fields.collect(),
+            }
+        })
+    }
+}
 
 /// The definition named `name`.
 #[must_use]
 pub fn definition(name: &str) -> Option<&'static Definition> {
-    let position = TABLE.binary_search_by(|it| it.name.cmp(name)).ok()?;
-    TABLE.get(position)
+    TABLE.get(position(name)?).map(Paragraph::definition)
 }
 
-/// Reads the text, which is sorted by definition and by field. The text is part of this program,
-/// so a line that makes no sense is left out here and found by the tests.
-fn parse(text: &'static str) -> Vec<Definition> {
-    let paragraphs =
-        || text.split("\n\n").skip(1).map(|it| it.trim_end().split_once('\n').unwrap_or((it, "")));
-    let head = |it: &'static str| it.split_once(' ').map_or((it, None), |(a, b)| (a, Some(b)));
-    let names: Vec<&str> = paragraphs().map(|(first, _)| head(first).0).collect();
-    let definitions = paragraphs().map(|(first, lines)| {
-        let (name, kind) = head(first);
-        let fields = lines.lines().filter_map(|it| parse_field(it, &names)).collect();
-        Definition { name, kind: kind.and_then(parse_kind), fields }
-    });
-    definitions.collect()
+fn position(name: &str) -> Option<usize> {
+    TABLE.binary_search_by(|it| it.name.cmp(name)).ok()
+}
+
+/// Finds the paragraphs of the text, which is sorted by definition and by field.
+fn index(text: &'static str) -> Vec<Paragraph> {
+    text.split("\n\n").skip(1).map(Paragraph::new).collect()
 }
 
 fn parse_kind(text: &'static str) -> Option<GroupVersionKind> {
@@ -150,13 +179,13 @@ fn parse_kind(text: &'static str) -> Option<GroupVersionKind> {
     Some(GroupVersionKind { group, version, kind })
 }
 
-fn parse_field(line: &'static str, names: &[&str]) -> Option<Field> {
+fn parse_field(line: &'static str, package: &str) -> Option<Field> {
     let mut words = line.trim_start().split(' ');
     let (name, kind) = (words.next()?, words.next()?);
     let (name, required) = name.strip_suffix('!').map_or((name, false), |it| (it, true));
     let mut field = Field {
         name,
-        kind: parse_type(kind, names)?,
+        kind: parse_type(kind, package)?,
         required,
         list_type: None,
         list_keys: None,
@@ -183,12 +212,12 @@ fn parse_field(line: &'static str, names: &[&str]) -> Option<Field> {
     Some(field)
 }
 
-fn parse_type(text: &str, names: &[&str]) -> Option<Type> {
+fn parse_type(text: &str, package: &str) -> Option<Type> {
     if let Some(items) = text.strip_prefix("[]") {
-        return Some(Type::List(Box::new(parse_type(items, names)?)));
+        return Some(Type::List(Box::new(parse_type(items, package)?)));
     }
     if let Some(values) = text.strip_prefix("{}") {
-        return Some(Type::Map(Box::new(parse_type(values, names)?)));
+        return Some(Type::Map(Box::new(parse_type(values, package)?)));
     }
     Some(match text {
         "string" => Type::String,
@@ -201,8 +230,9 @@ fn parse_type(text: &str, names: &[&str]) -> Option<Type> {
         "intstr" => Type::IntOrString,
         "time" => Type::Time,
         "microtime" => Type::MicroTime,
-        "object" => Type::Any,
-        name => Type::Object(names.binary_search(&name).ok()?),
+        "any" => Type::Any,
+        name if name.starts_with('.') => Type::Object(position(&format!("{package}{name}"))?),
+        name => Type::Object(position(name)?),
     })
 }
 
@@ -210,17 +240,21 @@ fn parse_type(text: &str, names: &[&str]) -> Option<Type> {
 mod tests {
     use super::*;
 
+    fn all() -> impl Iterator<Item = &'static Definition> {
+        TABLE.iter().map(Paragraph::definition)
+    }
+
     #[test]
     fn no_line_is_lost() {
         let lines = TEXT.lines().filter(|it| it.starts_with('\t')).count();
-        assert_eq!(lines, TABLE.iter().map(|it| it.fields.len()).sum::<usize>());
+        assert_eq!(lines, all().map(|it| it.fields.len()).sum::<usize>());
         let heads = TEXT.lines().filter(|it| it.starts_with("io.")).count();
         assert_eq!(heads, TABLE.len());
     }
 
     #[test]
     fn every_definition_and_field_can_be_looked_up() {
-        for it in TABLE.iter() {
+        for it in all() {
             assert_eq!(definition(it.name).map(|it| it.name), Some(it.name));
             for field in &it.fields {
                 assert!(it.field(field.name).is_some(), "{} {}", it.name, field.name);
