@@ -41,7 +41,15 @@ fn committed(version: u32) -> Simulated {
 }
 
 async fn open(disk: &Simulated, at: &str) -> Result<Broker, OpenError> {
-    let config = Config::new(NodeId::new(7).unwrap());
+    open_holding(disk, at, false).await
+}
+
+async fn open_holding(
+    disk: &Simulated,
+    at: &str,
+    hold_new_topics: bool,
+) -> Result<Broker, OpenError> {
+    let config = Config { hold_new_topics, ..Config::new(NodeId::new(7).unwrap()) };
     let clock = Clock::following_tokio(at.parse().unwrap());
     Broker::open(config, disk.arc(), PathBuf::from("/data"), clock, Tasks::default()).await
 }
@@ -136,6 +144,45 @@ async fn format_1_opens() {
     let broker = open(&disk.killed(), "2026-11-22T03:00:00Z").await.unwrap();
     check(&broker, ("orders", "audit"), 2, expect!["order 3 2, deferred 1"]).await;
     check(&broker, ("orders", "billing"), 2, expect!["deferred 1, new 1"]).await;
+}
+
+#[tokio::test]
+async fn format_2_opens() {
+    let disk = committed(2);
+    let broker = open_holding(&disk, "2026-11-22T05:07:30Z", true).await.unwrap();
+    expect![[r#"
+        held: 1 kept, depth 1, paused false
+          early: depth 0, deferred 0, paused false
+        long: 19 kept, depth 0, paused false
+          done: depth 1, deferred 0, paused false
+        orders: 7 kept, depth 0, paused false
+          audit: depth 3, deferred 2, paused false
+          billing: depth 7, deferred 0, paused false
+            ChannelOptions { attempts_max: Some(3), dead_letter_topic: Some(`orders_dead`), ordered_by_key: true }
+    "#]]
+    .assert_eq(&shown(&broker));
+    let held = broker.existing_topic(&name("held")).unwrap();
+    assert!(held.is_held(), "nobody has said which channels it has elsewhere");
+    held.release();
+    check(&broker, ("held", "early"), 1, expect!["1 in held 1"]).await;
+    check(&broker, ("orders", "audit"), 3, expect!["order 0 2, order 3 3, after 2"]).await;
+    check(
+        &broker,
+        ("orders", "billing"),
+        6,
+        expect!["before 1, order 0 1, order 1 1, order 2 1, order 3 1, after 1"],
+    )
+    .await;
+    // From the finished segment, which has an index, into the one behind it.
+    let long = broker.existing_topic(&name("long")).unwrap();
+    let options = ChannelOptions::default();
+    long.create_channel(&name("replay"), options, Start::Beginning).unwrap();
+    check(&broker, ("long", "replay"), 19, expect!["long 00 xxxxxxxxxxxx 1, long 01 xxxxxxxxxxxx 1, long 02 xxxxxxxxxxxx 1, long 03 xxxxxxxxxxxx 1, long 04 xxxxxxxxxxxx 1, long 05 xxxxxxxxxxxx 1, long 06 xxxxxxxxxxxx 1, long 07 xxxxxxxxxxxx 1, long 08 xxxxxxxxxxxx 1, long 09 xxxxxxxxxxxx 1, long 10 xxxxxxxxxxxx 1, long 11 xxxxxxxxxxxx 1, long 12 xxxxxxxxxxxx 1, long 13 xxxxxxxxxxxx 1, long 14 xxxxxxxxxxxx 1, long 15 xxxxxxxxxxxx 1, long 16 xxxxxxxxxxxx 1, long 17 xxxxxxxxxxxx 1, after the index 1"]).await;
+    check(&broker, ("long", "done"), 1, expect!["after the index 1"]).await;
+    broker.close().await.unwrap();
+    let broker = open(&disk.killed(), "2026-11-22T07:00:00Z").await.unwrap();
+    check(&broker, ("orders", "audit"), 2, expect!["order 2 2, deferred 1"]).await;
+    check(&broker, ("orders", "billing"), 1, expect!["deferred 1"]).await;
 }
 
 /// Makes the newest file of the folder with this ending one of `version`.

@@ -8,7 +8,10 @@ use std::{
 use tokio::sync::watch;
 
 use super::*;
-use crate::{disk::Folders, log::AppendError};
+use crate::{
+    disk::{Disk, Folders, Mode},
+    log::{AppendError, format, scan},
+};
 
 #[test]
 fn messages_can_be_read_once_they_are_committed() {
@@ -34,6 +37,24 @@ fn messages_can_be_read_once_they_are_committed() {
     let (log, recovered) = open(&disk, Durability::Disk);
     assert_eq!(recovered, Recovered::default());
     assert_eq!(read_all(&log, EVERYTHING), (messages, vec![]));
+}
+
+/// What an earlier release wrote: see `tests/fixtures/README.md`.
+#[test]
+fn the_index_of_a_finished_segment_is_read() {
+    let name = "00001795324020405580.log";
+    let fixtures = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
+    let bytes = std::fs::read(fixtures.join("format-2/topics/long.topic").join(name)).unwrap();
+    let header = format::Header::decode(&bytes).unwrap();
+    let disk = Simulated::new(1);
+    disk.create_folder(&dir()).unwrap();
+    disk.put(&dir().join(name), &bytes);
+    let file = disk.open(&dir().join(name), Mode::Read).unwrap();
+    let found = scan::read_index(&*file, header.salt, header.first).unwrap().unwrap();
+    assert_eq!(header.first.until(found.end), 18);
+    // One at the latest after 64 KiB; a message has 60 000 bytes.
+    let marks: Vec<u64> = found.marks.iter().map(|it| header.first.until(it.first)).collect();
+    assert_eq!(marks, [0, 2, 4, 6, 8, 10, 12, 14, 16]);
 }
 
 /// Notes what was committed, by what watchers are told, at the moment of being woken.
