@@ -219,7 +219,8 @@ async fn ephemeral_ones_go_with_their_last_consumer() {
     let one = subscribe(&topic, "c#ephemeral", 1, 1);
     changes.borrow_and_update();
     drop(one);
-    changes.wait_for(|_| broker.topics().is_empty()).await.unwrap();
+    let gone = changes.wait_for(|_| broker.topics().is_empty());
+    tokio::time::timeout(Duration::from_mins(10), gone).await.expect("they stay").unwrap();
     assert!(topic.publish(&[NewMessage::new("a".into())]).is_err());
 }
 

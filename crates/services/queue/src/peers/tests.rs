@@ -10,6 +10,19 @@ use crate::{lookupd, web::Client};
 const CLIENT: Client =
     Client { connect: Duration::from_secs(5), request: Duration::from_secs(5), tls: None };
 
+/// How long anything may take that is expected soon; long, for a busy machine.
+const SOON: Duration = Duration::from_secs(20);
+
+/// Waits until something is so; how long it took.
+async fn eventually(what: &str, is_so: impl Fn() -> bool) -> Duration {
+    let started = tokio::time::Instant::now();
+    while !is_so() {
+        assert!(started.elapsed() < SOON, "after {SOON:?} it is not so that {what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    started.elapsed()
+}
+
 /// Topics as a test says.
 #[derive(Debug, Default)]
 struct Fake {
@@ -35,20 +48,14 @@ impl Fake {
         });
     }
 
-    /// Waits until the topic is not held, for ten seconds; how long it was.
+    /// Waits until the topic is not held; how long it was.
     async fn goes_on(&self, topic: &str) -> Duration {
-        let started = tokio::time::Instant::now();
-        while self.held().contains(&name(topic)) {
-            assert!(started.elapsed() < Duration::from_secs(10), "{topic} is still held");
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-        started.elapsed()
+        eventually("the topic goes on", || !self.held().contains(&name(topic))).await
     }
 
     async fn holds(&self) {
-        while !self.holds.load(std::sync::atomic::Ordering::Relaxed) {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
+        let holds = || self.holds.load(std::sync::atomic::Ordering::Relaxed);
+        eventually("new topics are held", holds).await;
     }
 }
 
@@ -123,15 +130,16 @@ fn run<T: Topics>(config: Config, topics: &Arc<T>, tasks: &Tasks) -> Handle {
 /// Waits until the nsqlookupd shows `wanted` for its only producer.
 async fn until(lookupd: &lookupd::Handle, wanted: &[&str]) -> Value {
     let address = lookupd.http_address().to_string();
-    for _ in 0..2_000 {
+    let started = tokio::time::Instant::now();
+    loop {
         let nodes: Value = CLIENT.get(&address, "/nodes").await.unwrap();
         let topics = nodes["producers"][0]["topics"].as_array().cloned().unwrap_or_default();
         if topics == wanted {
             return nodes;
         }
+        assert!(started.elapsed() < SOON, "it has {topics:?}, not {wanted:?}");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    panic!("never had {wanted:?}");
 }
 
 async fn channels(lookupd: &lookupd::Handle, topic: &str) -> Value {
@@ -172,9 +180,7 @@ async fn an_nsqlookupd_that_was_away_is_told_again() {
     let peers = nsqd(vec![tcp.clone()], &topics, &tasks);
     until(&first, &["a"]).await;
     assert!(of_first.shutdown(Duration::from_secs(5)).await);
-    while !peers.http_addresses().is_empty() {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    eventually("it is known to be away", || peers.http_addresses().is_empty()).await;
     topics.add("b", "");
     let second = lookupd_at(&tcp, &http, &tasks).await;
     until(&second, &["a", "b"]).await;
@@ -200,13 +206,8 @@ async fn a_new_topic_has_the_channels_it_has_elsewhere() {
     here.holds().await;
     here.add("new", "b");
     let wanted: BTreeSet<Name> = [name("a"), name("b")].into();
-    for _ in 0..2_000 {
-        if here.topology()[&name("new")] == wanted {
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-    assert_eq!(here.topology()[&name("new")], wanted);
+    let has_them = || here.topology()[&name("new")] == wanted;
+    eventually("the new topic has its channels", has_them).await;
     assert!(here.topology()[&name("old")].is_empty());
     here.goes_on("new").await;
     assert!(tasks.shutdown(Duration::from_secs(5)).await);
@@ -270,9 +271,7 @@ async fn no_channel_misses_what_another_got_before_an_nsqlookupd_answered() {
     let lookupd = slow(Some(takes), r#""a","b","c#ephemeral""#, &tasks).await;
     let broker = Arc::new(broker(&folder).await);
     let peers = nsqd(vec![lookupd], &broker, &tasks);
-    while peers.http_addresses().is_empty() {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    eventually("it is connected", || !peers.http_addresses().is_empty()).await;
     let started = tokio::time::Instant::now();
     let topic = broker.topic(&name("t")).await.unwrap();
     let message = crate::message::NewMessage::new("m".into());

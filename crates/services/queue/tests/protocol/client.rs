@@ -175,12 +175,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
 
     /// The next frame that is no heartbeat; heartbeats are answered.
     pub(crate) async fn frame(&mut self) -> Frame {
-        loop {
-            match self.any_frame().await.unwrap() {
-                Frame::Response(it) if it == "_heartbeat_" => self.say("NOP\n").await,
-                other => return other,
+        let other = async {
+            loop {
+                match self.any_frame().await.unwrap() {
+                    Frame::Response(it) if it == "_heartbeat_" => self.say("NOP\n").await,
+                    other => return other,
+                }
             }
-        }
+        };
+        timeout(SOON, other).await.expect("nsqd says nothing but heartbeats")
     }
 
     /// A message: its id, attempts and body.
@@ -200,13 +203,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
 
     /// nsqd hangs up without another word, heartbeats aside.
     pub(crate) async fn hung_up(&mut self) {
-        loop {
-            match self.any_frame().await {
-                Ok(Frame::Response(it)) if it == "_heartbeat_" => {}
-                Ok(other) => panic!("{other:?}"),
-                Err(_) => return,
+        let end = async {
+            loop {
+                match self.any_frame().await {
+                    Ok(Frame::Response(it)) if it == "_heartbeat_" => {}
+                    Ok(other) => panic!("{other:?}"),
+                    Err(_) => return,
+                }
             }
-        }
+        };
+        timeout(SOON, end).await.expect("nsqd does not hang up");
     }
 }
 
