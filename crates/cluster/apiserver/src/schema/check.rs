@@ -164,7 +164,7 @@ impl<'a> Walk<'a> {
             self.mistyped(format!("json: cannot unmarshal {found} into Go value of type int32"));
             return;
         }
-        let wanted = go::type_name(place.owner, place.field, kind);
+        let wanted = go::type_name(place.field, kind);
         let owner = place.owner.short_name();
         let fields: Vec<&str> = self
             .path

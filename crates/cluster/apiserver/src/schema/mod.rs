@@ -15,7 +15,7 @@ pub use self::{
     duplicates::duplicates,
     openapi::openapi_v3,
     prune::prune,
-    table::{Definition, Field, GroupVersionKind, Type, definition},
+    table::{Definition, Field, GroupVersionKind, Type, Wire, Zero, definition},
 };
 
 /// Types of bodies and parts of answers that belong to no kind of the table.

@@ -26,8 +26,8 @@ fn prune_members(definition: &'static Definition, members: &mut Map<String, Valu
     members.retain(|name, value| match definition.field(name) {
         Some(field) => {
             prune_value(&field.kind, value);
-            let nothing = is_nothing(&field.kind, value)
-                || (is_zero(value) && go::zero_is_none(definition, field));
+            let nothing =
+                is_nothing(&field.kind, value) || (is_zero(value) && go::zero_is_none(field));
             !nothing
         }
         None => false,

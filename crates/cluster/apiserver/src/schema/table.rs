@@ -12,6 +12,8 @@ pub struct Definition {
     pub kind: Option<GroupVersionKind>,
     /// Whether a value may be any JSON. Then there are no fields.
     pub any: bool,
+    /// `atomic` if a value has one owner as a whole.
+    pub map_type: Option<&'static str>,
     /// Fields by name.
     pub fields: Vec<Field>,
 }
@@ -36,6 +38,10 @@ pub struct Field {
     pub kind: Type,
     /// Whether the schema requires it.
     pub required: bool,
+    /// What its zero value means.
+    pub zero: Zero,
+    /// Where it is in the protobuf message.
+    pub wire: Wire,
     /// Lists: `atomic`, `set` or `map`.
     pub list_type: Option<&'static str>,
     /// Lists of type `map`: the fields that together identify an item, separated by commas.
@@ -48,8 +54,33 @@ pub struct Field {
     pub retain_keys: bool,
     /// Key by which items of a merged list are the same.
     pub merge_key: Option<&'static str>,
-    /// Value of an absent field where a list key depends on it.
+    /// Published value of an absent field.
     pub default: Option<&'static str>,
+    /// The original's name for its text, such as `v1.Protocol`, if that is not `string`.
+    pub named: Option<&'static str>,
+    /// All values its text may have, separated by commas.
+    pub choices: Option<&'static str>,
+}
+
+/// What a typed encoder makes of a field that is zero, `false` or the empty text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Zero {
+    /// The same as absent: left out.
+    Absent,
+    /// Something else than absent: both stay as they are (a pointer in Go).
+    Distinct,
+    /// The same as absent: written.
+    Written,
+}
+
+/// Where a field is in the protobuf message of its type.
+#[derive(Debug, Default)]
+pub struct Wire {
+    /// Its number, behind those of the messages around it that JSON leaves out. Empty if it is in no
+    /// message, as `apiVersion` and `kind` of an object.
+    pub numbers: Vec<u32>,
+    /// Whether its innermost list is a message of its own, with the items as field 1.
+    pub wrapped: bool,
 }
 
 /// What a field, item or map value holds.
@@ -151,6 +182,7 @@ impl Paragraph {
             Definition {
                 name: self.name,
                 kind: head().find_map(parse_kind),
+                map_type: head().find_map(|it| it.strip_prefix("map=")),
                 any: head().any(|it| it == "any"),
                 fields: fields.collect(),
             }
@@ -180,13 +212,23 @@ fn parse_kind(text: &'static str) -> Option<GroupVersionKind> {
 }
 
 fn parse_field(line: &'static str, package: &str) -> Option<Field> {
+    // The values are last and may have spaces.
+    let (line, choices) =
+        line.split_once(" enum=").map_or((line, None), |(line, it)| (line, Some(it)));
     let mut words = line.trim_start().split(' ');
     let (name, kind) = (words.next()?, words.next()?);
-    let (name, required) = name.strip_suffix('!').map_or((name, false), |it| (it, true));
+    let marks = name.find(['!', '?', '+']).unwrap_or(name.len());
+    let (name, marks) = name.split_at_checked(marks)?;
     let mut field = Field {
         name,
         kind: parse_type(kind, package)?,
-        required,
+        required: marks.contains('!'),
+        zero: match (marks.contains('?'), marks.contains('+')) {
+            (true, _) => Zero::Distinct,
+            (false, true) => Zero::Written,
+            (false, false) => Zero::Absent,
+        },
+        wire: Wire::default(),
         list_type: None,
         list_keys: None,
         map_type: None,
@@ -194,14 +236,24 @@ fn parse_field(line: &'static str, package: &str) -> Option<Field> {
         retain_keys: false,
         merge_key: None,
         default: None,
+        named: None,
+        choices,
     };
-    for (attribute, value) in words.filter_map(|it| it.split_once('=')) {
+    for word in words {
+        if let Some(numbers) = word.strip_prefix('#') {
+            field.wire.numbers =
+                numbers.split('.').map(str::parse).collect::<Result<_, _>>().ok()?;
+            continue;
+        }
+        let (attribute, value) = word.split_once('=').unwrap_or((word, ""));
         match attribute {
             "list" => field.list_type = Some(value),
             "keys" => field.list_keys = Some(value),
             "map" => field.map_type = Some(value),
             "merge" => field.merge_key = Some(value),
             "default" => field.default = Some(value),
+            "go" => field.named = Some(value),
+            "wrapped" => field.wire.wrapped = true,
             "patch" => {
                 field.merge = value.split(',').any(|it| it == "merge");
                 field.retain_keys = value.split(',').any(|it| it == "retainKeys");
@@ -270,7 +322,18 @@ mod tests {
         let port = ports.kind.below().unwrap();
         assert_eq!(port.field("protocol").unwrap().default, Some("TCP"));
         assert!(port.field("containerPort").unwrap().required);
+        assert_eq!(port.field("containerPort").unwrap().zero, Zero::Written);
+        assert_eq!(port.field("hostPort").unwrap().zero, Zero::Absent);
+        assert_eq!(port.field("protocol").unwrap().choices, Some("SCTP,TCP,UDP"));
+        assert_eq!(port.field("protocol").unwrap().named, Some("v1.Protocol"));
         let pod = definition("io.k8s.api.core.v1.Pod").unwrap();
         assert_eq!(pod.kind.unwrap().kind, "Pod");
+        let empty_dir = definition("io.k8s.api.core.v1.Volume").unwrap().field("emptyDir").unwrap();
+        assert_eq!(
+            (empty_dir.wire.numbers.as_slice(), empty_dir.zero),
+            (&[2, 2][..], Zero::Distinct)
+        );
+        let reference = definition("io.k8s.api.core.v1.ObjectReference").unwrap();
+        assert_eq!(reference.map_type, Some("atomic"));
     }
 }
