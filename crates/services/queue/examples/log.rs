@@ -17,7 +17,7 @@ use bytes::Bytes;
 use coracle_queue::{
     Durability,
     disk::Folders,
-    log::{AppendError, Committers, Log, LogConfig, MemoryLimits, Read, ReadLimit, Retention},
+    log::{AppendError, Committers, Log, LogConfig, MemoryLimits, Read, ReadLimit, Retention, Run},
     message::{Nanos, NewMessage},
 };
 use runtime::Clock;
@@ -187,9 +187,9 @@ fn replay(dir: &Path) -> Result<()> {
     let begun = Instant::now();
     loop {
         match log.read(next, limit)? {
-            Read::Messages(messages) => {
-                count += messages.len();
-                next = next.after(messages.len() as u64);
+            Read::Messages(runs) => {
+                count += runs.iter().map(Run::len).sum::<usize>();
+                next = runs.last().map_or(next, Run::end);
             }
             Read::Skipped(damage) => return Err(damage.to_string().into()),
             Read::End => break,
@@ -200,7 +200,7 @@ fn replay(dir: &Path) -> Result<()> {
     let begun = Instant::now();
     for step in 0..1_000 {
         let place = log.first().after(step * 7_919 % WAITING);
-        log.get(place)?.ok_or("a message is not there")?;
+        log.get(&[place])?.pop().flatten().ok_or("a message is not there")?;
     }
     println!("reading one of them: {:?}", begun.elapsed() / 1_000);
     println!("memory after it: {} MiB", resident()? >> 20);

@@ -146,6 +146,21 @@ impl NewMessage {
     }
 }
 
+/// A message of a topic, where it lies in memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MessageRef<'a> {
+    /// Its place.
+    pub sequence: Sequence,
+    /// When it was published.
+    pub timestamp: Nanos,
+    /// Not delivered before then, if it was published with a delay.
+    pub due: Option<Nanos>,
+    /// Its key, if it has one.
+    pub key: Option<&'a [u8]>,
+    /// What it says.
+    pub body: &'a [u8],
+}
+
 /// A message of a topic.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Message {
@@ -159,6 +174,14 @@ pub struct Message {
     pub key: Option<Bytes>,
     /// What it says.
     pub body: Bytes,
+}
+
+impl From<MessageRef<'_>> for Message {
+    fn from(it: MessageRef<'_>) -> Self {
+        let MessageRef { sequence, timestamp, due, key, body } = it;
+        let (key, body) = (key.map(Bytes::copy_from_slice), Bytes::copy_from_slice(body));
+        Self { sequence, timestamp, due, key, body }
+    }
 }
 
 #[cfg(test)]

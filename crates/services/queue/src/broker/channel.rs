@@ -19,8 +19,8 @@ pub use subscription::Subscription;
 use super::{ChannelOptions, ClientId, Counters, record::Recorder, state::State};
 use crate::{
     journal::{Change, Progress},
-    log::Damage,
-    message::{Message, Nanos, Sequence},
+    log::{Damage, ReadLimit, Run},
+    message::{Nanos, NodeId, Sequence},
     name::Name,
 };
 
@@ -32,6 +32,8 @@ pub struct Channel(Arc<Inner>);
 struct Inner {
     topic: Name,
     name: Name,
+    /// Whose messages it has.
+    node: NodeId,
     clock: Clock,
     state: Mutex<Guarded>,
     /// The topic's pump, which reads the log for the channel.
@@ -123,8 +125,8 @@ pub(super) struct Parts {
 /// What a channel asks of its topic's pump.
 #[derive(Debug, Default)]
 pub(super) struct Wants {
-    /// Messages from here on, and how many.
-    pub(super) ahead: Option<(Sequence, usize)>,
+    /// Messages from here on, and how much of them.
+    pub(super) ahead: Option<(Sequence, ReadLimit)>,
     /// Single messages behind the cursor.
     pub(super) missing: Vec<Sequence>,
     /// Messages that were tried too often.
@@ -139,6 +141,7 @@ impl Channel {
         Self(Arc::new(Inner {
             topic,
             name,
+            node: state.node(),
             clock,
             state: Mutex::new(Guarded { state, wake: BTreeMap::new(), alarm: None }),
             pump,
@@ -297,8 +300,8 @@ impl Channel {
         self.change(|state| state.see(routed));
     }
 
-    pub(super) fn admit(&self, from: Sequence, messages: Vec<Message>, end: Sequence) {
-        self.change(|state| state.admit(from, messages, end));
+    pub(super) fn admit(&self, from: Sequence, runs: Vec<Run>) {
+        self.change(|state| state.admit(from, runs));
     }
 
     pub(super) fn skip(&self, from: Sequence, damage: &Damage) {
@@ -306,7 +309,7 @@ impl Channel {
         self.change(|state| state.skip(from, damage.until, lost));
     }
 
-    pub(super) fn found(&self, messages: Vec<(Sequence, Option<Message>)>) {
+    pub(super) fn found(&self, messages: Vec<(Sequence, Option<Run>)>) {
         self.change(|state| {
             for (sequence, message) in messages {
                 state.found(sequence, message);
@@ -314,7 +317,7 @@ impl Channel {
         });
     }
 
-    pub(super) fn buried(&self, message: &Message) {
+    pub(super) fn buried(&self, message: &Run) {
         self.change(|state| state.buried(message));
     }
 

@@ -1,7 +1,7 @@
 //! What becomes of messages that were damaged on the disk: they are left out, it is counted, and
 //! what is behind them is delivered.
 
-use std::{ops::ControlFlow, time::Duration};
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -13,6 +13,7 @@ use super::{
 use crate::{
     Durability,
     disk::simulated::Simulated,
+    log::Run,
     message::{Nanos, NewMessage, NodeId},
 };
 
@@ -85,24 +86,16 @@ fn the_next_of_its_key_goes_on() {
         backlog_max: None,
     };
     let mut state = State::new(config, Sequence(1));
-    let message = |number| Message {
-        sequence: Sequence(number),
-        timestamp: Nanos(0),
-        due: None,
-        key: Some(Bytes::from_static(b"key")),
-        body: Bytes::from_static(b"body"),
-    };
+    let key = Some(Bytes::from_static(b"key"));
+    let message = NewMessage { key, ..NewMessage::new(Bytes::from_static(b"body")) };
     state.see(Sequence(3));
-    state.admit(Sequence(1), vec![message(1), message(2)], Sequence(3));
+    state.admit(Sequence(1), vec![Run::of(Sequence(1), &[message.clone(), message])]);
     state.subscribe(ClientId(1), Duration::from_mins(1), None);
     state.ready(ClientId(1), 10);
     let mut out = Vec::new();
-    state.take(ClientId(1), Nanos(0), |_, id, _| {
-        out.push(id);
-        ControlFlow::Continue(())
-    });
-    assert_eq!(out.len(), 1);
-    state.requeue(ClientId(1), out[0], Duration::from_secs(1), Nanos(0)).unwrap();
+    assert_eq!(state.take(ClientId(1), Nanos(0), usize::MAX, &mut out), 1);
+    let id = MessageId::new(state.node(), out[0].0.first());
+    state.requeue(ClientId(1), id, Duration::from_secs(1), Nanos(0)).unwrap();
     state.tick(Nanos(0).after(Duration::from_secs(2)));
     assert_eq!(state.missing(), [Sequence(1)]);
     state.found(Sequence(1), None);

@@ -10,25 +10,33 @@ mod consumers;
 mod lanes;
 mod operate;
 mod supply;
+mod window;
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
+    ops::Range,
     time::Duration,
 };
 
-use self::{consumers::Client, lanes::Lanes};
+use self::{consumers::Client, lanes::Lanes, window::Window};
 use super::{
     ChannelOptions, ClientId,
     in_flight::{InFlight, Sent},
 };
 use crate::{
     journal::{Progress, Runs, Unfinished},
-    message::{Message, MessageId, Nanos, NodeId, Sequence},
+    log::{ReadLimit, Run},
+    message::{MessageId, Nanos, NodeId, Sequence},
 };
 
-/// How many messages ahead of its consumers a channel keeps ready: enough for some batches, so that
-/// reading the log is spread over many messages; and few enough for a thousand channels.
-pub(super) const WINDOW_MAX: usize = 1024;
+/// How much of the log ahead of its consumers a channel keeps ready, in bytes: enough for some
+/// batches, so that reading the log is spread over many messages; and little enough for a thousand
+/// channels. The last piece of the log in it may go beyond.
+pub(super) const WINDOW_BYTES: usize = 256 << 10;
+
+/// How many messages that are to be delivered again a channel keeps ready: each holds on to a piece
+/// of the log, or to memory of its own.
+const READY_MAX: usize = 1024;
 
 /// How many messages may wait for others of their key. A channel with more than that reads no
 /// further until some are finished: what waits has left the order of the log and is remembered one
@@ -97,14 +105,14 @@ pub(super) struct State {
     cursor: Sequence,
     /// How far the topic lets the channel see.
     routed: Sequence,
-    /// The next messages from the cursor on, without gaps but for those that were damaged.
-    window: VecDeque<Message>,
+    /// The next messages from the cursor on.
+    window: Window,
     /// Where the window ends: the next to be read from the log.
     read: Sequence,
     in_flight: InFlight,
     held: BTreeMap<Sequence, Held>,
-    /// To be delivered again, at hand.
-    ready: VecDeque<Message>,
+    /// To be delivered again, at hand, each alone.
+    ready: VecDeque<Run>,
     /// To be delivered again, to be read from the log first.
     missing: BTreeSet<Sequence>,
     deferred: BTreeSet<(Nanos, Sequence)>,
@@ -133,7 +141,7 @@ impl State {
             paused: false,
             cursor,
             routed: cursor,
-            window: VecDeque::new(),
+            window: Window::default(),
             read: cursor,
             in_flight: InFlight::default(),
             held: BTreeMap::new(),
@@ -180,11 +188,27 @@ impl State {
 
     // What consumers do.
 
-    /// Returns when the message was published.
-    pub(super) fn finish(&mut self, client: ClientId, id: MessageId) -> Result<Nanos, NotInFlight> {
-        let sent = self.answered(client, id)?;
-        self.done(&sent.message);
-        Ok(sent.message.timestamp)
+    /// Finishes messages. Says what was finished, part by part, and of each that was not, why.
+    pub(super) fn finish(
+        &mut self,
+        client: ClientId,
+        mut messages: Range<Sequence>,
+        mut each: impl FnMut(Result<&Run, (Sequence, NotInFlight)>),
+    ) {
+        while !messages.is_empty() {
+            let first = messages.start;
+            match self.answered(client, &messages) {
+                Ok(Sent { messages: finished, .. }) => {
+                    self.done(&finished);
+                    each(Ok(&finished));
+                    messages.start = finished.end();
+                }
+                Err(why) => {
+                    each(Err((first, why)));
+                    messages.start = first.after(1);
+                }
+            }
+        }
     }
 
     pub(super) fn requeue(
@@ -194,9 +218,10 @@ impl State {
         delay: Duration,
         now: Nanos,
     ) -> Result<(), NotInFlight> {
-        let sent = self.answered(client, id)?;
+        let sequence = self.sequence(id)?;
+        let sent = self.answered(client, &(sequence..sequence.after(1)))?;
         self.counters.requeued += 1;
-        self.hold(sent.message, sent.attempts, (!delay.is_zero()).then(|| now.after(delay)));
+        self.hold(sent.messages, sent.attempts, (!delay.is_zero()).then(|| now.after(delay)));
         Ok(())
     }
 
@@ -206,7 +231,8 @@ impl State {
         id: MessageId,
         now: Nanos,
     ) -> Result<(), NotInFlight> {
-        let (sequence, sent) = self.owned(client, id)?;
+        let sequence = self.sequence(id)?;
+        let sent = self.owned(client, sequence)?;
         let timeout = self.clients.get(&client).map_or(Duration::ZERO, |it| it.timeout);
         let deadline = now.after(timeout).min(sent.at.after(self.config.timeout_max));
         self.in_flight.postpone(sequence, deadline);
@@ -219,22 +245,24 @@ impl State {
         self.window.len() + self.ready.len()
     }
 
-    /// The next message to be delivered, which is then in nobody's place.
-    fn pop(&mut self, now: Nanos) -> Option<(Message, u16)> {
+    /// The next messages to be delivered, which are then in nobody's place: neighbours, as many as the
+    /// limit lets, of which the bytes are lowered; and which attempt it is.
+    fn pop(&mut self, now: Nanos, limit: &mut ReadLimit) -> Option<(Run, u16)> {
         loop {
-            let again = !self.ready.is_empty() && (!self.repeated || self.window.is_empty());
+            let again = !self.ready.is_empty() && (!self.repeated || self.window.len() == 0);
             self.repeated = again;
             if !again {
-                let message = self.advance()?;
-                if let Some(first) = self.first_time(message, now) {
+                let run = self.advance(limit)?;
+                if let Some(first) = self.first_time(run, now) {
                     return Some(first);
                 }
                 continue;
             }
-            let message = self.ready.pop_front()?;
+            let mut run = self.ready.pop_front()?;
+            let Some(message) = run.messages().next() else { continue };
             let Some(held) = self.held.remove(&message.sequence) else { continue };
             if let Some(due) = message.due.filter(|due| held.attempts == 0 && *due > now) {
-                self.hold(message, 0, Some(due)); // It waited for its key, not for its time.
+                self.hold(run, 0, Some(due)); // It waited for its key, not for its time.
                 continue;
             }
             let attempts = held.attempts.saturating_add(1);
@@ -246,24 +274,30 @@ impl State {
             }
             // Also when it is the first time: the journal knows of it that it was not handed out yet.
             self.progress.left(message.sequence, Unfinished { attempts, due: None });
-            return Some((message, attempts));
+            return Some((run.take(limit), attempts));
         }
     }
 
-    /// Moves the cursor over the next message of the window.
-    fn advance(&mut self) -> Option<Message> {
+    /// Moves the cursor over the next messages of the window.
+    fn advance(&mut self, limit: &mut ReadLimit) -> Option<Run> {
         if self.lanes.waiting() >= WAITING_FOR_KEY_MAX {
             return None;
         }
-        let Some(message) = self.window.pop_front() else {
+        let one_by_one = self.config.options.ordered_by_key
+            || self.cursor < self.again_until
+            || !self.ready.is_empty();
+        let messages = if one_by_one { 1 } else { limit.messages };
+        let mut part = ReadLimit { messages, ..*limit };
+        let Some(run) = self.window.take(&mut part) else {
             // Behind the last message, all up to here was damaged.
             self.pass_over(self.read);
             return None;
         };
-        self.pass_over(message.sequence);
-        self.cursor = message.sequence.after(1);
+        limit.bytes = part.bytes;
+        self.pass_over(run.first());
+        self.cursor = run.end();
         self.progress.took(self.cursor.max(self.again_until));
-        Some(message)
+        Some(run)
     }
 
     /// What is before `until` was damaged, and will never be read.
@@ -275,14 +309,16 @@ impl State {
         }
     }
 
-    /// What becomes of a message when the cursor passes it: delivered, or held.
-    fn first_time(&mut self, message: Message, now: Nanos) -> Option<(Message, u16)> {
+    /// What becomes of messages when the cursor passes them: delivered, or held. Those for which there
+    /// is something to be looked at come one by one.
+    fn first_time(&mut self, run: Run, now: Nanos) -> Option<(Run, u16)> {
+        let message = run.messages().next()?;
         let (sequence, mut attempts, mut due) = (message.sequence, 0, message.due);
         if sequence < self.again_until {
             // A finished one is left out. Not told to the journal: it knows.
             Unfinished { attempts, due } = self.again.get(sequence)?;
         }
-        if let Some(key) = message.key.as_ref().filter(|_| self.config.options.ordered_by_key)
+        if let Some(key) = message.key.filter(|_| self.config.options.ordered_by_key)
             && !self.lanes.enter(key, sequence)
         {
             self.held.insert(sequence, Held { attempts, place: Place::Waiting });
@@ -290,27 +326,30 @@ impl State {
             return None;
         }
         if due.is_some_and(|due| due > now) {
-            self.hold(message, attempts, due);
+            self.hold(run, attempts, due);
             return None;
         }
         if attempts > 0 {
-            self.hold(message, attempts, None);
+            self.hold(run, attempts, None);
             return None;
         }
-        Some((message, 1))
+        Some((run, 1))
     }
 
-    /// A message is behind the cursor, at hand, and not in flight.
-    fn hold(&mut self, message: Message, attempts: u16, due: Option<Nanos>) {
-        let sequence = message.sequence;
-        if let Some(due) = due {
-            self.hold_without_body(sequence, attempts, Place::Deferred(due));
-        } else if self.ready.len() >= WINDOW_MAX {
-            self.hold_without_body(sequence, attempts, Place::Ready);
-        } else {
-            self.held.insert(sequence, Held { attempts, place: Place::Ready });
-            self.progress.left(sequence, Unfinished { attempts, due: None });
-            self.ready.push_back(message);
+    /// Messages are behind the cursor, at hand, and not in flight.
+    fn hold(&mut self, mut run: Run, attempts: u16, due: Option<Nanos>) {
+        while !run.is_empty() {
+            let sequence = run.first();
+            let one = run.take_one();
+            if let Some(due) = due {
+                self.hold_without_body(sequence, attempts, Place::Deferred(due));
+            } else if self.ready.len() >= READY_MAX {
+                self.hold_without_body(sequence, attempts, Place::Ready);
+            } else {
+                self.held.insert(sequence, Held { attempts, place: Place::Ready });
+                self.progress.left(sequence, Unfinished { attempts, due: None });
+                self.ready.push_back(one);
+            }
         }
     }
 
@@ -326,12 +365,14 @@ impl State {
         self.progress.left(sequence, Unfinished { attempts, due });
     }
 
-    /// A message is finished: the next of its key may go.
-    fn done(&mut self, message: &Message) {
-        self.forget(message.sequence);
-        if let Some(key) = message.key.as_ref().filter(|_| self.config.options.ordered_by_key) {
-            let next = self.lanes.leave(key);
-            self.release(next);
+    /// Messages are finished: the next of their keys may go.
+    fn done(&mut self, run: &Run) {
+        self.progress.finished(run.first()..run.end());
+        if self.config.options.ordered_by_key {
+            for key in run.messages().filter_map(|it| it.key) {
+                let next = self.lanes.leave(key);
+                self.release(next);
+            }
         }
     }
 
@@ -345,24 +386,29 @@ impl State {
         }
     }
 
-    /// A message is finished, or lost to damage.
-    fn forget(&mut self, sequence: Sequence) {
-        self.held.remove(&sequence);
-        self.progress.finished(sequence..sequence.after(1));
+    /// Which message a consumer means.
+    fn sequence(&self, id: MessageId) -> Result<Sequence, NotInFlight> {
+        id.sequence(self.config.node).ok_or(NotInFlight::Unknown)
     }
 
-    fn owned(&self, client: ClientId, id: MessageId) -> Result<(Sequence, &Sent), NotInFlight> {
-        let sequence = id.sequence(self.config.node).ok_or(NotInFlight::Unknown)?;
+    fn owned(&self, client: ClientId, sequence: Sequence) -> Result<&Sent, NotInFlight> {
         let sent = self.in_flight.get(sequence).ok_or(NotInFlight::Unknown)?;
-        if sent.client == client { Ok((sequence, sent)) } else { Err(NotInFlight::Other) }
+        if sent.client == client { Ok(sent) } else { Err(NotInFlight::Other) }
     }
 
-    /// Takes a message out of flight, if it is this consumer's.
-    fn answered(&mut self, client: ClientId, id: MessageId) -> Result<Sent, NotInFlight> {
-        let (sequence, _) = self.owned(client, id)?;
+    /// Takes out of flight the messages of a range that were sent together with its first, if they
+    /// are this consumer's.
+    fn answered(&mut self, client: ClientId, range: &Range<Sequence>) -> Result<Sent, NotInFlight> {
+        self.owned(client, range.start)?;
+        let sent = self.in_flight.remove(range).ok_or(NotInFlight::Unknown)?;
         if let Some(it) = self.clients.get_mut(&client) {
-            it.in_flight = it.in_flight.saturating_sub(1);
+            it.in_flight = it.in_flight.saturating_sub(count(&sent.messages));
         }
-        self.in_flight.remove(sequence).ok_or(NotInFlight::Unknown)
+        Ok(sent)
     }
+}
+
+/// How many of a consumer's messages these are.
+fn count(run: &Run) -> u32 {
+    u32::try_from(run.len()).unwrap_or(u32::MAX)
 }

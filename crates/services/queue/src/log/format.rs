@@ -35,12 +35,14 @@
 //! frame behind an unreadable one proves nothing by itself. One that says that the unreadable one
 //! *had been acknowledged* does.
 
-use bytes::{Bytes, BytesMut};
+use std::ops::Range;
+
+use bytes::BytesMut;
 
 use super::limits::FRAME_BYTES_MAX;
 use crate::{
     Durability,
-    message::{Message, Nanos, NewMessage, Sequence},
+    message::{Nanos, NewMessage, Sequence},
 };
 
 /// The newest format this program knows.
@@ -367,10 +369,11 @@ pub(super) struct Cursor {
 }
 
 /// One message as it lies in memory.
-struct Place {
-    due: Option<Nanos>,
-    key: Option<(usize, usize)>,
-    body: (usize, usize),
+#[derive(Clone, Debug)]
+pub(super) struct Place {
+    pub(super) due: Option<Nanos>,
+    pub(super) key: Option<Range<usize>>,
+    pub(super) body: Range<usize>,
 }
 
 impl Cursor {
@@ -383,25 +386,8 @@ impl Cursor {
         Some((Self { at: at + FRAME_HEADER_BYTES, sequence, time, left }, at.checked_add(length)?))
     }
 
-    /// The next message; its body and key share memory with `bytes`.
-    pub(super) fn next(&mut self, bytes: &Bytes) -> Option<Message> {
-        let (sequence, timestamp) = (self.sequence, self.time);
-        let place = self.step(bytes)?;
-        Some(Message {
-            sequence,
-            timestamp,
-            due: place.due,
-            key: place.key.map(|(from, to)| bytes.slice(from..to)),
-            body: bytes.slice(place.body.0..place.body.1),
-        })
-    }
-
-    /// Passes over messages before a sequence.
-    pub(super) fn skip_to(&mut self, bytes: &[u8], sequence: Sequence) {
-        while self.sequence < sequence && self.step(bytes).is_some() {}
-    }
-
-    fn step(&mut self, bytes: &[u8]) -> Option<Place> {
+    /// Passes the next message, and says where it has what.
+    pub(super) fn step(&mut self, bytes: &[u8]) -> Option<Place> {
         self.left.checked_sub(1)?;
         let rest = bytes.get(self.at..)?;
         let flags = *rest.first()?;
@@ -415,14 +401,14 @@ impl Cursor {
         let mut key = None;
         if flags & HAS_KEY != 0 {
             let length = usize::from(u16::from_le_bytes(rest.get(at..at + 2)?.try_into().ok()?));
-            key = Some((self.at + at + 2, self.at + at + 2 + length));
+            key = Some(self.at + at + 2..self.at + at + 2 + length);
             at += 2 + length;
         }
-        let body = (self.at + at, self.at.checked_add(at)?.checked_add(length)?);
-        if body.1 > bytes.len() {
+        let body = self.at + at..self.at.checked_add(at)?.checked_add(length)?;
+        if body.end > bytes.len() {
             return None;
         }
-        self.at = body.1;
+        self.at = body.end;
         self.sequence = self.sequence.after(1);
         self.left -= 1;
         Some(Place { due, key, body })
@@ -456,6 +442,7 @@ fn i64_at(bytes: &[u8], at: usize) -> Option<i64> {
 mod tests {
     use std::time::Duration;
 
+    use bytes::Bytes;
     use proptest::{collection::vec, option, prelude::*};
 
     use super::*;
@@ -488,12 +475,13 @@ mod tests {
             let (mut cursor, end) = Cursor::enter(&bytes, 0).unwrap();
             prop_assert_eq!(end, bytes.len());
             for (place, it) in (7..).zip(&messages) {
-                let read = cursor.next(&bytes).unwrap();
+                prop_assert_eq!(cursor.sequence, Sequence(place));
+                let read = cursor.step(&bytes).unwrap();
                 let due = (!it.delay.is_zero()).then(|| Nanos(5).after(it.delay));
-                prop_assert_eq!(read.sequence, Sequence(place));
-                prop_assert_eq!((read.body, read.key, read.due), (it.body.clone(), it.key.clone(), due));
+                prop_assert_eq!((&bytes[read.body], read.due), (&it.body[..], due));
+                prop_assert_eq!(read.key.map(|it| &bytes[it]), it.key.as_deref());
             }
-            prop_assert!(cursor.next(&bytes).is_none());
+            prop_assert!(cursor.step(&bytes).is_none());
             prop_assert_eq!(parse(&bytes, 8), Parsed::Bad);
             let mut damaged = bytes.to_vec();
             *flip.get_mut(&mut damaged) ^= 1;

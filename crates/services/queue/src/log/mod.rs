@@ -17,6 +17,7 @@ mod format;
 mod limits;
 mod open;
 mod read;
+mod run;
 mod scan;
 mod shared;
 mod state;
@@ -31,6 +32,7 @@ use std::{io, ops::Range, path::PathBuf, sync::Arc};
 use tokio::sync::watch;
 
 pub use commit::{Committers, MemoryLimits};
+pub use run::{Messages, Run};
 pub use types::{
     AppendError, Appended, Damage, LogConfig, OpenError, Read, ReadError, ReadLimit, Recovered,
     Retention, Why,
@@ -38,7 +40,7 @@ pub use types::{
 
 use crate::{
     Durability,
-    message::{Message, Nanos, NewMessage, Sequence},
+    message::{Nanos, NewMessage, Sequence},
 };
 use limits::{FRAME_BYTES_MAX, Sizes};
 use open::{Opener, micros};
@@ -47,8 +49,8 @@ use state::State;
 
 /// One topic's messages. A cheap handle.
 ///
-/// Bodies and keys that it hands out share memory with the pieces they were written or read in, of
-/// up to 128 KiB (a larger batch is one piece): what is kept long should be copied.
+/// What it hands out shares memory with the pieces it was written or read in, of up to 128 KiB (a
+/// larger batch is one piece): what is kept long should be copied.
 #[derive(Clone, Debug)]
 pub struct Log(Arc<Shared>);
 
@@ -199,7 +201,7 @@ impl Log {
     /// Reads from memory, without IO: `None` if the message is not there, and then
     /// [`Log::read`] knows more.
     #[must_use]
-    pub fn read_cached(&self, from: Sequence, limit: ReadLimit) -> Option<Vec<Message>> {
+    pub fn read_cached(&self, from: Sequence, limit: ReadLimit) -> Option<Vec<Run>> {
         self.0.read_memory(from, limit)
     }
 
@@ -211,12 +213,13 @@ impl Log {
         self.0.read(from, limit)
     }
 
-    /// Reads one message, into memory of its own; `None` if it is not there or damaged. May block.
+    /// Reads single messages, each into memory of its own; `None` for one that is not there or
+    /// damaged. Costs least if they are in order. May block.
     ///
     /// # Errors
     /// The disk has failed.
-    pub fn get(&self, sequence: Sequence) -> Result<Option<Message>, ReadError> {
-        self.0.get(sequence)
+    pub fn get(&self, sequences: &[Sequence]) -> Result<Vec<Option<Run>>, ReadError> {
+        self.0.get(sequences)
     }
 
     /// The first message that was published at that time or later, or the end. May block.

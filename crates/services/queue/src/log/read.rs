@@ -2,12 +2,11 @@
 
 use std::{io, sync::Arc};
 
-use bytes::Bytes;
-
 use super::{
     chunk::Chunk,
     format::{HEADER_BYTES, Kind},
     limits::READ_AHEAD_MAX,
+    run::Run,
     scan::{self, Next, Walk},
     shared::Shared,
     state::{Hint, Opened, State},
@@ -16,7 +15,7 @@ use super::{
 };
 use crate::{
     disk::{DiskFile, Mode},
-    message::{Message, Nanos, Sequence},
+    message::{Nanos, Sequence},
 };
 
 /// Where in the files a message is, or where to look.
@@ -45,30 +44,17 @@ struct Spot {
 
 impl Shared {
     /// Reads what is in memory; `None` if what comes next is not.
-    pub(super) fn read_memory(&self, from: Sequence, limit: ReadLimit) -> Option<Vec<Message>> {
-        let mut state = self.lock();
-        let chunks = state.chunks(from, limit);
-        let bookmark = if chunks.is_empty() { None } else { state.bookmark(from) };
-        drop(state);
-        let mut left = limit;
-        let mut messages = Vec::with_capacity(expected_count(from, &chunks, limit));
-        let (mut next, mut stopped) = (from, bookmark);
-        for chunk in &chunks {
-            stopped = chunk.read(next, stopped, &mut left, &mut messages);
-            next = chunk.end;
-        }
-        if let Some(bookmark) = stopped {
-            self.lock().keep_bookmark(bookmark);
-        }
-        if messages.is_empty() { None } else { Some(messages) }
+    pub(super) fn read_memory(&self, from: Sequence, limit: ReadLimit) -> Option<Vec<Run>> {
+        let runs = self.lock().runs(from, limit);
+        if runs.is_empty() { None } else { Some(runs) }
     }
 
     /// Reads what is next, wherever it is.
     pub(super) fn read(&self, from: Sequence, limit: ReadLimit) -> Result<Read, ReadError> {
         let limit = ReadLimit { messages: limit.messages.max(1), bytes: limit.bytes.max(1) };
         loop {
-            if let Some(messages) = self.read_memory(from, limit) {
-                return Ok(Read::Messages(messages));
+            if let Some(runs) = self.read_memory(from, limit) {
+                return Ok(Read::Messages(runs));
             }
             let state = self.lock();
             let first = state.first();
@@ -97,14 +83,25 @@ impl Shared {
         }
     }
 
-    /// Reads one message, into memory of its own.
-    pub(super) fn get(&self, sequence: Sequence) -> Result<Option<Message>, ReadError> {
-        let found = match self.read(sequence, ReadLimit { messages: 1, bytes: 1 })? {
-            Read::Messages(messages) => messages.into_iter().next(),
-            Read::Skipped(_) | Read::End => None,
-        };
-        let own = |it: Bytes| Bytes::copy_from_slice(&it);
-        Ok(found.map(|it| Message { body: own(it.body), key: it.key.map(own), ..it }))
+    /// Reads single messages, each into memory of its own.
+    pub(super) fn get(&self, sequences: &[Sequence]) -> Result<Vec<Option<Run>>, ReadError> {
+        let mut found = Vec::with_capacity(sequences.len());
+        while let Some(&first) = sequences.get(found.len()) {
+            // Most of them are neighbours, and lie in the same piece.
+            let rest = sequences.iter().skip(found.len());
+            let neighbours = (0..).zip(rest).take_while(|(after, it)| **it == first.after(*after));
+            let limit = ReadLimit { messages: neighbours.count(), bytes: 1 };
+            let Read::Messages(runs) = self.read(first, limit)? else {
+                found.push(None);
+                continue;
+            };
+            for mut run in runs {
+                while !run.is_empty() {
+                    found.push(run.take_one().alone());
+                }
+            }
+        }
+        Ok(found)
     }
 
     /// The first message that was published at that time or later.
@@ -296,9 +293,4 @@ fn place(state: &State, from: Sequence) -> Option<Place> {
     };
     let file = Arc::clone(&opened.file);
     Some(Place::At(Spot { segment, end, file, offset, expected, limit }))
-}
-
-fn expected_count(from: Sequence, chunks: &[Chunk], limit: ReadLimit) -> usize {
-    let there = chunks.last().map_or(0, |it| from.until(it.end));
-    usize::try_from(there).unwrap_or(usize::MAX).min(limit.messages)
 }

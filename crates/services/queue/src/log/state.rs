@@ -11,9 +11,10 @@ use bytes::BytesMut;
 use tokio::sync::oneshot;
 
 use super::{
-    chunk::{Bookmark, Chunk},
+    chunk::Chunk,
     format::{self, HEADER_BYTES, Kind, Mark, NewFrame},
     limits::{CHUNK_BYTES, CHUNK_BYTES_MIN, HINTS_MAX, OPENED_MAX},
+    run::Run,
     types::{AppendError, Damage, ReadLimit, Retention},
     writer::Writer,
 };
@@ -49,7 +50,6 @@ pub(super) struct State {
     /// What was read from files last.
     fetched: VecDeque<Chunk>,
     fetched_bytes: usize,
-    bookmarks: VecDeque<Bookmark>,
     /// Where in the files somebody left off.
     pub(super) hints: VecDeque<Hint>,
     /// By first sequence; the last one is being written.
@@ -133,7 +133,6 @@ impl State {
             recent_bytes: 0,
             fetched: VecDeque::new(),
             fetched_bytes: 0,
-            bookmarks: VecDeque::new(),
             hints: VecDeque::new(),
             segments: BTreeMap::new(),
             opened: VecDeque::new(),
@@ -327,32 +326,19 @@ impl State {
             .or_else(|| self.fetched.iter().rev().find(|it| (it.first..it.end).contains(&sequence)))
     }
 
-    /// Chunks in memory that have what is to be read from `from` on, without a gap.
-    pub(super) fn chunks(&self, mut from: Sequence, limit: ReadLimit) -> Vec<Chunk> {
-        let mut chunks = Vec::new();
-        let (mut messages, mut bytes) = (0, 0);
-        while from < self.committed && messages < limit.messages as u64 && bytes < limit.bytes {
-            let Some(chunk) = self.chunk_of(from) else { break };
-            messages += from.until(chunk.end);
-            // Of the first one, the end may be all that is wanted.
-            bytes += if chunks.is_empty() { 0 } else { chunk.bytes.len() };
-            from = chunk.end;
-            chunks.push(chunk.clone());
+    /// What is in memory from `from` on, without a gap.
+    pub(super) fn runs(&self, mut from: Sequence, limit: ReadLimit) -> Vec<Run> {
+        let mut runs = Vec::new();
+        let end = from.after(limit.messages as u64).min(self.committed);
+        let mut bytes = 0;
+        while from < end && bytes < limit.bytes {
+            let Some(mut run) = self.chunk_of(from).and_then(|it| it.run(from)) else { break };
+            bytes += run.bytes();
+            run.truncate(end);
+            from = run.end();
+            runs.push(run);
         }
-        chunks
-    }
-
-    /// Where the reader left off who comes back for this, if that is known.
-    pub(super) fn bookmark(&mut self, sequence: Sequence) -> Option<Bookmark> {
-        let place = self.bookmarks.iter().position(|it| it.sequence() == sequence)?;
-        self.bookmarks.remove(place)
-    }
-
-    pub(super) fn keep_bookmark(&mut self, bookmark: Bookmark) {
-        self.bookmarks.push_back(bookmark);
-        if self.bookmarks.len() > HINTS_MAX {
-            self.bookmarks.pop_front();
-        }
+        runs
     }
 
     pub(super) fn keep_hint(&mut self, hint: Hint) {

@@ -10,10 +10,8 @@ use std::{
 
 use tokio::sync::oneshot;
 
-use crate::{
-    Durability,
-    message::{Message, Sequence},
-};
+use super::run::Run;
+use crate::{Durability, message::Sequence};
 
 /// How a log keeps its messages.
 #[derive(Clone, Copy, Debug)]
@@ -95,18 +93,15 @@ impl fmt::Display for Damage {
 pub struct ReadLimit {
     /// So many messages.
     pub messages: usize,
-    /// So many bytes of bodies.
+    /// So many bytes of the log, which is read in whole pieces: the last of them may go beyond.
     pub bytes: usize,
 }
 
 impl ReadLimit {
-    pub(super) const fn is_used_up(&self) -> bool {
+    /// Whether there is nothing left of it.
+    #[must_use]
+    pub const fn is_used_up(&self) -> bool {
         self.messages == 0 || self.bytes == 0
-    }
-
-    pub(super) const fn use_up(&mut self, message: &Message) {
-        self.messages = self.messages.saturating_sub(1);
-        self.bytes = self.bytes.saturating_sub(message.body.len());
     }
 }
 
@@ -114,7 +109,7 @@ impl ReadLimit {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Read {
     /// At least one message, without a gap, beginning with the one asked for.
-    Messages(Vec<Message>),
+    Messages(Vec<Run>),
     /// The one asked for cannot be read, nor any before `until`: go on there.
     Skipped(Damage),
     /// There is nothing there yet.

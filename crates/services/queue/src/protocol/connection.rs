@@ -7,7 +7,6 @@
 use std::{
     future::pending,
     io,
-    ops::ControlFlow,
     pin::Pin,
     sync::{Arc, atomic::Ordering},
     time::Duration,
@@ -254,19 +253,14 @@ impl Connection {
     }
 
     /// Moves messages to the output, as many as there is room for. They are copied once, from the
-    /// memory of the log, while the channel hands them out: what else it would take to hold each
-    /// of them here for a moment costs more than the copy of most.
+    /// memory of the log.
     fn give(&mut self) {
         let Self { consumer: Some(consumer), output, .. } = self else { return };
         let mut count = 0;
         while output.len() < OUTPUT_MAX {
-            let given = consumer.subscription.deliver(|message, id, attempts| {
+            let room = OUTPUT_MAX - output.len();
+            let given = consumer.subscription.deliver(room, |message, id, attempts| {
                 frame::message(output, message, id, attempts);
-                if output.len() < OUTPUT_MAX {
-                    ControlFlow::Continue(())
-                } else {
-                    ControlFlow::Break(())
-                }
             });
             if given == 0 {
                 break;

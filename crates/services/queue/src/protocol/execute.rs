@@ -361,10 +361,12 @@ impl Connection {
         let (mut published, mut failed) = (Vec::new(), Vec::new());
         let mut count = u64::try_from(ids.len()).unwrap_or(u64::MAX);
         if let Some(Consumer { subscription, latency, .. }) = &self.consumer {
-            subscription.finish_all(ids, |id, finished| match finished {
-                Ok(at) if latency.is_some() => published.push(at),
+            subscription.finish_all(ids, |finished| match finished {
+                Ok(run) if latency.is_some() => {
+                    published.extend(run.messages().map(|it| it.timestamp));
+                }
                 Ok(_) => {}
-                Err(error) => failed.push(not_answered("FIN", id, error)),
+                Err((id, error)) => failed.push(not_answered("FIN", id, error)),
             });
             count -= u64::try_from(failed.len()).unwrap_or(0);
         }

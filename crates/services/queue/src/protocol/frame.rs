@@ -2,7 +2,7 @@
 
 use bytes::{BufMut as _, BytesMut};
 
-use crate::message::{Message, MessageId};
+use crate::message::{MessageId, MessageRef};
 
 /// What is sent again and again to see whether a client is there.
 pub(super) const HEARTBEAT: &[u8] = b"_heartbeat_";
@@ -32,13 +32,13 @@ pub(super) fn error(out: &mut BytesMut, text: &[u8]) {
 }
 
 /// Appends a message that is delivered for the `attempts`-th time.
-pub(super) fn message(out: &mut BytesMut, message: &Message, id: MessageId, attempts: u16) {
+pub(super) fn message(out: &mut BytesMut, message: MessageRef<'_>, id: MessageId, attempts: u16) {
     out.reserve(2 * TYPE + MESSAGE_HEADER + message.body.len());
     header(out, MESSAGE, MESSAGE_HEADER + message.body.len());
     out.put_i64(message.timestamp.0);
     out.put_u16(attempts);
     out.put_slice(&id.0);
-    out.put_slice(&message.body);
+    out.put_slice(message.body);
 }
 
 fn header(out: &mut BytesMut, kind: u32, length: usize) {
@@ -49,8 +49,6 @@ fn header(out: &mut BytesMut, kind: u32, length: usize) {
 
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
-
     use super::*;
     use crate::message::{Nanos, Sequence};
 
@@ -61,14 +59,14 @@ mod tests {
         error(&mut out, b"E");
         assert_eq!(&out[..], b"\0\0\0\x06\0\0\0\0OK\0\0\0\x05\0\0\0\x01E");
         out.clear();
-        let told = Message {
+        let told = MessageRef {
             sequence: Sequence(1),
             timestamp: Nanos(0x0102),
             due: None,
             key: None,
-            body: Bytes::from_static(b"body"),
+            body: b"body",
         };
-        message(&mut out, &told, MessageId(*b"0123456789abcdef"), 3);
+        message(&mut out, told, MessageId(*b"0123456789abcdef"), 3);
         let expected = b"\0\0\0\x22\0\0\0\x02\0\0\0\0\0\0\x01\x02\0\x030123456789abcdefbody";
         assert_eq!(&out[..], expected);
     }

@@ -1,7 +1,7 @@
 //! A consumer's hold on its channel.
 
 use std::{
-    ops::ControlFlow,
+    ops::Range,
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
@@ -11,7 +11,8 @@ use tokio::sync::{Notify, watch};
 use super::Channel;
 use crate::{
     broker::{ClientId, Delivery, NotInFlight},
-    message::{Message, MessageId, Nanos},
+    log::Run,
+    message::{MessageId, MessageRef, NodeId, Sequence},
 };
 
 /// A consumer of a channel. When it is dropped, what it has not answered is delivered again.
@@ -45,25 +46,35 @@ impl Subscription {
 
     /// As [`Self::next`], without waiting: whether there was one.
     pub fn take(&self, out: &mut Vec<Delivery>) -> bool {
-        let given = self.deliver(|message, id, attempts| {
-            out.push(Delivery { message: message.clone(), id, attempts });
-            ControlFlow::Continue(())
+        let given = self.deliver(usize::MAX, |message, id, attempts| {
+            out.push(Delivery { message: message.into(), id, attempts });
         });
         given > 0
     }
 
-    /// Hands what there is to `give`, one by one, until that breaks off or has got as many as the
-    /// consumer is ready for or has a share in; how many it got. All that `give` got is the
-    /// consumer's. It must be quick and not touch the channel. After none there is something to
-    /// [wait for](Self::woken).
-    pub fn deliver(&self, give: impl FnMut(&Message, MessageId, u16) -> ControlFlow<()>) -> usize {
+    /// Hands what there is to `give`, one by one: as many as the consumer is ready for or has a share
+    /// in, and until they have so many bytes of the log; how many it got. They are the consumer's.
+    /// After none there is something to [wait for](Self::woken).
+    pub fn deliver(
+        &self,
+        bytes: usize,
+        mut give: impl FnMut(MessageRef<'_>, MessageId, u16),
+    ) -> usize {
         let now = self.channel.now();
+        let mut runs = Vec::new();
         let mut guarded = self.channel.lock();
-        let given = guarded.state.take(self.client, now, give);
+        let given = guarded.state.take(self.client, now, bytes, &mut runs);
         if guarded.needs_pump() {
             self.channel.0.pump.notify_one();
         }
         self.channel.tell(&guarded);
+        // Others need not wait for what this one does with its messages.
+        drop(guarded);
+        for (run, attempts) in runs {
+            for message in run.messages() {
+                give(message, MessageId::new(self.channel.0.node, message.sequence), attempts);
+            }
+        }
         given
     }
 
@@ -73,27 +84,35 @@ impl Subscription {
         self.wake.notified().await;
     }
 
-    /// It is done with a message (`FIN`); returns when the message was published.
+    /// It is done with a message (`FIN`).
     ///
     /// # Errors
     /// When it does not have it.
-    pub fn finish(&self, id: MessageId) -> Result<Nanos, NotInFlight> {
-        let finished = self.channel.change(|state| state.finish(self.client, id))?;
+    pub fn finish(&self, id: MessageId) -> Result<(), NotInFlight> {
+        let mut finished = Ok(());
+        self.finish_all(&[id], |outcome| finished = outcome.map(|_| ()).map_err(|it| it.1));
         self.wake.notify_one();
-        Ok(finished)
+        finished
     }
 
     /// It is done with messages, as by [`Self::finish`], and looks for more by itself afterwards:
-    /// [`Self::next`] does not wake for these. Says of each when it was published, or why it has
-    /// it no longer. `each` must be quick and not touch the channel.
+    /// [`Self::next`] does not wake for these. `each` is told what was finished, part by part, and of
+    /// each that it has no longer, why. It must be quick and not touch the channel.
     pub fn finish_all(
         &self,
         ids: &[MessageId],
-        mut each: impl FnMut(MessageId, Result<Nanos, NotInFlight>),
+        mut each: impl FnMut(Result<&Run, (MessageId, NotInFlight)>),
     ) {
+        let node = self.channel.0.node;
+        let named = named(ids, node);
         self.channel.change(|state| {
-            for id in ids {
-                each(*id, state.finish(self.client, *id));
+            for one in named {
+                match one {
+                    Ok(messages) => state.finish(self.client, messages, |finished| {
+                        each(finished.map_err(|(it, why)| (MessageId::new(node, it), why)));
+                    }),
+                    Err(id) => each(Err((id, NotInFlight::Unknown))),
+                }
             }
         });
     }
@@ -134,6 +153,19 @@ impl Subscription {
     pub fn deleted(&self) -> watch::Receiver<bool> {
         self.channel.0.deleted.subscribe()
     }
+}
+
+/// Which messages ids name, neighbours together. One that this node did not make names none.
+fn named(ids: &[MessageId], node: NodeId) -> Vec<Result<Range<Sequence>, MessageId>> {
+    let mut named: Vec<Result<Range<Sequence>, MessageId>> = Vec::new();
+    for id in ids {
+        match (id.sequence(node), named.last_mut()) {
+            (Some(next), Some(Ok(range))) if range.end == next => range.end = next.after(1),
+            (Some(one), _) => named.push(Ok(one..one.after(1))),
+            (None, _) => named.push(Err(*id)),
+        }
+    }
+    named
 }
 
 impl Drop for Subscription {

@@ -1,11 +1,12 @@
 //! The consumers of a channel: who has how many messages, who gets the next, who waits for some.
 
-use std::{ops::ControlFlow, time::Duration};
+use std::time::Duration;
 
-use super::{Sent, State};
+use super::{Sent, State, count};
 use crate::{
     broker::ClientId,
-    message::{Message, MessageId, Nanos, Sequence},
+    log::{ReadLimit, Run},
+    message::Nanos,
 };
 
 /// How many messages a consumer gets at once, so that others have their share and a connection
@@ -63,13 +64,8 @@ impl State {
     /// The consumer is gone: what it had is ready again.
     pub(in crate::broker) fn unsubscribe(&mut self, client: ClientId) {
         self.clients.remove(&client);
-        let its = |it: &&Sent| it.client == client;
-        let had: Vec<Sequence> =
-            self.in_flight.iter().filter(its).map(|it| it.message.sequence).collect();
-        for sequence in had {
-            if let Some(sent) = self.in_flight.remove(sequence) {
-                self.hold(sent.message, sent.attempts, None);
-            }
+        for sent in self.in_flight.remove_all_of(client) {
+            self.hold(sent.messages, sent.attempts, None);
         }
     }
 
@@ -86,14 +82,15 @@ impl State {
         }
     }
 
-    /// Hands messages to a consumer: as many as it is ready for, there are, and is fair to the
-    /// others, and as `give` takes, which says with each whether it takes another. How many it
-    /// were; if there is none, the consumer is remembered as idle.
+    /// Gives messages to a consumer: as many as it is ready for, there are, and is fair to the
+    /// others, until they have so many `bytes` of the log. Appends them with the attempt that each
+    /// is. How many it were; if there is none, the consumer is remembered as idle.
     pub(in crate::broker) fn take(
         &mut self,
         client: ClientId,
         now: Nanos,
-        mut give: impl FnMut(&Message, MessageId, u16) -> ControlFlow<()>,
+        bytes: usize,
+        out: &mut Vec<(Run, u16)>,
     ) -> usize {
         let share = self.available().div_ceil(self.idle.len() + 1).clamp(1, TAKE_MAX);
         let Some(it) = self.clients.get_mut(&client) else { return 0 };
@@ -103,23 +100,23 @@ impl State {
             return 0;
         }
         let most = share.min(usize::try_from(room).unwrap_or(usize::MAX));
-        let mut given = 0;
-        while given < most && !self.paused {
-            let Some((message, attempts)) = self.pop(now) else { break };
+        // A sample is of messages.
+        let together = if it.sample.is_some() { 1 } else { most };
+        let (mut given, mut left) = (0, bytes);
+        while given < most && left > 0 && !self.paused {
+            let mut limit = ReadLimit { messages: together.min(most - given), bytes: left };
+            let Some((messages, attempts)) = self.pop(now, &mut limit) else { break };
             let Some(it) = self.clients.get_mut(&client) else { break };
             if it.sample.as_mut().is_some_and(Sample::leaves_out) {
-                self.done(&message);
+                self.done(&messages);
                 continue;
             }
-            it.in_flight += 1;
+            it.in_flight += count(&messages);
             let deadline = now.after(it.timeout);
-            let id = MessageId::new(self.config.node, message.sequence);
-            let enough = give(&message, id, attempts).is_break();
-            self.in_flight.insert(Sent { message, attempts, client, at: now, deadline });
-            given += 1;
-            if enough {
-                break;
-            }
+            given += messages.len();
+            left = limit.bytes;
+            out.push((messages.clone(), attempts));
+            self.in_flight.insert(Sent { messages, attempts, client, at: now, deadline });
         }
         if given == 0
             && let Some(it) = self.clients.get_mut(&client)
@@ -163,7 +160,7 @@ mod tests {
     use super::*;
     use crate::{
         broker::{ChannelOptions, state::Config},
-        message::NodeId,
+        message::{NodeId, Sequence},
     };
 
     #[test]
@@ -179,7 +176,7 @@ mod tests {
             state.subscribe(client, Duration::from_secs(1), None);
             state.ready(client, 1);
             for _ in 0..100 {
-                assert_eq!(state.take(client, Nanos(0), |_, _, _| ControlFlow::Break(())), 0);
+                assert_eq!(state.take(client, Nanos(0), usize::MAX, &mut Vec::new()), 0);
             }
         }
         assert_eq!(state.idle, [ClientId(1), ClientId(2)]);

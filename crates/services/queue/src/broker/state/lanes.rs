@@ -26,19 +26,19 @@ impl Lanes {
     }
 
     /// A message comes: whether it may go, or has to wait for another of its key.
-    pub(super) fn enter(&mut self, key: &Bytes, sequence: Sequence) -> bool {
+    pub(super) fn enter(&mut self, key: &[u8], sequence: Sequence) -> bool {
         if let Some(lane) = self.lanes.get_mut(key) {
             lane.waiting.push_back(sequence);
             self.waiting += 1;
             return false;
         }
         let lane = Lane { active: sequence, waiting: VecDeque::new() };
-        self.lanes.insert(key.clone(), lane);
+        self.lanes.insert(Bytes::copy_from_slice(key), lane);
         true
     }
 
     /// The message of a key that was worked on is finished: the one that may go now.
-    pub(super) fn leave(&mut self, key: &Bytes) -> Option<Sequence> {
+    pub(super) fn leave(&mut self, key: &[u8]) -> Option<Sequence> {
         let lane = self.lanes.get_mut(key)?;
         let Some(next) = lane.waiting.pop_front() else {
             self.lanes.remove(key);

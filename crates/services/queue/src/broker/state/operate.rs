@@ -1,10 +1,10 @@
 //! What operators do to a channel, and what is told of it: to them, and to the journal.
 
-use super::{Counters, State};
+use super::{Counters, State, Window};
 use crate::{
     broker::{ChannelOptions, ClientId, in_flight::InFlight},
     journal::{Progress, Runs},
-    message::Sequence,
+    message::{NodeId, Sequence},
 };
 
 impl State {
@@ -32,11 +32,16 @@ impl State {
         self.dead.clear();
         self.again = Runs::default();
         self.again_until = Sequence(0);
-        self.window.clear();
+        self.window = Window::default();
         self.cursor = cursor;
         self.read = cursor;
         self.routed = self.routed.max(cursor);
         self.progress = Progress::default();
+    }
+
+    /// Whose messages it has.
+    pub(in crate::broker) const fn node(&self) -> NodeId {
+        self.config.node
     }
 
     pub(in crate::broker) const fn is_paused(&self) -> bool {
@@ -84,9 +89,8 @@ impl State {
 
     /// The first message that is not finished: all before it may go.
     pub(in crate::broker) fn unfinished_first(&self) -> Sequence {
-        let in_flight = self.in_flight.iter().map(|it| it.message.sequence).min();
         let held = self.held.keys().next().copied();
-        [in_flight, held].into_iter().flatten().fold(self.cursor, Sequence::min)
+        [self.in_flight.first(), held].into_iter().flatten().fold(self.cursor, Sequence::min)
     }
 
     /// Whether there is something for the journal.

@@ -1,7 +1,10 @@
 //! The topic's side of a channel: what it may see, what it wants to have read, and time.
 
-use super::{Place, State, WINDOW_MAX};
-use crate::message::{Message, Nanos, Sequence};
+use super::{Place, READY_MAX, State, WINDOW_BYTES, count};
+use crate::{
+    log::{ReadLimit, Run},
+    message::{Nanos, Sequence},
+};
 
 impl State {
     /// Lets the channel see all messages before `routed`.
@@ -12,35 +15,29 @@ impl State {
         let excess = self.cursor.until(self.routed).saturating_sub(max);
         if excess > 0 {
             self.cursor = self.cursor.after(excess);
-            while self.window.front().is_some_and(|it| it.sequence < self.cursor) {
-                self.window.pop_front();
-            }
+            self.window.skip_to(self.cursor);
             self.read = self.read.max(self.cursor);
         }
     }
 
     /// From where on messages should be read from the log, and how many.
-    pub(in crate::broker) fn wants(&self) -> Option<(Sequence, usize)> {
-        let room = WINDOW_MAX.saturating_sub(self.window.len());
-        let ahead = usize::try_from(self.read.until(self.routed)).unwrap_or(usize::MAX);
-        let count = room.min(ahead);
-        // Small reads cost as much as large ones: wait for half a window, or for the rest.
-        (count > 0 && (room >= WINDOW_MAX / 2 || count == ahead)).then_some((self.read, count))
+    pub(in crate::broker) fn wants(&self) -> Option<(Sequence, ReadLimit)> {
+        let messages = usize::try_from(self.read.until(self.routed)).unwrap_or(usize::MAX);
+        let bytes = WINDOW_BYTES.saturating_sub(self.window.bytes());
+        // Small reads cost as much as large ones: wait for half a window.
+        (messages > 0 && bytes >= WINDOW_BYTES / 2)
+            .then_some((self.read, ReadLimit { messages, bytes }))
     }
 
-    /// Takes what was read from where [`Self::wants`] said, up to `end`. What is not among the
-    /// messages was damaged, and is passed over.
-    pub(in crate::broker) fn admit(
-        &mut self,
-        from: Sequence,
-        messages: Vec<Message>,
-        end: Sequence,
-    ) {
+    /// Takes what was read from where [`Self::wants`] said.
+    pub(in crate::broker) fn admit(&mut self, from: Sequence, runs: Vec<Run>) {
         if from != self.read {
             return; // It was rewound or emptied meanwhile.
         }
-        self.window.extend(messages);
-        self.read = end;
+        for run in runs {
+            self.read = run.end();
+            self.window.push(run);
+        }
     }
 
     /// Passes over what cannot be read, up to `until`; so many of that were messages.
@@ -53,18 +50,18 @@ impl State {
 
     /// Which messages behind the cursor should be read from the log.
     pub(in crate::broker) fn missing(&self) -> Vec<Sequence> {
-        let room = WINDOW_MAX.saturating_sub(self.ready.len());
+        let room = READY_MAX.saturating_sub(self.ready.len());
         self.missing.iter().take(room).copied().collect()
     }
 
     /// Whether there is something to read or to publish for the channel.
     pub(in crate::broker) fn needs_pump(&self) -> bool {
-        let missing = !self.missing.is_empty() && self.ready.len() < WINDOW_MAX;
+        let missing = !self.missing.is_empty() && self.ready.len() < READY_MAX;
         missing || !self.dead.is_empty() || self.wants().is_some()
     }
 
     /// Takes what was read because of [`Self::missing`]; `None` if the log has it no longer.
-    pub(in crate::broker) fn found(&mut self, sequence: Sequence, message: Option<Message>) {
+    pub(in crate::broker) fn found(&mut self, sequence: Sequence, message: Option<Run>) {
         if !self.missing.remove(&sequence) {
             return;
         }
@@ -77,7 +74,8 @@ impl State {
     /// A message that was to be delivered again cannot be read any more.
     fn lost(&mut self, sequence: Sequence) {
         self.counters.skipped += 1;
-        self.forget(sequence);
+        self.held.remove(&sequence);
+        self.progress.finished(sequence..sequence.after(1));
         let next = self.lanes.leave_unknown(sequence);
         self.release(next);
     }
@@ -85,12 +83,12 @@ impl State {
     /// Moves what is due: timed out, or no longer deferred.
     pub(in crate::broker) fn tick(&mut self, now: Nanos) {
         while let Some(sent) = self.in_flight.expired(now) {
-            self.counters.timed_out += 1;
+            self.counters.timed_out += sent.messages.len() as u64;
             if let Some(it) = self.clients.get_mut(&sent.client) {
-                it.in_flight = it.in_flight.saturating_sub(1);
+                it.in_flight = it.in_flight.saturating_sub(count(&sent.messages));
                 self.freed.push(sent.client);
             }
-            self.hold(sent.message, sent.attempts, None);
+            self.hold(sent.messages, sent.attempts, None);
         }
         while let Some(&(due, sequence)) = self.deferred.first().filter(|it| it.0 <= now) {
             self.deferred.remove(&(due, sequence));
@@ -113,9 +111,9 @@ impl State {
     }
 
     /// A dead message is in the topic for such messages, and is done with here.
-    pub(in crate::broker) fn buried(&mut self, message: &Message) {
-        if self.held.get(&message.sequence).is_some_and(|it| it.place == Place::Dead) {
-            self.held.remove(&message.sequence);
+    pub(in crate::broker) fn buried(&mut self, message: &Run) {
+        if self.held.get(&message.first()).is_some_and(|it| it.place == Place::Dead) {
+            self.held.remove(&message.first());
             self.done(message);
         }
     }

@@ -8,13 +8,10 @@ use tokio_util::sync::CancellationToken;
 use super::Topic;
 use crate::{
     broker::{Channel, channel::Wants},
-    log::{Read, ReadError, ReadLimit},
+    log::{Read, ReadError, ReadLimit, Run},
     message::{Message, Nanos, NewMessage, Sequence},
     name::Name,
 };
-
-/// How much is read at once for a channel, in bytes of bodies.
-const READ_BYTES: usize = 1 << 20;
 
 /// After a failure to read it is tried again so much later.
 const RETRY: Duration = Duration::from_secs(1);
@@ -90,13 +87,9 @@ impl Topic {
     /// Gives a channel what it wants; whether it may want more.
     async fn give(&self, channel: &Channel, wants: Wants) -> Result<bool, ReadError> {
         let more = wants.ahead.is_some() || !wants.missing.is_empty();
-        if let Some((from, messages)) = wants.ahead {
-            let limit = ReadLimit { messages, bytes: READ_BYTES };
+        if let Some((from, limit)) = wants.ahead {
             match self.read(from, limit).await? {
-                Read::Messages(messages) => {
-                    let end = messages.last().map_or(from, |it| it.sequence.after(1));
-                    channel.admit(from, messages, end);
-                }
+                Read::Messages(runs) => channel.admit(from, runs),
                 Read::Skipped(damage) => {
                     let (topic, channel_name) = (&self.0.name, channel.name());
                     tracing::warn!(%topic, channel = %channel_name, "skipped: {damage}");
@@ -119,8 +112,8 @@ impl Topic {
     }
 
     async fn read(&self, from: Sequence, limit: ReadLimit) -> Result<Read, ReadError> {
-        if let Some(messages) = self.0.log.read_cached(from, limit) {
-            return Ok(Read::Messages(messages));
+        if let Some(runs) = self.0.log.read_cached(from, limit) {
+            return Ok(Read::Messages(runs));
         }
         let log = self.0.log.clone();
         let reading = tokio::task::spawn_blocking(move || log.read(from, limit));
@@ -131,10 +124,11 @@ impl Topic {
     async fn get(
         &self,
         sequences: Vec<Sequence>,
-    ) -> Result<Vec<(Sequence, Option<Message>)>, ReadError> {
+    ) -> Result<Vec<(Sequence, Option<Run>)>, ReadError> {
         let log = self.0.log.clone();
         let reading = tokio::task::spawn_blocking(move || {
-            sequences.into_iter().map(|it| Ok((it, log.get(it)?))).collect()
+            let found = log.get(&sequences)?;
+            Ok(sequences.into_iter().zip(found).collect())
         });
         reading.await.unwrap_or_else(|_| Ok(Vec::new()))
     }
@@ -142,14 +136,16 @@ impl Topic {
     /// Publishes a message that was tried too often to where such messages go.
     async fn bury(&self, channel: &Channel, sequence: Sequence) -> Result<(), ReadError> {
         let found = self.get(vec![sequence]).await.inspect_err(|_| channel.not_buried(sequence))?;
-        let Some(message) = found.into_iter().find_map(|it| it.1) else {
+        let found = found.into_iter().find_map(|it| it.1);
+        let message = found.as_ref().and_then(|it| Some((it, it.messages().next()?)));
+        let Some((run, message)) = message else {
             self.tell_lost(channel, sequence);
             channel.lost_dead(sequence);
             return Ok(());
         };
         if let Some(name) = channel.options().dead_letter_topic {
-            let copy =
-                NewMessage { key: message.key.clone(), ..NewMessage::new(message.body.clone()) };
+            let Message { key, body, .. } = message.into();
+            let copy = NewMessage { key, ..NewMessage::new(body) };
             if let Err(error) = self.publish_to(&name, copy).await {
                 let error = format!("{error:#}");
                 tracing::error!(topic = %self.0.name, dead_letter_topic = %name, error, "cannot publish a dead letter");
@@ -157,7 +153,7 @@ impl Topic {
                 return Ok(());
             }
         }
-        channel.buried(&message);
+        channel.buried(run);
         Ok(())
     }
 

@@ -10,7 +10,7 @@ use bytes::Bytes;
 
 use super::{
     Appended, Committers, Log, LogConfig, MemoryLimits, OpenError, Read, ReadLimit, Recovered,
-    Retention, limits::Sizes,
+    Retention, Run, limits::Sizes,
 };
 use crate::{
     Durability,
@@ -70,10 +70,10 @@ fn read_all(log: &Log, limit: ReadLimit) -> (Vec<Message>, Vec<super::Damage>) {
     loop {
         match log.read(next, limit).unwrap() {
             Read::Messages(more) => {
-                for it in more {
+                for it in more.iter().flat_map(Run::messages) {
                     assert_eq!(it.sequence, next);
                     next = next.after(1);
-                    messages.push(it);
+                    messages.push(it.into());
                 }
             }
             Read::Skipped(damage) => {
@@ -84,6 +84,18 @@ fn read_all(log: &Log, limit: ReadLimit) -> (Vec<Message>, Vec<super::Damage>) {
             Read::End => return (messages, skipped),
         }
     }
+}
+
+/// One message, read alone.
+fn get(log: &Log, sequence: Sequence) -> Option<Message> {
+    let found = log.get(&[sequence]).unwrap().pop().unwrap()?;
+    assert_eq!(found.len(), 1);
+    found.messages().next().map(Message::from)
+}
+
+/// The messages of runs.
+fn messages(runs: &[Run]) -> Vec<Message> {
+    runs.iter().flat_map(Run::messages).map(Message::from).collect()
 }
 
 fn bodies(messages: &[Message]) -> Vec<&str> {
