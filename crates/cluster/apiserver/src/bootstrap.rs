@@ -1,5 +1,5 @@
-//! The objects that every cluster has from its first moment: the system namespaces, and the
-//! Service by which pods find the API.
+//! The objects that every cluster has from its first moment: the system namespaces, the system
+//! priority classes, and the Service by which pods find the API.
 
 use api::status::{Reason, Status};
 use futures_util::StreamExt as _;
@@ -11,7 +11,7 @@ use crate::{
         content::{Encoding, Form, Wanted},
         query::Query,
     },
-    kinds::{KINDS, Kind},
+    kinds::{KINDS, Kind, SYSTEM_PRIORITIES},
     registry::{Call, Registry},
 };
 
@@ -27,6 +27,11 @@ const API_OFFSET: u32 = 1;
 pub(crate) async fn run(registry: &Registry, config: &Config) -> Result<(), Status> {
     for name in NAMESPACES {
         ensure(registry, "Namespace", None, json!({"metadata": {"name": name}})).await?;
+    }
+    for (name, value, description) in SYSTEM_PRIORITIES {
+        let metadata = json!({"name": name});
+        let class = json!({"metadata": metadata, "value": value, "description": description});
+        ensure(registry, "PriorityClass", None, class).await?;
     }
     publish(registry, config).await
 }

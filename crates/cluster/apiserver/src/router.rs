@@ -159,7 +159,7 @@ impl Router {
             query: Query::parse(parts.uri.query()),
             wanted: content::negotiate(&parts.headers)?,
         };
-        match (call.name.is_empty(), call.subresource) {
+        let answer = match (call.name.is_empty(), call.subresource) {
             (true, _) => Box::pin(self.collection(parts, &call, body)).await,
             // An object in a namespace is not reached without naming the namespace.
             (false, _) if kind.namespaced && call.namespace.is_none() => {
@@ -169,7 +169,13 @@ impl Router {
             (false, Some(subresource)) => {
                 Box::pin(self.part(parts, &call, subresource, body)).await
             }
-        }
+        };
+        answer.map(|mut answer| {
+            if !kind.deprecation.is_empty() {
+                respond::warn(&mut answer, &[kind.deprecation.to_owned()]);
+            }
+            answer
+        })
     }
 
     async fn collection(

@@ -39,6 +39,7 @@ pub(super) static CONFIG_MAP: Kind = Kind {
         vec![print::name(it), count.into(), print::age(it, now)]
     },
     fields: |_, _| None,
+    ..Kind::PLAIN
 };
 
 const COLUMNS: &[Column] = &[NAME, number("Data", "Number of keys."), AGE];

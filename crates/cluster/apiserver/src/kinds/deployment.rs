@@ -36,6 +36,7 @@ pub(super) static DEPLOYMENT: Kind = Kind {
     columns: COLUMNS,
     row,
     fields: |_, _| None,
+    ..Kind::PLAIN
 };
 
 const COLUMNS: &[Column] = &[
@@ -130,16 +131,12 @@ fn strategy(strategy: &Value, path: Path<'_>, causes: &mut Causes) {
 
 fn rolling_update(rolling: &Value, path: Path<'_>, causes: &mut Causes) {
     for name in ["maxUnavailable", "maxSurge"] {
-        let value = rolling.field(name);
-        match value {
-            Value::String(text) => {
-                rules::all(api::names::percent(text), path.child(name), text.as_str(), causes);
-            }
-            _ => rules::not_negative(rolling, name, path, causes),
-        }
+        pods_by_template::share_of_any(rolling, name, path, causes);
     }
     let unavailable = rolling.field("maxUnavailable");
-    if is_zero(unavailable) && is_zero(rolling.field("maxSurge")) {
+    if pods_by_template::is_zero(unavailable)
+        && pods_by_template::is_zero(rolling.field("maxSurge"))
+    {
         let detail = "may not be 0 when `maxSurge` is 0";
         causes.invalid(path.child("maxUnavailable"), unavailable, detail);
     }
@@ -147,13 +144,6 @@ fn rolling_update(rolling: &Value, path: Path<'_>, causes: &mut Causes) {
     if percent.is_some_and(|it| 100 < it) {
         let detail = "must not be greater than 100%";
         causes.invalid(path.child("maxUnavailable"), unavailable, detail);
-    }
-}
-
-fn is_zero(number_or_percent: &Value) -> bool {
-    match number_or_percent {
-        Value::String(text) => text.trim_end_matches('%').parse() == Ok(0),
-        other => other.as_i64() == Some(0),
     }
 }
 

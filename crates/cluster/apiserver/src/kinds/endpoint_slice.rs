@@ -40,6 +40,7 @@ pub(super) static ENDPOINT_SLICE: Kind = Kind {
     columns: COLUMNS,
     row,
     fields: |_, _| None,
+    ..Kind::PLAIN
 };
 
 const COLUMNS: &[Column] = &[

@@ -36,6 +36,7 @@ pub(super) static LEASE: Kind = Kind {
         vec![print::name(it), it.field("spec").text("holderIdentity").into(), print::age(it, now)]
     },
     fields: |_, _| None,
+    ..Kind::PLAIN
 };
 
 const COLUMNS: &[Column] = &[NAME, column("Holder", "Who holds the lease."), AGE];

@@ -4,17 +4,39 @@
 //! Nothing here reads or writes the store, and nothing here knows HTTP.
 
 mod config_map;
+mod controller_revision;
+mod cron_job;
+mod daemon_set;
 mod deployment;
 mod endpoint_slice;
+mod endpoints;
 mod event;
+mod horizontal_pod_autoscaler;
+mod ingress;
+mod ingress_class;
+mod job;
 mod lease;
+mod limit_range;
 mod namespace;
+mod network_policy;
 mod node;
+mod persistent_volume;
+mod persistent_volume_claim;
 mod pod;
+mod pod_disruption_budget;
+mod pod_template;
+mod priority_class;
 mod replica_set;
+mod replication_controller;
+mod resource_quota;
+mod role;
+mod role_binding;
+mod runtime_class;
 mod secret;
 mod service;
 mod service_account;
+mod stateful_set;
+mod storage_class;
 
 mod pod_spec;
 mod pods_by_template;
@@ -34,20 +56,47 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 pub use self::causes::{Cause, Causes, Reason};
+pub(crate) use self::priority_class::SYSTEM as SYSTEM_PRIORITIES;
 
 /// Every built-in kind, in the order in which discovery lists them.
 pub static KINDS: &[&Kind] = &[
     &config_map::CONFIG_MAP,
+    &endpoints::ENDPOINTS,
     &event::EVENT,
+    &limit_range::LIMIT_RANGE,
     &namespace::NAMESPACE,
     &node::NODE,
+    &persistent_volume_claim::PERSISTENT_VOLUME_CLAIM,
+    &persistent_volume::PERSISTENT_VOLUME,
     &pod::POD,
+    &pod_template::POD_TEMPLATE,
+    &replication_controller::REPLICATION_CONTROLLER,
+    &resource_quota::RESOURCE_QUOTA,
     &secret::SECRET,
     &service::SERVICE,
     &service_account::SERVICE_ACCOUNT,
+    &controller_revision::CONTROLLER_REVISION,
+    &daemon_set::DAEMON_SET,
     &deployment::DEPLOYMENT,
     &replica_set::REPLICA_SET,
+    &stateful_set::STATEFUL_SET,
+    &event::EVENT_OF_EVENTS,
+    &horizontal_pod_autoscaler::HORIZONTAL_POD_AUTOSCALER,
+    &horizontal_pod_autoscaler::HORIZONTAL_POD_AUTOSCALER_V1,
+    &cron_job::CRON_JOB,
+    &job::JOB,
+    &ingress_class::INGRESS_CLASS,
+    &ingress::INGRESS,
+    &network_policy::NETWORK_POLICY,
+    &pod_disruption_budget::POD_DISRUPTION_BUDGET,
+    &role_binding::CLUSTER_ROLE_BINDING,
+    &role::CLUSTER_ROLE,
+    &role_binding::ROLE_BINDING,
+    &role::ROLE,
+    &storage_class::STORAGE_CLASS,
+    &priority_class::PRIORITY_CLASS,
     &lease::LEASE,
+    &runtime_class::RUNTIME_CLASS,
     &endpoint_slice::ENDPOINT_SLICE,
 ];
 
@@ -88,6 +137,7 @@ pub struct Kind {
     /// Fills in defaults; must be idempotent.
     pub default: fn(&mut Value),
     /// Makes a new object ready: drops what a client may not set (`status`), sets initial values.
+    /// Name and uid are there; runs again when a generated name was taken.
     pub prepare_create: fn(&mut Value),
     /// Makes the new version ready for a write to the main resource: usually keeps the old
     /// `status`. `metadata` that no client may change has been restored already.
@@ -97,6 +147,8 @@ pub struct Kind {
     /// Checks a whole object; `metadata` common to all kinds (name, labels, owner references…) is
     /// checked by the request path.
     pub validate: fn(&Value, &mut Causes),
+    /// Checks what only a new object must be, beyond `validate`.
+    pub validate_create: fn(&Value, &mut Causes),
     /// Checks what may change from `old` to `new`.
     pub validate_update: fn(new: &Value, old: &Value, &mut Causes),
     /// Whether this is a good `metadata.name`; pushes causes with field `metadata.name`.
@@ -109,6 +161,114 @@ pub struct Kind {
     /// kind. `metadata.name` and `metadata.namespace` are handled by the request path. Must not
     /// depend on the object whether it is `None`.
     pub fields: fn(&Value, path: &str) -> Option<String>,
+    /// What a client should hear of an object that it writes, for `Warning` headers; the object is
+    /// as the client sent it.
+    pub warnings: fn(&Value) -> Vec<String>,
+    /// Said with every answer about a kind that Kubernetes wants to be rid of; empty for others.
+    pub deprecation: &'static str,
+    /// Whether objects are only kept: nothing in this cluster acts on them yet. Who makes one
+    /// hears of it.
+    pub unattended: bool,
+    /// For a version whose objects are stored in another one.
+    pub conversion: Option<&'static Conversion>,
+}
+
+/// How objects of one version of a kind are made of those of the version that is stored.
+///
+/// A client sees objects of its version only, and `schema` and `default` are about these. All other
+/// functions of a kind, the columns' too, get objects of the stored version; so a version usually
+/// takes them over from it.
+#[derive(Debug)]
+pub struct Conversion {
+    /// The version that is stored. It has no conversion itself.
+    pub stored: &'static Kind,
+    /// Makes an object of the stored version.
+    pub to_stored: fn(&mut Value),
+    /// Makes an object of this version.
+    pub from_stored: fn(&mut Value),
+}
+
+impl Kind {
+    /// A kind that has nothing special: stored as it comes, in namespaces, printed by name. Kinds
+    /// say what they have beyond that.
+    const PLAIN: Self = Self {
+        group: "",
+        version: "v1",
+        kind: "",
+        plural: "",
+        singular: "",
+        short_names: &[],
+        categories: &[],
+        namespaced: true,
+        verbs: VERBS,
+        schema: "",
+        subresources: &[],
+        generation: false,
+        deletion: Deletion::Immediate,
+        default: |_| {},
+        prepare_create: |_| {},
+        prepare_update: |_, _| {},
+        prepare_status: |_, _| {},
+        validate: |_, _| {},
+        validate_create: |_, _| {},
+        validate_update: |_, _, _| {},
+        validate_name: rules::subdomain_name,
+        columns: print::NAME_AND_CREATION,
+        row: print::name_and_creation,
+        fields: |_, _| None,
+        warnings: |_| Vec::new(),
+        deprecation: "",
+        unattended: false,
+        conversion: None,
+    };
+
+    /// A plain kind whose status is written through `/status` and nowhere else.
+    const WITH_STATUS: Self = Self {
+        subresources: &[Subresource::Status],
+        prepare_create: |new| value::set(new, "status", Value::Object(serde_json::Map::new())),
+        prepare_update: |new, old| value::keep(new, "status", old),
+        prepare_status: keep_all_but_status,
+        ..Self::PLAIN
+    };
+
+    /// The version of this kind that is stored; itself where there is no other.
+    #[must_use]
+    pub fn stored(&self) -> &Self {
+        self.conversion.map_or(self, |it| it.stored)
+    }
+
+    /// Makes an object of this version one of the stored version.
+    pub(crate) fn convert_to_stored(&self, object: &mut Value) {
+        if let Some(conversion) = self.conversion {
+            (conversion.to_stored)(object);
+            value::set(object, "apiVersion", conversion.stored.api_version());
+        }
+    }
+
+    /// Makes an object of the stored version one of this version.
+    pub(crate) fn convert_from_stored(&self, object: &mut Value) {
+        if let Some(conversion) = self.conversion {
+            (conversion.from_stored)(object);
+            value::set(object, "apiVersion", self.api_version());
+        }
+    }
+
+    /// What the client hears that makes this object.
+    pub(crate) fn warnings_on_create(&self, object: &Value) -> Vec<String> {
+        let mut warnings = (self.warnings)(object);
+        if self.unattended {
+            warnings.push(format!("{} is stored, but nothing acts on it yet", self.kind));
+        }
+        warnings
+    }
+}
+
+/// A write to `/status` changes nothing else but what every write may change of `metadata`.
+fn keep_all_but_status(new: &mut Value, old: &Value) {
+    let mut whole = old.clone();
+    value::keep(&mut whole, "status", new);
+    value::keep(&mut whole, "metadata", new);
+    *new = whole;
 }
 
 /// The verbs of an ordinary resource, in discovery's order.

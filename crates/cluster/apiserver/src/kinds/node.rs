@@ -39,6 +39,7 @@ pub(super) static NODE: Kind = Kind {
         let flag = || it.field("spec").flag("unschedulable").to_string();
         (path == "spec.unschedulable").then(flag)
     },
+    ..Kind::PLAIN
 };
 
 const COLUMNS: &[Column] = &[

@@ -1,4 +1,4 @@
-//! What Deployments and ReplicaSets have in common: a template of pods, and a selector of those that
+//! What Deployments, ReplicaSets, StatefulSets and DaemonSets have in common: a template of pods, and a selector of those that
 //! belong to them. What a pod in a template may be is in [`pod_spec`](super::pod_spec).
 
 use serde_json::Value;
@@ -27,19 +27,54 @@ pub(super) fn default(spec: &mut Value) {
     }
 }
 
-/// Checks selector and template.
+/// Checks selector and template of a Deployment or ReplicaSet.
 pub(super) fn validate(spec: &Value, path: Path<'_>, causes: &mut Causes) {
+    // The original calls both by each other's name.
+    selector(spec, "deployment", path, causes);
+    let (template, selector) = (spec.field("template"), spec.field("selector"));
+    pod_spec::template(template, selector, "ReplicaSet", path.child("template"), causes);
+}
+
+/// Checks the selector of an object that messages call `kind`.
+pub(super) fn selector(spec: &Value, kind: &str, path: Path<'_>, causes: &mut Causes) {
     let selector = spec.field("selector");
     if selector.is_null() {
         causes.required(path.child("selector"), "");
     } else {
         rules::label_selector(selector, path.child("selector"), causes);
         if rules::selects_everything(selector) {
-            let detail = "empty selector is invalid for deployment";
-            causes.invalid(path.child("selector"), selector, detail);
+            let detail = format!("empty selector is invalid for {kind}");
+            causes.invalid(path.child("selector"), selector, &detail);
         }
     }
-    pod_spec::template(spec.field("template"), selector, path.child("template"), causes);
+}
+
+/// A number or a percentage of pods, at most all of them.
+pub(super) fn share(object: &Value, name: &str, path: Path<'_>, causes: &mut Causes) {
+    share_of_any(object, name, path, causes);
+    let value = object.field(name);
+    let percent = value.as_str().and_then(|it| it.strip_suffix('%')?.parse::<i64>().ok());
+    if percent.is_some_and(|it| 100 < it) {
+        causes.invalid(path.child(name), value, "must not be greater than 100%");
+    }
+}
+
+/// A number or a percentage of pods.
+pub(super) fn share_of_any(object: &Value, name: &str, path: Path<'_>, causes: &mut Causes) {
+    match object.field(name) {
+        Value::String(text) => {
+            rules::all(api::names::percent(text), path.child(name), text.as_str(), causes);
+        }
+        _ => rules::not_negative(object, name, path, causes),
+    }
+}
+
+/// Whether a number or percentage of pods is none.
+pub(super) fn is_zero(number_or_percent: &Value) -> bool {
+    match number_or_percent {
+        Value::String(text) => text.trim_end_matches('%').parse() == Ok(0),
+        other => other.as_i64().unwrap_or_default() == 0,
+    }
 }
 
 /// Which pods belong to an object is settled when it is created.

@@ -23,6 +23,11 @@ pub(super) const fn number(name: &'static str, description: &'static str) -> Col
     Column { name, kind: "integer", format: "", description, priority: 0 }
 }
 
+/// A column of flags.
+pub(super) const fn flag(name: &'static str, description: &'static str) -> Column {
+    Column { name, kind: "boolean", format: "", description, priority: 0 }
+}
+
 /// The column of names.
 pub(super) const NAME: Column = Column {
     name: "Name",
@@ -35,9 +40,34 @@ pub(super) const NAME: Column = Column {
 /// The column of ages.
 pub(super) const AGE: Column = column("Age", "Time since the object was created.");
 
+/// What a kind is printed with that has no columns of its own.
+pub(super) const NAME_AND_CREATION: &[Column] = &[
+    NAME,
+    Column {
+        name: "Created At",
+        kind: "date",
+        format: "",
+        description: "When the object was created.",
+        priority: 0,
+    },
+];
+
+/// Cells of [`NAME_AND_CREATION`].
+pub(super) fn name_and_creation(object: &Value, _: Timestamp) -> Vec<Value> {
+    vec![name(object), object.field("metadata").text("creationTimestamp").into()]
+}
+
 /// Cell of [`NAME`].
 pub(super) fn name(object: &Value) -> Value {
     object.field("metadata").text("name").into()
+}
+
+/// Cell of [`NAME`] for kinds of which one object is taken where none is named.
+pub(super) fn name_or_default(object: &Value, is_default: bool) -> Value {
+    match object.field("metadata").text("name") {
+        name if is_default => format!("{name} (default)").into(),
+        name => name.into(),
+    }
 }
 
 /// Cell of [`AGE`].
@@ -81,6 +111,20 @@ fn human_duration(seconds: i64) -> String {
         63_072_000..252_288_000 => two((YEAR, "y"), (DAY, "d")),
         _ => format!("{}y", seconds / YEAR),
     }
+}
+
+/// Cell of a field that is a flag or absent.
+pub(super) fn flag_or_unset(value: &Value) -> &'static str {
+    match value.as_bool() {
+        Some(true) => "True",
+        Some(false) => "False",
+        None => "<unset>",
+    }
+}
+
+/// The text, or `<unset>` if it is empty.
+pub(super) fn or_unset(text: &str) -> &str {
+    if text.is_empty() { "<unset>" } else { text }
 }
 
 /// Texts joined by commas, `<none>` if there are none.

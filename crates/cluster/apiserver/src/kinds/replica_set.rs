@@ -36,6 +36,7 @@ pub(super) static REPLICA_SET: Kind = Kind {
     columns: COLUMNS,
     row,
     fields,
+    ..Kind::PLAIN
 };
 
 const COLUMNS: &[Column] = &[

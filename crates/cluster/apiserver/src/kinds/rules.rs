@@ -1,6 +1,8 @@
 //! Checks that many kinds share: names, labels, selectors, references, numbers.
 
-use api::names;
+use std::{collections::BTreeSet, fmt::Write as _};
+
+use api::{names, quantity::Quantity};
 use serde_json::Value;
 
 use super::{Causes, path::Path, value::Read};
@@ -175,4 +177,111 @@ pub(super) fn ip(text: &str, path: Path<'_>, causes: &mut Causes) {
         let detail = "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)";
         causes.invalid(path, &Value::from(text), detail);
     }
+}
+
+/// A name that may be a part of a path, of kinds that have no narrower rule.
+pub(super) fn path_segment_name(name: &str, causes: &mut Causes) {
+    metadata_name(path_segment(name), name, causes);
+}
+
+/// A text that may be a part of a path.
+pub(super) fn path_segment(text: &str) -> Vec<String> {
+    match text {
+        "." | ".." => vec![format!("may not be '{text}'")],
+        _ => ["/", "%"]
+            .into_iter()
+            .filter(|it| text.contains(it))
+            .map(|it| format!("may not contain '{it}'"))
+            .collect(),
+    }
+}
+
+/// A name of something else, which must be there and good.
+pub(super) fn required_name(
+    object: &Value,
+    name: &str,
+    rule: fn(&str) -> Vec<String>,
+    path: Path<'_>,
+    causes: &mut Causes,
+) {
+    match object.text(name) {
+        "" => causes.required(path.child(name), ""),
+        text => all(rule(text), path.child(name), text, causes),
+    }
+}
+
+/// An amount, if that is what the value is.
+pub(super) fn quantity(value: &Value) -> Option<Quantity> {
+    value.as_str()?.parse().ok()
+}
+
+/// An amount that is not below zero.
+pub(super) fn amount_not_negative(value: &Value, path: Path<'_>, causes: &mut Causes) {
+    if quantity(value).is_some_and(Quantity::is_negative) {
+        causes.invalid(path, value, NOT_NEGATIVE);
+    }
+}
+
+/// One of a fixed set of texts, or absent.
+pub(super) fn optional_one_of(
+    object: &Value,
+    name: &str,
+    supported: &[&str],
+    path: Path<'_>,
+    causes: &mut Causes,
+) {
+    if !object.text(name).is_empty() {
+        one_of(object, name, supported, path, causes);
+    }
+}
+
+/// `Too many: N: must have at most M items` if there are more than that.
+pub(super) fn not_too_many(count: usize, max: usize, path: Path<'_>, causes: &mut Causes) {
+    if max < count {
+        let message = format!("Too many: {count}: must have at most {max} items");
+        causes.push(super::Reason::TooMany, path, message);
+    }
+}
+
+/// Whether an object carries an annotation that says `true`.
+pub(super) fn is_annotated(object: &Value, annotation: &str) -> bool {
+    object.at(&["metadata", "annotations"]).text(annotation) == "true"
+}
+
+/// `domain/path`, as controllers and signers are named.
+pub(super) fn domain_prefixed_path(text: &str, path: Path<'_>, causes: &mut Causes) {
+    if text.is_empty() {
+        causes.required(path, "");
+        return;
+    }
+    let Some((domain, rest)) =
+        text.split_once('/').filter(|it| !it.0.is_empty() && !it.1.is_empty())
+    else {
+        let detail = "must be a domain-prefixed path (such as \"acme.io/foo\")";
+        causes.invalid(path, &Value::from(text), detail);
+        return;
+    };
+    all(names::dns1123_subdomain(domain), path, domain, causes);
+    let good = |it: u8| it.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:/%@".contains(&it);
+    if !rest.bytes().all(good) {
+        let detail = "Invalid path";
+        causes.invalid(path, &Value::from(rest), detail);
+    }
+}
+
+/// One line for what was and one for what would be, for each field that differs.
+pub(super) fn difference(new: &Value, old: &Value) -> String {
+    let members = |it: &Value| it.as_object().cloned().unwrap_or_default();
+    let names: BTreeSet<String> =
+        members(new).into_iter().chain(members(old)).map(|it| it.0).collect();
+    let mut lines = String::new();
+    for name in names.iter().filter(|it| new.field(it) != old.field(it)) {
+        for (sign, value) in [('-', old), ('+', new)] {
+            if value.has(name) {
+                // Writing to a string cannot fail.
+                let _written = writeln!(lines, "{sign} {name}: {}", value.field(name));
+            }
+        }
+    }
+    lines
 }

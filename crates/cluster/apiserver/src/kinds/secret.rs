@@ -42,6 +42,7 @@ pub(super) static SECRET: Kind = Kind {
         vec![print::name(it), it.text("type").into(), count.into(), print::age(it, now)]
     },
     fields: |it, path| (path == "type").then(|| it.text("type").to_owned()),
+    ..Kind::PLAIN
 };
 
 const COLUMNS: &[Column] =

@@ -2,9 +2,8 @@
 
 use super::{
     Column, Deletion, Kind, VERBS,
-    print::{self, AGE, NAME, number},
+    print::{self, AGE, NAME},
     rules,
-    value::Read,
 };
 
 pub(super) static SERVICE_ACCOUNT: Kind = Kind {
@@ -29,8 +28,9 @@ pub(super) static SERVICE_ACCOUNT: Kind = Kind {
     validate_update: |_, _, _| {},
     validate_name: rules::subdomain_name,
     columns: COLUMNS,
-    row: |it, now| vec![print::name(it), it.items("secrets").len().into(), print::age(it, now)],
+    row: |it, now| vec![print::name(it), print::age(it, now)],
     fields: |_, _| None,
+    ..Kind::PLAIN
 };
 
-const COLUMNS: &[Column] = &[NAME, number("Secrets", "Number of secrets the account names."), AGE];
+const COLUMNS: &[Column] = &[NAME, AGE];

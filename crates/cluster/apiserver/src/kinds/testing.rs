@@ -25,7 +25,9 @@ pub(super) fn check_update(kind: &Kind, change: Value, expected: Expect) {
 pub(super) fn check_update_of(kind: &Kind, old: &Value, change: Value, expected: Expect) {
     let mut new = old.clone();
     json_patch::merge(&mut new, &change);
-    (kind.default)(&mut new);
+    if kind.conversion.is_none() {
+        (kind.default)(&mut new);
+    }
     (kind.prepare_update)(&mut new, old);
     let mut causes = Causes::default();
     (kind.validate)(&new, &mut causes);
@@ -66,12 +68,18 @@ fn template() -> Value {
         "spec": {"containers": [container()], "volumes": [{"name": "v"}]}})
 }
 
+fn job() -> Value {
+    let mut template = template();
+    template["spec"]["restartPolicy"] = "Never".into();
+    json!({"template": template})
+}
+
 /// A small valid object of each kind, as a user writes it.
 pub(super) fn sample(kind: &Kind) -> Value {
     let selector = json!({"matchLabels": {"app": "a"}});
     let mut object = match kind.kind {
         "Pod" => json!({"spec": template()["spec"]}),
-        "Deployment" | "ReplicaSet" => {
+        "Deployment" | "ReplicaSet" | "StatefulSet" | "DaemonSet" => {
             json!({"spec": {"selector": selector, "template": template()}})
         }
         "Service" => json!({"spec": {"selector": {"app": "a"}, "ports": [{"port": 80}]}}),
@@ -79,6 +87,41 @@ pub(super) fn sample(kind: &Kind) -> Value {
             "endpoints": [{"addresses": ["10.244.0.2"]}]}),
         "ConfigMap" => json!({"data": {"key": "value"}}),
         "Secret" => json!({"stringData": {"key": "value"}}),
+        "Endpoints" => {
+            json!({"subsets": [{"addresses": [{"ip": "10.0.0.1"}], "ports": [{"port": 80}]}]})
+        }
+        "Ingress" => {
+            json!({"spec": {"rules": [{"http": {"paths": [{"path": "/", "pathType": "Prefix",
+            "backend": {"service": {"name": "a", "port": {"number": 80}}}}]}}]}})
+        }
+        "NetworkPolicy" => json!({"spec": {"podSelector": selector}}),
+        "PodDisruptionBudget" => json!({"spec": {"minAvailable": 1, "selector": selector}}),
+        "Job" => json!({"spec": job()}),
+        "CronJob" => json!({"spec": {"schedule": "*/5 * * * *", "jobTemplate": {"spec": job()}}}),
+        "PersistentVolume" => json!({"spec": {"capacity": {"storage": "1Gi"},
+            "accessModes": ["ReadWriteOnce"], "hostPath": {"path": "/a"}}}),
+        "PersistentVolumeClaim" => json!({"spec": {"accessModes": ["ReadWriteOnce"],
+            "resources": {"requests": {"storage": "1Gi"}}}}),
+        "PodTemplate" => json!({"template": template()}),
+        "ReplicationController" => json!({"spec": {"template": template()}}),
+        "ControllerRevision" => json!({"data": {"a": 1}}),
+        "IngressClass" => json!({"spec": {"controller": "example.com/ingress"}}),
+        "LimitRange" => json!({"spec": {"limits": [{"type": "Pod", "max": {"cpu": "1"}}]}}),
+        "PriorityClass" => json!({"value": 5}),
+        "ResourceQuota" => json!({"spec": {"hard": {"pods": "1"}}}),
+        "Role" | "ClusterRole" => {
+            json!({"rules": [{"apiGroups": [""], "resources": ["pods"], "verbs": ["get"]}]})
+        }
+        "RoleBinding" | "ClusterRoleBinding" => {
+            json!({"roleRef": {"kind": "ClusterRole", "name": "r"}})
+        }
+        "RuntimeClass" => json!({"handler": "h"}),
+        "StorageClass" => json!({"provisioner": "example.com/disk"}),
+        "Event" if kind.group == "events.k8s.io" => json!({"regarding": {"namespace": "n"},
+            "eventTime": "2024-01-01T00:00:00Z", "reportingController": "example.com/c",
+            "reportingInstance": "i", "action": "Do", "reason": "Done", "type": "Normal"}),
+        "HorizontalPodAutoscaler" => json!({"spec": {"maxReplicas": 5,
+            "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "d"}}}),
         "Event" => json!({"involvedObject": {"namespace": "n"}}),
         _ => json!({}),
     };
@@ -105,6 +148,8 @@ pub(super) fn findings(kind: &Kind, object: &Value) -> String {
 pub(super) fn created(kind: &Kind, mut object: Value) -> Value {
     schema::prune(kind.schema, &mut object);
     (kind.default)(&mut object);
+    kind.convert_to_stored(&mut object);
+    object["metadata"]["uid"] = "u".into();
     (kind.prepare_create)(&mut object);
     object
 }

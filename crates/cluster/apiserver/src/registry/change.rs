@@ -104,7 +104,14 @@ impl Registry {
         for _ in 0..WRITE_ATTEMPTS_MAX {
             let entry = self.store.get(&key).ok_or_else(|| call.not_found())?;
             let old = object::parse(&entry.value)?;
-            let mut new = apply(&old)?;
+            let mut new = match call.kind.conversion {
+                None => apply(&old)?,
+                Some(_) => {
+                    let mut own = old.clone();
+                    call.kind.convert_from_stored(&mut own);
+                    apply(&own)?
+                }
+            };
             check_preconditions(call, &new, &old)?;
             prepare(call, part, &mut new, &old)?;
             match self.replace(call, &entry, new, old, dry_run).await? {
@@ -189,10 +196,12 @@ fn prepare(call: &Call<'_>, part: Part, new: &mut Value, old: &Value) -> Result<
     let kind = call.kind;
     drop(object::remove(new, &["metadata", "managedFields"]));
     if part == Part::Internal {
+        kind.convert_to_stored(new);
         return Ok(());
     }
     metadata::keep_server_owned(new, old);
     (kind.default)(new);
+    kind.convert_to_stored(new);
     match part {
         Part::Main => {
             addresses::carry_over(kind, new, old);

@@ -40,11 +40,13 @@ impl Registry {
         let format = content::body_format(headers)?;
         let decoded = decode::object(call.kind, &body, format, validation)?;
         let mut new = decoded.object;
+        let mut warnings = decoded.warnings;
+        warnings.extend(call.kind.warnings_on_create(&new));
         take_namespace(call, &mut new)?;
         let value = self.create_object(call, new, dry_run).await?;
         let text = self.renderer(call)?.object(&value, Header::Shown)?;
         let mut response = respond::encoded(StatusCode::CREATED, call.wanted, text)?;
-        respond::warn(&mut response, &decoded.warnings);
+        respond::warn(&mut response, &warnings);
         Ok(response)
     }
 
@@ -64,8 +66,8 @@ impl Registry {
         metadata::drop_server_owned(&mut new);
         let generates = meta(&new, "name").is_empty() && !meta(&new, "generateName").is_empty();
         (kind.default)(&mut new);
+        kind.convert_to_stored(&mut new);
         admission::create(&self.store, kind, &mut new)?;
-        (kind.prepare_create)(&mut new);
         object::set(&mut new, &["metadata", "uid"], json!(self.uid()));
         object::set(&mut new, &["metadata", "creationTimestamp"], object::time(self.clock.now()));
         if kind.generation {
@@ -77,6 +79,7 @@ impl Registry {
             if generates {
                 self.generate_name(&mut new);
             }
+            (kind.prepare_create)(&mut new);
             match self.insert(call, &mut new, dry_run).await {
                 Err(status) if generates && attempts > 0 && is_clash(&status) => {}
                 result => return result,
@@ -95,6 +98,7 @@ impl Registry {
         let mut causes = Causes::default();
         metadata::validate(kind, new, &mut causes);
         (kind.validate)(new, &mut causes);
+        (kind.validate_create)(new, &mut causes);
         kind.refuse(&name, &causes)?;
         let key = keys::object(kind, meta(new, "namespace"), &name);
         let exists = || Status::already_exists(kind.resource(), &name);

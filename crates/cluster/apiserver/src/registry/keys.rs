@@ -14,6 +14,7 @@ pub(crate) fn object(kind: &Kind, namespace: &str, name: &str) -> Bytes {
 
 /// The prefix of all objects of a kind, or of those in one namespace.
 pub(crate) fn collection(kind: &Kind, namespace: Option<&str>) -> Vec<u8> {
+    let kind = kind.stored();
     let group = if kind.group.is_empty() { "core" } else { kind.group };
     let mut key = Vec::with_capacity(96);
     for part in ["/registry/", group, "/", kind.plural, "/"] {

@@ -63,7 +63,8 @@ impl Registry {
             revision::check_reached(at, self.store.revision())?;
         }
         let entry = self.store.get(&call.key()).ok_or_else(|| call.not_found())?;
-        if call.wanted.form == Form::Object && call.wanted.encoding == Encoding::Json {
+        let stored = call.kind.conversion.is_none();
+        if stored && call.wanted.form == Form::Object && call.wanted.encoding == Encoding::Json {
             return Ok(respond::json(StatusCode::OK, entry.value));
         }
         let text = self.renderer(call)?.object(&entry.value, Header::Shown)?;

@@ -73,7 +73,7 @@ impl Renderer {
     /// One object.
     pub(crate) fn object(self, value: &Bytes, header: Header) -> Result<Bytes, Status> {
         match self.form {
-            Form::Object | Form::Discovery => Ok(value.clone()),
+            Form::Object | Form::Discovery => self.own_version(value),
             Form::PartialMetadata => Ok(partial(value)?.into()),
             Form::Table => {
                 let version = object::parse(value)?;
@@ -82,6 +82,16 @@ impl Renderer {
                 self.table(&metadata, std::iter::once(value), header)
             }
         }
+    }
+
+    /// The object as this version of its kind has it.
+    fn own_version(self, value: &Bytes) -> Result<Bytes, Status> {
+        if self.kind.conversion.is_none() {
+            return Ok(value.clone());
+        }
+        let mut object = object::parse(value)?;
+        self.kind.convert_from_stored(&mut object);
+        Ok(object.to_string().into())
     }
 
     /// A list of objects.
@@ -108,7 +118,7 @@ impl Renderer {
         for value in values {
             let item = match self.form {
                 Form::PartialMetadata => partial(value).map(Bytes::from),
-                _ => Ok(value.clone()),
+                _ => self.own_version(value),
             };
             if let Some(item) = readable(item) {
                 text.extend_from_slice(comma);
@@ -152,7 +162,9 @@ impl Renderer {
         let whole = match self.include {
             Include::None => Cow::Borrowed("null"),
             Include::Metadata => Cow::Owned(partial(value)?),
-            Include::Object => String::from_utf8_lossy(value),
+            Include::Object => {
+                Cow::Owned(String::from_utf8_lossy(&self.own_version(value)?).into_owned())
+            }
         };
         Ok(format!("{{\"cells\":{cells},\"object\":{whole}}}"))
     }

@@ -18,11 +18,11 @@ async fn at_once() {
     let api = Api::new().await;
     api.config_map("a", "").await;
     let delete = format!("DELETE {MAPS}/a");
-    api.check(&delete, r#"{"preconditions":{"uid":"other"}}"#, expect![[r#"409 Conflict Operation cannot be fulfilled on configmaps "a": Precondition failed: UID in precondition: other, UID in object meta: 015b4857-625a-4156-9d3e-252b8cf7b561"#]]).await;
-    api.check(&delete, r#"{"preconditions":{"resourceVersion":"1"}}"#, expect![[r#"409 Conflict Operation cannot be fulfilled on configmaps "a": Precondition failed: ResourceVersion in precondition: 1, ResourceVersion in object meta: 7"#]]).await;
+    api.check(&delete, r#"{"preconditions":{"uid":"other"}}"#, expect![[r#"409 Conflict Operation cannot be fulfilled on configmaps "a": Precondition failed: UID in precondition: other, UID in object meta: 8e5ff226-dfa3-4096-8797-822bdf007245"#]]).await;
+    api.check(&delete, r#"{"preconditions":{"resourceVersion":"1"}}"#, expect![[r#"409 Conflict Operation cannot be fulfilled on configmaps "a": Precondition failed: ResourceVersion in precondition: 1, ResourceVersion in object meta: 9"#]]).await;
     api.check(&delete, r#"{"propagationPolicy":"Else"}"#, expect![[r#"400 BadRequest propagationPolicy: Unsupported value: "Else": supported values: "Background", "Foreground", "Orphan""#]]).await;
     api.value(&delete, r#"{"dryRun":["All"]}"#).await;
-    api.check(&delete, r#"{"kind":"DeleteOptions","apiVersion":"v1"}"#, expect![[r#"200 {"apiVersion":"v1","details":{"kind":"configmaps","name":"a","uid":"015b4857-625a-4156-9d3e-252b8cf7b561"},"kind":"Status","metadata":{},"status":"Success"}"#]]).await;
+    api.check(&delete, r#"{"kind":"DeleteOptions","apiVersion":"v1"}"#, expect![[r#"200 {"apiVersion":"v1","details":{"kind":"configmaps","name":"a","uid":"8e5ff226-dfa3-4096-8797-822bdf007245"},"kind":"Status","metadata":{},"status":"Success"}"#]]).await;
     api.check(&delete, "", expect![[r#"404 NotFound configmaps "a" not found"#]]).await;
 }
 

@@ -1,5 +1,7 @@
 //! Health, version, discovery, OpenAPI, unknown paths.
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
 use expect_test::expect;
 use http::Request;
@@ -7,6 +9,7 @@ use http_body_util::Full;
 use tower::ServiceExt as _;
 
 use super::{Api, pick, text};
+use crate::kinds::{KINDS, Kind};
 
 #[tokio::test(start_paused = true)]
 async fn health() {
@@ -58,9 +61,9 @@ async fn version() {
 async fn plain_discovery() {
     let api = Api::new().await;
     api.check("GET /api/", "", expect![[r#"200 {"kind":"APIVersions","serverAddressByClientCIDRs":[{"clientCIDR":"0.0.0.0/0","serverAddress":"127.0.0.1:6443"}],"versions":["v1"]}"#]]).await;
-    api.check("GET /apis", "", expect![[r#"200 {"apiVersion":"v1","groups":[{"name":"apps","preferredVersion":{"groupVersion":"apps/v1","version":"v1"},"versions":[{"groupVersion":"apps/v1","version":"v1"}]},{"name":"coordination.k8s.io","preferredVersion":{"groupVersion":"coordination.k8s.io/v1","version":"v1"},"versions":[{"groupVersion":"coordination.k8s.io/v1","version":"v1"}]},{"name":"discovery.k8s.io","preferredVersion":{"groupVersion":"discovery.k8s.io/v1","version":"v1"},"versions":[{"groupVersion":"discovery.k8s.io/v1","version":"v1"}]}],"kind":"APIGroupList"}"#]]).await;
+    api.check("GET /apis", "", expect![[r#"200 {"apiVersion":"v1","groups":[{"name":"apps","preferredVersion":{"groupVersion":"apps/v1","version":"v1"},"versions":[{"groupVersion":"apps/v1","version":"v1"}]},{"name":"events.k8s.io","preferredVersion":{"groupVersion":"events.k8s.io/v1","version":"v1"},"versions":[{"groupVersion":"events.k8s.io/v1","version":"v1"}]},{"name":"autoscaling","preferredVersion":{"groupVersion":"autoscaling/v2","version":"v2"},"versions":[{"groupVersion":"autoscaling/v2","version":"v2"},{"groupVersion":"autoscaling/v1","version":"v1"}]},{"name":"batch","preferredVersion":{"groupVersion":"batch/v1","version":"v1"},"versions":[{"groupVersion":"batch/v1","version":"v1"}]},{"name":"networking.k8s.io","preferredVersion":{"groupVersion":"networking.k8s.io/v1","version":"v1"},"versions":[{"groupVersion":"networking.k8s.io/v1","version":"v1"}]},{"name":"policy","preferredVersion":{"groupVersion":"policy/v1","version":"v1"},"versions":[{"groupVersion":"policy/v1","version":"v1"}]},{"name":"rbac.authorization.k8s.io","preferredVersion":{"groupVersion":"rbac.authorization.k8s.io/v1","version":"v1"},"versions":[{"groupVersion":"rbac.authorization.k8s.io/v1","version":"v1"}]},{"name":"storage.k8s.io","preferredVersion":{"groupVersion":"storage.k8s.io/v1","version":"v1"},"versions":[{"groupVersion":"storage.k8s.io/v1","version":"v1"}]},{"name":"scheduling.k8s.io","preferredVersion":{"groupVersion":"scheduling.k8s.io/v1","version":"v1"},"versions":[{"groupVersion":"scheduling.k8s.io/v1","version":"v1"}]},{"name":"coordination.k8s.io","preferredVersion":{"groupVersion":"coordination.k8s.io/v1","version":"v1"},"versions":[{"groupVersion":"coordination.k8s.io/v1","version":"v1"}]},{"name":"node.k8s.io","preferredVersion":{"groupVersion":"node.k8s.io/v1","version":"v1"},"versions":[{"groupVersion":"node.k8s.io/v1","version":"v1"}]},{"name":"discovery.k8s.io","preferredVersion":{"groupVersion":"discovery.k8s.io/v1","version":"v1"},"versions":[{"groupVersion":"discovery.k8s.io/v1","version":"v1"}]}],"kind":"APIGroupList"}"#]]).await;
     api.check("GET /apis/apps/", "", expect![[r#"200 {"apiVersion":"v1","kind":"APIGroup","name":"apps","preferredVersion":{"groupVersion":"apps/v1","version":"v1"},"versions":[{"groupVersion":"apps/v1","version":"v1"}]}"#]]).await;
-    api.check("GET /apis/apps/v1", "", expect![[r#"200 {"apiVersion":"v1","groupVersion":"apps/v1","kind":"APIResourceList","resources":[{"categories":["all"],"kind":"Deployment","name":"deployments","namespaced":true,"shortNames":["deploy"],"singularName":"deployment","verbs":["create","delete","deletecollection","get","list","patch","update","watch"]},{"kind":"Deployment","name":"deployments/status","namespaced":true,"singularName":"","verbs":["get","patch","update"]},{"group":"autoscaling","kind":"Scale","name":"deployments/scale","namespaced":true,"singularName":"","verbs":["get","patch","update"],"version":"v1"},{"categories":["all"],"kind":"ReplicaSet","name":"replicasets","namespaced":true,"shortNames":["rs"],"singularName":"replicaset","verbs":["create","delete","deletecollection","get","list","patch","update","watch"]},{"kind":"ReplicaSet","name":"replicasets/status","namespaced":true,"singularName":"","verbs":["get","patch","update"]},{"group":"autoscaling","kind":"Scale","name":"replicasets/scale","namespaced":true,"singularName":"","verbs":["get","patch","update"],"version":"v1"}]}"#]]).await;
+    api.check("GET /apis/apps/v1", "", expect![[r#"200 {"apiVersion":"v1","groupVersion":"apps/v1","kind":"APIResourceList","resources":[{"kind":"ControllerRevision","name":"controllerrevisions","namespaced":true,"singularName":"controllerrevision","verbs":["create","delete","deletecollection","get","list","patch","update","watch"]},{"categories":["all"],"kind":"DaemonSet","name":"daemonsets","namespaced":true,"shortNames":["ds"],"singularName":"daemonset","verbs":["create","delete","deletecollection","get","list","patch","update","watch"]},{"kind":"DaemonSet","name":"daemonsets/status","namespaced":true,"singularName":"","verbs":["get","patch","update"]},{"categories":["all"],"kind":"Deployment","name":"deployments","namespaced":true,"shortNames":["deploy"],"singularName":"deployment","verbs":["create","delete","deletecollection","get","list","patch","update","watch"]},{"kind":"Deployment","name":"deployments/status","namespaced":true,"singularName":"","verbs":["get","patch","update"]},{"group":"autoscaling","kind":"Scale","name":"deployments/scale","namespaced":true,"singularName":"","verbs":["get","patch","update"],"version":"v1"},{"categories":["all"],"kind":"ReplicaSet","name":"replicasets","namespaced":true,"shortNames":["rs"],"singularName":"replicaset","verbs":["create","delete","deletecollection","get","list","patch","update","watch"]},{"kind":"ReplicaSet","name":"replicasets/status","namespaced":true,"singularName":"","verbs":["get","patch","update"]},{"group":"autoscaling","kind":"Scale","name":"replicasets/scale","namespaced":true,"singularName":"","verbs":["get","patch","update"],"version":"v1"},{"categories":["all"],"kind":"StatefulSet","name":"statefulsets","namespaced":true,"shortNames":["sts"],"singularName":"statefulset","verbs":["create","delete","deletecollection","get","list","patch","update","watch"]},{"kind":"StatefulSet","name":"statefulsets/status","namespaced":true,"singularName":"","verbs":["get","patch","update"]},{"group":"autoscaling","kind":"Scale","name":"statefulsets/scale","namespaced":true,"singularName":"","verbs":["get","patch","update"],"version":"v1"}]}"#]]).await;
     api.check(
         "GET /apis/apps/v2",
         "",
@@ -79,7 +82,9 @@ async fn plain_discovery() {
 async fn aggregated_discovery() {
     let api = Api::new().await;
     let answer = api.value("GET+discovery /apis", "").await;
-    assert_eq!(answer["items"].as_array().unwrap().len(), 3);
+    let groups: BTreeSet<&str> =
+        KINDS.iter().map(|it| it.group).filter(|it| !it.is_empty()).collect();
+    assert_eq!(answer["items"].as_array().unwrap().len(), groups.len());
     let core = api.value("GET+discovery /api", "").await;
     let resources = core["items"][0]["versions"][0]["resources"].as_array().unwrap();
     let pods = resources.iter().find(|it| it["resource"] == "pods").unwrap();
@@ -100,15 +105,51 @@ async fn a_known_document_is_not_sent_again() {
     }
 }
 
+/// The path below which a kind is, without the first slash.
+fn root(kind: &Kind) -> String {
+    if kind.group.is_empty() {
+        format!("api/{}", kind.version)
+    } else {
+        format!("apis/{}/{}", kind.group, kind.version)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_kind_is_served_discovered_and_described() {
+    let api = Api::new().await;
+    for kind in KINDS {
+        let root = root(kind);
+        let discovery = api.value(&format!("GET /{root}"), "").await;
+        let resources = discovery["resources"].as_array().unwrap();
+        let listed = resources.iter().find(|it| it["name"] == kind.plural).expect(kind.kind);
+        assert_eq!(
+            pick(listed, &["/kind", "/singularName"]),
+            format!("{} {}", kind.kind, kind.singular)
+        );
+        let document = api.value(&format!("GET /openapi/v3/{root}"), "").await;
+        assert!(document["components"]["schemas"].get(kind.schema).is_some(), "{}", kind.kind);
+        if !kind.verbs.contains(&"list") {
+            continue;
+        }
+        let list = api.value(&format!("GET /{root}/{}", kind.plural), "").await;
+        assert_eq!(list["kind"], format!("{}List", kind.kind));
+        assert_eq!(list["apiVersion"], kind.api_version());
+        let table = api.value(&format!("GET+table /{root}/{}", kind.plural), "").await;
+        let columns = table["columnDefinitions"].as_array().unwrap();
+        assert_eq!(columns.len(), kind.columns.len(), "{}", kind.kind);
+        let namespace = if kind.namespaced { "/namespaces/{namespace}" } else { "" };
+        let path = format!("/{root}{namespace}/{}/{{name}}", kind.plural);
+        assert!(document["paths"][&path].get("get").is_some(), "{path}");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn openapi() {
     let api = Api::new().await;
     let index = api.value("GET /openapi/v3", "").await;
     let paths: Vec<_> = index["paths"].as_object().unwrap().keys().collect();
-    assert_eq!(
-        paths,
-        ["api/v1", "apis/apps/v1", "apis/coordination.k8s.io/v1", "apis/discovery.k8s.io/v1"]
-    );
+    let expected: BTreeSet<String> = KINDS.iter().map(|it| root(it)).collect();
+    assert_eq!(paths, expected.iter().collect::<Vec<_>>());
     let url = index["paths"]["apis/apps/v1"]["serverRelativeURL"].as_str().unwrap();
     let document = api.value(&format!("GET {url}"), "").await;
     // This parameter is what `kubectl apply` looks for.

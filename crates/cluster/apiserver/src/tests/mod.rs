@@ -8,6 +8,7 @@ mod https;
 mod lists;
 mod objects;
 mod parts;
+mod versions;
 mod watches;
 
 use std::{sync::Arc, time::Duration};

@@ -41,6 +41,7 @@ pub(super) static POD: Kind = Kind {
     columns: COLUMNS,
     row: row::row,
     fields,
+    ..Kind::PLAIN
 };
 
 const COLUMNS: &[Column] = &[

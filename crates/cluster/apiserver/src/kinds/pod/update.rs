@@ -1,12 +1,11 @@
 //! What may change in a pod: almost nothing, because it is already running.
 
-use std::{collections::BTreeSet, fmt::Write as _};
-
 use serde_json::Value;
 
 use crate::kinds::{
     Causes,
     path::Path,
+    rules,
     value::{Read, items_mut, keep, remove, set},
 };
 
@@ -33,7 +32,7 @@ pub(super) fn validate(new: &Value, old: &Value, causes: &mut Causes) {
     gates(new, old, path, causes);
     let rest = with_changes_undone(new, old);
     if rest != *old {
-        causes.forbidden(path, &format!("{CHANGEABLE}\n{}", difference(&rest, old)));
+        causes.forbidden(path, &format!("{CHANGEABLE}\n{}", rules::difference(&rest, old)));
     }
 }
 
@@ -100,23 +99,6 @@ fn with_changes_undone(new: &Value, old: &Value) -> Value {
         set(&mut rest, grace, old.field(grace).clone());
     }
     rest
-}
-
-/// One line for what was and one for what would be, for each field of `spec` that differs.
-fn difference(new: &Value, old: &Value) -> String {
-    let members = |it: &Value| it.as_object().cloned().unwrap_or_default();
-    let names: BTreeSet<String> =
-        members(new).into_iter().chain(members(old)).map(|it| it.0).collect();
-    let mut lines = String::new();
-    for name in names.iter().filter(|it| new.field(it) != old.field(it)) {
-        for (sign, spec) in [('-', old), ('+', new)] {
-            if spec.has(name) {
-                // Writing to a string cannot fail.
-                let _written = writeln!(lines, "{sign} {name}: {}", spec.field(name));
-            }
-        }
-    }
-    lines
 }
 
 #[cfg(test)]

@@ -16,5 +16,8 @@ mod tests;
 
 pub(super) use self::{
     default::default,
-    validate::{template, validate},
+    placement::{node_selector, tolerations},
+    resources::{amount, resource_name},
+    validate::{any_template, template, template_is_selected, validate},
+    volume::host_path,
 };

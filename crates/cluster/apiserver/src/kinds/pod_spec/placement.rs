@@ -18,33 +18,42 @@ pub(super) fn validate(spec: &Value, path: Path<'_>, causes: &mut Causes) {
     for name in ["podAffinity", "podAntiAffinity"] {
         pod_affinity(spec.at(&["affinity", name]), affinity.child(name), causes);
     }
-    let tolerations = path.child("tolerations");
-    for (index, it) in spec.items("tolerations").iter().enumerate() {
-        toleration(it, tolerations.index(index), causes);
-    }
+    tolerations(spec, path, causes);
     let spreads = path.child("topologySpreadConstraints");
     for (index, it) in spec.items("topologySpreadConstraints").iter().enumerate() {
         spread(it, spreads.index(index), causes);
     }
 }
 
+/// Checks `tolerations`.
+pub(in crate::kinds) fn tolerations(spec: &Value, path: Path<'_>, causes: &mut Causes) {
+    let list = path.child("tolerations");
+    for (index, it) in spec.items("tolerations").iter().enumerate() {
+        toleration(it, list.index(index), causes);
+    }
+}
+
 fn node_affinity(affinity: &Value, path: Path<'_>, causes: &mut Causes) {
     if affinity.has(REQUIRED) {
-        let path = path.child(REQUIRED);
-        let path = path.child("nodeSelectorTerms");
-        let terms = affinity.field(REQUIRED).items("nodeSelectorTerms");
-        if terms.is_empty() {
-            causes.required(path, "must have at least one node selector term");
-        }
-        for (index, term) in terms.iter().enumerate() {
-            node_selector_term(term, path.index(index), causes);
-        }
+        node_selector(affinity.field(REQUIRED), path.child(REQUIRED), causes);
     }
     let list = path.child(PREFERRED);
     for (index, preferred) in affinity.items(PREFERRED).iter().enumerate() {
         let path = list.index(index);
         weight(preferred, path, causes);
         node_selector_term(preferred.field("preference"), path.child("preference"), causes);
+    }
+}
+
+/// Checks a selector of nodes that must hold.
+pub(in crate::kinds) fn node_selector(selector: &Value, path: Path<'_>, causes: &mut Causes) {
+    let path = path.child("nodeSelectorTerms");
+    let terms = selector.items("nodeSelectorTerms");
+    if terms.is_empty() {
+        causes.required(path, "must have at least one node selector term");
+    }
+    for (index, term) in terms.iter().enumerate() {
+        node_selector_term(term, path.index(index), causes);
     }
 }
 

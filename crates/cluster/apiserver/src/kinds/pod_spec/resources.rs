@@ -1,6 +1,6 @@
 //! Rules for the resources a container asks for.
 
-use api::{names, quantity::Quantity};
+use api::names;
 use serde_json::Value;
 
 use crate::kinds::{Causes, path::Path, rules, value::Read};
@@ -17,7 +17,9 @@ pub(super) fn validate(resources: &Value, path: Path<'_>, causes: &mut Causes) {
     for (name, value) in resources.members("requests") {
         amount(name, value, requests.key(name), causes);
         let limit = resources.field("limits").field(name);
-        let (Some(asked), Some(most)) = (quantity(value), quantity(limit)) else { continue };
+        let (Some(asked), Some(most)) = (rules::quantity(value), rules::quantity(limit)) else {
+            continue;
+        };
         if most < asked {
             let detail = format!("must be less than or equal to {name} limit of {most}");
             causes.invalid(requests, &Value::from(asked.to_string()), &detail);
@@ -25,7 +27,8 @@ pub(super) fn validate(resources: &Value, path: Path<'_>, causes: &mut Causes) {
     }
 }
 
-fn amount(name: &str, value: &Value, path: Path<'_>, causes: &mut Causes) {
+/// Checks the name of a resource that a container can ask for.
+pub(in crate::kinds) fn resource_name(name: &str, path: Path<'_>, causes: &mut Causes) {
     rules::all(names::qualified_name(name), path, name, causes);
     let standard = STANDARD.contains(&name) || name.starts_with("hugepages-");
     if !standard && !name.contains('/') {
@@ -33,7 +36,12 @@ fn amount(name: &str, value: &Value, path: Path<'_>, causes: &mut Causes) {
         causes.invalid(path, &name, "must be a standard resource type or fully qualified");
         causes.invalid(path, &name, "must be a standard resource for containers");
     }
-    if let Some(quantity) = quantity(value) {
+}
+
+/// Checks how much of a resource a container asks for.
+pub(in crate::kinds) fn amount(name: &str, value: &Value, path: Path<'_>, causes: &mut Causes) {
+    resource_name(name, path, causes);
+    if let Some(quantity) = rules::quantity(value) {
         let text = Value::from(quantity.to_string());
         if quantity.is_negative() {
             causes.invalid(path, &text, rules::NOT_NEGATIVE);
@@ -42,8 +50,4 @@ fn amount(name: &str, value: &Value, path: Path<'_>, causes: &mut Causes) {
             causes.invalid(path, &text, "must be an integer");
         }
     }
-}
-
-fn quantity(value: &Value) -> Option<Quantity> {
-    value.as_str()?.parse().ok()
 }

@@ -46,11 +46,26 @@ pub(in crate::kinds) fn validate(spec: &Value, path: Path<'_>, causes: &mut Caus
 pub(in crate::kinds) fn template(
     template: &Value,
     selector: &Value,
+    kind: &str,
+    path: Path<'_>,
+    causes: &mut Causes,
+) {
+    if !rules::selects_everything(selector) {
+        template_is_selected(template, selector, path, causes);
+    }
+    any_template(template, path, causes);
+    runs_for_ever(template.field("spec"), kind, path.child("spec"), causes);
+}
+
+/// Reports a template whose pods would not belong to the object that makes them.
+pub(in crate::kinds) fn template_is_selected(
+    template: &Value,
+    selector: &Value,
     path: Path<'_>,
     causes: &mut Causes,
 ) {
     let labels = template.field("metadata").field("labels");
-    if !rules::selects_everything(selector) && !rules::selects(selector, labels) {
+    if !rules::selects(selector, labels) {
         let metadata = path.child("metadata");
         let value = if labels.is_null() { json!({}) } else { labels.clone() };
         causes.invalid(
@@ -59,13 +74,20 @@ pub(in crate::kinds) fn template(
             "`selector` does not match template `labels`",
         );
     }
+}
+
+/// Checks a template of pods of any kind.
+pub(in crate::kinds) fn any_template(template: &Value, path: Path<'_>, causes: &mut Causes) {
+    let labels = template.field("metadata").field("labels");
     // Kubernetes leaves `metadata` out of these two paths.
     rules::labels(labels, path.child("labels"), causes);
     let annotations = template.field("metadata").field("annotations");
     rules::annotations(annotations, path.child("annotations"), causes);
-    let spec = template.field("spec");
-    let path = path.child("spec");
-    validate(spec, path, causes);
+    validate(template.field("spec"), path.child("spec"), causes);
+}
+
+/// Reports what would end pods that are to run for ever; `kind` is who makes them.
+fn runs_for_ever(spec: &Value, kind: &str, path: Path<'_>, causes: &mut Causes) {
     let policy = spec.text("restartPolicy");
     if RESTART_POLICIES.contains(&policy) && policy != "Always" {
         causes.not_supported(path.child("restartPolicy"), spec.field("restartPolicy"), &["Always"]);
@@ -73,7 +95,7 @@ pub(in crate::kinds) fn template(
     if spec.has("activeDeadlineSeconds") {
         causes.forbidden(
             path.child("activeDeadlineSeconds"),
-            "activeDeadlineSeconds in ReplicaSet is not Supported",
+            &format!("activeDeadlineSeconds in {kind} is not Supported"),
         );
     }
 }

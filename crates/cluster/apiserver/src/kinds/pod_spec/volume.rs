@@ -90,7 +90,8 @@ fn empty_dir(source: &Value, path: Path<'_>, causes: &mut Causes) {
     }
 }
 
-fn host_path(source: &Value, path: Path<'_>, causes: &mut Causes) {
+/// Checks a path of the node.
+pub(in crate::kinds) fn host_path(source: &Value, path: Path<'_>, causes: &mut Causes) {
     let host_path = source.text("path");
     if host_path.is_empty() {
         causes.required(path.child("path"), "");

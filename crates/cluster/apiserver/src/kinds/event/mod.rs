@@ -1,41 +1,62 @@
-//! Events: what happened to an object, for people.
+//! Events: what happened to an object, for people. `events.k8s.io` shows the same objects; how
+//! they look there is in [`newer`].
+
+mod newer;
 
 use jiff::Timestamp;
 use serde_json::Value;
 
 use super::{
-    Causes, Column, Deletion, Kind, VERBS,
+    Causes, Column, Conversion, Kind,
     path::Path,
     print::{self, column, wide},
+    rules,
     value::Read,
 };
 
-pub(super) static EVENT: Kind = Kind {
-    group: "",
-    version: "v1",
+pub(super) static EVENT: Kind = CORE;
+
+/// Events as newer recorders write them: the same object with other names for its fields.
+pub(super) static EVENT_OF_EVENTS: Kind = Kind {
+    group: "events.k8s.io",
+    schema: "io.k8s.api.events.v1.Event",
+    validate: |event, causes| validate(event, "reportingController", causes),
+    validate_create: newer::validate_create,
+    validate_update: newer::validate_update,
+    fields: |event, path| {
+        let path = match path {
+            "reportingController" => "reportingComponent".to_owned(),
+            "reason" | "type" => path.to_owned(),
+            _ => format!("involvedObject.{}", path.strip_prefix("regarding.")?),
+        };
+        fields(event, &path)
+    },
+    conversion: Some(&Conversion {
+        stored: &EVENT,
+        to_stored: newer::to_stored,
+        from_stored: newer::from_stored,
+    }),
+    ..CORE
+};
+
+const CORE: Kind = Kind {
     kind: "Event",
     plural: "events",
     singular: "event",
     short_names: &["ev"],
-    categories: &[],
-    namespaced: true,
-    verbs: VERBS,
     schema: "io.k8s.api.core.v1.Event",
-    subresources: &[],
-    generation: false,
-    deletion: Deletion::Immediate,
-    default: |_| {},
-    prepare_create: |_| {},
-    prepare_update: |_, _| {},
-    prepare_status: |_, _| {},
-    validate,
-    validate_update: |_, _, _| {},
+    validate: |event, causes| validate(event, "reportingComponent", causes),
     // Recorders name events after objects of every kind, so anything that fits into a path is good.
     validate_name: |_, _| {},
     columns: COLUMNS,
     row,
     fields,
+    ..Kind::PLAIN
 };
+
+/// Longest name of who reports, longest action, reason and message, in bytes.
+const LENGTHS_MAX: [(&str, usize); 4] =
+    [("reportingInstance", 128), ("action", 128), ("reason", 128), ("message", 1024)];
 
 const COLUMNS: &[Column] = &[
     column("Last Seen", "Time since it happened last."),
@@ -50,18 +71,36 @@ const COLUMNS: &[Column] = &[
     Column { priority: 1, ..print::NAME },
 ];
 
-fn validate(event: &Value, causes: &mut Causes) {
+/// Checks an event; `reporter` is how messages call the field that names who reports it.
+fn validate(event: &Value, reporter: &str, causes: &mut Causes) {
     let namespace = event.field("metadata").text("namespace");
-    let involved = event.field("involvedObject").field("namespace");
-    let good = match involved.as_str().unwrap_or_default() {
-        // Events about objects without a namespace live in this one.
-        "" => matches!(namespace, "" | "default"),
-        involved => involved == namespace,
+    let involved = event.field("involvedObject").text("namespace");
+    let new = event.has("eventTime");
+    let good = match involved {
+        // Events about objects without a namespace live in these.
+        "" => matches!(namespace, "" | "default") || new && namespace == "kube-system",
+        involved => involved == namespace || new,
     };
     if !good {
-        let value = Value::from(involved.as_str().unwrap_or_default());
         let path = Path::new("involvedObject");
-        causes.invalid(path.child("namespace"), &value, "does not match event.namespace");
+        causes.invalid(path.child("namespace"), &involved.into(), "does not match event.namespace");
+    }
+    if !new {
+        return;
+    }
+    let name = event.text("reportingComponent");
+    if name.is_empty() {
+        causes.required(reporter, "");
+    }
+    rules::all(api::names::qualified_name(name), Path::new(reporter), name, causes);
+    for (name, max) in LENGTHS_MAX {
+        let text = event.text(name);
+        if text.is_empty() && name != "message" {
+            causes.required(name, "");
+        }
+        if max < text.len() {
+            causes.invalid(name, &"".into(), &format!("can have at most {max} characters"));
+        }
     }
 }
 

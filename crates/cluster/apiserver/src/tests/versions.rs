@@ -1,0 +1,87 @@
+//! One object in several versions of its API, and what is said of kinds that nobody looks after or
+//! that are to go away.
+
+use expect_test::expect;
+use http_body_util::BodyExt as _;
+use serde_json::{Value, json};
+
+use super::{Api, pick};
+
+const EVENTS: &str = "/apis/events.k8s.io/v1/namespaces/default/events";
+const SCALERS: [&str; 2] = [
+    "/apis/autoscaling/v1/namespaces/default/horizontalpodautoscalers",
+    "/apis/autoscaling/v2/namespaces/default/horizontalpodautoscalers",
+];
+
+#[tokio::test(start_paused = true)]
+async fn events_have_two_shapes() {
+    let api = Api::new().await;
+    let event = json!({"metadata": {"name": "a"}, "eventTime": "2026-01-01T12:00:00.5Z",
+        "reportingController": "example.com/c", "reportingInstance": "i", "action": "Do",
+        "reason": "Done", "type": "Normal", "note": "it is done",
+        "regarding": {"kind": "Pod", "name": "p", "namespace": "default"}});
+    let made = api.value(&format!("POST {EVENTS}"), &event.to_string()).await;
+    assert_eq!(pick(&made, &["/apiVersion", "/note"]), "events.k8s.io/v1 it is done");
+    let core = api.value("GET /api/v1/namespaces/default/events/a", "").await;
+    let shown = ["/apiVersion", "/message", "/involvedObject/name", "/reportingComponent", "/note"];
+    assert_eq!(pick(&core, &shown), "v1 it is done p example.com/c -");
+    let list = api.value(&format!("GET {EVENTS}?fieldSelector=regarding.name=p"), "").await;
+    assert_eq!(pick(&list, &["/apiVersion", "/items/0/note"]), "events.k8s.io/v1 it is done");
+    let patch = r#"{"series":{"count":2,"lastObservedTime":"2026-01-01T12:00:01Z"}}"#;
+    let patched = api.value(&format!("PATCH+strategic {EVENTS}/a"), patch).await;
+    assert_eq!(pick(&patched, &["/series/count", "/note"]), "2 it is done");
+    api.check(&format!("PATCH+merge {EVENTS}/a"), r#"{"note":"no"}"#, expect![[r#"422 Invalid Event.events.k8s.io "a" is invalid: message: Invalid value: "no": field is immutable"#]]).await;
+    api.check(
+        &format!("GET {EVENTS}?fieldSelector=involvedObject.name=p"),
+        "",
+        expect!["400 BadRequest field label not supported: involvedObject.name"],
+    )
+    .await;
+    let gone = api.value("DELETE /api/v1/namespaces/default/events/a", "").await;
+    assert_eq!(gone["status"], "Success");
+}
+
+#[tokio::test(start_paused = true)]
+async fn autoscalers_have_two_shapes() {
+    let api = Api::new().await;
+    let [v1, v2] = SCALERS;
+    let target = json!({"kind": "Deployment", "name": "d", "apiVersion": "apps/v1"});
+    let old = json!({"metadata": {"name": "a"}, "spec": {"scaleTargetRef": target,
+        "maxReplicas": 4, "targetCPUUtilizationPercentage": 60}});
+    let made = api.value(&format!("POST {v1}"), &old.to_string()).await;
+    let percent = "/spec/targetCPUUtilizationPercentage";
+    assert_eq!(pick(&made, &["/apiVersion", percent]), "autoscaling/v1 60");
+    let new = api.value(&format!("GET {v2}/a"), "").await;
+    let metric = "/spec/metrics/0/resource/target/averageUtilization";
+    assert_eq!(pick(&new, &["/apiVersion", metric, percent]), "autoscaling/v2 60 -");
+    let patch = json!({"spec": {"metrics": [{"type": "Pods", "pods": {"metric": {"name": "m"},
+        "target": {"type": "AverageValue", "averageValue": "5"}}}]}});
+    api.value(&format!("PATCH+merge {v2}/a"), &patch.to_string()).await;
+    let annotation = "/metadata/annotations/autoscaling.alpha.kubernetes.io~1metrics";
+    let again = api.value(&format!("PATCH+merge {v1}/a"), r#"{"spec":{"maxReplicas":5}}"#).await;
+    expect![[r#"5 - [{"pods":{"metricName":"m","targetAverageValue":"5"},"type":"Pods"}]"#]]
+        .assert_eq(&pick(&again, &["/spec/maxReplicas", percent, annotation]));
+    let kept: Value = api.value(&format!("GET {v2}/a"), "").await;
+    assert_eq!(pick(&kept, &["/spec/maxReplicas", "/spec/metrics/0/type", annotation]), "5 Pods -");
+    let mut watch = api.send(&format!("GET {v1}?watch=1"), "").await.into_body();
+    let frame = watch.frame().await.unwrap().unwrap().into_data().unwrap();
+    let event: Value = serde_json::from_slice(&frame).unwrap();
+    assert_eq!(pick(&event, &["/type", "/object/apiVersion"]), "ADDED autoscaling/v1");
+}
+
+#[tokio::test(start_paused = true)]
+async fn kinds_that_nobody_looks_after_say_so() {
+    let api = Api::new().await;
+    let budget = r#"{"metadata":{"name":"a"},"spec":{"minAvailable":1}}"#;
+    api.check(
+        "POST /apis/policy/v1/namespaces/default/poddisruptionbudgets?dryRun=All",
+        budget,
+        expect![[r#"
+            201 {"apiVersion":"policy/v1","kind":"PodDisruptionBudget","metadata":{"creationTimestamp":"2026-01-01T12:00:00Z","generation":1,"name":"a","namespace":"default","uid":"8e5ff226-dfa3-4096-8797-822bdf007245"},"spec":{"minAvailable":1},"status":{"currentHealthy":0,"desiredHealthy":0,"disruptionsAllowed":0,"expectedPods":0}}
+            warning: 299 - "PodDisruptionBudget is stored, but nothing acts on it yet""#]],
+    )
+    .await;
+    api.check("GET /api/v1/namespaces/default/endpoints", "", expect![[r#"
+        200 {"kind":"EndpointsList","apiVersion":"v1","metadata":{"resourceVersion":"8"},"items":[]}
+        warning: 299 - "v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice""#]]).await;
+}
