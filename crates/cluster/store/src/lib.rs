@@ -13,6 +13,7 @@
 //!   it refuses writes until there is room.
 
 mod backend;
+mod backup;
 mod commit;
 mod compact;
 mod entry;
@@ -32,6 +33,7 @@ mod watch;
 use std::path::PathBuf;
 
 pub use backend::{Backend, BackendFile, Folder, Mode};
+pub use backup::{Backup, BackupError, InstallError};
 pub use entry::{Entry, Event, EventKind, Expect, Page, Range, Revision};
 pub use error::{Lagged, OpenError, WatchError, WriteError};
 pub use store::Store;

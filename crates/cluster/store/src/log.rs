@@ -49,6 +49,14 @@ pub(crate) enum AppendError {
     Failed(io::Error),
 }
 
+impl AppendError {
+    /// What the machine said, for whom it is all the same.
+    pub(crate) fn into_io(self) -> io::Error {
+        let (Self::NoSpace(error) | Self::Failed(error)) = self;
+        error
+    }
+}
+
 /// What appending did besides.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Appended {

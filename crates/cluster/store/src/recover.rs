@@ -13,7 +13,7 @@ use crate::{
     history::History,
     index::Index,
     limits::Limits,
-    log::{self, AppendError, Log, Segment},
+    log::{self, Log, Segment},
     snapshot,
 };
 
@@ -195,33 +195,12 @@ impl Folder<'_> {
 
     fn read_snapshot(&self, name: FileName, replay: &mut Replay) -> Result<(), OpenError> {
         let (bytes, header) = self.read(name)?;
-        let mut offset = HEADER_BYTES;
-        let mut count = 0;
-        loop {
-            let (record, next) = match Record::decode(&bytes, offset) {
-                Decoded::Record(record, next) => (record, next),
-                Decoded::Nothing => return Err(self.corrupt(name, offset, "the snapshot ends")),
-                Decoded::Bad(reason) => return Err(self.corrupt(name, offset, reason)),
-            };
-            match record.kind {
-                RecordKind::Entry => {
-                    let (key, value) = record.copied();
-                    let (created, modified) = (record.created, record.revision);
-                    replay.index.insert(Entry { key, value, created, modified });
-                    count += 1;
-                }
-                RecordKind::End if record.created.get() == count => {
-                    replay.revision = header.base;
-                    replay.completing = record.durable;
-                    replay.history.restart(record.durable);
-                    return Ok(());
-                }
-                RecordKind::End | RecordKind::Put | RecordKind::Delete => {
-                    return Err(self.corrupt(name, offset, "this record does not belong here"));
-                }
-            }
-            offset = next;
-        }
+        let end = snapshot::read(&bytes, HEADER_BYTES, |entry| drop(replay.index.insert(entry)))
+            .map_err(|it| self.corrupt(name, it.offset, it.reason))?;
+        replay.revision = header.base;
+        replay.completing = end.copied;
+        replay.history.restart(end.copied);
+        Ok(())
     }
 
     /// Replays one log file.
@@ -345,9 +324,7 @@ impl Folder<'_> {
         limits: Limits,
     ) -> Result<Segment, OpenError> {
         let (durability, reserve) = (self.config.durability, limits.reserve_bytes);
-        log::create(self.backend, name, replay.revision, durability, reserve).map_err(|error| {
-            let (AppendError::NoSpace(source) | AppendError::Failed(source)) = error;
-            self.failed("create", &name.text())(source)
-        })
+        log::create(self.backend, name, replay.revision, durability, reserve)
+            .map_err(|error| self.failed("create", &name.text())(error.into_io()))
     }
 }

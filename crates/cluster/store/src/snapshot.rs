@@ -10,7 +10,7 @@ use bytes::Bytes;
 use crate::{
     Durability, Entry, Revision,
     backend::{Backend, BackendFile, Mode},
-    format::{FileKind, FileName, Header, Record, RecordKind},
+    format::{Decoded, FileKind, FileName, Header, Record, RecordKind},
 };
 
 /// Bytes that are encoded before they are written.
@@ -69,15 +69,7 @@ impl Snapshot {
     /// Completes the file, gives it its name and removes what it replaces. `copied` is the
     /// revision when the last piece was copied: up to there the log belongs to the snapshot.
     pub(crate) fn finish(mut self, copied: Revision, durability: Durability) -> io::Result<()> {
-        let end = Record {
-            kind: RecordKind::End,
-            revision: self.base,
-            durable: copied,
-            created: Revision::new(self.count),
-            key: &[],
-            value: &[],
-        };
-        end.encode(&mut self.buffer);
+        end(self.base, copied, self.count).encode(&mut self.buffer);
         self.flush()?;
         self.file.sync()?;
         if durability == Durability::Process {
@@ -114,7 +106,20 @@ impl Snapshot {
     }
 }
 
-fn record(entry: &Entry) -> Record<'_> {
+/// The end of a snapshot that was begun at `base` and copied until `copied`.
+pub(crate) const fn end(base: Revision, copied: Revision, count: u64) -> Record<'static> {
+    Record {
+        kind: RecordKind::End,
+        revision: base,
+        durable: copied,
+        created: Revision::new(count),
+        key: &[],
+        value: &[],
+    }
+}
+
+/// An entry of a snapshot.
+pub(crate) fn record(entry: &Entry) -> Record<'_> {
     Record {
         kind: RecordKind::Entry,
         revision: entry.modified,
@@ -122,6 +127,53 @@ fn record(entry: &Entry) -> Record<'_> {
         created: entry.created,
         key: &entry.key,
         value: &entry.value,
+    }
+}
+
+/// How a snapshot ends.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct End {
+    /// The revision when the last entry was copied.
+    pub(crate) copied: Revision,
+    /// The byte after it.
+    pub(crate) offset: usize,
+}
+
+/// What is wrong with the bytes of a snapshot, and where.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Malformed {
+    pub(crate) offset: usize,
+    pub(crate) reason: &'static str,
+}
+
+/// Hands out the entries of a snapshot, from `offset` of the file to its end record.
+pub(crate) fn read(
+    bytes: &[u8],
+    mut offset: usize,
+    mut each: impl FnMut(Entry),
+) -> Result<End, Malformed> {
+    let mut count = 0;
+    loop {
+        let malformed = |reason| Malformed { offset, reason };
+        let (record, next) = match Record::decode(bytes, offset) {
+            Decoded::Record(record, next) => (record, next),
+            Decoded::Nothing => return Err(malformed("the snapshot ends")),
+            Decoded::Bad(reason) => return Err(malformed(reason)),
+        };
+        match record.kind {
+            RecordKind::Entry => {
+                let (key, value) = record.copied();
+                each(Entry { key, value, created: record.created, modified: record.revision });
+                count += 1;
+            }
+            RecordKind::End if record.created.get() == count => {
+                return Ok(End { copied: record.durable, offset: next });
+            }
+            RecordKind::End | RecordKind::Put | RecordKind::Delete => {
+                return Err(malformed("this record does not belong here"));
+            }
+        }
+        offset = next;
     }
 }
 

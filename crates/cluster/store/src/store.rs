@@ -54,7 +54,12 @@ impl Store {
         backend: Arc<dyn Backend>,
     ) -> Result<Self, OpenError> {
         let recovered = recover::recover(config, limits, backend)?;
-        let shared = Arc::new(Shared::new(recovered, limits));
+        Self::start(Shared::new(recovered, limits), config)
+    }
+
+    /// The handle to what has been read or made.
+    pub(crate) fn start(shared: Shared, config: &Config) -> Result<Self, OpenError> {
+        let shared = Arc::new(shared);
         let committer = Committer::start(Arc::clone(&shared)).map_err(|source| OpenError::Io {
             action: "start a thread for",
             path: config.dir.clone(),
@@ -162,7 +167,6 @@ impl Store {
         Ok((state.enqueue(event), entry))
     }
 
-    #[cfg(test)]
     pub(crate) const fn shared(&self) -> &Arc<Shared> {
         &self.shared
     }

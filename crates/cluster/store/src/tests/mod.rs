@@ -1,5 +1,6 @@
 //! What the store promises, checked from outside.
 
+mod backup;
 mod basics;
 mod corruption;
 mod disk;
