@@ -16,8 +16,9 @@ use crate::{
 /// What a server is started with. Plain data.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Folder of keys and certificates; made if it is not there.
-    pub pki_dir: PathBuf,
+    /// Folder of keys and certificates; made if it is not there. Without one they are made at
+    /// every start and kept nowhere.
+    pub pki_dir: Option<PathBuf>,
     /// Where cluster IPs come from. Its first address is the API's.
     pub service_range: ServiceRange,
     /// Where pods reach the API: the endpoint of Service `default/kubernetes`.
@@ -32,16 +33,22 @@ pub struct Config {
 }
 
 impl Config {
-    /// A server without nodes on the usual addresses.
+    /// A server without nodes on the usual addresses; its certificates are in `pki_dir`.
     #[must_use]
     pub fn new(pki_dir: PathBuf, seed: u64) -> Self {
         Self {
-            pki_dir,
+            pki_dir: Some(pki_dir),
             service_range: ServiceRange::default(),
             advertised: SocketAddr::from((Ipv4Addr::LOCALHOST, 6443)),
             node_connector: Arc::new(NoNode),
             clock: Clock::system(),
             seed,
         }
+    }
+
+    /// The same, and nothing is kept.
+    #[must_use]
+    pub fn in_memory(seed: u64) -> Self {
+        Self { pki_dir: None, ..Self::new(PathBuf::new(), seed) }
     }
 }

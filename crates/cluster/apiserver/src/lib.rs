@@ -36,6 +36,6 @@ pub use self::{
     connector::{Answer, LogOptions, LogRequest, LogStream, NoNode, NodeConnector},
     http::body::Body,
     router::Router,
-    server::{BuildError, Server},
+    server::{BuildError, ForkError, Server},
     tls::{listener::TlsError, pki::PkiError},
 };

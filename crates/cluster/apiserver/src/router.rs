@@ -15,7 +15,7 @@ use api::status::Status;
 use http::{Method, Request, Response, request::Parts};
 
 use crate::{
-    endpoints::{discovery::Discovery, health, openapi, openapi::OpenApi, version},
+    endpoints::{discovery::Discovery, health, openapi, openapi::OpenApi, snapshot, version},
     http::{
         body::{Body, Unread},
         content,
@@ -120,6 +120,7 @@ impl Router {
                 let verbose = text.split('&').any(|it| it.split('=').next() == Some("verbose"));
                 health::answer(registry, path, &Query::parse(parts.uri.query()), verbose)
             }
+            Route::Snapshot => Ok(snapshot::answer(&registry.store)),
             Route::Core => discovery.core(wanted()?.form, headers),
             Route::Groups => discovery.groups(wanted()?.form, headers),
             Route::Group(name) => discovery.group(name, headers),
@@ -300,6 +301,7 @@ fn subresource(kind: &Kind, name: &str) -> Option<Subresource> {
 
 fn root_paths() -> serde_json::Value {
     serde_json::json!({"paths": [
-        "/api", "/apis", "/healthz", "/livez", "/openapi/v3", "/readyz", "/version",
+        "/api", "/apis", "/healthz", "/livez", "/openapi/v3", "/readyz", "/snapshot",
+        "/version",
     ]})
 }

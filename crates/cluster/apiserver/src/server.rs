@@ -41,12 +41,24 @@ pub enum BuildError {
     Bootstrap(#[source] Status),
 }
 
+/// Why there is no second server.
+#[derive(Debug, thiserror::Error)]
+pub enum ForkError {
+    /// A thread for its store could not be started.
+    #[error(transparent)]
+    Store(#[from] store::OpenError),
+    /// It could not be built.
+    #[error(transparent)]
+    Build(#[from] BuildError),
+}
+
 /// The API of one cluster. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Server {
     shared: Arc<Shared>,
     pki: Arc<Pki>,
     endpoint: Endpoint,
+    config: Arc<Config>,
 }
 
 /// Names under which the server is reached, besides addresses.
@@ -65,7 +77,35 @@ impl Server {
     /// # Errors
     /// The folder of certificates cannot be used, or the store refuses writes.
     pub async fn build(config: Config, store: Store, tasks: &Tasks) -> Result<Self, BuildError> {
-        let pki = Pki::open(&config.pki_dir, &names(&config)?, config.clock.now())?;
+        let (names, now) = (names(&config)?, config.clock.now());
+        let pki = match &config.pki_dir {
+            Some(dir) => Pki::open(dir, &names, now)?,
+            None => Pki::make(&names, now)?,
+        };
+        Self::start(config, store, Arc::new(pki), tasks).await
+    }
+
+    /// A server of its own with the same objects, at the same resource versions, and the same
+    /// certificates; it keeps nothing on the disk. What either does from here on, the other does not
+    /// see. Services keep their cluster addresses.
+    ///
+    /// # Errors
+    /// As for [`Server::build`].
+    pub async fn fork(&self, tasks: &Tasks) -> Result<Self, ForkError> {
+        let registry = &self.shared.registry;
+        // The same seed would give the same uids again, to other objects.
+        let seed = registry.random(|it| it.u64(..));
+        let config = Config { seed, pki_dir: None, ..Config::clone(&self.config) };
+        let store = registry.store.backup().into_memory()?;
+        Ok(Self::start(config, store, Arc::clone(&self.pki), tasks).await?)
+    }
+
+    async fn start(
+        config: Config,
+        store: Store,
+        pki: Arc<Pki>,
+        tasks: &Tasks,
+    ) -> Result<Self, BuildError> {
         let addresses = Addresses::new(config.service_range);
         adopt_services(&store, &addresses);
         let registry = Arc::new(Registry::new(
@@ -91,8 +131,8 @@ impl Server {
             discovery: Discovery::new(config.advertised),
             openapi: OpenApi::new(),
         });
-        let endpoint = Endpoint::new(&pki, config.clock, Arc::clone(&shared))?;
-        Ok(Self { shared, pki: Arc::new(pki), endpoint })
+        let endpoint = Endpoint::new(&pki, config.clock.clone(), Arc::clone(&shared))?;
+        Ok(Self { shared, pki, endpoint, config: Arc::new(config) })
     }
 
     /// The API for callers in this process, who may do everything.

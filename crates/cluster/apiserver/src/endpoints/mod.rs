@@ -1,7 +1,8 @@
-//! Everything that is not about objects: health, version, discovery, OpenAPI.
+//! Everything that is not about objects: health, version, discovery, OpenAPI, snapshots.
 
 pub(crate) mod discovery;
 mod document;
 pub(crate) mod health;
 pub(crate) mod openapi;
+pub(crate) mod snapshot;
 pub(crate) mod version;

@@ -11,6 +11,8 @@ pub(crate) enum Route<'a> {
     Version,
     /// `/healthz`, `/livez`, `/readyz` and their single checks; the path without the first slash.
     Health(&'a str),
+    /// `/snapshot`
+    Snapshot,
     /// `/`
     Root,
     /// `/api`
@@ -55,6 +57,7 @@ impl<'a> Route<'a> {
             ("", None) => Self::Root,
             ("version", None) => Self::Version,
             ("healthz" | "livez" | "readyz", _) => Self::Health(path),
+            ("snapshot", None) => Self::Snapshot,
             ("api", None) => Self::Core,
             ("api", Some(rest)) => Self::versioned("", rest),
             ("apis", None) => Self::Groups,

@@ -8,6 +8,7 @@ mod https;
 mod lists;
 mod objects;
 mod parts;
+mod snapshot;
 mod versions;
 mod watches;
 
@@ -30,7 +31,8 @@ pub(crate) struct Api {
     pub(crate) server: Server,
     pub(crate) tasks: Tasks,
     router: Router,
-    _folder: tempfile::TempDir,
+    /// Not of a fork, which keeps nothing.
+    _folder: Option<tempfile::TempDir>,
 }
 
 /// A node whose logs repeat the question.
@@ -65,7 +67,20 @@ impl Api {
             ..Config::new(folder.path().join("pki"), 1)
         };
         let server = Server::build(config, store, &tasks).await.unwrap();
-        Self { router: server.service(), server, tasks, _folder: folder }
+        Self { router: server.service(), server, tasks, _folder: Some(folder) }
+    }
+
+    /// A server on a store that has been used.
+    pub(crate) async fn on(store: Store) -> Self {
+        let tasks = Tasks::default();
+        let server = Server::build(Config::in_memory(2), store, &tasks).await.unwrap();
+        Self { router: server.service(), server, tasks, _folder: None }
+    }
+
+    pub(crate) async fn fork(&self) -> Self {
+        let tasks = Tasks::default();
+        let server = self.server.fork(&tasks).await.unwrap();
+        Self { router: server.service(), server, tasks, _folder: None }
     }
 
     /// Sends `METHOD[+flavour] PATH`. Flavours: for bodies `merge`, `json`, `strategic`, `apply`,

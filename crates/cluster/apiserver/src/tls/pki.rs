@@ -91,6 +91,16 @@ impl Pair {
 }
 
 impl Pki {
+    /// New ones that are kept nowhere.
+    pub(crate) fn make(names: &[SanType], now: Timestamp) -> Result<Self, PkiError> {
+        let today = now.to_zoned(TimeZone::UTC).date();
+        let authority = authority(today)?;
+        let signer = signer(Path::new(""), &authority, today)?;
+        let server = sign("apiserver", server_params(names, today), &signer)?;
+        let admin = sign("admin", admin_params(today), &signer)?;
+        Ok(Self { authority, server, admin })
+    }
+
     /// Reads the folder, making what is missing or near its end. `names` are the host names and
     /// addresses of the server's certificate.
     pub(crate) fn open(dir: &Path, names: &[SanType], now: Timestamp) -> Result<Self, PkiError> {
