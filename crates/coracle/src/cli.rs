@@ -14,6 +14,7 @@ use crate::{
     fault::{self, FaultArguments},
     kubeconfig, logs, output,
     queue::{self, QueueArguments},
+    snapshot::{self, Existing},
     status, up,
 };
 
@@ -64,6 +65,24 @@ enum Command {
         /// and make it the current one.
         #[arg(long)]
         merge: bool,
+    },
+    /// Write all objects of a cluster into a file, as of one moment.
+    Snapshot {
+        /// The file, or `-` for standard output.
+        file: PathBuf,
+    },
+    /// Make a cluster of a snapshot, or give a cluster that does not run its objects.
+    Restore {
+        /// The file, or `-` for standard input.
+        file: PathBuf,
+        /// Replace the objects that the cluster has.
+        #[arg(long)]
+        replace: bool,
+    },
+    /// Make another cluster with the same objects.
+    Fork {
+        /// Name of the new cluster.
+        new: String,
     },
     /// Load a server, and measure what its users would see.
     Load(Box<load::cli::Arguments>),
@@ -191,6 +210,14 @@ fn run(
         Command::Kubeconfig { merge } => {
             let user = environment.user_kubeconfig();
             kubeconfig::run(directories, merge.then_some(user.as_deref()))
+        }
+        Command::Snapshot { file } => snapshot::save(directories, &file),
+        Command::Restore { file, replace } => {
+            let existing = if replace { Existing::Replace } else { Existing::Refuse };
+            snapshot::restore(directories, &file, existing)
+        }
+        Command::Fork { new } => {
+            snapshot::fork(directories, &Directories::resolve(&new, environment)?)
         }
         Command::Load(arguments) => load::cli::run(&arguments),
         Command::Fault(arguments) => fault::run(&arguments),

@@ -21,6 +21,7 @@ mod progress;
 mod project;
 mod queue;
 mod session;
+mod snapshot;
 mod start;
 mod status;
 mod up;

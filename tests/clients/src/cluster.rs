@@ -137,6 +137,8 @@ impl Cluster {
         command.env("XDG_DATA_HOME", self.directory().join("data"));
         command.env("XDG_RUNTIME_DIR", self.directory().join("run"));
         command.env("KUBECONFIG", self.directory().join("kubeconfig"));
+        // For a second cluster beside this one, whose name begins so.
+        command.env("CLUSTER", &self.name);
         command.env("EXAMPLES", crate::folder("../../examples"));
         command.env("TZ", "UTC").env("LC_ALL", "C.UTF-8").env("TERM", "dumb");
         command

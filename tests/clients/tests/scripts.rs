@@ -33,5 +33,6 @@ scripts! {
     run
     sensors
     sensors_queue
+    snapshot
     watch
 }
