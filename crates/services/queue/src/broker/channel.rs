@@ -274,6 +274,21 @@ impl Channel {
         });
     }
 
+    /// Whether the topic may be emptied once more, from there on.
+    pub(super) fn may_leave_out(&self, from: Sequence) -> bool {
+        self.lock().state.may_leave_out(from)
+    }
+
+    /// Leaves out what the topic has from `from` on, up to `end`, and did not give to the channel.
+    pub(super) fn leave_out(&self, from: Sequence, end: Sequence) {
+        self.change(|state| {
+            if let Some(range) = state.leave_out(from, end) {
+                // Under the lock, so that it is told of the place where the channel is.
+                self.record(|topic, channel| Change::Emptied { topic, channel, range });
+            }
+        });
+    }
+
     /// Tells the journal where the channel goes on. Under the lock, so that nothing of before is
     /// told after it.
     fn record_place(&self, cursor: Sequence) {

@@ -1,7 +1,12 @@
 //! What is left after the process was killed or the machine lost its power, at any moment: nothing
 //! acknowledged is lost, nothing that a consumer had is forgotten. Judged by the history checker.
 
-use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
 
 use bytes::Bytes;
 use fastrand::Rng;
@@ -255,7 +260,7 @@ async fn crash_while_held(seed: u64, durability: Durability, left: fn(&Simulated
     let topic = broker.existing_topic(&Name::parse("t").unwrap()).expect("the topic is there");
     let known = subscribe(&topic, "known");
     topic.release();
-    let mut seen = std::collections::BTreeSet::new();
+    let mut seen = BTreeSet::new();
     let all = async {
         let mut deliveries = Vec::new();
         while seen.len() < acknowledged {
@@ -274,5 +279,150 @@ async fn whether_a_topic_is_held_survives_with_its_messages() {
     for seed in seeds() {
         crash_while_held(seed, Durability::Disk, Simulated::power_cut).await;
         crash_while_held(seed, Durability::Process, Simulated::killed).await;
+    }
+}
+
+/// A topic that is paused and emptied now and then, and what is to become of its messages.
+struct Emptied {
+    random: Rng,
+    broker: Broker,
+    topic: Topic,
+    consumers: Vec<Subscription>,
+    paused: bool,
+    published: u64,
+    /// Published while it was paused, and given to nobody yet.
+    waiting: BTreeSet<u64>,
+    /// What it was emptied of: nobody may get it.
+    emptied: BTreeSet<u64>,
+    /// Of each channel: what it was given and has not finished.
+    owed: Vec<BTreeSet<u64>>,
+}
+
+impl Emptied {
+    async fn start(seed: u64, disk: &Simulated, durability: Durability) -> Self {
+        let broker = open(disk.arc(), durability).await;
+        let topic = broker.topic(&Name::parse("t").unwrap()).await.unwrap();
+        let consumers = CHANNELS.map(|it| subscribe(&topic, it)).into();
+        broker.settled().await.unwrap();
+        let (waiting, emptied) = (BTreeSet::new(), BTreeSet::new());
+        let owed = vec![BTreeSet::new(); CHANNELS.len()];
+        let (random, paused, published) = (Rng::with_seed(seed), false, 0);
+        Self { random, broker, topic, consumers, paused, published, waiting, emptied, owed }
+    }
+
+    async fn publish(&mut self) {
+        let range = self.published..self.published + self.random.u64(1..5);
+        self.published = range.end;
+        let new = |it: u64| NewMessage::new(Bytes::from(it.to_string()));
+        let messages: Vec<_> = range.clone().map(new).collect();
+        self.topic.publish(&messages).unwrap().committed().await.unwrap();
+        self.waiting.extend(range);
+        self.give();
+    }
+
+    /// What the topic has is its channels', unless it is paused.
+    fn give(&mut self) {
+        if !self.paused {
+            let given = std::mem::take(&mut self.waiting);
+            self.owed.iter_mut().for_each(|it| it.extend(&given));
+        }
+    }
+
+    async fn pause(&mut self, paused: bool) {
+        self.topic.pause(paused);
+        self.broker.settled().await.unwrap();
+        self.paused = paused;
+        self.give();
+    }
+
+    async fn empty(&mut self) {
+        self.topic.empty().unwrap();
+        self.broker.settled().await.unwrap();
+        self.emptied.append(&mut self.waiting);
+    }
+
+    fn consume(&mut self, channel: usize) {
+        let mut deliveries = Vec::new();
+        let consumer = &self.consumers[channel];
+        consumer.ready(self.random.u32(1..50));
+        consumer.take(&mut deliveries);
+        for it in deliveries {
+            let body = number(&it);
+            assert!(!self.emptied.contains(&body), "{body} is delivered");
+            if self.random.u8(..4) > 0 {
+                consumer.finish(it.id).unwrap();
+                self.owed[channel].remove(&body);
+            }
+        }
+    }
+
+    async fn go_on(&mut self) {
+        for _ in 0..self.random.u32(5..40) {
+            match self.random.u8(..8) {
+                0..3 => self.publish().await,
+                3 => self.pause(!self.paused).await,
+                4 => self.empty().await,
+                5 => self.consume(0),
+                6 => self.consume(1),
+                _ => tokio::time::sleep(Duration::from_micros(self.random.u64(..3_000))).await,
+            }
+        }
+    }
+
+    /// Opens what was left and sees what is delivered: all that is owed, nothing that is not there
+    /// any more. `interrupted` may have become either.
+    async fn judge(self, disk: &Simulated, durability: Durability, interrupted: &BTreeSet<u64>) {
+        let broker = open(disk.arc(), durability).await;
+        let topic = broker.existing_topic(&Name::parse("t").unwrap()).expect("the topic is there");
+        topic.pause(false);
+        for (channel, mut owed) in CHANNELS.into_iter().zip(self.owed) {
+            owed.extend(self.waiting.difference(interrupted));
+            let consumer = subscribe(&topic, channel);
+            let all = async {
+                let mut deliveries = Vec::new();
+                while consumer.channel().stats().first_unfinished < topic.stats().next {
+                    if !consumer.take(&mut deliveries) {
+                        tokio::time::sleep(Duration::from_millis(1)).await;
+                    }
+                    for it in deliveries.drain(..) {
+                        let body = number(&it);
+                        assert!(!self.emptied.contains(&body), "{channel}: {body} is delivered");
+                        consumer.finish(it.id).unwrap();
+                        owed.remove(&body);
+                    }
+                }
+            };
+            let ended = tokio::time::timeout(Duration::from_secs(20), all).await;
+            let stats = consumer.channel().stats();
+            assert!(ended.is_ok() && owed.is_empty(), "{channel} is owed {owed:?}: {stats:?}");
+            assert_eq!((stats.in_flight, stats.depth), (0, 0), "{channel}");
+        }
+        broker.close().await.unwrap();
+    }
+}
+
+async fn crash_while_emptied(seed: u64, durability: Durability, left: fn(&Simulated) -> Simulated) {
+    let disk = Simulated::new(seed);
+    let mut run = Emptied::start(seed, &disk, durability).await;
+    run.go_on().await;
+    let mut interrupted = BTreeSet::new();
+    if run.random.bool() {
+        // It is emptied once more, and nobody is told that it is done.
+        run.topic.empty().unwrap();
+        interrupted.clone_from(&run.waiting);
+        tokio::time::sleep(Duration::from_micros(run.random.u64(..500))).await;
+    }
+    let disk = left(&disk);
+    run.consumers.clear();
+    run.broker.close().await.unwrap();
+    println!("seed {seed}");
+    run.judge(&disk, durability, &interrupted).await;
+}
+
+#[tokio::test]
+async fn what_a_topic_was_emptied_of_stays_so() {
+    for seed in seeds() {
+        crash_while_emptied(seed, Durability::Disk, Simulated::power_cut).await;
+        crash_while_emptied(seed, Durability::Process, Simulated::killed).await;
     }
 }

@@ -185,6 +185,23 @@ async fn format_2_opens() {
     check(&broker, ("orders", "billing"), 1, expect!["deferred 1"]).await;
 }
 
+#[tokio::test]
+async fn format_3_opens() {
+    let disk = committed(3);
+    let broker = open(&disk, "2026-11-22T05:40:00Z").await.unwrap();
+    expect![[r#"
+        emptied: 5 kept, depth 1, paused true
+          behind: depth 2, deferred 0, paused false
+          done: depth 0, deferred 0, paused false
+          late: depth 0, deferred 0, paused false
+    "#]]
+    .assert_eq(&shown(&broker));
+    broker.existing_topic(&name("emptied")).unwrap().pause(false);
+    check(&broker, ("emptied", "behind"), 3, expect!["1 given 1, 2 given 1, 5 after 1"]).await;
+    check(&broker, ("emptied", "done"), 1, expect!["5 after 1"]).await;
+    check(&broker, ("emptied", "late"), 1, expect!["5 after 1"]).await;
+}
+
 /// Makes the newest file of the folder with this ending one of `version`.
 fn newer(disk: &Simulated, ending: &str, header: usize, version: u32) -> PathBuf {
     let files = disk.files();
@@ -199,7 +216,7 @@ fn newer(disk: &Simulated, ending: &str, header: usize, version: u32) -> PathBuf
 
 #[tokio::test]
 async fn a_newer_format_is_refused_by_its_number() {
-    for (ending, header, version) in [(".log", 64, 2), (".journal", 24, 3)] {
+    for (ending, header, version) in [(".log", 64, 2), (".journal", 24, 4)] {
         let disk = committed(1);
         let path = newer(&disk, ending, header, version);
         let before = disk.files().remove(&path);

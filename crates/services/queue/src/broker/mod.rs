@@ -23,7 +23,7 @@ pub use channel::{Channel, ChannelStats, SubscribeError, Subscription};
 pub use record::NotSettled;
 pub use registry::{Broker, Config, OpenError, TopicError};
 pub use state::{Counters, NotInFlight};
-pub use topic::{ChannelError, NotFound, PublishError, Receipt, Topic, TopicStats};
+pub use topic::{ChannelError, NotFound, PublishError, Receipt, TooOften, Topic, TopicStats};
 
 use crate::{
     message::{Message, MessageId, Sequence},

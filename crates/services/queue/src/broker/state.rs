@@ -7,6 +7,7 @@
 //! or ready and of a window ahead of the cursor: all others are read again when they are due.
 
 mod consumers;
+mod emptied;
 mod lanes;
 mod operate;
 mod supply;
@@ -109,6 +110,8 @@ pub(super) struct State {
     window: Window,
     /// Where the window ends: the next to be read from the log.
     read: Sequence,
+    /// What is ahead of the cursor and not to be delivered, in order.
+    emptied: VecDeque<Range<Sequence>>,
     in_flight: InFlight,
     held: BTreeMap<Sequence, Held>,
     /// To be delivered again, at hand, each alone.
@@ -143,6 +146,7 @@ impl State {
             routed: cursor,
             window: Window::default(),
             read: cursor,
+            emptied: VecDeque::new(),
             in_flight: InFlight::default(),
             held: BTreeMap::new(),
             ready: VecDeque::new(),
@@ -300,12 +304,13 @@ impl State {
         Some(run)
     }
 
-    /// What is before `until` was damaged, and will never be read.
+    /// What is before `until` was damaged or is left out, and will never be read.
     fn pass_over(&mut self, until: Sequence) {
         if self.cursor < until {
             self.progress.finished(self.cursor..until);
             self.cursor = until;
             self.progress.took(self.cursor.max(self.again_until));
+            self.forget_emptied();
         }
     }
 

@@ -299,6 +299,85 @@ async fn a_paused_channel_and_a_paused_topic_hand_out_nothing() {
     assert_eq!(consume(&one, 1).await, ["b/1"]);
 }
 
+#[tokio::test(start_paused = true)]
+async fn what_a_paused_topic_is_emptied_of_nobody_gets() {
+    let world = World::new();
+    let broker = world.open().await;
+    let topic = broker.topic(&name("t")).await.unwrap();
+    for channel in ["behind", "done", "away#ephemeral", "new"] {
+        topic.channel(&name(channel)).unwrap();
+    }
+    let away = subscribe(&topic, "away#ephemeral", 9, 0);
+    publish(&topic, &["a", "b"]).await;
+    assert_eq!(consume(&subscribe(&topic, "done", 1, 10), 2).await, ["a/1", "b/1"]);
+    topic.delete_channel(&name("new")).unwrap();
+    topic.pause(true);
+    for bodies in [&["c", "d"][..], &["e"]] {
+        publish(&topic, bodies).await;
+        topic.empty().unwrap();
+        assert_eq!(topic.stats().depth, 0);
+    }
+    publish(&topic, &["f"]).await;
+    topic.channel(&name("new")).unwrap();
+    let told = |channel: &str| {
+        let stats = topic.existing_channel(&name(channel)).unwrap().stats();
+        (stats.depth, stats.counters.messages)
+    };
+    // What a channel was given before stays its own.
+    assert_eq!((told("behind"), told("done"), told("away#ephemeral")), ((2, 2), (0, 2), (2, 2)));
+    let next = topic.stats().next;
+    let done = topic.existing_channel(&name("done")).unwrap().stats();
+    assert_eq!((topic.stats().depth, done.first_unfinished.until(next)), (1, 1));
+    topic.pause(false);
+    assert_eq!(consume(&subscribe(&topic, "behind", 1, 10), 3).await, ["a/1", "b/1", "f/1"]);
+    assert_eq!(consume(&subscribe(&topic, "done", 1, 10), 1).await, ["f/1"]);
+    assert_eq!(consume(&subscribe(&topic, "new", 1, 10), 1).await, ["f/1"]);
+    away.ready(10);
+    assert_eq!(consume(&away, 3).await, ["a/1", "b/1", "f/1"]);
+    assert_eq!((told("behind"), told("new")), ((0, 3), (0, 1)));
+    // It is only left out: who wants to see it can.
+    topic.rewind(&name("behind"), Start::Beginning).unwrap();
+    let all = ["a/1", "b/1", "c/1", "d/1", "e/1", "f/1"];
+    assert_eq!(consume(&subscribe(&topic, "behind", 1, 10), 6).await, all);
+}
+
+#[tokio::test]
+async fn a_restart_knows_what_a_topic_was_emptied_of() {
+    let world = World::new();
+    let broker = world.open().await;
+    let topic = broker.topic(&name("t")).await.unwrap();
+    let options = ChannelOptions { ordered_by_key: true, ..Default::default() };
+    topic.create_channel(&name("keyed"), options, Start::Routed).unwrap();
+    let (one, keyed) = (subscribe(&topic, "c", 1, 1), subscribe(&topic, "keyed", 2, 1));
+    publish(&topic, &["a", "b"]).await;
+    assert_eq!(bodies(&next(&one).await), ["a/1"]);
+    assert_eq!(bodies(&next(&keyed).await), ["a/1"]);
+    topic.pause(true);
+    publish(&topic, &["c"]).await;
+    topic.empty().unwrap();
+    publish(&topic, &["d"]).await;
+    broker.close().await.unwrap();
+    drop((one, keyed, topic, broker));
+
+    let broker = world.open().await;
+    let topic = broker.existing_topic(&name("t")).unwrap();
+    let depth = |it: &str| topic.existing_channel(&name(it)).unwrap().stats().depth;
+    assert_eq!((topic.stats().depth, depth("c")), (1, 2));
+    topic.pause(false);
+    for channel in ["c", "keyed"] {
+        let mut seen = consume(&subscribe(&topic, channel, 1, 10), 3).await;
+        seen.sort();
+        assert_eq!(seen, ["a/2", "b/1", "d/1"], "{channel}");
+        assert_eq!(depth(channel), 0);
+    }
+    let end = topic.stats().next;
+    broker.close().await.unwrap();
+    drop((topic, broker));
+    let broker = world.open().await;
+    let topic = broker.existing_topic(&name("t")).unwrap();
+    assert!(topic.channels().iter().all(|it| it.stats().first_unfinished == end));
+}
+
 /// Whether the consumer gets nothing for a while.
 async fn gets_nothing(consumer: &Subscription) -> bool {
     let mut out = Vec::new();

@@ -1,5 +1,6 @@
 //! A topic: its messages, its channels, and the pump that hands the ones to the others.
 
+mod error;
 mod pump;
 
 use std::{
@@ -10,6 +11,7 @@ use std::{
     },
 };
 
+pub use error::{ChannelError, NotFound, PublishError, TooOften};
 use runtime::Clock;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -22,7 +24,7 @@ use super::{
 };
 use crate::{
     journal::{Change, TopicState},
-    log::{AppendError, Appended, Log, ReadError},
+    log::{Appended, Log, ReadError},
     message::{Nanos, NewMessage, Sequence},
     name::Name,
 };
@@ -97,55 +99,6 @@ pub struct TopicStats {
     pub next: Sequence,
 }
 
-/// Why messages were not taken.
-#[derive(Clone, Debug, thiserror::Error)]
-pub enum PublishError {
-    /// The topic is being deleted, or the process ends.
-    #[error("exiting")]
-    Exiting,
-    /// Too much waits for the disk. Wait for [`Topic::room`].
-    #[error("too much is waiting for the disk")]
-    Full,
-    /// The disk is full or has failed, or the batch is too large.
-    #[error(transparent)]
-    Refused(AppendError),
-}
-
-impl From<AppendError> for PublishError {
-    fn from(error: AppendError) -> Self {
-        match error {
-            AppendError::Closed => Self::Exiting,
-            AppendError::Full => Self::Full,
-            AppendError::NoSpace { .. }
-            | AppendError::Failed { .. }
-            | AppendError::TooLarge { .. }
-            | AppendError::KeyTooLong => Self::Refused(error),
-        }
-    }
-}
-
-/// Why a channel cannot be made.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum ChannelError {
-    /// The topic is being deleted, or the process ends.
-    #[error("exiting")]
-    Exiting,
-    /// The nsqd has as many as it may have.
-    #[error("this nsqd has {limit} channels, and may have no more")]
-    TooMany {
-        /// How many it may have.
-        limit: usize,
-    },
-    /// There is one of that name, with other options.
-    #[error("channel {0} exists with other options")]
-    Other(Name),
-}
-
-/// There is none of that name.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0} does not exist")]
-pub struct NotFound(pub Name);
-
 /// Messages that were taken, and may not yet be as durable as they must be.
 #[derive(Debug)]
 #[must_use = "the messages are not durable yet"]
@@ -195,6 +148,7 @@ impl Topic {
         for (name, was) in channels {
             let config = topic.channel_config(&name, was.options);
             let mut state = State::restore(config, was.cursor, routed, &was.unfinished);
+            state.restore_emptied(was.emptied);
             state.pause(was.paused);
             topic.topology().channels.insert(name.clone(), topic.make_channel(name, state));
         }
@@ -385,7 +339,11 @@ impl Topic {
     /// Stops giving messages to the channels, or goes on.
     pub fn pause(&self, paused: bool) {
         {
+            let end = self.end_of_log();
             let mut topology = self.topology();
+            if topology.routes() {
+                topology.routed = topology.routed.max(end); // The pump may be behind.
+            }
             topology.paused = paused;
             self.record_routed(&topology);
             self.record(|topic| Change::TopicPaused { topic, paused });
@@ -421,12 +379,26 @@ impl Topic {
         self.record(|topic| Change::Routed { topic, routed });
     }
 
-    /// Leaves out what no channel was given.
-    pub fn empty(&self) {
+    /// Leaves out what no channel was given: neither channels that there are get it, nor those that
+    /// are made later. What is kept of it can be had by [rewinding](Self::rewind).
+    ///
+    /// # Errors
+    /// When a channel cannot leave out more; nothing was left out.
+    pub fn empty(&self) -> Result<(), TooOften> {
         let end = self.end_of_log();
         let mut topology = self.topology();
-        topology.routed = end;
+        let from = topology.routed;
+        // Otherwise all of it is as good as given.
+        if !topology.routes() {
+            let channels = topology.channels.values();
+            if let Some(stuck) = channels.clone().find(|it| !it.may_leave_out(from)) {
+                return Err(TooOften(stuck.name().clone()));
+            }
+            channels.for_each(|it| it.leave_out(from, end));
+        }
+        topology.routed = from.max(end);
         self.record_routed(&topology);
+        Ok(())
     }
 
     fn end_of_log(&self) -> Sequence {

@@ -1,8 +1,10 @@
 //! `/topic/…`: made, deleted, emptied, paused.
 
+use http::StatusCode;
+
 use super::{Api, params::topic_not_found};
 use crate::{
-    broker::Topic,
+    broker::{TooOften, Topic},
     name::Name,
     web::{Failure, Query, Reply},
 };
@@ -27,7 +29,11 @@ impl Api {
                 deleted.map_err(|_| topic_not_found())?;
             }
             // The one action that tells a name that is not valid from one that is not there.
-            Action::Empty => self.existing(query, || Failure::bad("INVALID_TOPIC"))?.empty(),
+            Action::Empty => {
+                let topic = self.existing(query, || Failure::bad("INVALID_TOPIC"))?;
+                let refused = |it: TooOften| Failure::new(StatusCode::CONFLICT, it.to_string());
+                topic.empty().map_err(refused)?;
+            }
             Action::Pause => self.existing(query, topic_not_found)?.pause(true),
             Action::Unpause => self.existing(query, topic_not_found)?.pause(false),
         }

@@ -30,10 +30,12 @@ enum Kind {
     Reconciled = 10,
     /// Since format 2.
     TopicHeld = 11,
+    /// Since format 3.
+    Emptied = 12,
 }
 
 impl Kind {
-    const ALL: [Self; 11] = [
+    const ALL: [Self; 12] = [
         Self::TopicCreated,
         Self::TopicDeleted,
         Self::TopicPaused,
@@ -45,6 +47,7 @@ impl Kind {
         Self::Progress,
         Self::Reconciled,
         Self::TopicHeld,
+        Self::Emptied,
     ];
 
     const fn of(change: &Change) -> Self {
@@ -58,6 +61,7 @@ impl Kind {
             Change::ChannelDeleted { .. } => Self::ChannelDeleted,
             Change::ChannelPaused { .. } => Self::ChannelPaused,
             Change::Placed { .. } => Self::Placed,
+            Change::Emptied { .. } => Self::Emptied,
             Change::Progress { .. } => Self::Progress,
             Change::Reconciled { .. } => Self::Reconciled,
         }
@@ -102,6 +106,11 @@ pub(super) fn encode(record: &Record, out: &mut Vec<u8>) {
             put_name(out, topic);
             put_name(out, channel);
             put_number(out, cursor.0);
+        }
+        Change::Emptied { topic, channel, range } => {
+            put_name(out, topic);
+            put_name(out, channel);
+            put_range(out, &mut 0, range);
         }
         Change::Progress { topic, channel, progress } => {
             put_name(out, topic);
@@ -201,6 +210,9 @@ pub(super) fn decode(bytes: &mut &[u8]) -> Option<Record> {
         }
         Kind::Placed => {
             Change::Placed { topic, channel: take_name(bytes)?, cursor: take_sequence(bytes)? }
+        }
+        Kind::Emptied => {
+            Change::Emptied { topic, channel: take_name(bytes)?, range: take_range(bytes, &mut 0)? }
         }
         Kind::Progress => {
             Change::Progress { topic, channel: take_name(bytes)?, progress: take_progress(bytes)? }
@@ -354,6 +366,11 @@ mod tests {
         check(
             Change::Placed { topic: t, channel: c, cursor },
             &expect![[r"\x08\x03\x01t\x01c\xac\x02"]],
+        );
+        let (t, c) = (topic.clone(), channel.clone());
+        check(
+            Change::Emptied { topic: t, channel: c, range: Sequence(1)..cursor },
+            &expect![[r"\x0c\x03\x01t\x01c\x02\xab\x02"]],
         );
         let mut progress = Progress::default();
         progress.took(cursor);

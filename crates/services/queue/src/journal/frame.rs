@@ -11,7 +11,7 @@ const MAGIC: [u8; 8] = *b"coraclqj";
 
 /// The version of the format that is written. Older ones are read: they know less kinds of changes.
 /// Newer ones are refused, not guessed at.
-pub(super) const VERSION: u32 = 2;
+pub(super) const VERSION: u32 = 3;
 
 /// Magic, version, number, checksum.
 pub(super) const HEADER_BYTES: usize = 24;

@@ -83,15 +83,20 @@ impl Progress {
 
     /// Sorts and joins what was finished. What was left keeps its order: the last word counts.
     fn settle(&mut self) {
-        self.finished.sort_unstable_by_key(|it| it.start);
-        self.finished.dedup_by(|next, kept| {
-            let joined = next.start <= kept.end;
-            if joined {
-                kept.end = kept.end.max(next.end);
-            }
-            joined
-        });
+        join(&mut self.finished);
     }
+}
+
+/// Sorts ranges, none of them empty, and joins those that meet.
+pub(super) fn join(ranges: &mut Vec<Range<Sequence>>) {
+    ranges.sort_unstable_by_key(|it| it.start);
+    ranges.dedup_by(|next, kept| {
+        let joined = next.start <= kept.end;
+        if joined {
+            kept.end = kept.end.max(next.end);
+        }
+        joined
+    });
 }
 
 #[cfg(test)]

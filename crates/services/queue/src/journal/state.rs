@@ -8,7 +8,7 @@
 use std::{collections::BTreeMap, mem, ops::Range};
 
 use super::{
-    progress::Progress,
+    progress::{Progress, join},
     runs::{Runs, Unfinished},
 };
 use crate::{broker::ChannelOptions, message::Sequence, name::Name};
@@ -20,6 +20,9 @@ pub struct ChannelState {
     pub cursor: Sequence,
     /// Of what is below the cursor, what is not finished.
     pub unfinished: Runs,
+    /// What is not below the cursor and not to be taken: the topic was emptied of it before the
+    /// channel was given it. In order; none is empty, and none meet.
+    pub emptied: Vec<Range<Sequence>>,
     /// Whether it hands out nothing.
     pub paused: bool,
     /// What it was made with.
@@ -38,11 +41,19 @@ impl ChannelState {
         self.unfinished.iter().next().map_or(self.cursor, |(range, _)| range.start)
     }
 
-    /// Whether this continues what is known.
-    fn progress(&mut self, progress: &Progress, life: u64) -> bool {
-        if self.life != life {
+    /// Whether what is told of a life continues what is known; if not, it may owe anything.
+    fn lives(&mut self, life: u64) -> bool {
+        let known = self.life == life;
+        if !known {
             let Self { paused, options, .. } = mem::take(self);
             *self = Self { paused, options, life, lost: true, ..Self::default() };
+        }
+        known
+    }
+
+    /// Whether this continues what is known.
+    fn progress(&mut self, progress: &Progress, life: u64) -> bool {
+        if !self.lives(life) {
             return false;
         }
         if self.lost {
@@ -50,7 +61,11 @@ impl ChannelState {
         }
         let cursor = self.cursor.max(progress.cursor);
         self.unfinished.put(self.cursor..cursor, Unfinished::TAKEN);
+        for range in &self.emptied {
+            self.unfinished.remove(range.start..range.end.min(cursor));
+        }
         self.cursor = cursor;
+        self.pass_emptied();
         for (range, what) in &progress.left {
             self.unfinished.put(range.start..range.end.min(cursor), *what);
         }
@@ -60,18 +75,47 @@ impl ChannelState {
         true
     }
 
+    /// Whether this continues what is known.
+    fn emptied(&mut self, range: &Range<Sequence>, life: u64) -> bool {
+        if !self.lives(life) {
+            return false;
+        }
+        // One that owes everything need not know what it does not owe.
+        if !self.lost && range.start < range.end {
+            self.emptied.push(range.clone());
+            join(&mut self.emptied);
+            self.pass_emptied();
+        }
+        true
+    }
+
+    /// Forgets of what is emptied what is below the cursor.
+    fn pass_emptied(&mut self) {
+        clip(&mut self.emptied, &(self.cursor..Sequence(u64::MAX)));
+    }
+
     /// Whether anything had to be corrected.
     fn reconcile(&mut self, log: &Range<Sequence>) -> bool {
         self.lost = false;
         let outside =
             self.unfinished.iter().any(|(it, _)| it.start < log.start || it.end > log.end);
         let cursor = self.cursor.clamp(log.start, log.end.max(log.start));
+        let outside = outside || self.emptied.iter().any(|it| it.end > log.end);
         let wrong = outside || cursor != self.cursor;
         self.unfinished.remove(Sequence(0)..log.start);
         self.unfinished.remove(cursor..Sequence(u64::MAX));
         self.cursor = cursor;
+        clip(&mut self.emptied, &(cursor..log.end));
         wrong
     }
+}
+
+/// Leaves of ranges what is within another.
+fn clip(ranges: &mut Vec<Range<Sequence>>, within: &Range<Sequence>) {
+    for it in &mut *ranges {
+        *it = it.start.max(within.start)..it.end.min(within.end);
+    }
+    ranges.retain(|it| it.start < it.end);
 }
 
 /// A topic: how far its messages were handed to its channels, and these.
@@ -180,6 +224,16 @@ pub enum Change {
         /// Where it went on, not where it has come since.
         cursor: Sequence,
     },
+    /// A channel will not take these messages: its topic was emptied of them before it gave them to
+    /// the channel.
+    Emptied {
+        /// Its topic.
+        topic: Name,
+        /// Its name.
+        channel: Name,
+        /// Which messages. What of it is below the channel's cursor is no concern of it.
+        range: Range<Sequence>,
+    },
     /// Messages were taken, finished, requeued.
     Progress {
         /// Its topic.
@@ -203,8 +257,8 @@ pub enum Change {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Record {
     pub(super) change: Change,
-    /// Of `ChannelCreated` and `Placed`, its own number; of `Progress`, that of the channel it
-    /// continues; else 0.
+    /// Of `ChannelCreated` and `Placed`, its own number; of `Emptied` and `Progress`, that of the
+    /// channel it continues; else 0.
     pub(super) life: u64,
 }
 
@@ -238,8 +292,8 @@ impl State {
     /// Numbers a change that is made now. `None` if it is of a topic or channel that is not there
     /// (any more): then there is nothing to change, and written down it would be read as a sign of
     /// loss.
-    pub(super) fn number(&self, change: Change) -> Option<Record> {
-        let life = match &change {
+    pub(super) fn number(&self, mut change: Change) -> Option<Record> {
+        let life = match &mut change {
             Change::TopicCreated { .. } => 0,
             Change::TopicDeleted { topic }
             | Change::TopicPaused { topic, .. }
@@ -255,6 +309,12 @@ impl State {
             }
             Change::Placed { topic, channel, .. } => {
                 self.channel(topic, channel).map(|_| self.lives.saturating_add(1))?
+            }
+            Change::Emptied { topic, channel, range } => {
+                let channel = self.channel(topic, channel)?;
+                // What was taken may be owed, and whoever reads this may not know that it was.
+                range.start = range.start.max(channel.cursor);
+                (range.start < range.end).then_some(channel.life)?
             }
             Change::Progress { topic, channel, .. } => self.channel(topic, channel)?.life,
         };
@@ -301,9 +361,17 @@ impl State {
             Change::Placed { topic, channel, cursor } => self.on_channel(topic, channel, |it| {
                 it.cursor = *cursor;
                 it.unfinished = Runs::default();
+                it.emptied.clear();
                 it.life = *life;
                 it.lost = false;
             }),
+            Change::Emptied { topic, channel, range } => {
+                let mut continues = false;
+                let known = self.on_channel(topic, channel, |it| {
+                    continues = it.emptied(range, *life);
+                });
+                known && continues
+            }
             Change::Progress { topic, channel, progress } => {
                 let mut continues = false;
                 let known = self.on_channel(topic, channel, |it| {
@@ -366,6 +434,10 @@ fn channel_records<'a>(
         let (topic, channel) = names();
         Change::ChannelPaused { topic, channel, paused: true }
     });
+    let emptied = state.emptied.iter().map(move |range| {
+        let (topic, channel) = names();
+        Change::Emptied { topic, channel, range: range.clone() }
+    });
     let mut runs = state.unfinished.iter();
     let left = std::iter::from_fn(move || {
         let left: Vec<_> = runs.by_ref().take(RUNS_PER_RECORD).collect();
@@ -374,7 +446,8 @@ fn channel_records<'a>(
         (!progress.is_empty()).then_some(Change::Progress { topic, channel, progress })
     });
     let life = state.life;
-    std::iter::once(made).chain(paused).chain(left).map(move |change| Record { change, life })
+    let all = std::iter::once(made).chain(paused).chain(emptied).chain(left);
+    all.map(move |change| Record { change, life })
 }
 
 /// At most this many ranges of each kind in one record, so that a frame stays small (about 200 KiB)

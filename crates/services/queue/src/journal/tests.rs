@@ -70,7 +70,8 @@ fn options() -> impl Strategy<Value = ChannelOptions> {
 fn change(
     sequence: impl Strategy<Value = Sequence> + Clone + 'static,
 ) -> impl Strategy<Value = Change> {
-    let (s1, s2, s3, s4) = (sequence.clone(), sequence.clone(), sequence.clone(), sequence.clone());
+    let (s1, s2, s3) = (sequence.clone(), sequence.clone(), sequence.clone());
+    let (s4, s5) = (sequence.clone(), sequence.clone());
     let both = || (any_name(), any_name());
     prop_oneof![
         1 => (any_name(), s1).prop_map(|(topic, routed)| Change::TopicCreated { topic, routed }),
@@ -89,6 +90,9 @@ fn change(
         }),
         2 => (both(), s4).prop_map(|((topic, channel), cursor)| {
             Change::Placed { topic, channel, cursor }
+        }),
+        2 => (both(), range_of(s5)).prop_map(|((topic, channel), range)| {
+            Change::Emptied { topic, channel, range }
         }),
         8 => (both(), progress(sequence)).prop_map(|((topic, channel), progress)| {
             Change::Progress { topic, channel, progress }
@@ -146,8 +150,12 @@ fn found(disk: &Simulated) -> Topics {
 
 /// Which messages of `0..SPAN` a channel will still deliver.
 fn owed(channel: &ChannelState) -> Vec<u64> {
-    let owes =
-        |it: &u64| *it >= channel.cursor.0 || channel.unfinished.get(Sequence(*it)).is_some();
+    let emptied = |it: Sequence| channel.emptied.iter().any(|range| range.contains(&it));
+    let ahead = |it| channel.cursor <= it && !emptied(it);
+    let owes = |it: &u64| {
+        let it = Sequence(*it);
+        ahead(it) || channel.unfinished.get(it).is_some()
+    };
     (0..SPAN).filter(owes).collect()
 }
 
@@ -547,7 +555,7 @@ fn a_newer_format_is_refused() {
     disk.put(&path, &bytes);
     let error = Journal::load(disk.arc(), Path::new(FOLDER)).unwrap_err();
     expect_test::expect![
-        "`0000000000000001.journal` has format 3, this release knows formats up to 2"
+        "`0000000000000001.journal` has format 4, this release knows formats up to 3"
     ]
     .assert_eq(&error.to_string());
 }

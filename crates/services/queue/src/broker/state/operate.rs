@@ -33,6 +33,7 @@ impl State {
         self.again = Runs::default();
         self.again_until = Sequence(0);
         self.window = Window::default();
+        self.emptied.clear();
         self.cursor = cursor;
         self.read = cursor;
         self.routed = self.routed.max(cursor);
@@ -71,7 +72,7 @@ impl State {
     /// What waits for consumers: not in flight and not deferred, as in the original.
     pub(in crate::broker) fn depth(&self) -> u64 {
         let again = self.held.len() - self.deferred.len();
-        self.cursor.until(self.routed) + u64::try_from(again).unwrap_or(u64::MAX)
+        self.ahead() + u64::try_from(again).unwrap_or(u64::MAX)
     }
 
     /// How much of the depth is at hand in memory.

@@ -12,17 +12,19 @@ impl State {
         self.counters.messages += self.routed.until(routed);
         self.routed = self.routed.max(routed);
         let Some(max) = self.config.backlog_max else { return };
-        let excess = self.cursor.until(self.routed).saturating_sub(max);
+        let excess = self.ahead().saturating_sub(max);
         if excess > 0 {
-            self.cursor = self.cursor.after(excess);
+            self.cursor = self.ahead_of_cursor(excess);
+            self.forget_emptied();
             self.window.skip_to(self.cursor);
             self.read = self.read.max(self.cursor);
+            self.read_past_emptied();
         }
     }
 
     /// From where on messages should be read from the log, and how many.
     pub(in crate::broker) fn wants(&self) -> Option<(Sequence, ReadLimit)> {
-        let messages = usize::try_from(self.read.until(self.routed)).unwrap_or(usize::MAX);
+        let messages = usize::try_from(self.read.until(self.readable())).unwrap_or(usize::MAX);
         let bytes = WINDOW_BYTES.saturating_sub(self.window.bytes());
         // Small reads cost as much as large ones: wait for half a window.
         (messages > 0 && bytes >= WINDOW_BYTES / 2)
@@ -38,6 +40,7 @@ impl State {
             self.read = run.end();
             self.window.push(run);
         }
+        self.read_past_emptied();
     }
 
     /// Passes over what cannot be read, up to `until`; so many of that were messages.
@@ -45,6 +48,7 @@ impl State {
         if from == self.read {
             self.counters.skipped += lost;
             self.read = until;
+            self.read_past_emptied();
         }
     }
 
