@@ -7,10 +7,7 @@ use serde_json::{Value, json};
 
 use crate::{
     config::Config,
-    http::{
-        content::{Encoding, Form, Wanted},
-        query::Query,
-    },
+    http::{content::Wanted, query::Query},
     kinds::{KINDS, Kind, SYSTEM_PRIORITIES},
     registry::{Call, Registry},
 };
@@ -151,6 +148,6 @@ fn call<'a>(kind: &str, namespace: Option<&'a str>, name: &'a str) -> Option<Cal
         name,
         subresource: None,
         query: Query::default(),
-        wanted: Wanted { form: Form::Object, encoding: Encoding::Json },
+        wanted: Wanted::PLAIN,
     })
 }

@@ -21,6 +21,7 @@ mod admission;
 mod bootstrap;
 mod object;
 mod patch;
+mod protobuf;
 mod registry;
 mod subresources;
 

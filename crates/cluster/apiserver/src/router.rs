@@ -69,7 +69,7 @@ where
         let body = Unread::new(body);
         Box::pin(async move {
             let answer = router.answer(&parts, body).await;
-            Ok(answer.unwrap_or_else(|status| respond::failure(&status)))
+            Ok(answer.unwrap_or_else(|status| respond::failure(&status, &parts.headers)))
         })
     }
 }
@@ -112,7 +112,8 @@ impl Router {
     fn endpoint(&self, parts: &Parts, route: &Route<'_>) -> Result<Response<Body>, Status> {
         let Shared { registry, discovery, openapi } = self.shared.as_ref();
         let headers = &parts.headers;
-        let wanted = || content::negotiate(headers);
+        let encoding = || content::negotiate_encoding(headers);
+        let discovered = || content::negotiate_discovery(headers);
         match *route {
             Route::Version => Ok(version::answer()),
             Route::Health(path) => {
@@ -121,10 +122,12 @@ impl Router {
                 health::answer(registry, path, &Query::parse(parts.uri.query()), verbose)
             }
             Route::Snapshot => Ok(snapshot::answer(&registry.store)),
-            Route::Core => discovery.core(wanted()?.form, headers),
-            Route::Groups => discovery.groups(wanted()?.form, headers),
-            Route::Group(name) => discovery.group(name, headers),
-            Route::GroupVersion { group, version } => discovery.resources(group, version, headers),
+            Route::Core => discovery.core(discovered()?, headers),
+            Route::Groups => discovery.groups(discovered()?, headers),
+            Route::Group(name) => discovery.group(name, encoding()?, headers),
+            Route::GroupVersion { group, version } => {
+                discovery.resources(group, version, encoding()?, headers)
+            }
             Route::OpenApiIndex => openapi.index(headers),
             Route::OpenApi { group, version } => openapi.document(group, version, headers),
             Route::OpenApiV2 => Err(openapi::v2()),

@@ -9,11 +9,16 @@ use serde_json::{Value, json};
 
 use super::document::Document;
 use crate::{
-    http::{body::Body, content::Form},
+    http::{
+        body::Body,
+        content::{self, Encoding},
+    },
     kinds::{KINDS, Kind, Subresource},
 };
 
 const AGGREGATED: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
+const AGGREGATED_BETA: &str =
+    "application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList";
 const PLAIN: &str = "application/json";
 
 /// All discovery documents.
@@ -21,8 +26,10 @@ const PLAIN: &str = "application/json";
 pub(crate) struct Discovery {
     core: Document,
     core_aggregated: Document,
+    core_beta: Document,
     groups: Document,
     groups_aggregated: Document,
+    groups_beta: Document,
     group: BTreeMap<&'static str, Document>,
     resources: BTreeMap<(&'static str, &'static str), Document>,
 }
@@ -48,32 +55,55 @@ impl Discovery {
         let list: Vec<Value> = groups.iter().map(|it| self::group(it, false)).collect();
         Self {
             core: Document::new(&core_versions(address), PLAIN),
-            core_aggregated: Document::new(&aggregated(&[""]), AGGREGATED),
+            core_aggregated: Document::new(&aggregated(&[""], "v2"), AGGREGATED),
+            core_beta: Document::new(&aggregated(&[""], "v2beta1"), AGGREGATED_BETA),
             groups: Document::new(
                 &json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": list}),
                 PLAIN,
             ),
-            groups_aggregated: Document::new(&aggregated(&groups), AGGREGATED),
+            groups_aggregated: Document::new(&aggregated(&groups, "v2"), AGGREGATED),
+            groups_beta: Document::new(&aggregated(&groups, "v2beta1"), AGGREGATED_BETA),
             group: group.collect(),
             resources: resources.collect(),
         }
     }
 
     /// `/api`
-    pub(crate) fn core(&self, form: Form, headers: &HeaderMap) -> Result<Response<Body>, Status> {
-        let document = if form == Form::Discovery { &self.core_aggregated } else { &self.core };
-        document.answer(headers)
+    pub(crate) fn core(
+        &self,
+        wanted: (content::Discovery, Encoding),
+        headers: &HeaderMap,
+    ) -> Result<Response<Body>, Status> {
+        let document = match wanted.0 {
+            content::Discovery::Plain => &self.core,
+            content::Discovery::V2 => &self.core_aggregated,
+            content::Discovery::V2Beta1 => &self.core_beta,
+        };
+        document.encoded(wanted.1, headers)
     }
 
     /// `/apis`
-    pub(crate) fn groups(&self, form: Form, headers: &HeaderMap) -> Result<Response<Body>, Status> {
-        let document = if form == Form::Discovery { &self.groups_aggregated } else { &self.groups };
-        document.answer(headers)
+    pub(crate) fn groups(
+        &self,
+        wanted: (content::Discovery, Encoding),
+        headers: &HeaderMap,
+    ) -> Result<Response<Body>, Status> {
+        let document = match wanted.0 {
+            content::Discovery::Plain => &self.groups,
+            content::Discovery::V2 => &self.groups_aggregated,
+            content::Discovery::V2Beta1 => &self.groups_beta,
+        };
+        document.encoded(wanted.1, headers)
     }
 
     /// `/apis/GROUP`
-    pub(crate) fn group(&self, name: &str, headers: &HeaderMap) -> Result<Response<Body>, Status> {
-        self.group.get(name).ok_or_else(Status::no_such_path)?.answer(headers)
+    pub(crate) fn group(
+        &self,
+        name: &str,
+        encoding: Encoding,
+        headers: &HeaderMap,
+    ) -> Result<Response<Body>, Status> {
+        self.group.get(name).ok_or_else(Status::no_such_path)?.encoded(encoding, headers)
     }
 
     /// `/api/VERSION`, `/apis/GROUP/VERSION`
@@ -81,10 +111,11 @@ impl Discovery {
         &self,
         group: &str,
         version: &str,
+        encoding: Encoding,
         headers: &HeaderMap,
     ) -> Result<Response<Body>, Status> {
         let found = self.resources.iter().find(|(it, _)| **it == (group, version));
-        found.ok_or_else(Status::no_such_path)?.1.answer(headers)
+        found.ok_or_else(Status::no_such_path)?.1.encoded(encoding, headers)
     }
 }
 
@@ -211,7 +242,7 @@ fn resources(group: &str, version: &str) -> Value {
 }
 
 /// `APIGroupDiscoveryList`.
-fn aggregated(groups: &[&str]) -> Value {
+fn aggregated(groups: &[&str], version: &str) -> Value {
     let items = groups.iter().map(|group| {
         let versions = versions(group).into_iter().map(|version| {
             let resources: Vec<Value> = kinds(group, version).map(aggregated_resource).collect();
@@ -224,7 +255,7 @@ fn aggregated(groups: &[&str]) -> Value {
     let items: Vec<Value> = items.collect();
     json!({
         "kind": "APIGroupDiscoveryList",
-        "apiVersion": "apidiscovery.k8s.io/v2",
+        "apiVersion": format!("apidiscovery.k8s.io/{version}"),
         "metadata": {},
         "items": items,
     })

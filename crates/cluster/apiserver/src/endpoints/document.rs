@@ -8,7 +8,7 @@ use http::{
 };
 use serde_json::Value;
 
-use crate::http::{body::Body, respond};
+use crate::http::{body::Body, content::Encoding, respond};
 
 /// The document, encoded once.
 #[derive(Debug)]
@@ -27,6 +27,21 @@ impl Document {
 
     pub(super) fn hash(&self) -> &str {
         &self.hash
+    }
+
+    /// The document in an encoding. Those but JSON are made anew each time and have no ETag: nobody
+    /// asks for them twice.
+    pub(super) fn encoded(
+        &self,
+        encoding: Encoding,
+        request: &HeaderMap,
+    ) -> Result<Response<Body>, Status> {
+        match encoding {
+            Encoding::Json => self.answer(request),
+            Encoding::Yaml | Encoding::Protobuf => {
+                respond::encoded(StatusCode::OK, encoding, self.text.clone())
+            }
+        }
     }
 
     /// The document, or 304 if the client has it.

@@ -4,75 +4,213 @@ use api::status::Status;
 use http::{HeaderMap, header};
 
 /// Media types a response can have.
-pub(crate) const SERVED: &[&str] = &["application/json", "application/yaml"];
+pub(crate) const SERVED: &[&str] =
+    &["application/json", "application/yaml", crate::protobuf::MEDIA_TYPE];
+
+/// Media types a watch can have.
+const STREAMED: &[&str] =
+    &["application/json;stream=watch", "application/vnd.kubernetes.protobuf;stream=watch"];
 
 /// What an object looks like in a response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Form {
     /// Itself.
     Object,
-    /// A row of a `meta.k8s.io/v1` Table.
+    /// A row of a Table.
     Table,
-    /// `meta.k8s.io/v1` PartialObjectMetadata.
+    /// PartialObjectMetadata, of a single object or of each event of a watch.
     PartialMetadata,
-    /// For `/api` and `/apis`: `apidiscovery.k8s.io/v2` APIGroupDiscoveryList.
-    Discovery,
+    /// PartialObjectMetadataList.
+    PartialMetadataList,
 }
 
-/// The text a response is written in.
+/// What a response is written in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Encoding {
     Json,
     Yaml,
+    Protobuf,
 }
 
-/// What the client wants.
+/// What the client wants of an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Wanted {
     pub(crate) form: Form,
     pub(crate) encoding: Encoding,
+    /// `apiVersion` of everything but the object itself.
+    pub(crate) meta_version: &'static str,
 }
 
-const PLAIN: Wanted = Wanted { form: Form::Object, encoding: Encoding::Json };
+/// What the client wants of `/api` and `/apis`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Discovery {
+    /// Groups and versions alone.
+    Plain,
+    /// Everything, as `apidiscovery.k8s.io/v2` APIGroupDiscoveryList.
+    V2,
+    /// The same as `v2beta1`.
+    V2Beta1,
+}
 
-/// Chooses the first clause of `Accept` that can be served (clients send them in order of
-/// preference; weights are not looked at, as in Kubernetes for equal ones).
+impl Wanted {
+    /// What is answered to a client that wants nothing in particular.
+    pub(crate) const PLAIN: Self = Self::of(Form::Object, Encoding::Json);
+
+    const fn of(form: Form, encoding: Encoding) -> Self {
+        Self { form, encoding, meta_version: "meta.k8s.io/v1" }
+    }
+
+    /// Refuses what cannot be streamed.
+    pub(crate) fn streamed(self) -> Result<Self, Status> {
+        match self.encoding {
+            Encoding::Json | Encoding::Protobuf => Ok(self),
+            Encoding::Yaml => Err(Status::not_acceptable(STREAMED)),
+        }
+    }
+}
+
+/// What an object, a list or a watch is written as.
 pub(crate) fn negotiate(headers: &HeaderMap) -> Result<Wanted, Status> {
-    let Some(accept) = headers.get(header::ACCEPT) else { return Ok(PLAIN) };
-    let accept = accept.to_str().unwrap_or_default();
-    if accept.is_empty() {
-        return Ok(PLAIN);
-    }
-    accept.split(',').find_map(clause).ok_or_else(|| Status::not_acceptable(SERVED))
+    choose(headers, Wanted::PLAIN, |clause, encoding| {
+        let meta_version = match (clause.group, clause.version) {
+            ("meta.k8s.io", "v1") => "meta.k8s.io/v1",
+            ("meta.k8s.io", "v1beta1") => "meta.k8s.io/v1beta1",
+            ("", "") if clause.form.is_empty() => {
+                return Some(Wanted::of(Form::Object, encoding));
+            }
+            _ => return None,
+        };
+        let form = match clause.form {
+            // There is no message of a Table.
+            "Table" if encoding != Encoding::Protobuf => Form::Table,
+            "PartialObjectMetadata" => Form::PartialMetadata,
+            "PartialObjectMetadataList" => Form::PartialMetadataList,
+            _ => return None,
+        };
+        Some(Wanted { form, encoding, meta_version })
+    })
 }
 
-fn clause(text: &str) -> Option<Wanted> {
-    let mut parts = text.split(';').map(str::trim);
-    let encoding = match parts.next()? {
-        "application/json" | "application/*" | "*/*" => Encoding::Json,
-        "application/yaml" => Encoding::Yaml,
-        _ => return None,
-    };
-    let (mut form, mut group, mut version) = ("", "", "");
-    for part in parts {
-        match part.split_once('=') {
-            Some(("as", value)) => form = value,
-            Some(("g", value)) => group = value,
-            Some(("v", value)) => version = value,
-            // `q`, `charset`, `stream`: nothing to choose here.
-            _ => {}
-        }
+/// What `/api` or `/apis` is written as.
+pub(crate) fn negotiate_discovery(headers: &HeaderMap) -> Result<(Discovery, Encoding), Status> {
+    choose(headers, (Discovery::Plain, Encoding::Json), |clause, encoding| {
+        let discovery = match (clause.form, clause.group, clause.version) {
+            ("", "", "") => Discovery::Plain,
+            // No client wants it so.
+            _ if encoding == Encoding::Protobuf => return None,
+            ("APIGroupDiscoveryList", "apidiscovery.k8s.io", "v2") => Discovery::V2,
+            ("APIGroupDiscoveryList", "apidiscovery.k8s.io", "v2beta1") => Discovery::V2Beta1,
+            _ => return None,
+        };
+        Some((discovery, encoding))
+    })
+}
+
+/// What an answer with one form is written in.
+pub(crate) fn negotiate_encoding(headers: &HeaderMap) -> Result<Encoding, Status> {
+    choose(headers, Encoding::Json, |clause, encoding| {
+        let plain = (clause.form, clause.group, clause.version) == ("", "", "");
+        plain.then_some(encoding)
+    })
+}
+
+/// The first clause of `Accept`, by weight and then in the client's order, that can be served in some
+/// encoding; `default` if there is none at all.
+fn choose<T>(
+    headers: &HeaderMap,
+    default: T,
+    serve: impl Fn(&Clause<'_>, Encoding) -> Option<T>,
+) -> Result<T, Status> {
+    // A client may spread its list over several headers.
+    let accept = headers.get_all(header::ACCEPT).iter().filter_map(|it| it.to_str().ok());
+    let mut clauses: Vec<Clause<'_>> =
+        accept.flat_map(|it| it.split(',')).filter_map(Clause::parse).collect();
+    if clauses.is_empty() {
+        return Ok(default);
     }
-    let form = match (form, group, version) {
-        ("", ..) => Form::Object,
-        ("Table", "meta.k8s.io", "v1") => Form::Table,
-        ("PartialObjectMetadata" | "PartialObjectMetadataList", "meta.k8s.io", "v1") => {
-            Form::PartialMetadata
+    clauses.sort_by_key(|it| (std::cmp::Reverse(it.weight), it.wildcards()));
+    let mut served = clauses.iter().flat_map(|clause| {
+        let encodings = [Encoding::Json, Encoding::Yaml, Encoding::Protobuf].into_iter();
+        encodings.filter(|it| clause.allows(*it)).filter_map(|it| serve(clause, it))
+    });
+    served.next().ok_or_else(|| Status::not_acceptable(SERVED))
+}
+
+/// One part of `Accept`: a media type and what it is to be.
+struct Clause<'a> {
+    media_type: &'a str,
+    subtype: &'a str,
+    /// Thousandths, as the weight has three digits.
+    weight: u32,
+    form: &'a str,
+    group: &'a str,
+    version: &'a str,
+    stream: &'a str,
+}
+
+impl<'a> Clause<'a> {
+    fn parse(text: &'a str) -> Option<Self> {
+        let mut parts = text.split(';').map(str::trim);
+        let (media_type, subtype) = match parts.next()? {
+            "" => return None,
+            "*" => ("*", "*"),
+            other => other.split_once('/')?,
+        };
+        let mut clause = Self {
+            media_type,
+            subtype,
+            weight: 1000,
+            form: "",
+            group: "",
+            version: "",
+            stream: "",
+        };
+        for (name, value) in parts.filter_map(|it| it.split_once('=')) {
+            match name.trim() {
+                "as" => clause.form = value,
+                "g" => clause.group = value,
+                "v" => clause.version = value,
+                "stream" => clause.stream = value,
+                "q" => clause.weight = weight(value),
+                // `charset`, `profile`, `pretty`: nothing to choose here.
+                _ => {}
+            }
         }
-        ("APIGroupDiscoveryList", "apidiscovery.k8s.io", "v2") => Form::Discovery,
-        _ => return None,
-    };
-    Some(Wanted { form, encoding })
+        Some(clause)
+    }
+
+    /// How unspecific it is.
+    fn wildcards(&self) -> usize {
+        [self.media_type, self.subtype].into_iter().filter(|it| *it == "*").count()
+    }
+
+    fn allows(&self, encoding: Encoding) -> bool {
+        let subtype = match encoding {
+            Encoding::Json => "json",
+            Encoding::Yaml => "yaml",
+            Encoding::Protobuf => "vnd.kubernetes.protobuf",
+        };
+        let typed = match (self.media_type, self.subtype) {
+            ("*", "*") | ("application", "*") => true,
+            ("application", it) => it == subtype,
+            _ => false,
+        };
+        let streamed = match self.stream {
+            "" => true,
+            it => it == "watch" && encoding != Encoding::Yaml,
+        };
+        typed && streamed
+    }
+}
+
+/// A weight in thousandths; what is none counts as the full one.
+fn weight(text: &str) -> u32 {
+    let (whole, part) = text.split_once('.').unwrap_or((text, ""));
+    let digits = format!("{part:0<3}");
+    match (whole, digits.get(..3).and_then(|it| it.parse().ok())) {
+        ("0", Some(thousandths)) => thousandths,
+        _ => 1000,
+    }
 }
 
 /// What a request body is written in.
@@ -80,10 +218,8 @@ fn clause(text: &str) -> Option<Wanted> {
 pub(crate) enum Format {
     Json,
     Yaml,
+    Protobuf,
 }
-
-/// Media types of bodies that are objects.
-const READ: &[&str] = &["application/json", "application/yaml"];
 
 /// The media type of a request without its parameters; empty if none was sent.
 pub(crate) fn media_type(headers: &HeaderMap) -> &str {
@@ -96,11 +232,8 @@ pub(crate) fn body_format(headers: &HeaderMap) -> Result<Format, Status> {
     match media_type(headers) {
         "" | "application/json" | "*/*" => Ok(Format::Json),
         "application/yaml" | "text/yaml" => Ok(Format::Yaml),
-        "application/vnd.kubernetes.protobuf" => {
-            let why = "application/vnd.kubernetes.protobuf is not supported yet";
-            Err(Status::unsupported_media_type(READ, why))
-        }
-        _ => Err(Status::unsupported_media_type(READ, "")),
+        crate::protobuf::MEDIA_TYPE => Ok(Format::Protobuf),
+        _ => Err(Status::unsupported_media_type(SERVED, "")),
     }
 }
 
@@ -125,27 +258,56 @@ mod tests {
     fn negotiates() {
         check("application/json", expect!["Object Json"]);
         check("*/*", expect!["Object Json"]);
-        check("application/vnd.kubernetes.protobuf,application/json", expect!["Object Json"]);
+        check("application/vnd.kubernetes.protobuf,application/json", expect!["Object Protobuf"]);
         check(
             "application/json;as=Table;v=v1;g=meta.k8s.io,application/json",
             expect!["Table Json"],
         );
-        check(
-            "application/json;as=Table;v=v1beta1;g=meta.k8s.io",
-            expect![
-                "only the following media types are accepted: application/json, application/yaml"
-            ],
-        );
-        check(
-            "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json",
-            expect!["Discovery Json"],
-        );
+        check("application/json;as=Table;v=v1beta1;g=meta.k8s.io", expect!["Table Json"]);
         check("application/yaml", expect!["Object Yaml"]);
+        check("application/vnd.kubernetes.protobuf", expect!["Object Protobuf"]);
         check(
-            "application/vnd.kubernetes.protobuf",
+            "application/vnd.kubernetes.protobuf;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1",
+            expect!["PartialMetadataList Protobuf"],
+        );
+        check("text/html, application/json;stream=watch", expect!["Object Json"]);
+    }
+
+    #[test]
+    fn what_cannot_be_served_is_passed_over() {
+        let table = "application/vnd.kubernetes.protobuf;as=Table;v=v1;g=meta.k8s.io";
+        check(&format!("{table},application/json"), expect!["Object Json"]);
+        check(
+            table,
             expect![
-                "only the following media types are accepted: application/json, application/yaml"
+                "only the following media types are accepted: application/json, application/yaml, application/vnd.kubernetes.protobuf"
             ],
         );
+        check("application/json;as=Table;v=v2;g=meta.k8s.io,*/*", expect!["Object Json"]);
+        check(
+            "text/html",
+            expect![
+                "only the following media types are accepted: application/json, application/yaml, application/vnd.kubernetes.protobuf"
+            ],
+        );
+    }
+
+    #[test]
+    fn the_heaviest_wins() {
+        check("application/json;q=0.5,application/yaml;q=0.9", expect!["Object Yaml"]);
+        check("*/*,application/yaml", expect!["Object Yaml"]);
+        check("application/yaml;q=0.001,application/json;q=0", expect!["Object Yaml"]);
+        check("application/yaml;q=nonsense,application/json", expect!["Object Yaml"]);
+    }
+
+    #[test]
+    fn discovery_is_negotiated_apart() {
+        let mut headers = HeaderMap::new();
+        assert_eq!(negotiate_discovery(&headers).unwrap(), (Discovery::Plain, Encoding::Json));
+        let accept = "application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList";
+        headers.insert(header::ACCEPT, accept.parse().unwrap());
+        assert_eq!(negotiate_discovery(&headers).unwrap(), (Discovery::V2Beta1, Encoding::Json));
+        assert!(negotiate(&headers).is_err());
+        assert!(negotiate_encoding(&headers).is_err());
     }
 }

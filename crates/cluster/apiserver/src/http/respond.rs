@@ -1,20 +1,22 @@
 //! Responses: JSON, text, failures, and the headers that all share.
 
-use api::status::Status;
+use api::status::{Reason, Status};
 use bytes::Bytes;
 use http::{
-    HeaderValue, Response, StatusCode,
+    HeaderMap, HeaderValue, Response, StatusCode,
     header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, RETRY_AFTER},
 };
 use serde_json::Value;
 
 use super::{
     body::Body,
-    content::{Encoding, Form, Wanted},
+    content::{self, Encoding},
 };
+use crate::protobuf::{self, EncodeError};
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const YAML: HeaderValue = HeaderValue::from_static("application/yaml");
+const PROTOBUF: HeaderValue = HeaderValue::from_static(protobuf::MEDIA_TYPE);
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 const NO_CACHE: HeaderValue = HeaderValue::from_static("no-cache, private");
 const WARNING: HeaderName = HeaderName::from_static("warning");
@@ -37,10 +39,10 @@ pub(crate) fn json(code: StatusCode, text: Bytes) -> Response<Body> {
 /// JSON text in the encoding the client wants.
 pub(crate) fn encoded(
     code: StatusCode,
-    wanted: Wanted,
+    encoding: Encoding,
     text: Bytes,
 ) -> Result<Response<Body>, Status> {
-    match wanted.encoding {
+    match encoding {
         Encoding::Json => Ok(json(code, text)),
         Encoding::Yaml => {
             let value: Value = serde_json::from_slice(&text)
@@ -48,6 +50,10 @@ pub(crate) fn encoded(
             let text = serde_saphyr::to_string(&value)
                 .map_err(|error| Status::internal(&format!("encode as YAML: {error}")))?;
             Ok(with(code, YAML, Body::whole(text.into())))
+        }
+        Encoding::Protobuf => {
+            let message = protobuf::encode(&text).map_err(|error| unwritable(&error))?;
+            Ok(with(code, PROTOBUF, Body::whole(message.into())))
         }
     }
 }
@@ -62,13 +68,21 @@ pub(crate) fn text(code: StatusCode, text: impl Into<Bytes>) -> Response<Body> {
     with(code, TEXT, Body::whole(text.into()))
 }
 
-/// A stream of JSON values (watch).
-pub(crate) fn json_stream(body: Body, form: Form) -> Response<Body> {
-    let content_type = match form {
-        Form::Table => {
-            HeaderValue::from_static("application/json;as=Table;g=meta.k8s.io;v=v1;stream=watch")
+/// What a client hears for whom an object cannot be written in protobuf.
+pub(crate) fn unwritable(error: &EncodeError) -> Status {
+    match error {
+        EncodeError::NotMarshalable(_) => Status::new(Reason::NotAcceptable, error.to_string()),
+        EncodeError::Json(source) => Status::internal(&format!("{error}: {source}")),
+    }
+}
+
+/// A stream of values (watch).
+pub(crate) fn stream(encoding: Encoding, body: Body) -> Response<Body> {
+    let content_type = match encoding {
+        Encoding::Json | Encoding::Yaml => JSON,
+        Encoding::Protobuf => {
+            HeaderValue::from_static("application/vnd.kubernetes.protobuf;stream=watch")
         }
-        _ => JSON,
     };
     with(StatusCode::OK, content_type, body)
 }
@@ -78,10 +92,12 @@ pub(crate) fn text_stream(body: Body) -> Response<Body> {
     with(StatusCode::OK, HeaderValue::from_static("text/plain"), body)
 }
 
-/// A failure as a `Status` object.
-pub(crate) fn failure(status: &Status) -> Response<Body> {
+/// A failure as a `Status` object, written as the client wants its answers if that is known.
+pub(crate) fn failure(status: &Status, request: &HeaderMap) -> Response<Body> {
     let code = StatusCode::from_u16(status.code()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    let mut response = value(code, &status.to_json());
+    let encoding = content::negotiate(request).map_or(Encoding::Json, |it| it.encoding);
+    let text = Bytes::from(status.to_json().to_string());
+    let mut response = encoded(code, encoding, text.clone()).unwrap_or_else(|_| json(code, text));
     let wait = status.details().map_or(0, |it| it.retry_after_seconds);
     if wait != 0 {
         response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(wait));

@@ -8,7 +8,7 @@ use super::{remove, text};
 use crate::{
     http::{content::Format, query::Query},
     kinds::Kind,
-    schema,
+    protobuf, schema,
 };
 
 /// What happens to fields the kind does not know and to fields that occur twice.
@@ -42,7 +42,7 @@ pub(crate) struct Decoded {
     pub(crate) warnings: Vec<String>,
 }
 
-/// Reads a JSON or YAML text.
+/// Reads a body.
 pub(crate) fn value(body: &[u8], format: Format) -> Result<Value, String> {
     match format {
         Format::Json => serde_json::from_slice(body).map_err(|error| error.to_string()),
@@ -50,6 +50,7 @@ pub(crate) fn value(body: &[u8], format: Format) -> Result<Value, String> {
             let text = std::str::from_utf8(body).map_err(|error| error.to_string())?;
             serde_saphyr::from_str(text).map_err(|error| error.to_string())
         }
+        Format::Protobuf => protobuf::decode(body).map_err(|error| error.to_string()),
     }
 }
 
@@ -65,14 +66,18 @@ pub(crate) fn object(
     }
     let object = value(body, format).map_err(|error| {
         let kind = kind.kind;
-        Status::bad_request(format!(
-            "the object provided is unrecognized (must be of type {kind}): couldn't get \
-             version/kind; json parse error: {error}"
-        ))
+        let why = match format {
+            Format::Json | Format::Yaml => "couldn't get version/kind; json parse error: ",
+            Format::Protobuf => "",
+        };
+        let message =
+            format!("the object provided is unrecognized (must be of type {kind}): {why}{error}");
+        Status::bad_request(message)
     })?;
     let duplicates = match (format, validation) {
         (Format::Json, FieldValidation::Warn | FieldValidation::Strict) => schema::duplicates(body),
-        // A YAML key that occurs twice has already been refused by the parser.
+        // A YAML key that occurs twice has already been refused by the parser; in protobuf there
+        // is no such thing.
         _ => Vec::new(),
     };
     let object = typed(kind, object)?;

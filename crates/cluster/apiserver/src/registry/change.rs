@@ -86,7 +86,7 @@ impl Registry {
         warnings: &[String],
     ) -> Result<Response<Body>, Status> {
         let text = self.renderer(call)?.object(value, Header::Shown)?;
-        let mut response = respond::encoded(StatusCode::OK, call.wanted, text)?;
+        let mut response = respond::encoded(StatusCode::OK, call.wanted.encoding, text)?;
         respond::warn(&mut response, warnings);
         Ok(response)
     }

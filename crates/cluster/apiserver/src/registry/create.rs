@@ -45,7 +45,7 @@ impl Registry {
         take_namespace(call, &mut new)?;
         let value = self.create_object(call, new, dry_run).await?;
         let text = self.renderer(call)?.object(&value, Header::Shown)?;
-        let mut response = respond::encoded(StatusCode::CREATED, call.wanted, text)?;
+        let mut response = respond::encoded(StatusCode::CREATED, call.wanted.encoding, text)?;
         respond::warn(&mut response, &warnings);
         Ok(response)
     }

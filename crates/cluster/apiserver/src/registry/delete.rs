@@ -143,11 +143,11 @@ impl Registry {
                     ..Details::default()
                 };
                 let text = status::success(&details).to_string();
-                respond::encoded(StatusCode::OK, call.wanted, text.into())
+                respond::encoded(StatusCode::OK, call.wanted.encoding, text.into())
             }
             Deleted::Gone(value) | Deleted::Waits(value) => {
                 let text = self.renderer(call)?.object(&value, Header::Shown)?;
-                respond::encoded(StatusCode::OK, call.wanted, text)
+                respond::encoded(StatusCode::OK, call.wanted.encoding, text)
             }
         }
     }

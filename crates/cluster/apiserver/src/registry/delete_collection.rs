@@ -46,6 +46,6 @@ impl Registry {
         }
         let metadata = json!({"resourceVersion": found.revision.to_string()});
         let text = self.renderer(call)?.list(&metadata, values.iter())?;
-        respond::encoded(StatusCode::OK, call.wanted, text)
+        respond::encoded(StatusCode::OK, call.wanted.encoding, text)
     }
 }

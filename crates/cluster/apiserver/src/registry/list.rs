@@ -68,7 +68,7 @@ impl Registry {
             return Ok(respond::json(StatusCode::OK, entry.value));
         }
         let text = self.renderer(call)?.object(&entry.value, Header::Shown)?;
-        respond::encoded(StatusCode::OK, call.wanted, text)
+        respond::encoded(StatusCode::OK, call.wanted.encoding, text)
     }
 
     /// `GET` of a collection.
@@ -85,7 +85,7 @@ impl Registry {
         }
         let values = found.entries.iter().map(|it| &it.value);
         let text = self.renderer(call)?.list(&metadata, values)?;
-        respond::encoded(StatusCode::OK, call.wanted, text)
+        respond::encoded(StatusCode::OK, call.wanted.encoding, text)
     }
 
     /// The objects a list is about.

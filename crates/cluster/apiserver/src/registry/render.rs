@@ -1,16 +1,23 @@
 //! Stored bytes in the form a client asked for: as they are, as a row of a Table, or as metadata
-//! alone.
+//! alone; and the events of a watch in the client's encoding.
 
 use std::borrow::Cow;
 
-use api::status::Status;
+use api::status::{Reason, Status};
 use bytes::Bytes;
 use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::{Value, json, value::RawValue};
 
 use super::{Call, Registry};
-use crate::{http::content::Form, kinds::Kind, object};
+use crate::{
+    http::{
+        content::{Encoding, Form, Wanted},
+        respond,
+    },
+    kinds::Kind,
+    object, protobuf,
+};
 
 /// Whether a Table has its column definitions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,7 +39,9 @@ pub(crate) enum Include {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Renderer {
     pub(crate) kind: &'static Kind,
-    pub(crate) form: Form,
+    form: Form,
+    encoding: Encoding,
+    meta_version: &'static str,
     include: Include,
     now: Timestamp,
 }
@@ -56,11 +65,9 @@ impl Registry {
                 )));
             }
         };
-        let form = match call.wanted.form {
-            Form::Discovery => Form::Object,
-            form => form,
-        };
-        Ok(Renderer { kind: call.kind, form, include, now: self.clock.now() })
+        let Wanted { form, encoding, meta_version } = call.wanted;
+        let now = self.clock.now();
+        Ok(Renderer { kind: call.kind, form, encoding, meta_version, include, now })
     }
 }
 
@@ -73,8 +80,16 @@ impl Renderer {
     /// One object.
     pub(crate) fn object(self, value: &Bytes, header: Header) -> Result<Bytes, Status> {
         match self.form {
-            Form::Object | Form::Discovery => self.own_version(value),
-            Form::PartialMetadata => Ok(partial(value)?.into()),
+            Form::Object => self.own_version(value),
+            Form::PartialMetadata => Ok(self.partial(value)?.into()),
+            Form::PartialMetadataList => Err(Status::new(
+                Reason::NotAcceptable,
+                format!(
+                    "you requested PartialObjectMetadataList, but the requested object is not a \
+                     list (*{}.{})",
+                    self.kind.version, self.kind.kind
+                ),
+            )),
             Form::Table => {
                 let version = object::parse(value)?;
                 let version = object::meta(&version, "resourceVersion");
@@ -102,11 +117,19 @@ impl Renderer {
     ) -> Result<Bytes, Status> {
         let (kind, version) = match self.form {
             Form::Table => return self.table(metadata, values, Header::Shown),
-            Form::Object | Form::Discovery => {
-                (format!("{}List", self.kind.kind), self.kind.api_version())
+            Form::Object => (format!("{}List", self.kind.kind), self.kind.api_version()),
+            Form::PartialMetadataList => {
+                ("PartialObjectMetadataList".to_owned(), self.meta_version.to_owned())
             }
             Form::PartialMetadata => {
-                ("PartialObjectMetadataList".to_owned(), "meta.k8s.io/v1".to_owned())
+                return Err(Status::new(
+                    Reason::NotAcceptable,
+                    format!(
+                        "you requested PartialObjectMetadata, but the requested object is a list \
+                         (*{}.{}List)",
+                        self.kind.version, self.kind.kind
+                    ),
+                ));
             }
         };
         let mut text = format!(
@@ -117,7 +140,7 @@ impl Renderer {
         let mut comma: &[u8] = b"";
         for value in values {
             let item = match self.form {
-                Form::PartialMetadata => partial(value).map(Bytes::from),
+                Form::PartialMetadataList => self.partial(value).map(Bytes::from),
                 _ => self.own_version(value),
             };
             if let Some(item) = readable(item) {
@@ -141,8 +164,9 @@ impl Renderer {
             Header::Left => Cow::Borrowed("null"),
         };
         let mut text = format!(
-            "{{\"kind\":\"Table\",\"apiVersion\":\"meta.k8s.io/v1\",\"metadata\":{metadata},\
-             \"columnDefinitions\":{columns},\"rows\":["
+            "{{\"kind\":\"Table\",\"apiVersion\":\"{}\",\"metadata\":{metadata},\
+             \"columnDefinitions\":{columns},\"rows\":[",
+            self.meta_version
         );
         let mut comma = "";
         for value in values {
@@ -161,12 +185,38 @@ impl Renderer {
         let cells = Value::Array((self.kind.row)(&object, self.now));
         let whole = match self.include {
             Include::None => Cow::Borrowed("null"),
-            Include::Metadata => Cow::Owned(partial(value)?),
+            Include::Metadata => Cow::Owned(self.partial(value)?),
             Include::Object => {
                 Cow::Owned(String::from_utf8_lossy(&self.own_version(value)?).into_owned())
             }
         };
         Ok(format!("{{\"cells\":{cells},\"object\":{whole}}}"))
+    }
+
+    fn partial(self, value: &Bytes) -> Result<String, Status> {
+        let only: OnlyMetadata<'_> = serde_json::from_slice(value)
+            .map_err(|error| Status::internal(&format!("decode stored metadata: {error}")))?;
+        Ok(format!(
+            "{{\"kind\":\"PartialObjectMetadata\",\"apiVersion\":\"{}\",\"metadata\":{}}}",
+            self.meta_version, only.metadata
+        ))
+    }
+
+    /// Appends an event of a watch, in the framing of its encoding. `json` is an object as this
+    /// renderer writes it, or a Status.
+    pub(crate) fn put_event(self, chunk: &mut Vec<u8>, kind: &str, json: &[u8]) {
+        let failed = match self.encoding {
+            Encoding::Json | Encoding::Yaml => return put_line(chunk, kind, json),
+            Encoding::Protobuf => match protobuf::put_event(chunk, kind, json) {
+                Ok(()) => return,
+                Err(error) => respond::unwritable(&error),
+            },
+        };
+        tracing::error!(status = %failed, "an object is left out of a watch");
+        let json = failed.to_json().to_string();
+        if let Err(error) = protobuf::put_event(chunk, "ERROR", json.as_bytes()) {
+            tracing::error!(%error, "a failure cannot be told");
+        }
     }
 
     /// The object of a bookmark: nothing but a resource version, and what marks the end of the
@@ -180,17 +230,17 @@ impl Renderer {
         match self.form {
             Form::Table => json!({
                 "kind": "Table",
-                "apiVersion": "meta.k8s.io/v1",
+                "apiVersion": self.meta_version,
                 "metadata": metadata,
                 "columnDefinitions": null,
                 "rows": [],
             }),
-            Form::PartialMetadata => json!({
+            Form::PartialMetadata | Form::PartialMetadataList => json!({
                 "kind": "PartialObjectMetadata",
-                "apiVersion": "meta.k8s.io/v1",
+                "apiVersion": self.meta_version,
                 "metadata": metadata,
             }),
-            Form::Object | Form::Discovery => json!({
+            Form::Object => json!({
                 "kind": self.kind.kind,
                 "apiVersion": self.kind.api_version(),
                 "metadata": metadata,
@@ -199,19 +249,18 @@ impl Renderer {
     }
 }
 
+/// An event as a line of JSON.
+fn put_line(chunk: &mut Vec<u8>, kind: &str, json: &[u8]) {
+    let parts: [&[u8]; 5] = [b"{\"type\":\"", kind.as_bytes(), b"\",\"object\":", json, b"}\n"];
+    for part in parts {
+        chunk.extend_from_slice(part);
+    }
+}
+
 /// One malformed object never stops a list: it is left out, and the log says so.
 fn readable<T>(item: Result<T, Status>) -> Option<T> {
     item.inspect_err(|status| tracing::error!(%status, "a stored object is left out of a list"))
         .ok()
-}
-
-fn partial(value: &Bytes) -> Result<String, Status> {
-    let only: OnlyMetadata<'_> = serde_json::from_slice(value)
-        .map_err(|error| Status::internal(&format!("decode stored metadata: {error}")))?;
-    Ok(format!(
-        "{{\"kind\":\"PartialObjectMetadata\",\"apiVersion\":\"meta.k8s.io/v1\",\"metadata\":{}}}",
-        only.metadata
-    ))
 }
 
 fn columns(kind: &Kind) -> Value {

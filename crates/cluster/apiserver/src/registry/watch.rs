@@ -1,4 +1,4 @@
-//! Watch: the events of a collection as a stream of JSON values, one a line.
+//! Watch: the events of a collection as a stream of values.
 //!
 //! The object in an event is the stored bytes; for plain JSON nothing is encoded per watcher. A
 //! slow client holds no events of its own: they stay in the store's shared history, and when they
@@ -10,7 +10,7 @@ use api::status::{Reason, Status};
 use bytes::Bytes;
 use futures_util::{FutureExt as _, stream};
 use http::Response;
-use serde_json::{Value, json};
+use serde_json::json;
 use store::{Entry, Event, EventKind, Lagged, Revision, WatchError};
 use tokio::{
     sync::OwnedSemaphorePermit,
@@ -51,8 +51,8 @@ impl Registry {
             Some(seconds) => seconds,
         };
         let initial = initial(call, bookmarks)?;
+        let encoding = call.wanted.streamed()?.encoding;
         let renderer = self.renderer(call)?;
-        let form = renderer.form;
         let prefix = filter.prefix(call.namespace);
         let (after, first, end) = match initial {
             Initial::After(revision) => (revision, Vec::new(), false),
@@ -68,8 +68,9 @@ impl Registry {
                 return Err(Status::too_large_resource_version(after.get(), newest.get()));
             }
             Err(WatchError::Compacted { oldest }) => {
-                let line = error_line(&too_old(after, oldest));
-                return Ok(respond::json_stream(Body::whole(line), form));
+                let mut chunk = Vec::new();
+                put_failure(renderer, &mut chunk, &too_old(after, oldest));
+                return Ok(respond::stream(encoding, Body::whole(chunk.into())));
             }
         };
         let mut bookmark =
@@ -94,7 +95,7 @@ impl Registry {
             let chunk = state.chunk().await?;
             Some((chunk, state))
         });
-        Ok(respond::json_stream(Body::chunks(chunks), form))
+        Ok(respond::stream(encoding, Body::chunks(chunks)))
     }
 }
 
@@ -194,7 +195,7 @@ impl Watching {
             let Some(entry) = self.first.next() else {
                 if let Some(revision) = self.end.take() {
                     let bookmark = self.renderer.bookmark(revision, true);
-                    put(chunk, "BOOKMARK", bookmark.to_string().as_bytes());
+                    self.renderer.put_event(chunk, "BOOKMARK", bookmark.to_string().as_bytes());
                 }
                 return;
             };
@@ -205,7 +206,7 @@ impl Watching {
     fn put_bookmark(&mut self, chunk: &mut Vec<u8>) {
         if let (true, Some(revision)) = (self.bookmarks, self.events.progress()) {
             let bookmark = self.renderer.bookmark(revision, false);
-            put(chunk, "BOOKMARK", bookmark.to_string().as_bytes());
+            self.renderer.put_event(chunk, "BOOKMARK", bookmark.to_string().as_bytes());
         }
     }
 
@@ -215,7 +216,7 @@ impl Watching {
             Some(Err(lagged)) => {
                 self.ended = true;
                 let message = format!("the watch has fallen behind; oldest is {}", lagged.oldest);
-                chunk.extend_from_slice(&error_line(&Status::expired(message)));
+                put_failure(self.renderer, chunk, &Status::expired(message));
             }
             Some(Ok(event)) => self.put_event(chunk, &event),
         }
@@ -247,30 +248,22 @@ impl Watching {
                 object::set(&mut value, &["metadata", "resourceVersion"], version);
                 self.put_object(chunk, "DELETED", &value.to_string().into());
             }
-            Err(status) => put(chunk, "ERROR", status.to_json().to_string().as_bytes()),
+            Err(status) => put_failure(self.renderer, chunk, &status),
         }
     }
 
     fn put_object(&mut self, chunk: &mut Vec<u8>, kind: &str, value: &Bytes) {
         let renderer = self.renderer.at(self.registry.clock.now());
         match renderer.object(value, self.header) {
-            Ok(text) => put(chunk, kind, &text),
-            Err(status) => put(chunk, "ERROR", status.to_json().to_string().as_bytes()),
+            Ok(text) => renderer.put_event(chunk, kind, &text),
+            Err(status) => put_failure(renderer, chunk, &status),
         }
         self.header = Header::Left;
     }
 }
 
-fn put(chunk: &mut Vec<u8>, kind: &str, object: &[u8]) {
-    let parts: [&[u8]; 5] = [b"{\"type\":\"", kind.as_bytes(), b"\",\"object\":", object, b"}\n"];
-    for part in parts {
-        chunk.extend_from_slice(part);
-    }
-}
-
-fn error_line(status: &Status) -> Bytes {
-    let event: Value = json!({"type": "ERROR", "object": status.to_json()});
-    format!("{event}\n").into()
+fn put_failure(renderer: Renderer, chunk: &mut Vec<u8>, status: &Status) {
+    renderer.put_event(chunk, "ERROR", status.to_json().to_string().as_bytes());
 }
 
 fn too_old(asked: Revision, oldest: Revision) -> Status {

@@ -15,7 +15,9 @@ pub use self::{
     duplicates::duplicates,
     openapi::openapi_v3,
     prune::prune,
-    table::{Definition, Field, GroupVersionKind, Type, Wire, Zero, definition},
+    table::{
+        Definition, Field, GroupVersionKind, Type, Wire, Zero, definition, definition_of_kind,
+    },
 };
 
 /// Types of bodies and parts of answers that belong to no kind of the table.

@@ -196,6 +196,19 @@ pub fn definition(name: &str) -> Option<&'static Definition> {
     TABLE.get(position(name)?).map(Paragraph::definition)
 }
 
+/// The definition of objects that say they are of this kind.
+#[must_use]
+pub fn definition_of_kind(group: &str, version: &str, kind: &str) -> Option<&'static Definition> {
+    let is_it = |it: &&Paragraph| {
+        it.head
+            .split(' ')
+            .next()
+            .and_then(parse_kind)
+            .is_some_and(|it| (it.group, it.version, it.kind) == (group, version, kind))
+    };
+    TABLE.iter().find(is_it).map(Paragraph::definition)
+}
+
 fn position(name: &str) -> Option<usize> {
     TABLE.binary_search_by(|it| it.name.cmp(name)).ok()
 }

@@ -38,7 +38,7 @@ impl Registry {
         })
         .await?;
         let success = status::success(&Details::default());
-        Ok(respond::value(StatusCode::CREATED, &success))
+        respond::encoded(StatusCode::CREATED, call.wanted.encoding, success.to_string().into())
     }
 }
 

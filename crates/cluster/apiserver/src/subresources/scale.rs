@@ -56,7 +56,7 @@ fn answer(call: &Call<'_>, value: &Bytes) -> Result<Response<Body>, Status> {
         return Err(Status::not_acceptable(crate::http::content::SERVED));
     }
     let scale = scale_of(&object::parse(value)?)?;
-    respond::encoded(StatusCode::OK, call.wanted, scale.to_string().into())
+    respond::encoded(StatusCode::OK, call.wanted.encoding, scale.to_string().into())
 }
 
 /// The Scale of a workload.

@@ -8,6 +8,7 @@ mod https;
 mod lists;
 mod objects;
 mod parts;
+mod protobuf;
 mod snapshot;
 mod versions;
 mod watches;
@@ -84,9 +85,20 @@ impl Api {
     }
 
     /// Sends `METHOD[+flavour] PATH`. Flavours: for bodies `merge`, `json`, `strategic`, `apply`,
-    /// `yaml`, `protobuf`; for answers `table`, `partial`, `discovery`.
+    /// `yaml`, `protobuf`; for answers `table`, `partial`, `partials`, `discovery`, `yaml`,
+    /// `protobuf` (both ways), `protobuf-body` (a body alone), `protobuf-partial`, `protobuf-table`.
     pub(crate) async fn send(&self, request: &str, body: &str) -> http::Response<Body> {
         let (method, path) = request.split_once(' ').unwrap();
+        self.send_bytes(method, path, body.to_owned().into_bytes()).await
+    }
+
+    /// The same with a body that is no text; `method` may have a flavour.
+    pub(crate) async fn send_bytes(
+        &self,
+        method: &str,
+        path: &str,
+        body: Vec<u8>,
+    ) -> http::Response<Body> {
         let (method, flavour) = method.split_once('+').unwrap_or((method, ""));
         let content_type = match flavour {
             "merge" => "application/merge-patch+json",
@@ -94,12 +106,18 @@ impl Api {
             "strategic" => "application/strategic-merge-patch+json",
             "apply" => "application/apply-patch+yaml",
             "yaml" => "application/yaml",
-            "protobuf" => "application/vnd.kubernetes.protobuf",
+            "protobuf" | "protobuf-body" => "application/vnd.kubernetes.protobuf",
             _ => "application/json",
         };
         let accept = match flavour {
             "table" => "application/json;as=Table;v=v1;g=meta.k8s.io,application/json",
             "partial" => "application/json;as=PartialObjectMetadata;v=v1;g=meta.k8s.io",
+            "partials" => "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io",
+            "protobuf" => "application/vnd.kubernetes.protobuf,application/json",
+            "protobuf-partial" => {
+                "application/vnd.kubernetes.protobuf;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io"
+            }
+            "protobuf-table" => "application/vnd.kubernetes.protobuf;as=Table;v=v1;g=meta.k8s.io",
             "discovery" => "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList",
             "yaml" => "application/yaml",
             _ => "application/json",
@@ -109,7 +127,7 @@ impl Api {
             .uri(path)
             .header("content-type", content_type)
             .header("accept", accept)
-            .body(Full::new(Bytes::from(body.to_owned())))
+            .body(Full::new(Bytes::from(body)))
             .unwrap();
         self.router.clone().oneshot(request).await.unwrap()
     }

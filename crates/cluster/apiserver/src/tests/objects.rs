@@ -122,7 +122,7 @@ async fn bodies() {
     .await;
     let made = api.value(&format!("GET {MAPS}/b"), "").await;
     assert_eq!(pick(&made, &["/data/k"]), "text\n");
-    api.check(&format!("POST+protobuf {MAPS}"), "k8s", expect!["415 UnsupportedMediaType the body of the request was in an unknown format - accepted media types include: application/json, application/yaml (application/vnd.kubernetes.protobuf is not supported yet)"]).await;
+    api.check(&format!("POST+protobuf-body {MAPS}"), "k8s", expect!["400 BadRequest the object provided is unrecognized (must be of type ConfigMap): provided data does not appear to be a protobuf message, expected prefix [107 56 115 0]"]).await;
     let large = format!("\"{}\"", "x".repeat(crate::limits::BODY_BYTES_MAX));
     api.check(
         &create,
