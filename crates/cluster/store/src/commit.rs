@@ -9,6 +9,7 @@
 use std::{
     collections::BTreeMap,
     fmt, io, mem,
+    pin::pin,
     sync::{
         Arc, Condvar, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -18,7 +19,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -38,6 +39,8 @@ pub(crate) struct Shared {
     doorbell: Doorbell,
     /// Cancelled when the store has failed.
     pub(crate) failed: CancellationToken,
+    /// Told whenever queued writes have become visible, or will not.
+    settled: Notify,
     pub(crate) closing: AtomicBool,
     limits: Limits,
 }
@@ -93,6 +96,16 @@ impl State {
             Some(event) => event.standing(),
             None => self.index.get(key),
         }
+    }
+
+    /// The revision of the last write of a key that is on its way.
+    fn ahead(&self, key: &[u8]) -> Option<Revision> {
+        self.queue.ahead.get(key).map(|it| it.revision())
+    }
+
+    /// Whether that write of a key is still on its way.
+    fn is_queued(&self, key: &[u8], write: Revision) -> bool {
+        self.revision < write && self.queue.ahead.contains_key(key)
     }
 
     /// The revision of the next write.
@@ -170,6 +183,7 @@ impl Shared {
             state: Mutex::new(state),
             doorbell: Doorbell::default(),
             failed: CancellationToken::new(),
+            settled: Notify::new(),
             closing: AtomicBool::new(false),
             limits,
         }
@@ -197,6 +211,7 @@ impl Shared {
                 let queued = state.take_back();
                 state.log = Some(log);
                 drop(state);
+                self.settled.notify_waiters();
                 answer_all(batch.into_iter().chain(queued), &Err(answer));
             }
             Err(AppendError::Failed(error)) => self.fail(batch, error),
@@ -218,6 +233,7 @@ impl Shared {
         if more {
             self.doorbell.ring();
         }
+        self.settled.notify_waiters();
         wake.into_iter().for_each(Waker::wake);
         answer_all(batch, &Ok(()));
         self.compact(job);
@@ -230,8 +246,23 @@ impl Shared {
         state.failure = Some(Arc::clone(&error));
         let queued = state.take_back();
         drop(state);
+        self.settled.notify_waiters();
         answer_all(batch.into_iter().chain(queued), &Err(WriteError::Failed(error)));
         self.failed.cancel();
+    }
+
+    /// Waits until the write of `key` that is queued now, if there is one, can be read, or will not
+    /// happen.
+    pub(crate) async fn settle(&self, key: &[u8]) {
+        let Some(queued) = self.lock().ahead(key) else { return };
+        loop {
+            let mut settled = pin!(self.settled.notified());
+            settled.as_mut().enable();
+            if !self.lock().is_queued(key, queued) {
+                return;
+            }
+            settled.await;
+        }
     }
 
     /// Runs the committer thread until the store closes.

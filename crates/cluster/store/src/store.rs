@@ -95,7 +95,9 @@ impl Store {
     /// Once this future has been polled, dropping it does not undo the write.
     ///
     /// # Errors
-    /// The write did not happen; after [`WriteError::Failed`] it may yet turn up on reopening.
+    /// The write did not happen; after [`WriteError::Failed`] it may yet turn up on reopening. A
+    /// conflict is answered when the write that it was lost to can be read, so that whoever reads
+    /// again finds another entry than before.
     pub async fn put(
         &self,
         key: Bytes,
@@ -103,9 +105,8 @@ impl Store {
         value: impl FnOnce(Revision) -> Bytes + Send,
     ) -> Result<Entry, WriteError> {
         check_size("key", key.len(), KEY_BYTES_MAX)?;
-        let (ticket, entry) = self.submit_put(key, expect, value)?;
-        self.finish(ticket).await?;
-        Ok(entry)
+        let submitted = self.submit_put(key.clone(), expect, value);
+        self.finish(&key, submitted).await
     }
 
     pub(crate) fn submit_put(
@@ -141,9 +142,8 @@ impl Store {
         expect: Expect,
         last: impl FnOnce(Revision, &Entry) -> Bytes + Send,
     ) -> Result<Entry, WriteError> {
-        let (ticket, entry) = self.submit_delete(key, expect, last)?;
-        self.finish(ticket).await?;
-        Ok(entry)
+        let submitted = self.submit_delete(key, expect, last);
+        self.finish(key, submitted).await
     }
 
     pub(crate) fn submit_delete(
@@ -171,7 +171,21 @@ impl Store {
         &self.shared
     }
 
-    async fn finish(&self, ticket: Ticket) -> Result<(), WriteError> {
+    /// Waits for what became of a write.
+    async fn finish(
+        &self,
+        key: &[u8],
+        submitted: Result<(Ticket, Entry), WriteError>,
+    ) -> Result<Entry, WriteError> {
+        let (ticket, entry) = match submitted {
+            Ok(submitted) => submitted,
+            Err(error) => {
+                if matches!(error, WriteError::Conflict { .. }) {
+                    self.shared.settle(key).await;
+                }
+                return Err(error);
+            }
+        };
         if let Some(log) = ticket.log {
             if ticket.quick {
                 self.shared.commit(log);
@@ -180,7 +194,8 @@ impl Store {
             }
         }
         // The other end is dropped unanswered only if a commit has panicked.
-        ticket.done.await.unwrap_or_else(|_| Err(WriteError::abandoned()))
+        ticket.done.await.unwrap_or_else(|_| Err(WriteError::abandoned()))?;
+        Ok(entry)
     }
 
     /// The events of all keys under `prefix` after a revision.

@@ -279,3 +279,34 @@ async fn many_writers_of_one_key() {
     tokio::join!(count(), count(), count(), count());
     assert_eq!(shown(&store.get(b"n").unwrap()), "n=200 created 1 modified 200");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn whoever_loses_finds_another_entry() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(&dir);
+    put(&store, "a", "").await;
+    let change = |store: Store| async move {
+        let mut lost = 0;
+        for _ in 0..100 {
+            let seen = store.get(b"a").unwrap().modified;
+            let expect = Expect::Modified(seen);
+            match store.put(bytes("a"), expect, |_| bytes("")).await {
+                Ok(_) => {}
+                Err(WriteError::Conflict { .. }) => {
+                    assert!(seen < store.get(b"a").unwrap().modified);
+                    lost += 1;
+                }
+                Err(error) => panic!("{error}"),
+            }
+        }
+        lost
+    };
+    let tasks = [(); 8].map(|()| change(store.clone()));
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "only threads of their own get in each other's way"
+    )]
+    let tasks = tasks.map(tokio::spawn);
+    let lost = futures_util::future::join_all(tasks).await;
+    assert!(lost.into_iter().map(Result::unwrap).sum::<i32>() > 0);
+}
