@@ -1,7 +1,7 @@
 //! Some frames in memory, one behind the other: how recent messages are kept, and how messages are
 //! read from files.
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 
 use super::{format::Cursor, run::Run};
 use crate::message::{Nanos, Sequence};
@@ -16,7 +16,16 @@ pub(super) struct Chunk {
     pub(super) bytes: Bytes,
 }
 
+/// Chunks smaller than this are joined for their readers: to pass one on costs as much as to copy so
+/// much. In memory mode each message that is published alone is a chunk.
+const SMALL_BYTES: usize = 2 << 10;
+
 impl Chunk {
+    /// Whether a message is in it.
+    pub(super) fn has(&self, sequence: Sequence) -> bool {
+        self.first <= sequence && sequence < self.end
+    }
+
     /// Its messages from one of them on.
     pub(super) fn run(&self, from: Sequence) -> Option<Run> {
         Run::new(self.bytes.clone(), from, self.end)
@@ -30,4 +39,22 @@ impl Chunk {
         }
         Some(cursor.sequence)
     }
+}
+
+/// The same messages in fewer chunks. Neither have a gap.
+pub(super) fn joined(chunks: &[Chunk]) -> Vec<Chunk> {
+    let small = |it: &Chunk| it.bytes.len() < SMALL_BYTES;
+    let groups = chunks.chunk_by(|one, next| small(one) && small(next));
+    let join = |group: &[Chunk]| {
+        let (first, last) = (group.first()?, group.last()?);
+        if group.len() == 1 {
+            return Some(first.clone());
+        }
+        let length = group.iter().map(|it| it.bytes.len()).sum();
+        let mut bytes = BytesMut::with_capacity(length);
+        group.iter().for_each(|it| bytes.extend_from_slice(&it.bytes));
+        let time = group.iter().map(|it| it.time).fold(first.time, Nanos::max);
+        Some(Chunk { first: first.first, end: last.end, time, bytes: bytes.freeze() })
+    };
+    groups.filter_map(join).collect()
 }

@@ -3,7 +3,7 @@
 use std::{io, sync::Arc};
 
 use super::{
-    chunk::Chunk,
+    chunk::{self, Chunk},
     format::{HEADER_BYTES, Kind},
     limits::READ_AHEAD_MAX,
     run::Run,
@@ -45,7 +45,14 @@ struct Spot {
 impl Shared {
     /// Reads what is in memory; `None` if what comes next is not.
     pub(super) fn read_memory(&self, from: Sequence, limit: ReadLimit) -> Option<Vec<Run>> {
-        let runs = self.lock().runs(from, limit);
+        let chunks = self.lock().chunks(from, limit);
+        let end = from.after(limit.messages as u64);
+        let mut runs = Vec::with_capacity(chunks.len());
+        for chunk in chunk::joined(&chunks) {
+            let mut run = chunk.run(runs.last().map_or(from, Run::end))?;
+            run.truncate(end);
+            runs.push(run);
+        }
         if runs.is_empty() { None } else { Some(runs) }
     }
 

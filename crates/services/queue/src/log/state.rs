@@ -14,7 +14,6 @@ use super::{
     chunk::Chunk,
     format::{self, HEADER_BYTES, Kind, Mark, NewFrame},
     limits::{CHUNK_BYTES, CHUNK_BYTES_MIN, HINTS_MAX, OPENED_MAX},
-    run::Run,
     types::{AppendError, Damage, ReadLimit, Retention},
     writer::Writer,
 };
@@ -321,24 +320,33 @@ impl State {
             return None;
         }
         let place = self.recent.partition_point(|it| it.end <= sequence);
-        let recent = self.recent.get(place).filter(|it| it.first <= sequence);
-        recent
-            .or_else(|| self.fetched.iter().rev().find(|it| (it.first..it.end).contains(&sequence)))
+        let recent = self.recent.get(place).filter(|it| it.has(sequence));
+        recent.or_else(|| self.fetched_chunk_of(sequence))
     }
 
-    /// What is in memory from `from` on, without a gap.
-    pub(super) fn runs(&self, mut from: Sequence, limit: ReadLimit) -> Vec<Run> {
-        let mut runs = Vec::new();
+    fn fetched_chunk_of(&self, sequence: Sequence) -> Option<&Chunk> {
+        self.fetched.iter().rev().find(|it| it.has(sequence))
+    }
+
+    /// Chunks in memory that have what is to be read from `from` on, without a gap.
+    pub(super) fn chunks(&self, mut from: Sequence, limit: ReadLimit) -> Vec<Chunk> {
+        let mut chunks = Vec::new();
+        if from < self.first() {
+            return chunks;
+        }
         let end = from.after(limit.messages as u64).min(self.committed);
         let mut bytes = 0;
+        // There may be very many small ones: only the first is looked for.
+        let mut place = self.recent.partition_point(|it| it.end <= from);
         while from < end && bytes < limit.bytes {
-            let Some(mut run) = self.chunk_of(from).and_then(|it| it.run(from)) else { break };
-            bytes += run.bytes();
-            run.truncate(end);
-            from = run.end();
-            runs.push(run);
+            let recent = self.recent.get(place).filter(|it| it.has(from));
+            place += usize::from(recent.is_some());
+            let Some(chunk) = recent.or_else(|| self.fetched_chunk_of(from)) else { break };
+            bytes += chunk.bytes.len();
+            from = chunk.end;
+            chunks.push(chunk.clone());
         }
-        runs
+        chunks
     }
 
     pub(super) fn keep_hint(&mut self, hint: Hint) {

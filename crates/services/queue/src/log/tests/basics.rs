@@ -117,6 +117,27 @@ fn limits_are_kept_wherever_messages_are() {
 }
 
 #[test]
+fn messages_that_were_published_alone_are_read_together() {
+    let disk = Simulated::new(1);
+    let (log, _) = open(&disk, Durability::Memory);
+    let large = "x".repeat(3_000);
+    let published = (0..50).map(|it| it.to_string()).chain([large]).chain(["last".to_owned()]);
+    let published: Vec<_> = published.collect();
+    for it in &published {
+        drop(log.append(NOW, &[message(it)]).unwrap());
+    }
+    for from in [0, 1, 20, 49, 50, 51] {
+        let runs = log.read_cached(first().after(from as u64), EVERYTHING).unwrap();
+        assert_eq!(bodies(&messages(&runs)), published[from..]);
+        let alone = usize::from(from < 50) + usize::from(from <= 50) + 1;
+        assert_eq!(runs.len(), alone, "from {from}");
+    }
+    let limit = ReadLimit { messages: 7, bytes: usize::MAX };
+    let runs = log.read_cached(first().after(3), limit).unwrap();
+    assert_eq!(bodies(&messages(&runs)), published[3..10]);
+}
+
+#[test]
 fn whoever_reads_on_finds_what_follows_in_memory() {
     let disk = Simulated::new(1);
     let (log, _) = open(&disk, Durability::Disk);
