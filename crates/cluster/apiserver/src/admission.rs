@@ -7,7 +7,8 @@ use serde_json::{Value, json};
 use store::Store;
 
 use crate::{
-    kinds::{Deletion, Kind},
+    identity::Identity,
+    kinds::{Deletion, KINDS, Kind},
     object,
     registry::keys,
 };
@@ -28,14 +29,22 @@ struct NamespaceMetadata {
 }
 
 /// Looks at a new object: may change it, or refuse it.
-pub(crate) fn create(store: &Store, kind: &Kind, new: &mut Value) -> Result<(), Status> {
+pub(crate) fn create(
+    store: &Store,
+    kind: &Kind,
+    user: Option<&Identity>,
+    new: &mut Value,
+) -> Result<(), Status> {
     if kind.namespaced {
         namespace_takes_objects(store, kind, new)?;
     }
     if (kind.group, kind.kind) == ("", "Pod") {
         service_account(new);
         default_tolerations(new);
-        priority(new);
+        priority(store, new)?;
+    }
+    if (kind.group, kind.kind) == ("certificates.k8s.io", "CertificateSigningRequest") {
+        requestor(user, new);
     }
     Ok(())
 }
@@ -103,8 +112,67 @@ fn default_tolerations(pod: &mut Value) {
     object::set(pod, &["spec", "tolerations"], Value::Array(all));
 }
 
-/// Priority: there are no priority classes, so every pod has the default one.
-fn priority(pod: &mut Value) {
-    object::set(pod, &["spec", "priority"], json!(0));
-    object::set(pod, &["spec", "preemptionPolicy"], json!("PreemptLowerPriority"));
+/// As much of a priority class as a pod takes over.
+#[derive(Clone, Deserialize)]
+struct Class {
+    #[serde(default)]
+    value: i64,
+    #[serde(rename = "preemptionPolicy")]
+    preemption_policy: Option<String>,
+    #[serde(rename = "globalDefault", default)]
+    is_default: bool,
+    metadata: ClassMetadata,
+}
+
+#[derive(Clone, Deserialize)]
+struct ClassMetadata {
+    name: String,
+}
+
+/// What a pod has whose class says nothing of it, or that has none.
+const PREEMPTION: &str = "PreemptLowerPriority";
+
+/// Priority: a pod has that of its class, or of the least class that is the default.
+fn priority(store: &Store, pod: &mut Value) -> Result<(), Status> {
+    let name = object::text(pod, &["spec", "priorityClassName"]).to_owned();
+    let Some(kind) = KINDS.iter().find(|it| it.kind == "PriorityClass") else { return Ok(()) };
+    let read = |entry: &store::Entry| -> Result<Class, Status> {
+        serde_json::from_slice(&entry.value)
+            .map_err(|error| Status::internal(&format!("decode a priority class: {error}")))
+    };
+    let class = if name.is_empty() {
+        let prefix = keys::collection(kind, None);
+        let entries = store.range(store::Range::prefix(&prefix)).entries;
+        let classes: Vec<Class> = entries.iter().map(read).collect::<Result<_, _>>()?;
+        classes.into_iter().filter(|it| it.is_default).min_by_key(|it| it.value)
+    } else {
+        let Some(entry) = store.get(&keys::object(kind, "", &name)) else {
+            let pods = api::status::GroupResource { group: "", resource: "pods" };
+            let why = format!("no PriorityClass with name {name} was found");
+            return Err(Status::forbidden(pods, object::meta(pod, "name"), &why));
+        };
+        Some(read(&entry)?)
+    };
+    if let Some(class) = &class {
+        object::set(pod, &["spec", "priorityClassName"], json!(class.metadata.name));
+    }
+    let value = class.as_ref().map_or(0, |it| it.value);
+    let policy = class.and_then(|it| it.preemption_policy);
+    object::set(pod, &["spec", "priority"], json!(value));
+    let policy = policy.unwrap_or_else(|| PREEMPTION.to_owned());
+    object::set(pod, &["spec", "preemptionPolicy"], json!(policy));
+    Ok(())
+}
+
+/// Who asks for a certificate is not for them to say.
+fn requestor(user: Option<&Identity>, request: &mut Value) {
+    for key in ["username", "uid", "groups", "extra"] {
+        drop(object::remove(request, &["spec", key]));
+    }
+    if let Some(Identity::User { name, groups }) = user {
+        let groups: Vec<&str> =
+            groups.iter().map(String::as_str).chain(["system:authenticated"]).collect();
+        object::set(request, &["spec", "username"], json!(name));
+        object::set(request, &["spec", "groups"], json!(groups));
+    }
 }

@@ -149,5 +149,6 @@ fn call<'a>(kind: &str, namespace: Option<&'a str>, name: &'a str) -> Option<Cal
         subresource: None,
         query: Query::default(),
         wanted: Wanted::PLAIN,
+        user: None,
     })
 }

@@ -42,6 +42,10 @@ pub(crate) const WATCH_SECONDS: std::ops::Range<u64> = 1_800..3_600;
 /// the conflict. Each round means that some other write succeeded.
 pub(crate) const WRITE_ATTEMPTS_MAX: u32 = 32;
 
+/// Pods that a disruption budget may have let go without its controller having seen that; one more
+/// is refused. As in Kubernetes.
+pub(crate) const BUDGET_EVICTIONS_MAX: usize = 2_000;
+
 /// How often `generateName` is tried with another suffix. As in Kubernetes.
 pub(crate) const GENERATE_NAME_ATTEMPTS_MAX: u32 = 8;
 

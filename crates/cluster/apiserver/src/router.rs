@@ -162,6 +162,7 @@ impl Router {
             subresource,
             query: Query::parse(parts.uri.query()),
             wanted: content::negotiate(&parts.headers)?,
+            user: Some(&self.identity),
         };
         let answer = match (call.name.is_empty(), call.subresource) {
             (true, _) => Box::pin(self.collection(parts, &call, body)).await,
@@ -256,11 +257,11 @@ impl Router {
     ) -> Result<Response<Body>, Status> {
         let (registry, headers) = (&self.shared.registry, &parts.headers);
         match (subresource, &parts.method) {
-            (Subresource::Status, &Method::GET) => registry.get(call),
-            (Subresource::Status, &Method::PUT) => {
+            (subresource, &Method::GET) if subresource.is_part() => registry.get(call),
+            (subresource, &Method::PUT) if subresource.is_part() => {
                 Box::pin(registry.update(call, headers, body.read().await?)).await
             }
-            (Subresource::Status, &Method::PATCH) => {
+            (subresource, &Method::PATCH) if subresource.is_part() => {
                 Box::pin(registry.patch(call, headers, body.read().await?)).await
             }
             (Subresource::Scale, &Method::GET) => registry.get_scale(call),
@@ -273,6 +274,9 @@ impl Router {
             (Subresource::Log, &Method::GET) => registry.log(call).await,
             (Subresource::Binding, &Method::POST) => {
                 Box::pin(registry.bind(call, headers, body.read().await?)).await
+            }
+            (Subresource::Eviction, &Method::POST) => {
+                Box::pin(registry.evict(call, headers, body.read().await?)).await
             }
             (Subresource::Finalize, &Method::PUT) => {
                 Box::pin(registry.finalize(call, headers, body.read().await?)).await
@@ -291,15 +295,7 @@ fn allow(kind: &Kind, verb: &str) -> Result<(), Status> {
 }
 
 fn subresource(kind: &Kind, name: &str) -> Option<Subresource> {
-    let wanted = match name {
-        "status" => Subresource::Status,
-        "scale" => Subresource::Scale,
-        "log" => Subresource::Log,
-        "binding" => Subresource::Binding,
-        "finalize" => Subresource::Finalize,
-        _ => return None,
-    };
-    kind.subresources.contains(&wanted).then_some(wanted)
+    kind.subresources.iter().copied().find(|it| it.name() == name)
 }
 
 fn root_paths() -> serde_json::Value {

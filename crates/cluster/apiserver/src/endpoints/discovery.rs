@@ -177,20 +177,20 @@ fn group(name: &str, alone: bool) -> Value {
 }
 
 fn listed(kind: &Kind, subresource: Subresource) -> Listed {
-    let of = |name, verbs| Listed {
-        name,
-        group: kind.group,
-        version: kind.version,
-        kind: kind.kind,
-        verbs,
-    };
+    let name = subresource.name();
+    let of =
+        |verbs| Listed { name, group: kind.group, version: kind.version, kind: kind.kind, verbs };
     match subresource {
-        Subresource::Status => of("status", &["get", "patch", "update"]),
-        Subresource::Log => of("log", &["get"]),
-        Subresource::Finalize => of("finalize", &["update"]),
-        Subresource::Binding => Listed { kind: "Binding", ..of("binding", &["create"]) },
+        Subresource::Status
+        | Subresource::Approval
+        | Subresource::EphemeralContainers
+        | Subresource::Resize => of(&["get", "patch", "update"]),
+        Subresource::Finalize => of(&["update"]),
+        Subresource::Log => of(&["get"]),
+        Subresource::Binding => Listed { kind: "Binding", ..of(&["create"]) },
+        Subresource::Eviction => Listed { group: "policy", kind: "Eviction", ..of(&["create"]) },
         Subresource::Scale => Listed {
-            name: "scale",
+            name,
             group: "autoscaling",
             version: "v1",
             kind: "Scale",

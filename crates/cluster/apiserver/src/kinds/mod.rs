@@ -3,17 +3,26 @@
 //!
 //! Nothing here reads or writes the store, and nothing here knows HTTP.
 
+mod admission;
+mod certificate_signing_request;
+mod component_status;
 mod config_map;
 mod controller_revision;
 mod cron_job;
+mod csi_driver;
+mod csi_node;
+mod csi_storage_capacity;
 mod daemon_set;
 mod deployment;
+mod devices;
 mod endpoint_slice;
 mod endpoints;
 mod event;
+mod flow_schema;
 mod horizontal_pod_autoscaler;
 mod ingress;
 mod ingress_class;
+mod ip_address;
 mod job;
 mod lease;
 mod limit_range;
@@ -26,6 +35,7 @@ mod pod;
 mod pod_disruption_budget;
 mod pod_template;
 mod priority_class;
+mod priority_level_configuration;
 mod replica_set;
 mod replication_controller;
 mod resource_quota;
@@ -35,8 +45,11 @@ mod runtime_class;
 mod secret;
 mod service;
 mod service_account;
+mod service_cidr;
 mod stateful_set;
 mod storage_class;
+mod volume_attachment;
+mod volume_attributes_class;
 
 mod pod_spec;
 mod pods_by_template;
@@ -60,6 +73,7 @@ pub(crate) use self::priority_class::SYSTEM as SYSTEM_PRIORITIES;
 
 /// Every built-in kind, in the order in which discovery lists them.
 pub static KINDS: &[&Kind] = &[
+    &component_status::COMPONENT_STATUS,
     &config_map::CONFIG_MAP,
     &endpoints::ENDPOINTS,
     &event::EVENT,
@@ -85,19 +99,39 @@ pub static KINDS: &[&Kind] = &[
     &horizontal_pod_autoscaler::HORIZONTAL_POD_AUTOSCALER_V1,
     &cron_job::CRON_JOB,
     &job::JOB,
+    &certificate_signing_request::CERTIFICATE_SIGNING_REQUEST,
     &ingress_class::INGRESS_CLASS,
     &ingress::INGRESS,
+    &ip_address::IP_ADDRESS,
     &network_policy::NETWORK_POLICY,
+    &service_cidr::SERVICE_CIDR,
     &pod_disruption_budget::POD_DISRUPTION_BUDGET,
     &role_binding::CLUSTER_ROLE_BINDING,
     &role::CLUSTER_ROLE,
     &role_binding::ROLE_BINDING,
     &role::ROLE,
+    &csi_driver::CSI_DRIVER,
+    &csi_node::CSI_NODE,
+    &csi_storage_capacity::CSI_STORAGE_CAPACITY,
     &storage_class::STORAGE_CLASS,
+    &volume_attachment::VOLUME_ATTACHMENT,
+    &volume_attributes_class::VOLUME_ATTRIBUTES_CLASS,
+    &admission::MUTATING_ADMISSION_POLICY,
+    &admission::MUTATING_ADMISSION_POLICY_BINDING,
+    &admission::MUTATING_WEBHOOK_CONFIGURATION,
+    &admission::VALIDATING_ADMISSION_POLICY,
+    &admission::VALIDATING_ADMISSION_POLICY_BINDING,
+    &admission::VALIDATING_WEBHOOK_CONFIGURATION,
     &priority_class::PRIORITY_CLASS,
     &lease::LEASE,
     &runtime_class::RUNTIME_CLASS,
     &endpoint_slice::ENDPOINT_SLICE,
+    &devices::DEVICE_CLASS,
+    &devices::RESOURCE_CLAIM,
+    &devices::RESOURCE_CLAIM_TEMPLATE,
+    &devices::RESOURCE_SLICE,
+    &flow_schema::FLOW_SCHEMA,
+    &priority_level_configuration::PRIORITY_LEVEL_CONFIGURATION,
 ];
 
 /// Everything the generic request path must know about one kind of object.
@@ -144,6 +178,8 @@ pub struct Kind {
     pub prepare_update: fn(new: &mut Value, old: &Value),
     /// The same for a write to `/status`: usually keeps the old `spec` and labels.
     pub prepare_status: fn(new: &mut Value, old: &Value),
+    /// The same for a write to another subresource that is a part of the object (`/approval`…).
+    pub prepare_part: fn(Subresource, new: &mut Value, old: &Value),
     /// Checks a whole object; `metadata` common to all kinds (name, labels, owner references…) is
     /// checked by the request path.
     pub validate: fn(&Value, &mut Causes),
@@ -151,6 +187,8 @@ pub struct Kind {
     pub validate_create: fn(&Value, &mut Causes),
     /// Checks what may change from `old` to `new`.
     pub validate_update: fn(new: &Value, old: &Value, &mut Causes),
+    /// The same through a subresource of `prepare_part`, in the place of `validate_update`.
+    pub validate_part: fn(Subresource, new: &Value, old: &Value, &mut Causes),
     /// Whether this is a good `metadata.name`; pushes causes with field `metadata.name`.
     pub validate_name: fn(name: &str, &mut Causes),
     /// Columns of the Table form, as kubectl prints them.
@@ -209,9 +247,11 @@ impl Kind {
         prepare_create: |_| {},
         prepare_update: |_, _| {},
         prepare_status: |_, _| {},
+        prepare_part: |_, _, _| {},
         validate: |_, _| {},
         validate_create: |_, _| {},
         validate_update: |_, _, _| {},
+        validate_part: |_, _, _, _| {},
         validate_name: rules::subdomain_name,
         columns: print::NAME_AND_CREATION,
         row: print::name_and_creation,
@@ -286,8 +326,43 @@ pub enum Subresource {
     Log,
     /// `/binding` of a pod: sets the node.
     Binding,
+    /// `/approval` of a request for a certificate: changes conditions.
+    Approval,
+    /// `/ephemeralcontainers` of a pod: adds containers to a running one.
+    EphemeralContainers,
+    /// `/resize` of a pod: changes what containers ask for.
+    Resize,
+    /// `/eviction` of a pod: deletes it if its budget allows that.
+    Eviction,
     /// `/finalize` of a namespace: changes `spec.finalizers`.
     Finalize,
+}
+
+impl Subresource {
+    /// The last part of its path.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Status => "status",
+            Self::Scale => "scale",
+            Self::Log => "log",
+            Self::Binding => "binding",
+            Self::Approval => "approval",
+            Self::EphemeralContainers => "ephemeralcontainers",
+            Self::Resize => "resize",
+            Self::Eviction => "eviction",
+            Self::Finalize => "finalize",
+        }
+    }
+
+    /// Whether it is the object itself, of which a write changes one part.
+    #[must_use]
+    pub const fn is_part(self) -> bool {
+        match self {
+            Self::Status | Self::Approval | Self::EphemeralContainers | Self::Resize => true,
+            Self::Scale | Self::Log | Self::Binding | Self::Eviction | Self::Finalize => false,
+        }
+    }
 }
 
 /// What a delete request does when no finalizer holds the object.

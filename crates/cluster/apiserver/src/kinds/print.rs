@@ -84,7 +84,7 @@ pub(super) fn since(timestamp: &str, now: Timestamp) -> String {
 }
 
 /// A duration in at most two units, coarser the longer it is.
-fn human_duration(seconds: i64) -> String {
+pub(super) fn human_duration(seconds: i64) -> String {
     const MINUTE: i64 = 60;
     const HOUR: i64 = 60 * MINUTE;
     const DAY: i64 = 24 * HOUR;

@@ -68,10 +68,62 @@ fn template() -> Value {
         "spec": {"containers": [container()], "volumes": [{"name": "v"}]}})
 }
 
+fn webhook() -> Value {
+    json!({"name": "a.example.com", "clientConfig": {"url": "https://a.example.com/x"},
+        "sideEffects": "None", "admissionReviewVersions": ["v1"],
+        "rules": [{"operations": ["CREATE"], "apiGroups": [""], "apiVersions": ["v1"],
+            "resources": ["pods"]}]})
+}
+
+fn claim() -> Value {
+    json!({"devices": {"requests": [{"name": "a", "exactly": {"deviceClassName": "c"}}]}})
+}
+
 fn job() -> Value {
     let mut template = template();
     template["spec"]["restartPolicy"] = "Never".into();
     json!({"template": template})
+}
+
+/// What a small object has of a kind that extends the cluster.
+fn of_extensions(kind: &Kind) -> Value {
+    match kind.kind {
+        "CertificateSigningRequest" => json!({"spec": {"signerName": "example.com/s",
+            "usages": ["client auth"],
+            "request": "LS0tLS1CRUdJTiBDRVJUSUZJQ0FURSBSRVFVRVNULS0tLS0K"}}),
+        "CSIDriver" => json!({"spec": {}}),
+        "CSINode" => json!({"spec": {"drivers": [{"name": "example.com", "nodeID": "n"}]}}),
+        "CSIStorageCapacity" => json!({"storageClassName": "a", "capacity": "1Gi"}),
+        "VolumeAttachment" => json!({"spec": {"attacher": "example.com", "nodeName": "n",
+            "source": {"persistentVolumeName": "v"}}}),
+        "VolumeAttributesClass" => {
+            json!({"driverName": "example.com", "parameters": {"a": "b"}})
+        }
+        "ServiceCIDR" => json!({"spec": {"cidrs": ["10.96.0.0/16"]}}),
+        "IPAddress" => json!({"spec": {"parentRef":
+            {"resource": "services", "namespace": "n", "name": "a"}}}),
+        "FlowSchema" => json!({"spec": {"priorityLevelConfiguration": {"name": "a"}}}),
+        "PriorityLevelConfiguration" => json!({"spec": {"type": "Limited",
+            "limited": {"limitResponse": {"type": "Reject"}}}}),
+        "ValidatingWebhookConfiguration" | "MutatingWebhookConfiguration" => {
+            json!({"webhooks": [webhook()]})
+        }
+        "ValidatingAdmissionPolicy" => json!({"spec": {"validations": [{"expression": "true"}],
+            "matchConstraints": {"resourceRules": webhook()["rules"]}}}),
+        "MutatingAdmissionPolicy" => json!({"spec": {"reinvocationPolicy": "Never",
+            "mutations": [{"patchType": "JSONPatch", "jsonPatch": {"expression": "[]"}}],
+            "matchConstraints": {"resourceRules": webhook()["rules"]}}}),
+        "ValidatingAdmissionPolicyBinding" => {
+            json!({"spec": {"policyName": "a", "validationActions": ["Deny"]}})
+        }
+        "MutatingAdmissionPolicyBinding" => json!({"spec": {"policyName": "a"}}),
+        "DeviceClass" => json!({"spec": {"selectors": [{"cel": {"expression": "true"}}]}}),
+        "ResourceClaim" => json!({"spec": claim()}),
+        "ResourceClaimTemplate" => json!({"spec": {"spec": claim()}}),
+        "ResourceSlice" => json!({"spec": {"driver": "example.com", "allNodes": true,
+            "pool": {"name": "p", "generation": 1, "resourceSliceCount": 1}}}),
+        _ => json!({}),
+    }
 }
 
 /// A small valid object of each kind, as a user writes it.
@@ -123,14 +175,15 @@ pub(super) fn sample(kind: &Kind) -> Value {
         "HorizontalPodAutoscaler" => json!({"spec": {"maxReplicas": 5,
             "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "d"}}}),
         "Event" => json!({"involvedObject": {"namespace": "n"}}),
-        _ => json!({}),
+        _ => of_extensions(kind),
     };
     object["apiVersion"] = match kind.group {
         "" => kind.version.into(),
         group => format!("{group}/{}", kind.version).into(),
     };
     object["kind"] = kind.kind.into();
-    object["metadata"] = json!({"name": "a"});
+    let name = if kind.kind == "IPAddress" { "10.96.0.1" } else { "a" };
+    object["metadata"] = json!({"name": name});
     if kind.namespaced {
         object["metadata"]["namespace"] = "n".into();
     }

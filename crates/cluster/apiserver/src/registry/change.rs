@@ -27,6 +27,8 @@ pub(crate) enum Part {
     Main,
     /// The status.
     Status,
+    /// What another subresource shows of the object.
+    Other(Subresource),
     /// What the server itself changes on behalf of a subresource: no preparation, no
     /// validation of the kind.
     Internal,
@@ -37,7 +39,14 @@ impl Part {
     pub(crate) const fn of(subresource: Option<Subresource>) -> Self {
         match subresource {
             Some(Subresource::Status) => Self::Status,
-            Some(Subresource::Binding | Subresource::Finalize) => Self::Internal,
+            Some(Subresource::Binding | Subresource::Eviction | Subresource::Finalize) => {
+                Self::Internal
+            }
+            Some(
+                other @ (Subresource::Approval
+                | Subresource::EphemeralContainers
+                | Subresource::Resize),
+            ) => Self::Other(other),
             None | Some(Subresource::Scale | Subresource::Log) => Self::Main,
         }
     }
@@ -209,13 +218,22 @@ fn prepare(call: &Call<'_>, part: Part, new: &mut Value, old: &Value) -> Result<
             count_generation(kind, new, old);
         }
         Part::Status => (kind.prepare_status)(new, old),
+        Part::Other(part) => {
+            (kind.prepare_part)(part, new, old);
+            count_generation(kind, new, old);
+        }
         Part::Internal => {}
     }
     let mut causes = Causes::default();
     metadata::validate_update(new, old, &mut causes);
     metadata::validate(kind, new, &mut causes);
     (kind.validate)(new, &mut causes);
-    (kind.validate_update)(new, old, &mut causes);
+    match part {
+        Part::Other(part) => (kind.validate_part)(part, new, old, &mut causes),
+        Part::Main | Part::Status | Part::Internal => {
+            (kind.validate_update)(new, old, &mut causes);
+        }
+    }
     kind.refuse(call.name, &causes)
 }
 

@@ -67,7 +67,7 @@ impl Registry {
         let generates = meta(&new, "name").is_empty() && !meta(&new, "generateName").is_empty();
         (kind.default)(&mut new);
         kind.convert_to_stored(&mut new);
-        admission::create(&self.store, kind, &mut new)?;
+        admission::create(&self.store, kind, call.user, &mut new)?;
         object::set(&mut new, &["metadata", "uid"], json!(self.uid()));
         object::set(&mut new, &["metadata", "creationTimestamp"], object::time(self.clock.now()));
         if kind.generation {

@@ -25,12 +25,12 @@ const GRACE_SECONDS: i64 = 30;
 
 /// `DeleteOptions` of body or query.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Options {
+pub(crate) struct Options {
     grace_seconds: Option<i64>,
     propagation: Propagation,
     uid: Option<String>,
     resource_version: Option<String>,
-    pub(super) dry_run: bool,
+    pub(crate) dry_run: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -42,7 +42,7 @@ enum Propagation {
 }
 
 /// What a delete came to.
-pub(super) enum Deleted {
+pub(crate) enum Deleted {
     /// The object is gone; its last state.
     Gone(Bytes),
     /// It waits for its node or its finalizers; its present state.
@@ -50,7 +50,7 @@ pub(super) enum Deleted {
 }
 
 impl Options {
-    pub(super) fn read(
+    pub(crate) fn read(
         query: &Query<'_>,
         headers: &HeaderMap,
         body: &[u8],
@@ -85,7 +85,12 @@ impl Options {
         })
     }
 
-    fn check_preconditions(&self, call: &Call<'_>, old: &Value) -> Result<(), Status> {
+    /// The same for an object that was changed since, by the caller itself.
+    pub(crate) fn without_resource_version(&self) -> Self {
+        Self { resource_version: None, ..self.clone() }
+    }
+
+    pub(crate) fn check_preconditions(&self, call: &Call<'_>, old: &Value) -> Result<(), Status> {
         let asked = [
             ("UID", "uid", &self.uid),
             ("ResourceVersion", "resourceVersion", &self.resource_version),
@@ -153,7 +158,7 @@ impl Registry {
     }
 
     /// Deletes one object as far as that goes now.
-    pub(super) async fn delete_object(
+    pub(crate) async fn delete_object(
         &self,
         call: &Call<'_>,
         options: &Options,

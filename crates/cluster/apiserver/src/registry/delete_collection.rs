@@ -36,6 +36,7 @@ impl Registry {
                 subresource: None,
                 query: Query::default(),
                 wanted: call.wanted,
+                user: call.user,
             };
             match self.delete_object(&one, &options).await {
                 Ok(Deleted::Gone(value) | Deleted::Waits(value)) => values.push(value),

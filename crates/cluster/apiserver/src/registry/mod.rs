@@ -23,11 +23,12 @@ use store::{Store, WriteError};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-pub(crate) use self::change::Part;
+pub(crate) use self::{change::Part, delete::Options as DeleteOptions};
 use crate::{
     addresses::Addresses,
     connector::NodeConnector,
     http::{content::Wanted, query::Query},
+    identity::Identity,
     kinds::{Kind, Subresource},
     limits::WATCHES_MAX,
 };
@@ -56,6 +57,8 @@ pub(crate) struct Call<'a> {
     pub(crate) subresource: Option<Subresource>,
     pub(crate) query: Query<'a>,
     pub(crate) wanted: Wanted,
+    /// Who asks; `None` for what the server does by itself.
+    pub(crate) user: Option<&'a Identity>,
 }
 
 impl Call<'_> {

@@ -201,12 +201,16 @@ fn paths_of(kind: &Kind) -> Vec<(String, Value)> {
     paths.push((collection, item(&[Verb::List, Verb::Create, Verb::DeleteCollection])));
     paths.push((object.clone(), item(&[Verb::Get, Verb::Update, Verb::Patch, Verb::Delete])));
     for subresource in kind.subresources {
-        let (name, schema, verbs): (_, _, &[Verb]) = match subresource {
-            Subresource::Status => ("status", kind.schema, &[Verb::Get, Verb::Update, Verb::Patch]),
-            Subresource::Scale => ("scale", SCALE, &[Verb::Get, Verb::Update, Verb::Patch]),
-            Subresource::Finalize => ("finalize", kind.schema, &[Verb::Update]),
+        let name = subresource.name();
+        let (schema, verbs): (_, &[Verb]) = match subresource {
+            Subresource::Status
+            | Subresource::Approval
+            | Subresource::EphemeralContainers
+            | Subresource::Resize => (kind.schema, &[Verb::Get, Verb::Update, Verb::Patch]),
+            Subresource::Scale => (SCALE, &[Verb::Get, Verb::Update, Verb::Patch]),
+            Subresource::Finalize => (kind.schema, &[Verb::Update]),
             // Not operations on an object of a known kind that a client would look up by kind.
-            Subresource::Log | Subresource::Binding => continue,
+            Subresource::Log | Subresource::Binding | Subresource::Eviction => continue,
         };
         let operations = verbs.iter().map(|verb| {
             let operation = Operation::of(kind, *verb).subresource(name, schema);
@@ -468,7 +472,7 @@ mod tests {
                 }
             });
         }
-        for kind in KINDS {
+        for kind in KINDS.iter().filter(|it| it.verbs.contains(&"patch")) {
             let (group, version, kind) = (kind.group, kind.version, kind.kind);
             let wanted = json!({"group": group, "version": version, "kind": kind}).to_string();
             assert!(patched.contains(&wanted), "{kind}");

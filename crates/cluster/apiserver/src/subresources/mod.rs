@@ -1,7 +1,8 @@
-//! Parts of objects with ways of their own: scale, log, binding, finalize. `/status` is an
-//! ordinary write of one part and needs nothing here.
+//! Parts of objects with ways of their own: scale, log, binding, eviction, finalize. `/status` and
+//! its like are ordinary writes of one part and need nothing here.
 
 mod binding;
+mod eviction;
 mod finalize;
 mod log;
 mod scale;

@@ -62,6 +62,11 @@ fn answer(call: &Call<'_>, value: &Bytes) -> Result<Response<Body>, Status> {
 /// The Scale of a workload.
 fn scale_of(workload: &Value) -> Result<Value, Status> {
     let selector = at(workload, &["spec", "selector"]).cloned().unwrap_or(json!({}));
+    // The oldest kind of workload selects by labels alone.
+    let selector = match object::text(workload, &["kind"]) {
+        "ReplicationController" => json!({"matchLabels": selector}),
+        _ => selector,
+    };
     let selector = serde_json::from_value(selector)
         .map_err(|error| Status::internal(&format!("decode a stored selector: {error}")))?;
     let selector = LabelSelector::from_object(&selector)

@@ -129,3 +129,107 @@ async fn the_service_of_the_api_is_always_there() {
         api.value(&format!("GET {path}"), "").await;
     }
 }
+
+const BUDGETS: &str = "/apis/policy/v1/namespaces/default/poddisruptionbudgets";
+
+#[tokio::test(start_paused = true)]
+async fn evictions_honour_budgets() {
+    let api = Api::new().await;
+    api.pod("a", Some("n1")).await;
+    api.pod("b", Some("n1")).await;
+    let pods = "/api/v1/namespaces/default/pods";
+    for name in ["a", "b"] {
+        let running = r#"{"metadata":{"labels":{"x":"1"}},"status":{"phase":"Running",
+            "conditions":[{"type":"Ready","status":"True"}]}}"#;
+        api.value(&format!("PATCH+merge {pods}/{name}"), running).await;
+        api.value(&format!("PATCH+merge {pods}/{name}/status"), running).await;
+    }
+    let budget = r#"{"metadata":{"name":"p"},"spec":{"minAvailable":1,
+        "selector":{"matchLabels":{"x":"1"}}}}"#;
+    api.value(&format!("POST {BUDGETS}"), budget).await;
+    let evict = |name: &str| format!("POST {pods}/{name}/eviction");
+    let eviction = r#"{"apiVersion":"policy/v1","kind":"Eviction","metadata":{"name":"a"}}"#;
+    // Nobody has looked at the budget yet.
+    api.check(
+        &evict("a"),
+        eviction,
+        expect![
+            "429 TooManyRequests Cannot evict pod as it would violate the pod's disruption budget."
+        ],
+    )
+    .await;
+    let status = r#"{"status":{"observedGeneration":1,"disruptionsAllowed":1,"currentHealthy":2,
+        "desiredHealthy":1}}"#;
+    api.value(&format!("PATCH+merge {BUDGETS}/p/status"), status).await;
+    api.check(
+        &evict("b"),
+        eviction,
+        expect!["400 BadRequest name in URL does not match name in Eviction object"],
+    )
+    .await;
+    api.check(&evict("a"), eviction, expect![[r#"201 {"apiVersion":"v1","details":{},"kind":"Status","metadata":{},"status":"Success"}"#]]).await;
+    let pod = api.value(&format!("GET {pods}/a"), "").await;
+    let shown = ["/metadata/deletionTimestamp", "/status/conditions/1/reason"];
+    assert_eq!(pick(&pod, &shown), "2026-01-01T12:00:30Z EvictionByEvictionAPI");
+    let left = api.value(&format!("GET {BUDGETS}/p"), "").await;
+    let shown = ["/status/disruptionsAllowed", "/status/disruptedPods/a"];
+    assert_eq!(pick(&left, &shown), "0 2026-01-01T12:00:00Z");
+    let refused = api.send(&evict("b"), r#"{"metadata":{"name":"b"}}"#).await;
+    let (code, body) = text(refused).await;
+    let body: serde_json::Value = serde_json::from_str(&body).unwrap();
+    assert_eq!(code, 429);
+    expect!["The disruption budget p does not allow evicting pods currently Cannot evict pod as it would violate the pod's disruption budget."].assert_eq(&pick(&body, &["/details/causes/0/message", "/message"]));
+    // Who does not run disturbs nobody.
+    api.pod("c", None).await;
+    api.value(&format!("PATCH+merge {pods}/c"), r#"{"metadata":{"labels":{"x":"1"}}}"#).await;
+    api.value(&evict("c"), "{}").await;
+    api.check(&format!("GET {pods}/c"), "", expect![[r#"404 NotFound pods "c" not found"#]]).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn containers_are_added_to_pods() {
+    let api = Api::new().await;
+    api.pod("a", Some("n1")).await;
+    let path = "/api/v1/namespaces/default/pods/a/ephemeralcontainers";
+    let patch = |it: &str| format!(r#"{{"spec":{{"ephemeralContainers":[{it}],"nodeName":"m"}}}}"#);
+    let debug = r#"{"name":"d","image":"i:1","targetContainerName":"c"}"#;
+    let pod = api.value(&format!("PATCH+strategic {path}"), &patch(debug)).await;
+    let shown = ["/spec/ephemeralContainers/0/imagePullPolicy", "/spec/nodeName"];
+    assert_eq!(pick(&pod, &shown), "IfNotPresent n1");
+    let bad = r#"{"name":"d","image":"j"},{"name":"c","ports":[{"containerPort":1}],
+        "targetContainerName":"x"}"#;
+    api.check(&format!("PATCH+merge {path}"), &patch(bad), expect![[r#"
+        422 Invalid Pod "a" is invalid: [spec.ephemeralContainers[1].image: Required value, spec.ephemeralContainers[1].name: Duplicate value: "c", spec.ephemeralContainers[1].targetContainerName: Not found: "x", spec.ephemeralContainers[1].ports: Forbidden: cannot be set for an Ephemeral Container, spec.ephemeralContainers: Forbidden: existing ephemeral containers "d" may not be changed
+        - image: "i:1"
+        + image: "j"
+        - imagePullPolicy: "IfNotPresent"
+        + imagePullPolicy: "Always"
+        - targetContainerName: "c"
+        ]"#]]).await;
+    let resize = "/api/v1/namespaces/default/pods/a/resize";
+    let cpu = r#"{"spec":{"containers":[{"name":"c","resources":{"requests":{"cpu":"1"}}}]}}"#;
+    api.check(&format!("PATCH+strategic {resize}"), cpu, expect![[r#"422 Invalid Pod "a" is invalid: spec: Invalid value: "BestEffort": Pod QOS Class may not change as a result of resizing"#]]).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn requests_for_certificates_are_approved() {
+    let api = Api::new().await;
+    let requests = "/apis/certificates.k8s.io/v1/certificatesigningrequests";
+    let body = r#"{"metadata":{"name":"a"},"spec":{"signerName":"example.com/s","username":"me",
+        "usages":["client auth"],"request":"LS0tLS1CRUdJTiBDRVJUSUZJQ0FURSBSRVFVRVNULS0tLS0K"}}"#;
+    let made = api.value(&format!("POST {requests}"), body).await;
+    assert_eq!(
+        pick(&made, &["/spec/username", "/spec/groups"]),
+        r#"system:apiserver ["system:masters","system:authenticated"]"#
+    );
+    let approval = r#"{"status":{"conditions":[{"type":"Approved","status":"True"}]}}"#;
+    api.check(&format!("PATCH+merge {requests}/a/status"), approval, expect![[r#"422 Invalid CertificateSigningRequest.certificates.k8s.io "a" is invalid: status.conditions: Forbidden: updates may not add a condition of type "Approved""#]]).await;
+    let approved = api.value(&format!("PATCH+merge {requests}/a/approval"), approval).await;
+    assert_eq!(pick(&approved, &["/status/conditions/0/type"]), "Approved");
+    let issued = r#"{"status":{"certificate":"eA=="}}"#;
+    let issued = api.value(&format!("PATCH+merge {requests}/a/status"), issued).await;
+    assert_eq!(
+        pick(&issued, &["/status/certificate", "/status/conditions/0/type"]),
+        "eA== Approved"
+    );
+}

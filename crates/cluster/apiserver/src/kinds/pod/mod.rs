@@ -1,6 +1,7 @@
 //! Pods. What the cluster adds to a new pod beyond its defaults (account, tolerations, priority) is
 //! admission's business.
 
+mod parts;
 mod row;
 mod update;
 
@@ -28,7 +29,14 @@ pub(super) static POD: Kind = Kind {
     namespaced: true,
     verbs: VERBS,
     schema: "io.k8s.api.core.v1.Pod",
-    subresources: &[Subresource::Status, Subresource::Log, Subresource::Binding],
+    subresources: &[
+        Subresource::Status,
+        Subresource::Log,
+        Subresource::Binding,
+        Subresource::EphemeralContainers,
+        Subresource::Eviction,
+        Subresource::Resize,
+    ],
     generation: true,
     deletion: Deletion::Graceful,
     default,
@@ -36,7 +44,14 @@ pub(super) static POD: Kind = Kind {
     prepare_update: |new, old| keep(new, "status", old),
     prepare_status,
     validate,
+    prepare_part: parts::prepare,
+    validate_create: |pod, causes| {
+        if pod.field("spec").has("ephemeralContainers") {
+            causes.forbidden("spec.ephemeralContainers", "cannot be set on create");
+        }
+    },
     validate_update: update::validate,
+    validate_part: parts::validate_update,
     validate_name: rules::subdomain_name,
     columns: COLUMNS,
     row: row::row,
@@ -116,7 +131,9 @@ fn prepare_status(new: &mut Value, old: &Value) {
 }
 
 fn validate(pod: &Value, causes: &mut Causes) {
-    pod_spec::validate(pod.field("spec"), Path::new("spec"), causes);
+    let (spec, path) = (pod.field("spec"), Path::new("spec"));
+    pod_spec::validate(spec, path, causes);
+    parts::validate_ephemeral(spec, path, causes);
 }
 
 fn fields(pod: &Value, path: &str) -> Option<String> {
