@@ -177,7 +177,7 @@ impl Router {
         };
         answer.map(|mut answer| {
             if !kind.deprecation.is_empty() {
-                respond::warn(&mut answer, &[kind.deprecation.to_owned()]);
+                respond::warn(&mut answer, &[kind.deprecation]);
             }
             answer
         })

@@ -106,9 +106,9 @@ pub(crate) fn failure(status: &Status, request: &HeaderMap) -> Response<Body> {
 }
 
 /// Adds `Warning: 299 - "…"` headers (RFC 9110 no longer has them; KEP-1693 does).
-pub(crate) fn warn(response: &mut Response<Body>, warnings: &[String]) {
+pub(crate) fn warn(response: &mut Response<Body>, warnings: &[impl AsRef<str>]) {
     for warning in warnings {
-        let quoted = warning.replace('\\', "\\\\").replace('"', "\\\"");
+        let quoted = warning.as_ref().replace('\\', "\\\\").replace('"', "\\\"");
         if let Ok(header) = HeaderValue::from_str(&format!("299 - \"{quoted}\"")) {
             response.headers_mut().append(WARNING, header);
         }

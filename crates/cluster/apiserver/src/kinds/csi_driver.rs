@@ -32,6 +32,7 @@ pub(super) static CSI_DRIVER: Kind = Kind {
     columns: COLUMNS,
     row,
     unattended: true,
+    shows_deleted: true,
     ..Kind::PLAIN
 };
 

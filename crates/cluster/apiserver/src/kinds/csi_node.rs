@@ -28,6 +28,7 @@ pub(super) static CSI_NODE: Kind = Kind {
         vec![print::name(it), drivers.into(), print::age(it, now)]
     },
     unattended: true,
+    shows_deleted: true,
     ..Kind::PLAIN
 };
 

@@ -139,6 +139,7 @@ pub static KINDS: &[&Kind] = &[
 /// The functions are pure; objects are JSON as on the wire. The order for a write is: `default`,
 /// then `prepare_*`, then `validate` and, for a write over an existing object, `validate_update`.
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "facts of a table, not states of a thing")]
 pub struct Kind {
     /// API group; empty for the core group.
     pub group: &'static str,
@@ -168,6 +169,11 @@ pub struct Kind {
     pub generation: bool,
     /// What a delete does beyond finalizers.
     pub deletion: Deletion,
+    /// Whether a delete answers with the object that is gone; with a `Status` if not.
+    pub shows_deleted: bool,
+    /// Set if what an object owns is left alone when it is deleted and the request does not say so;
+    /// then the client hears these warnings.
+    pub orphans: Option<&'static [&'static str]>,
     /// Fills in defaults; must be idempotent.
     pub default: fn(&mut Value),
     /// Makes a new object ready: drops what a client may not set (`status`), sets initial values.
@@ -243,6 +249,8 @@ impl Kind {
         subresources: &[],
         generation: false,
         deletion: Deletion::Immediate,
+        shows_deleted: false,
+        orphans: None,
         default: |_| {},
         prepare_create: |_| {},
         prepare_update: |_, _| {},

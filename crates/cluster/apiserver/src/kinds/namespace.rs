@@ -40,6 +40,7 @@ pub(super) static NAMESPACE: Kind = Kind {
         vec![print::name(it), it.field("status").text("phase").into(), print::age(it, now)]
     },
     fields: |it, path| (path == "status.phase").then(|| it.field("status").text("phase").into()),
+    shows_deleted: true,
     ..Kind::PLAIN
 };
 

@@ -31,6 +31,7 @@ pub(super) static PERSISTENT_VOLUME_CLAIM: Kind = Kind {
     row,
     warnings: |claim| class_annotation(claim).into_iter().collect(),
     unattended: true,
+    shows_deleted: true,
     ..Kind::WITH_STATUS
 };
 

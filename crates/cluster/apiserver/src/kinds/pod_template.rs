@@ -24,6 +24,7 @@ pub(super) static POD_TEMPLATE: Kind = Kind {
         let labels = print::labels(it.at(&["template", "metadata", "labels"]));
         vec![print::name(it), names.into(), images.into(), labels.into()]
     },
+    shows_deleted: true,
     ..Kind::PLAIN
 };
 

@@ -22,6 +22,7 @@ pub(super) static REPLICATION_CONTROLLER: Kind = Kind {
     schema: "io.k8s.api.core.v1.ReplicationController",
     subresources: &[Subresource::Status, Subresource::Scale],
     generation: true,
+    orphans: Some(&[]),
     default,
     prepare_create: |controller| set(controller, "status", json!({"replicas": 0})),
     validate,

@@ -24,6 +24,7 @@ pub(super) static RESOURCE_QUOTA: Kind = Kind {
     columns: COLUMNS,
     row,
     unattended: true,
+    shows_deleted: true,
     ..Kind::WITH_STATUS
 };
 

@@ -43,6 +43,7 @@ pub(super) static SERVICE: Kind = Kind {
         "spec.type" => Some(service.field("spec").text("type").to_owned()),
         _ => None,
     },
+    shows_deleted: true,
     ..Kind::PLAIN
 };
 

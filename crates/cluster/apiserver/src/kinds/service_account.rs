@@ -30,6 +30,7 @@ pub(super) static SERVICE_ACCOUNT: Kind = Kind {
     columns: COLUMNS,
     row: |it, now| vec![print::name(it), print::age(it, now)],
     fields: |_, _| None,
+    shows_deleted: true,
     ..Kind::PLAIN
 };
 

@@ -32,6 +32,7 @@ pub(super) static STORAGE_CLASS: Kind = Kind {
     columns: COLUMNS,
     row,
     unattended: true,
+    shows_deleted: true,
     ..Kind::PLAIN
 };
 

@@ -29,6 +29,7 @@ pub(super) static VOLUME_ATTACHMENT: Kind = Kind {
     columns: COLUMNS,
     row,
     unattended: true,
+    shows_deleted: true,
     ..Kind::WITH_STATUS
 };
 

@@ -32,6 +32,7 @@ pub(super) static VOLUME_ATTRIBUTES_CLASS: Kind = Kind {
     columns: COLUMNS,
     row: |it, now| vec![print::name(it), it.text("driverName").into(), print::age(it, now)],
     unattended: true,
+    shows_deleted: true,
     ..Kind::PLAIN
 };
 

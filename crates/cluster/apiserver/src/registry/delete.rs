@@ -27,15 +27,15 @@ const GRACE_SECONDS: i64 = 30;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Options {
     grace_seconds: Option<i64>,
-    propagation: Propagation,
+    /// `None` if the request does not say.
+    propagation: Option<Propagation>,
     uid: Option<String>,
     resource_version: Option<String>,
     pub(crate) dry_run: bool,
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Propagation {
-    #[default]
     Background,
     Foreground,
     Orphan,
@@ -109,14 +109,15 @@ impl Options {
     }
 }
 
-fn propagation(policy: Option<&str>, orphans: Option<bool>) -> Result<Propagation, Status> {
+fn propagation(policy: Option<&str>, orphans: Option<bool>) -> Result<Option<Propagation>, Status> {
     match (policy, orphans) {
         (Some(_), Some(_)) => {
             Err(Status::bad_request("orphanDependents and deletionPropagation cannot be both set"))
         }
-        (Some("Orphan"), _) | (None, Some(true)) => Ok(Propagation::Orphan),
-        (Some("Foreground"), _) => Ok(Propagation::Foreground),
-        (Some("Background") | None, _) => Ok(Propagation::Background),
+        (Some("Orphan"), _) | (None, Some(true)) => Ok(Some(Propagation::Orphan)),
+        (Some("Foreground"), _) => Ok(Some(Propagation::Foreground)),
+        (Some("Background"), _) | (None, Some(false)) => Ok(Some(Propagation::Background)),
+        (None, None) => Ok(None),
         (Some(other), _) => Err(Status::bad_request(format!(
             "propagationPolicy: Unsupported value: \"{other}\": supported values: \"Background\", \
              \"Foreground\", \"Orphan\""
@@ -134,11 +135,8 @@ impl Registry {
     ) -> Result<Response<Body>, Status> {
         let options = Options::read(&call.query, headers, &body)?;
         admission::delete(call.kind, call.name)?;
-        // Pods, Services and service accounts answer with the object, as their strategies in
-        // Kubernetes say; all others with a Status once they are gone.
-        let shows_object = matches!(call.kind.kind, "Pod" | "Service" | "ServiceAccount");
-        match self.delete_object(call, &options).await? {
-            Deleted::Gone(value) if !shows_object => {
+        let mut answer = match self.delete_object(call, &options).await? {
+            Deleted::Gone(value) if !call.kind.shows_deleted => {
                 let last = object::parse(&value)?;
                 let details = Details {
                     name: call.name.to_owned(),
@@ -154,7 +152,11 @@ impl Registry {
                 let text = self.renderer(call)?.object(&value, Header::Shown)?;
                 respond::encoded(StatusCode::OK, call.wanted.encoding, text)
             }
+        }?;
+        if let (Some(warning), None) = (call.kind.orphans, options.propagation) {
+            respond::warn(&mut answer, warning);
         }
+        Ok(answer)
     }
 
     /// Deletes one object as far as that goes now.
@@ -201,7 +203,9 @@ impl Registry {
 /// The object after its deletion has begun, or has been hastened.
 fn begin(call: &Call<'_>, options: &Options, old: &Value, now: Timestamp) -> Value {
     let mut new = old.clone();
-    set_propagation(&mut new, options.propagation);
+    let usual =
+        if call.kind.orphans.is_some() { Propagation::Orphan } else { Propagation::Background };
+    set_propagation(&mut new, options.propagation.unwrap_or(usual));
     let grace = match call.kind.deletion {
         Deletion::Graceful => grace_seconds(options, old),
         Deletion::Immediate | Deletion::Finalized => 0,

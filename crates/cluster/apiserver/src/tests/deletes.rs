@@ -141,3 +141,20 @@ async fn collections() {
     )
     .await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn pods_of_jobs_stay_unless_the_request_says_otherwise() {
+    let api = Api::new().await;
+    let jobs = "/apis/batch/v1/namespaces/default/jobs";
+    let body = r#"{"metadata":{"name":"a"},"spec":{"template":{"spec":{"restartPolicy":"Never",
+        "containers":[{"name":"c","image":"i"}]}}}}"#;
+    api.value(&format!("POST {jobs}"), body).await;
+    let waiting = api.send(&format!("DELETE {jobs}/a"), "").await;
+    let warning = waiting.headers()["warning"].to_str().unwrap().to_owned();
+    assert!(warning.contains("child pods are preserved"), "{warning}");
+    let job = api.value(&format!("GET {jobs}/a"), "").await;
+    expect![[r#"["orphan"]"#]].assert_eq(&pick(&job, &["/metadata/finalizers"]));
+    api.value(&format!("DELETE {jobs}/a?propagationPolicy=Background"), "").await;
+    api.check(&format!("GET {jobs}/a"), "", expect![[r#"404 NotFound jobs.batch "a" not found"#]])
+        .await;
+}

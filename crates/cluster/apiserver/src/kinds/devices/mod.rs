@@ -16,7 +16,8 @@ pub(super) use self::{
 use super::{Causes, Kind, path::Path, rules, value::Read};
 
 /// What all of them have in common.
-const PLAIN: Kind = Kind { group: "resource.k8s.io", unattended: true, ..Kind::PLAIN };
+const PLAIN: Kind =
+    Kind { group: "resource.k8s.io", shows_deleted: true, unattended: true, ..Kind::PLAIN };
 
 /// Selectors, configurations and constraints of one request, class or claim.
 const ITEMS_MAX: usize = 32;

@@ -23,6 +23,7 @@ pub(super) static JOB: Kind = Kind {
     categories: &["all"],
     schema: "io.k8s.api.batch.v1.Job",
     generation: true,
+    orphans: Some(&[PODS_STAY]),
     default,
     prepare_create,
     validate,
@@ -49,6 +50,9 @@ const COLUMNS: &[Column] = &[
     SELECTOR,
 ];
 
+const PODS_STAY: &str = "child pods are preserved by default when jobs are deleted; set \
+    propagationPolicy=Background to remove them or set propagationPolicy=Orphan to suppress this \
+    warning";
 /// Labels of a job's pods with its uid, with and without a prefix.
 const UID_LABELS: [&str; 2] = ["controller-uid", "batch.kubernetes.io/controller-uid"];
 /// Labels of a job's pods with its name, with and without a prefix.

@@ -56,6 +56,7 @@ pub(super) static POD: Kind = Kind {
     columns: COLUMNS,
     row: row::row,
     fields,
+    shows_deleted: true,
     ..Kind::PLAIN
 };
 
