@@ -27,6 +27,7 @@ scripts! {
     events
     expose
     get
+    kinds
     logs
     restart
     rollout
