@@ -1,16 +1,19 @@
 //! `/ping`, `/info`, `/stats` and `/metrics`: what nsqd tells of itself.
 
-use std::time::Duration;
+use std::{convert::Infallible, time::Duration};
 
+use futures_util::stream;
 use http::{HeaderValue, Response, StatusCode, header};
+use http_body_util::{BodyExt as _, StreamBody};
+use hyper::body::Frame;
 use serde::Serialize;
 
 use super::Api;
 use crate::{
     cli,
     protocol::ClientStats,
-    stats::{Head, Memory, Process, TopicStats, Wanted, Whole, exposition, text},
-    web::{Body, Failure, Query, Reply, VERSION, plain},
+    stats::{Exposition, Head, Memory, Process, TopicStats, Wanted, Whole, text},
+    web::{Body, Failure, Query, Reply, VERSION},
 };
 
 /// What Prometheus calls its text format.
@@ -109,8 +112,14 @@ impl Api {
             started_seconds: self.0.started.as_second(),
             process: Process::now(),
         };
-        let page = exposition(whole, &self.0.source.stats(wanted(query)));
-        let mut answer = plain(Ok(Reply::Text(page.into())));
+        let page = Exposition::new(whole, self.0.source.clone(), wanted(query));
+        let pieces = stream::unfold(page, |mut page| async move {
+            // A client that reads quickly does not keep others from their turn.
+            tokio::task::yield_now().await;
+            let piece = page.next_piece()?;
+            Some((Ok::<_, Infallible>(Frame::data(piece)), page))
+        });
+        let mut answer = Response::new(StreamBody::new(pieces).boxed_unsync());
         answer.headers_mut().insert(header::CONTENT_TYPE, EXPOSITION);
         answer
     }

@@ -12,8 +12,10 @@ use crate::{
     broker::{self, Broker},
     disk::{Disk, Folders, simulated::Simulated},
     message::NodeId,
+    name::Name,
     protocol::Clients,
     stats::Latencies,
+    stats::{Exposition, Process, Wanted, Whole},
 };
 
 struct Nsqd {
@@ -563,6 +565,39 @@ async fn tells_prometheus() {
         nsq_channel_timed_out_total{topic="t",channel="c"} 0
         nsq_channel_skipped_total{topic="t",channel="c"} 0"#]]
     .assert_eq(&figures.collect::<Vec<_>>().join("\n"));
+}
+
+/// Piece by piece: a figure's lines stay together, none is cut, and each is told once.
+#[tokio::test(start_paused = true)]
+async fn tells_prometheus_of_many_channels() {
+    const COUNT: usize = 1_000;
+    let nsqd = nsqd(|_| ()).await;
+    nsqd.ask("POST", "/topic/create?topic=t", b"").await;
+    let topic = nsqd.api.0.source.broker.existing_topic(&Name::parse("t").unwrap()).unwrap();
+    for it in 0..COUNT {
+        topic.channel(&Name::parse(&format!("c{it}")).unwrap()).unwrap();
+    }
+    let page = metrics(&nsqd).await;
+    assert!(page.len() > 500_000 && page.ends_with('\n'), "{} bytes", page.len());
+    let names = page.lines().filter(|it| !it.starts_with('#'));
+    let mut names: Vec<_> = names.map(|it| it.split(['{', ' ']).next().unwrap()).collect();
+    let depths = names.iter().filter(|it| **it == "nsq_channel_depth").count();
+    assert_eq!(depths, COUNT);
+    names.dedup();
+    let figures = names.len();
+    names.sort_unstable();
+    names.dedup();
+    assert_eq!(figures, names.len(), "a figure is in two groups");
+    let process = Process::now();
+    let whole = Whole { healthy: true, clients: 0, started_seconds: 0, process };
+    let source = nsqd.api.0.source.clone();
+    let mut page = Exposition::new(whole, source, Wanted::default());
+    let pieces: Vec<_> = std::iter::from_fn(|| page.next_piece()).map(|it| it.len()).collect();
+    assert!(pieces.iter().all(|it| *it < 40_000) && pieces.len() > 10, "{pieces:?}");
+    let (_, _, one) = nsqd.ask("GET", "/metrics?topic=t&channel=c7", b"").await;
+    assert_eq!(one.matches("channel=\"").count(), 12, "{one}");
+    let (_, _, none) = nsqd.ask("GET", "/metrics?topic=nobody", b"").await;
+    assert!(none.contains("\nnsq_topics 0\n"), "{none}");
 }
 
 #[tokio::test(start_paused = true)]

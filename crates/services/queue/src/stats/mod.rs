@@ -11,13 +11,13 @@ mod wire;
 
 pub use latency::{Latencies, Latency};
 pub(crate) use process::{Memory, Process};
-pub(crate) use prometheus::{Whole, exposition};
+pub(crate) use prometheus::{Exposition, Whole};
 pub use statsd::{Push, push};
 pub(crate) use text::{Head, text};
 pub use wire::{ChannelStats, Latency as LatencyStats, Percentile, Stats, TopicStats};
 
 use crate::{
-    broker::{self, Broker, Topic},
+    broker::{self, Broker, Channel, Topic},
     name::Name,
     protocol::{ClientStats, Clients},
 };
@@ -49,39 +49,36 @@ impl Source {
     /// apart.
     #[must_use]
     pub fn stats(&self, wanted: Wanted<'_>) -> Stats {
-        let topics = match wanted.topic {
-            None => self.broker.topics(),
-            Some(name) => {
-                let named = Name::parse(name).and_then(|it| self.broker.existing_topic(&it));
-                let Some(topic) = named else { return Stats::default() };
-                vec![topic]
-            }
-        };
+        let Some(topics) = self.wanted(wanted) else { return Stats::default() };
         let clients = if wanted.clients { self.clients.snapshot() } else { Vec::new() };
-        let topics = topics.iter().filter_map(|it| self.topic(it, wanted, &clients)).collect();
+        let told = |(topic, channels): &(Topic, Vec<Channel>)| {
+            let channels = channels.iter().map(|channel| {
+                let latency = self.latencies.of_channel(topic.name(), channel.name());
+                let who = wanted.clients.then(|| consumers(&clients, topic.name(), channel.name()));
+                ChannelStats::new(&channel.stats(), who, latency)
+            });
+            let latency = self.latencies.of_topic(topic.name());
+            TopicStats::new(&topic.stats(), channels.collect(), latency)
+        };
+        let topics = topics.iter().map(told).collect();
         Stats { topics: Some(topics), producers: producers(clients, wanted.topic) }
     }
 
-    /// `None` if it has not the channel that is wanted.
-    fn topic(
-        &self,
-        topic: &Topic,
-        wanted: Wanted<'_>,
-        clients: &[ClientStats],
-    ) -> Option<TopicStats> {
-        let channels = match wanted.channel {
-            None => topic.channels(),
-            Some(name) => vec![Name::parse(name).and_then(|it| topic.existing_channel(&it))?],
+    /// The topics and channels that are wanted; `None` if the topic is not there.
+    fn wanted(&self, wanted: Wanted<'_>) -> Option<Vec<(Topic, Vec<Channel>)>> {
+        let topics = match wanted.topic {
+            None => self.broker.topics(),
+            Some(name) => vec![self.broker.existing_topic(&Name::parse(name)?)?],
         };
-        let channels: Vec<_> = channels
-            .iter()
-            .map(|channel| {
-                let latency = self.latencies.of_channel(topic.name(), channel.name());
-                let who = wanted.clients.then(|| consumers(clients, topic.name(), channel.name()));
-                ChannelStats::new(&channel.stats(), who, latency)
-            })
-            .collect();
-        Some(TopicStats::new(&topic.stats(), channels, self.latencies.of_topic(topic.name())))
+        let Some(name) = wanted.channel else {
+            return Some(topics.into_iter().map(|it| (it.clone(), it.channels())).collect());
+        };
+        let name = Name::parse(name);
+        let of_topic = |it: Topic| {
+            let channel = it.existing_channel(name.as_ref()?)?;
+            Some((it, vec![channel]))
+        };
+        Some(topics.into_iter().filter_map(of_topic).collect())
     }
 }
 
