@@ -274,11 +274,17 @@ impl Topic {
             let channel = name.clone();
             self.record(|topic| Change::ChannelCreated { topic, channel, cursor, options });
         }
+        // One that begins where the others are has nothing to be read for it: the pump, which looks at
+        // all channels, need not.
+        channel.see(topology.routed);
+        let first = topology.channels.is_empty();
         topology.channels.insert(name.clone(), channel.clone());
         topology.had_channels = true;
         drop(topology);
         self.0.broker.changed();
-        self.0.pump.notify_one();
+        if first {
+            self.0.pump.notify_one(); // What waits in the topic is given out now.
+        }
         Ok(channel)
     }
 
