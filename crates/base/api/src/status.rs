@@ -43,10 +43,12 @@ pub enum Reason {
     ServiceUnavailable,
     /// 504
     Timeout,
+    /// 500 with nothing a machine could read.
+    Unknown,
 }
 
 impl Reason {
-    /// The word on the wire.
+    /// The word on the wire, which is left out if it is empty.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -66,6 +68,7 @@ impl Reason {
             Self::InternalError => "InternalError",
             Self::ServiceUnavailable => "ServiceUnavailable",
             Self::Timeout => "Timeout",
+            Self::Unknown => "",
         }
     }
 
@@ -85,7 +88,7 @@ impl Reason {
             Self::UnsupportedMediaType => 415,
             Self::Invalid => 422,
             Self::TooManyRequests => 429,
-            Self::InternalError => 500,
+            Self::InternalError | Self::Unknown => 500,
             Self::ServiceUnavailable => 503,
             Self::Timeout => 504,
         }
@@ -352,6 +355,9 @@ impl Status {
             "code": self.code(),
         });
         if let Some(status) = status.as_object_mut() {
+            if self.reason == Reason::Unknown {
+                status.remove("reason");
+            }
             if let Some(details) = &self.details {
                 status.insert("details".to_owned(), details.to_json());
             }

@@ -36,7 +36,9 @@ pub use kube::{
 pub use metadata::Metadata;
 pub use reconcile::{Loop, Next, Trigger};
 pub use singles::{Single, Singles};
-pub use transport::{ConnectError, SERVICE_ACCOUNT_TOKEN, connect, connect_as_pod, in_process};
+pub use transport::{
+    ConnectError, SERVICE_ACCOUNT_TOKEN, connect, connect_as_pod, in_process, in_process_as,
+};
 
 /// The HTTP status code of an answer that was an error; `None` if no answer came.
 #[must_use]

@@ -104,7 +104,7 @@ impl<K: Object> Reflector<K> {
         let (mut objects, mut unreadable) = (Vec::with_capacity(items.len()), Vec::new());
         for item in items {
             match item {
-                Item::Read(object) => objects.push(*object),
+                Item::Read(object) => objects.push(kept(*object)),
                 Item::Unreadable { key, error } => {
                     self.report_unreadable(key.as_ref(), &error);
                     unreadable.extend(key);
@@ -139,7 +139,7 @@ impl<K: Object> Reflector<K> {
         match event {
             Event::Applied(Item::Read(object)) => {
                 let revision = object.meta().resource_version.clone();
-                self.cache.apply(*object);
+                self.cache.apply(kept(*object));
                 revision
             }
             Event::Deleted(Item::Read(object)) => {
@@ -178,6 +178,13 @@ impl<K: Object> Reflector<K> {
         let key = key.map_or_else(|| "?".to_owned(), Key::to_string);
         tracing::warn!(path = self.path, object = key, %error, "object does not fit its kind");
     }
+}
+
+/// The object without the list of who owns its fields: nobody here reads it, it would be most of
+/// what a cache costs, and a write without it leaves it as it is.
+fn kept<K: Object>(mut object: K) -> K {
+    object.meta_mut().managed_fields = None;
+    object
 }
 
 fn late(error: tokio::time::error::Elapsed) -> Error {

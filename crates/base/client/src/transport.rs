@@ -4,13 +4,13 @@
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{HeaderValue, Request, Response, header::USER_AGENT};
 use kube::{
     Client, Config,
     client::Body,
     config::{InClusterError, KubeConfigOptions, Kubeconfig, KubeconfigError},
 };
-use tower::{BoxError, Service};
+use tower::{BoxError, Service, ServiceExt as _};
 
 /// Namespace of requests that name none.
 const DEFAULT_NAMESPACE: &str = "default";
@@ -27,6 +27,24 @@ where
 {
     Client::new(service, DEFAULT_NAMESPACE)
 }
+
+/// The same under a name, which the API shows as the manager of the fields that this client writes.
+pub fn in_process_as<S, B>(service: S, agent: &'static str) -> Client
+where
+    S: Service<Request<Body>, Response = Response<B>> + Send + 'static,
+    S::Future: Send + 'static,
+    S::Error: Into<BoxError>,
+    B: http_body::Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    in_process(service.map_request(move |mut request: Request<Body>| {
+        request.headers_mut().insert(USER_AGENT, HeaderValue::from_static(agent));
+        request
+    }))
+}
+
+/// What clients over HTTPS call themselves.
+const AGENT: HeaderValue = HeaderValue::from_static(concat!("coracle/", env!("CARGO_PKG_VERSION")));
 
 /// Why there is no client for a kubeconfig.
 #[derive(Debug, thiserror::Error)]
@@ -65,7 +83,8 @@ pub async fn connect(kubeconfig: &Path, context: Option<&str>) -> Result<Client,
     let options =
         KubeConfigOptions { context: context.map(ToOwned::to_owned), ..Default::default() };
     let file = Kubeconfig::read_from(kubeconfig).map_err(unreadable)?;
-    let config = Config::from_custom_kubeconfig(file, &options).await.map_err(unreadable)?;
+    let mut config = Config::from_custom_kubeconfig(file, &options).await.map_err(unreadable)?;
+    config.headers.push((USER_AGENT, AGENT));
     Client::try_from(config)
         .map_err(|source| ConnectError::Client { path: path(), source: Box::new(source) })
 }
@@ -80,7 +99,8 @@ pub fn connect_as_pod() -> Result<Option<Client>, ConnectError> {
     if !Path::new(SERVICE_ACCOUNT_TOKEN).exists() {
         return Ok(None);
     }
-    let config = Config::incluster_env().map_err(|it| ConnectError::Pod(Box::new(it)))?;
+    let mut config = Config::incluster_env().map_err(|it| ConnectError::Pod(Box::new(it)))?;
+    config.headers.push((USER_AGENT, AGENT));
     let client = Client::try_from(config).map_err(|it| ConnectError::PodClient(Box::new(it)))?;
     Ok(Some(client))
 }

@@ -9,13 +9,17 @@ use crate::{
     config::Config,
     http::{content::Wanted, query::Query},
     kinds::{KINDS, Kind, SYSTEM_PRIORITIES},
-    registry::{Call, Registry},
+    ownership::Draft,
+    registry::{Call, Owned, Registry},
 };
 
 const NAMESPACES: &[&str] = &["default", "kube-system", "kube-public", "kube-node-lease"];
 
 /// Name of the Service and the EndpointSlice by which pods find the API.
 const NAME: &str = "kubernetes";
+
+/// Who owns these objects' fields. As in Kubernetes.
+const MANAGER: &str = "kube-apiserver";
 
 /// Offset of the API's own address in the range of cluster IPs.
 const API_OFFSET: u32 = 1;
@@ -109,13 +113,14 @@ async fn publish(registry: &Registry, config: &Config) -> Result<(), Status> {
 /// Brings the address of the API up to date.
 async fn advertise(registry: &Registry, slice: &Value) -> Result<(), Status> {
     let Some(call) = call("EndpointSlice", Some("default"), NAME) else { return Ok(()) };
+    let writer = call.writer("UpdateOptions", registry.clock.now())?;
     registry
-        .change(&call, crate::registry::Part::Main, false, |old| {
-            let mut new = old.clone();
+        .change(&call, &writer, false, |live| {
+            let mut new = live.object.clone();
             for key in ["endpoints", "ports"] {
                 crate::object::copy(&mut new, slice, &[key]);
             }
-            Ok(new)
+            Ok(Draft::compared(new))
         })
         .await?;
     Ok(())
@@ -134,7 +139,8 @@ async fn ensure(
     }
     crate::object::set(&mut object, &["apiVersion"], json!(call.kind.api_version()));
     crate::object::set(&mut object, &["kind"], json!(kind));
-    match registry.create_object(&call, object, false).await {
+    let writer = call.writer("CreateOptions", registry.clock.now())?;
+    match registry.create_object(&call, object, &Owned::By(&writer), false).await {
         Err(status) if status.reason() != Reason::AlreadyExists => Err(status),
         _ => Ok(()),
     }
@@ -148,6 +154,7 @@ fn call<'a>(kind: &str, namespace: Option<&'a str>, name: &'a str) -> Option<Cal
         name,
         subresource: None,
         query: Query::default(),
+        agent: MANAGER,
         wanted: Wanted::PLAIN,
         user: None,
     })

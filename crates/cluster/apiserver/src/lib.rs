@@ -20,6 +20,7 @@ mod addresses;
 mod admission;
 mod bootstrap;
 mod object;
+mod ownership;
 mod patch;
 mod protobuf;
 mod registry;

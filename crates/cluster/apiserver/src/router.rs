@@ -155,12 +155,14 @@ impl Router {
             None => None,
             Some(name) => Some(subresource(kind, name).ok_or_else(Status::no_such_path)?),
         };
+        let agent = parts.headers.get(http::header::USER_AGENT);
         let call = Call {
             kind,
             namespace: path.namespace.as_deref(),
             name: path.name.as_deref().unwrap_or_default(),
             subresource,
             query: Query::parse(parts.uri.query()),
+            agent: agent.and_then(|it| it.to_str().ok()).unwrap_or_default(),
             wanted: content::negotiate(&parts.headers)?,
             user: Some(&self.identity),
         };

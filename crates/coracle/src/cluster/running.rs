@@ -100,7 +100,7 @@ async fn build(
     };
     let server = Server::build(config, store, &api).await.context("build the API server")?;
     write_kubeconfig(directories, &server, port)?;
-    let client = client::in_process(server.service());
+    let client = client::in_process_as(server.service(), "coracle");
     let caches = Caches::new(client.clone(), &clients);
 
     let network = build_network(addresses, &host, &client, &caches, &clients)?;
@@ -111,10 +111,14 @@ async fn build(
 
     let config =
         controllers::Config { root_ca: server.authority().to_owned(), clock: clock.clone() };
-    controllers::run(config, &caches, &client, &clients);
-    scheduler::run(scheduler::Config { clock: clock.clone() }, &caches, &client, &clients);
+    // The names are those of the original's programs, by which people know the owners of fields.
+    let named = |agent| client::in_process_as(server.service(), agent);
+    let manager = named("kube-controller-manager");
+    controllers::run(config, &caches, &manager, &clients);
+    let scheduler = named("kube-scheduler");
+    scheduler::run(scheduler::Config { clock: clock.clone() }, &caches, &scheduler, &clients);
     let (pods, host) = (Arc::new(PodNetwork(network.clone())), Arc::new(host));
-    let peers = Peers { client, caches, network: pods, host, clock };
+    let peers = Peers { client: named("kubelet"), caches, network: pods, host, clock };
     let agent = node::build(node_config(directories, inherited, &network), peers, &clients)
         .context("build the node")?;
     let node = agent.handle();

@@ -4,7 +4,7 @@
 use api::status::Status;
 use serde_json::{Map, Value};
 
-use super::{remove, text};
+use super::text;
 use crate::{
     http::{content::Format, query::Query},
     kinds::Kind,
@@ -115,14 +115,13 @@ impl Misfit {
 }
 
 /// Holds `object` against the schema of `kind` and makes it what the kind knows: unknown fields
-/// dropped, defaults not yet filled in.
+/// dropped, defaults not yet filled in. The list of who owns its fields stays as the client sent it.
 pub(crate) fn check(
     kind: &Kind,
     mut object: Value,
     duplicates: Vec<String>,
     validation: FieldValidation,
 ) -> Result<Decoded, Misfit> {
-    remove(&mut object, &["metadata", "managedFields"]);
     let problems = schema::check(kind.schema, &object);
     if let Some(why) = problems.mistyped {
         return Err(Misfit::Type { kind: kind.kind, api_version: kind.api_version(), why });
@@ -135,6 +134,12 @@ pub(crate) fn check(
     }
     if validation == FieldValidation::Ignore {
         warnings.clear();
+    }
+    // An empty list says something here: that nobody shall own anything.
+    if let Some(Value::Array(owners)) = at_mut(&mut object, "managedFields")
+        && owners.is_empty()
+    {
+        owners.push(Value::Object(Map::new()));
     }
     schema::prune(kind.schema, &mut object);
     ensure_metadata(&mut object);
@@ -164,6 +169,10 @@ pub(crate) fn typed(kind: &Kind, mut object: Value) -> Result<Value, Status> {
     map.insert("apiVersion".to_owned(), Value::String(expected));
     map.insert("kind".to_owned(), Value::String(kind.kind.to_owned()));
     Ok(object)
+}
+
+fn at_mut<'a>(object: &'a mut Value, key: &str) -> Option<&'a mut Value> {
+    object.get_mut("metadata")?.get_mut(key)
 }
 
 fn ensure_metadata(object: &mut Value) {

@@ -5,6 +5,7 @@
 pub(crate) mod decode;
 pub(crate) mod encode;
 pub(crate) mod metadata;
+pub(crate) mod stored;
 
 use api::status::{GroupResource, Status};
 use jiff::Timestamp;
@@ -71,10 +72,16 @@ pub(crate) fn time(at: Timestamp) -> Value {
     Value::String(at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string())
 }
 
-/// The value of stored bytes.
-pub(crate) fn parse(bytes: &[u8]) -> Result<Value, Status> {
+/// The value of stored bytes, all of it.
+pub(crate) fn parse_whole(bytes: &[u8]) -> Result<Value, Status> {
     serde_json::from_slice(bytes)
         .map_err(|error| Status::internal(&format!("decode a stored object: {error}")))
+}
+
+/// The value of stored bytes, without the list of who owns its fields: that is nearly half of many
+/// objects, and few want it.
+pub(crate) fn parse(bytes: &[u8]) -> Result<Value, Status> {
+    Ok(stored::parse(bytes)?.object)
 }
 
 impl Kind {

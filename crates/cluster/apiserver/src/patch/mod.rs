@@ -1,6 +1,9 @@
 //! `PATCH`: which of the patch languages it is, and what it makes of an object.
 
+pub(crate) mod apply;
 mod strategic;
+
+use std::borrow::Cow;
 
 use api::status::{Cause, Reason, Status};
 use bytes::Bytes;
@@ -13,8 +16,12 @@ use crate::{
         content::{self, Format},
     },
     limits::JSON_PATCH_OPERATIONS_MAX,
-    object::decode::{self, FieldValidation},
-    registry::{Call, Part, Registry},
+    object::{
+        self,
+        decode::{self, FieldValidation},
+    },
+    ownership::{Draft, Live},
+    registry::{Call, Registry},
 };
 
 /// The patch languages that are read.
@@ -22,6 +29,7 @@ const READ: &[&str] = &[
     "application/json-patch+json",
     "application/merge-patch+json",
     "application/strategic-merge-patch+json",
+    apply::MEDIA_TYPE,
 ];
 
 /// A patch, read but not applied.
@@ -57,10 +65,6 @@ impl Patch {
             }
             "application/strategic-merge-patch+json" => {
                 Ok(Self::Strategic(serde_json::from_slice(body).map_err(unreadable)?))
-            }
-            "application/apply-patch+yaml" | "application/apply-patch+cbor" => {
-                let why = format!("{media_type}: server-side apply is not supported yet");
-                Err(Status::unsupported_media_type(READ, &why))
             }
             _ => Err(Status::unsupported_media_type(READ, "")),
         }
@@ -106,24 +110,55 @@ impl Registry {
         headers: &HeaderMap,
         body: Bytes,
     ) -> Result<Response<Body>, Status> {
+        if content::media_type(headers) == apply::MEDIA_TYPE {
+            return self.apply(call, body).await;
+        }
+        refuse_force(call)?;
         let validation = FieldValidation::of(&call.query)?;
         let dry_run = call.dry_run()?;
         let patch = Patch::read(headers, &body)?;
+        let writer = call.writer("PatchOptions", self.clock.now())?;
         let mut warnings = Vec::new();
-        let part = Part::of(call.subresource);
         let value = self
-            .change(call, part, dry_run, |old| {
-                let new = patch.apply(call.kind.schema, old)?;
+            .change(call, &writer, dry_run, |live| {
+                let new = patch.apply(call.kind.schema, &patched(live, &body))?;
                 let new = decode::typed(call.kind, new)?;
                 let decoded =
                     decode::check(call.kind, new, duplicates(&body, validation), validation);
                 let decoded = decoded.map_err(|why| invalid(&body, &why.cause()))?;
                 warnings = decoded.warnings;
-                Ok(decoded.object)
+                Ok(Draft::compared(decoded.object))
             })
             .await?;
         self.changed(call, &value, &warnings)
     }
+}
+
+/// What a patch is laid over: with the list of who owns what, if it may be about that.
+fn patched<'a>(live: Live<'a>, body: &[u8]) -> Cow<'a, Value> {
+    let says = |what: &[u8]| body.windows(what.len()).any(|it| it == what);
+    let owners = live.owners.and_then(|it| serde_json::from_str(it).ok());
+    match owners.filter(|_: &Value| says(b"managedFields") || says(b"\\u")) {
+        None => Cow::Borrowed(live.object),
+        Some(owners) => {
+            let mut object = live.object.clone();
+            object::set(&mut object, &["metadata", "managedFields"], owners);
+            Cow::Owned(object)
+        }
+    }
+}
+
+/// Only an apply can be forced.
+pub(crate) fn refuse_force(call: &Call<'_>) -> Result<(), Status> {
+    if call.query.optional_flag("force")?.is_none() {
+        return Ok(());
+    }
+    let cause = Cause {
+        reason: "FieldValueForbidden",
+        message: "Forbidden: may not be specified for non-apply patch".to_owned(),
+        field: "force".to_owned(),
+    };
+    Err(Status::invalid("meta.k8s.io", "PatchOptions", "", vec![cause]))
 }
 
 fn duplicates(body: &[u8], validation: FieldValidation) -> Vec<String> {

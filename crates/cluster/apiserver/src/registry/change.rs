@@ -1,5 +1,7 @@
 //! Writes over an existing object: update, patch, and the writes of its subresources.
 
+use std::borrow::Cow;
+
 use api::status::Status;
 use bytes::Bytes;
 use http::{HeaderMap, Response, StatusCode};
@@ -17,12 +19,14 @@ use crate::{
         decode::{self, Decoded, FieldValidation},
         encode::Template,
         is_terminating, meta, metadata,
+        stored::{self, Stored},
     },
+    ownership::{self, Claims, Draft, Live, Writer},
 };
 
 /// Which part of the object a write is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Part {
+pub(super) enum Part {
     /// Everything but the status.
     Main,
     /// The status.
@@ -36,7 +40,7 @@ pub(crate) enum Part {
 
 impl Part {
     /// The part a subresource writes.
-    pub(crate) const fn of(subresource: Option<Subresource>) -> Self {
+    pub(super) const fn of(subresource: Option<Subresource>) -> Self {
         match subresource {
             Some(Subresource::Status) => Self::Status,
             Some(Subresource::Binding | Subresource::Eviction | Subresource::Finalize) => {
@@ -82,8 +86,9 @@ impl Registry {
                 call.name
             )));
         }
-        let part = Part::of(call.subresource);
-        let value = self.change(call, part, dry_run, |_| Ok(object.clone())).await?;
+        let writer = call.writer("UpdateOptions", self.clock.now())?;
+        let draft = |_: Live<'_>| Ok(Draft::compared(object.clone()));
+        let value = self.change(call, &writer, dry_run, draft).await?;
         self.changed(call, &value, &warnings)
     }
 
@@ -105,25 +110,21 @@ impl Registry {
     pub(crate) async fn change(
         &self,
         call: &Call<'_>,
-        part: Part,
+        writer: &Writer<'_>,
         dry_run: bool,
-        mut apply: impl FnMut(&Value) -> Result<Value, Status> + Send,
+        mut apply: impl FnMut(Live<'_>) -> Result<Draft, Status> + Send,
     ) -> Result<Bytes, Status> {
         let key = call.key();
         for _ in 0..WRITE_ATTEMPTS_MAX {
             let entry = self.store.get(&key).ok_or_else(|| call.not_found())?;
-            let old = object::parse(&entry.value)?;
-            let mut new = match call.kind.conversion {
-                None => apply(&old)?,
-                Some(_) => {
-                    let mut own = old.clone();
-                    call.kind.convert_from_stored(&mut own);
-                    apply(&own)?
-                }
-            };
-            check_preconditions(call, &new, &old)?;
-            prepare(call, part, &mut new, &old)?;
-            match self.replace(call, &entry, new, old, dry_run).await? {
+            let Stored { object: old, owners } = stored::parse(&entry.value)?;
+            let own = in_version_of(call.kind, &old);
+            let live = Live { object: &own, owners };
+            let draft = apply(live)?;
+            check_preconditions(call, &draft.object, &old)?;
+            let (new, owners) = prepare(call, writer, (draft, live), &old)?;
+            let live = Live { object: &old, owners: live.owners };
+            match self.replace(call, &entry, Change { new, owners, live }, dry_run).await? {
                 Attempt::Done(value) => return Ok(value),
                 Attempt::Overtaken => {}
             }
@@ -131,20 +132,21 @@ impl Registry {
         Err(Status::modified(call.kind.resource(), call.name))
     }
 
-    /// Writes `new` where `old` stands, or removes the object if that was all it waited for.
+    /// Writes the new version where the old one stands, or removes the object if that was all it
+    /// waited for.
     async fn replace(
         &self,
         call: &Call<'_>,
         entry: &Entry,
-        mut new: Value,
-        old: Value,
+        change: Change<'_>,
         dry_run: bool,
     ) -> Result<Attempt, Status> {
-        let reserved = self.addresses.reserve(call.kind, &mut new, Some(&old))?;
-        if same(&new, &old) {
+        let Change { mut new, owners, live } = change;
+        let reserved = self.addresses.reserve(call.kind, &mut new, Some(live.object))?;
+        if same(&new, live.object) && same_owners(owners.as_deref(), live.owners) {
             return Ok(Attempt::Done(entry.value.clone()));
         }
-        let template = Template::new(&new)?;
+        let template = Template::new(&new, owners.as_deref())?;
         let expect = Expect::Modified(entry.modified);
         if dry_run {
             return Ok(Attempt::Done(template.at(entry.modified)));
@@ -169,6 +171,13 @@ impl Registry {
     }
 }
 
+/// A new version, ready to be written.
+struct Change<'a> {
+    new: Value,
+    owners: Option<String>,
+    live: Live<'a>,
+}
+
 /// Whether two versions differ in nothing but the resource version.
 fn same(new: &Value, old: &Value) -> bool {
     let (Some(new), Some(old)) = (new.as_object(), old.as_object()) else { return false };
@@ -182,6 +191,14 @@ fn same(new: &Value, old: &Value) -> bool {
     new.len() == old.len()
         && new.iter().filter(rest).eq(old.iter().filter(rest))
         && others(new) == others(old)
+}
+
+/// Whether two lists of owners differ in nothing but times, which alone are not worth a write.
+fn same_owners(new: Option<&str>, old: Option<&str>) -> bool {
+    match (new, old) {
+        (Some(new), Some(old)) => new == old || ownership::same_but_times(new, old),
+        (new, old) => new == old,
+    }
 }
 
 /// The resource version and the uid in the new object must be those of the stored one.
@@ -200,41 +217,66 @@ fn check_preconditions(call: &Call<'_>, new: &Value, old: &Value) -> Result<(), 
     Ok(())
 }
 
-/// Makes the new version ready to be stored, and checks it.
-fn prepare(call: &Call<'_>, part: Part, new: &mut Value, old: &Value) -> Result<(), Status> {
-    let kind = call.kind;
-    drop(object::remove(new, &["metadata", "managedFields"]));
-    if part == Part::Internal {
-        kind.convert_to_stored(new);
-        return Ok(());
+/// A stored object in the version of `kind`.
+fn in_version_of<'a>(kind: &Kind, stored: &'a Value) -> Cow<'a, Value> {
+    match kind.conversion {
+        None => Cow::Borrowed(stored),
+        Some(_) => {
+            let mut own = stored.clone();
+            kind.convert_from_stored(&mut own);
+            Cow::Owned(own)
+        }
     }
-    metadata::keep_server_owned(new, old);
-    (kind.default)(new);
-    kind.convert_to_stored(new);
+}
+
+/// Makes the new version ready to be stored, checks it, and finds out who owns its fields. The draft
+/// and what it was made of are of the version of the call, `old` is as it was stored.
+fn prepare(
+    call: &Call<'_>,
+    writer: &Writer<'_>,
+    (draft, live): (Draft, Live<'_>),
+    old: &Value,
+) -> Result<(Value, Option<String>), Status> {
+    let (kind, part) = (call.kind, Part::of(call.subresource));
+    let Draft { object: mut new, owners } = draft;
+    let given = object::remove(&mut new, &["metadata", "managedFields"]);
+    if part != Part::Internal {
+        metadata::keep_server_owned(&mut new, old);
+        (kind.default)(&mut new);
+    }
+    if let Part::Other(part) = part {
+        (kind.prepare_part)(part, &mut new, old);
+    }
+    // Before the kind has its say: what that adds or takes back is nobody's. Only of the small parts
+    // it is not known what they take back.
+    let owners = match owners {
+        Claims::Compared => writer.update(live, &new, given.as_ref()),
+        Claims::Kept => live.owners.map(str::to_owned),
+        Claims::Known(owners) => owners,
+    };
+    kind.convert_to_stored(&mut new);
     match part {
         Part::Main => {
-            addresses::carry_over(kind, new, old);
-            (kind.prepare_update)(new, old);
-            count_generation(kind, new, old);
+            addresses::carry_over(kind, &mut new, old);
+            (kind.prepare_update)(&mut new, old);
+            count_generation(kind, &mut new, old);
         }
-        Part::Status => (kind.prepare_status)(new, old),
-        Part::Other(part) => {
-            (kind.prepare_part)(part, new, old);
-            count_generation(kind, new, old);
-        }
-        Part::Internal => {}
+        Part::Status => (kind.prepare_status)(&mut new, old),
+        Part::Other(_) => count_generation(kind, &mut new, old),
+        Part::Internal => return Ok((new, owners)),
     }
     let mut causes = Causes::default();
-    metadata::validate_update(new, old, &mut causes);
-    metadata::validate(kind, new, &mut causes);
-    (kind.validate)(new, &mut causes);
+    metadata::validate_update(&new, old, &mut causes);
+    metadata::validate(kind, &new, &mut causes);
+    (kind.validate)(&new, &mut causes);
     match part {
-        Part::Other(part) => (kind.validate_part)(part, new, old, &mut causes),
+        Part::Other(part) => (kind.validate_part)(part, &new, old, &mut causes),
         Part::Main | Part::Status | Part::Internal => {
-            (kind.validate_update)(new, old, &mut causes);
+            (kind.validate_update)(&new, old, &mut causes);
         }
     }
-    kind.refuse(call.name, &causes)
+    kind.refuse(call.name, &causes)?;
+    Ok((new, owners))
 }
 
 /// Adds 1 to the generation if anything but metadata and status differs and the kind itself has

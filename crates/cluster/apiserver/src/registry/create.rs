@@ -18,6 +18,7 @@ use crate::{
         encode::Template,
         meta, metadata,
     },
+    ownership::Writer,
 };
 
 /// Letters of generated names: no vowels, so that no words come out.
@@ -26,6 +27,15 @@ const SUFFIX_LETTERS: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
 const SUFFIX_LENGTH: usize = 5;
 /// Longest name to which a suffix is appended; a longer `generateName` is cut.
 const GENERATED_BASE_MAX: usize = 63 - SUFFIX_LENGTH;
+
+/// Who owns the fields of a new object.
+#[derive(Debug)]
+pub(crate) enum Owned<'a> {
+    /// Its writer.
+    By(&'a Writer<'a>),
+    /// The owners of this list.
+    As(Option<String>),
+}
 
 impl Registry {
     /// `POST` to a collection.
@@ -43,7 +53,8 @@ impl Registry {
         let mut warnings = decoded.warnings;
         warnings.extend(call.kind.warnings_on_create(&new));
         take_namespace(call, &mut new)?;
-        let value = self.create_object(call, new, dry_run).await?;
+        let writer = call.writer("CreateOptions", self.clock.now())?;
+        let value = self.create_object(call, new, &Owned::By(&writer), dry_run).await?;
         let text = self.renderer(call)?.object(&value, Header::Shown)?;
         let mut response = respond::encoded(StatusCode::CREATED, call.wanted.encoding, text)?;
         respond::warn(&mut response, &warnings);
@@ -55,6 +66,7 @@ impl Registry {
         &self,
         call: &Call<'_>,
         mut new: Value,
+        owned: &Owned<'_>,
         dry_run: bool,
     ) -> Result<Bytes, Status> {
         let kind = call.kind;
@@ -65,7 +77,12 @@ impl Registry {
         }
         metadata::drop_server_owned(&mut new);
         let generates = meta(&new, "name").is_empty() && !meta(&new, "generateName").is_empty();
+        let given = object::remove(&mut new, &["metadata", "managedFields"]);
         (kind.default)(&mut new);
+        let owners = match owned {
+            Owned::By(writer) => writer.create(&new, given.as_ref()),
+            Owned::As(owners) => owners.clone(),
+        };
         kind.convert_to_stored(&mut new);
         admission::create(&self.store, kind, call.user, &mut new)?;
         object::set(&mut new, &["metadata", "uid"], json!(self.uid()));
@@ -80,7 +97,7 @@ impl Registry {
                 self.generate_name(&mut new);
             }
             (kind.prepare_create)(&mut new);
-            match self.insert(call, &mut new, dry_run).await {
+            match self.insert(call, &mut new, owners.as_deref(), dry_run).await {
                 Err(status) if generates && attempts > 0 && is_clash(&status) => {}
                 result => return result,
             }
@@ -91,6 +108,7 @@ impl Registry {
         &self,
         call: &Call<'_>,
         new: &mut Value,
+        owners: Option<&str>,
         dry_run: bool,
     ) -> Result<Bytes, Status> {
         let kind = call.kind;
@@ -107,9 +125,9 @@ impl Registry {
             if self.store.get(&key).is_some() {
                 return Err(exists());
             }
-            return Ok(Template::without_revision(new));
+            return Template::without_revision(new, owners);
         }
-        let template = Template::new(new)?;
+        let template = Template::new(new, owners)?;
         match self.store.put(key, Expect::Absent, |revision| template.at(revision)).await {
             Ok(entry) => {
                 reserved.keep();
@@ -136,7 +154,7 @@ fn is_clash(status: &Status) -> bool {
 }
 
 /// The namespace of the path is that of the object.
-pub(super) fn take_namespace(call: &Call<'_>, new: &mut Value) -> Result<(), Status> {
+pub(crate) fn take_namespace(call: &Call<'_>, new: &mut Value) -> Result<(), Status> {
     let wanted = call.namespace.unwrap_or_default();
     let given = meta(new, "namespace");
     if !call.kind.namespaced {

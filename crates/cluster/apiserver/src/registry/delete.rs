@@ -13,7 +13,12 @@ use crate::{
     http::{body::Body, content, query::Query, respond},
     kinds::Deletion,
     limits::WRITE_ATTEMPTS_MAX,
-    object::{self, at, decode, encode::Template, finalizers, is_terminating, meta},
+    object::{
+        self, at, decode,
+        encode::Template,
+        finalizers, is_terminating, meta,
+        stored::{self, Stored},
+    },
 };
 
 /// Finalizer that keeps an object until its dependents are gone.
@@ -168,10 +173,10 @@ impl Registry {
         let key = call.key();
         for _ in 0..WRITE_ATTEMPTS_MAX {
             let entry = self.store.get(&key).ok_or_else(|| call.not_found())?;
-            let old = object::parse(&entry.value)?;
+            let Stored { object: old, owners } = stored::parse(&entry.value)?;
             options.check_preconditions(call, &old)?;
             let new = begin(call, options, &old, self.clock.now());
-            let template = Template::new(&new)?;
+            let template = Template::new(&new, owners)?;
             let gone = is_free_to_go(call.kind, &new);
             if options.dry_run || (new == old && !gone) {
                 let value = template.at(entry.modified);
@@ -180,7 +185,8 @@ impl Registry {
             let expect = Expect::Modified(entry.modified);
             let written = if gone {
                 // Watchers see the object as it was, without the deletion that took no time.
-                let template = Template::new(if is_terminating(&old) { &new } else { &old })?;
+                let last = if is_terminating(&old) { &new } else { &old };
+                let template = Template::new(last, owners)?;
                 let last = |revision, _: &Entry| template.at(revision);
                 self.store.delete(&key, expect, last).await
             } else {

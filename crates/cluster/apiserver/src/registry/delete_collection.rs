@@ -35,6 +35,7 @@ impl Registry {
                 name,
                 subresource: None,
                 query: Query::default(),
+                agent: call.agent,
                 wanted: call.wanted,
                 user: call.user,
             };

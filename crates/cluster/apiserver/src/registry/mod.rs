@@ -18,12 +18,16 @@ mod watch;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use api::status::{Reason, Status};
+use jiff::Timestamp;
 use runtime::Clock;
 use store::{Store, WriteError};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-pub(crate) use self::{change::Part, delete::Options as DeleteOptions};
+pub(crate) use self::{
+    create::{Owned, take_namespace},
+    delete::Options as DeleteOptions,
+};
 use crate::{
     addresses::Addresses,
     connector::NodeConnector,
@@ -31,6 +35,7 @@ use crate::{
     identity::Identity,
     kinds::{Kind, Subresource},
     limits::WATCHES_MAX,
+    ownership::Writer,
 };
 
 /// Everything the verbs need. One per server.
@@ -56,6 +61,8 @@ pub(crate) struct Call<'a> {
     pub(crate) name: &'a str,
     pub(crate) subresource: Option<Subresource>,
     pub(crate) query: Query<'a>,
+    /// The `User-Agent` of the client.
+    pub(crate) agent: &'a str,
     pub(crate) wanted: Wanted,
     /// Who asks; `None` for what the server does by itself.
     pub(crate) user: Option<&'a Identity>,
@@ -69,6 +76,12 @@ impl Call<'_> {
 
     pub(crate) fn not_found(&self) -> Status {
         Status::not_found(self.kind.resource(), self.name)
+    }
+
+    /// Who owns what this call writes; `options` is the kind of its parameters.
+    pub(crate) fn writer(&self, options: &str, now: Timestamp) -> Result<Writer<'_>, Status> {
+        let name = (self.query.get("fieldManager"), self.agent, options);
+        Writer::new(self.kind, self.subresource, name, now)
     }
 
     /// Whether nothing is to be kept (`dryRun=All`).

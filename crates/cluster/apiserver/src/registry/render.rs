@@ -104,7 +104,7 @@ impl Renderer {
         if self.kind.conversion.is_none() {
             return Ok(value.clone());
         }
-        let mut object = object::parse(value)?;
+        let mut object = object::parse_whole(value)?;
         self.kind.convert_from_stored(&mut object);
         Ok(object.to_string().into())
     }

@@ -242,7 +242,7 @@ impl Watching {
     /// The last selected state, at the revision of the event by which the object left.
     fn put_left(&mut self, chunk: &mut Vec<u8>, event: &Event) {
         let Some(previous) = &event.previous else { return };
-        match object::parse(&previous.value) {
+        match object::parse_whole(&previous.value) {
             Ok(mut value) => {
                 let version = json!(event.revision().to_string());
                 object::set(&mut value, &["metadata", "resourceVersion"], version);

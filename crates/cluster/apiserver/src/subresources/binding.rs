@@ -8,8 +8,9 @@ use serde_json::{Value, json};
 use crate::{
     http::{body::Body, respond},
     object::{self, is_terminating, meta, text},
+    ownership::Draft,
     patch::read_object,
-    registry::{Call, Part, Registry},
+    registry::{Call, Registry},
 };
 
 const RESOURCE: GroupResource<'static> = GroupResource { group: "", resource: "pods/binding" };
@@ -29,12 +30,13 @@ impl Registry {
         }
         let uid = meta(&binding, "uid");
         let now = object::time(self.clock.now());
-        self.change(call, Part::Internal, call.dry_run()?, |pod| {
-            check(call.name, node, uid, pod)?;
-            let mut bound = pod.clone();
+        let writer = call.writer("CreateOptions", self.clock.now())?;
+        self.change(call, &writer, call.dry_run()?, |live| {
+            check(call.name, node, uid, live.object)?;
+            let mut bound = live.object.clone();
             object::set(&mut bound, &["spec", "nodeName"], json!(node));
             set_scheduled(&mut bound, &now);
-            Ok(bound)
+            Ok(Draft::kept(bound))
         })
         .await?;
         let success = status::success(&Details::default());

@@ -15,8 +15,9 @@ use crate::{
     kinds::{KINDS, Kind},
     limits::BUDGET_EVICTIONS_MAX,
     object::{self, at, is_terminating, meta, text},
+    ownership::{Draft, Live},
     patch::read_object,
-    registry::{Call, DeleteOptions, Part, Registry, keys},
+    registry::{Call, DeleteOptions, Registry, keys},
 };
 
 const REFUSED: &str = "Cannot evict pod as it would violate the pod's disruption budget.";
@@ -46,11 +47,12 @@ impl Registry {
         if is_guarded(&pod) {
             self.ask_budget(call, &pod, options.dry_run).await?;
         }
-        let whole =
-            Call { query: Query::default(), subresource: None, wanted: call.wanted, ..*call };
+        let whole = Call { query: Query::default(), wanted: call.wanted, ..*call };
         if !options.dry_run {
             let now = object::time(self.clock.now());
-            self.change(&whole, Part::Internal, false, |pod| Ok(marked(pod, &now))).await?;
+            let writer = call.writer("CreateOptions", self.clock.now())?;
+            let draft = |pod: Live<'_>| Ok(Draft::kept(marked(pod.object, &now)));
+            self.change(&whole, &writer, false, draft).await?;
         }
         self.delete_object(&whole, &options.without_resource_version()).await?;
         Ok(respond::value(StatusCode::CREATED, &status::success(&Details::default())))
@@ -77,17 +79,21 @@ impl Registry {
             kind,
             namespace: Some(namespace),
             name,
-            subresource: None,
+            subresource: call.subresource,
             query: Query::default(),
+            agent: call.agent,
             wanted: call.wanted,
             user: call.user,
         };
         let now = object::time(self.clock.now());
-        let asked = self.change(&call, Part::Internal, dry_run, |budget| {
-            if needs_no_budget(budget, pod) {
-                return Ok(budget.clone());
-            }
-            taken(budget, meta(pod, "name"), &now)
+        let writer = call.writer("CreateOptions", self.clock.now())?;
+        let asked = self.change(&call, &writer, dry_run, |live| {
+            let budget = live.object;
+            Ok(Draft::kept(if needs_no_budget(budget, pod) {
+                budget.clone()
+            } else {
+                taken(budget, meta(pod, "name"), &now)?
+            }))
         });
         asked.await.map(|_| ())
     }

@@ -10,7 +10,8 @@ use crate::{
         self,
         decode::{self, FieldValidation},
     },
-    registry::{Call, Part, Registry},
+    ownership::Draft,
+    registry::{Call, Registry},
 };
 
 impl Registry {
@@ -25,12 +26,13 @@ impl Registry {
         let format = content::body_format(headers)?;
         let decoded = decode::object(call.kind, &body, format, validation)?;
         let dry_run = call.dry_run()?;
+        let writer = call.writer("UpdateOptions", self.clock.now())?;
         let value = self
-            .change(call, Part::Internal, dry_run, |old| {
-                let mut new = old.clone();
+            .change(call, &writer, dry_run, |live| {
+                let mut new = live.object.clone();
                 object::copy(&mut new, &decoded.object, &["spec", "finalizers"]);
                 object::copy(&mut new, &decoded.object, &["metadata", "resourceVersion"]);
-                Ok(new)
+                Ok(Draft::compared(new))
             })
             .await?;
         self.changed(call, &value, &decoded.warnings)

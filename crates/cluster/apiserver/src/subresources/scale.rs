@@ -7,10 +7,19 @@ use http::{HeaderMap, Response, StatusCode};
 use serde_json::{Value, json};
 
 use crate::{
-    http::{body::Body, content::Form, respond},
+    http::{
+        body::Body,
+        content::{self, Form},
+        respond,
+    },
     object::{self, at, meta},
-    patch::{Patch, read_object},
-    registry::{Call, Part, Registry},
+    ownership::{Claims, Draft, Live},
+    patch::{
+        Patch,
+        apply::{self, Applied},
+        read_object, refuse_force,
+    },
+    registry::{Call, Registry},
     schema,
 };
 
@@ -29,8 +38,15 @@ impl Registry {
         body: Bytes,
     ) -> Result<Response<Body>, Status> {
         let scale = read_object(headers, &body)?;
-        let value =
-            self.change(call, Part::Main, call.dry_run()?, |old| scaled(old, &scale)).await?;
+        let writer = call.writer("UpdateOptions", self.clock.now())?;
+        let draft = |live: Live<'_>| {
+            let old = of(live.object)?;
+            Ok(Draft {
+                object: scaled(live.object, &scale)?,
+                owners: Claims::Known(writer.scale(live, &old, &scale)?),
+            })
+        };
+        let value = self.change(call, &writer, call.dry_run()?, draft).await?;
         answer(call, &value)
     }
 
@@ -41,26 +57,43 @@ impl Registry {
         headers: &HeaderMap,
         body: Bytes,
     ) -> Result<Response<Body>, Status> {
-        let patch = Patch::read(headers, &body)?;
-        let value = self
-            .change(call, Part::Main, call.dry_run()?, |old| {
-                scaled(old, &patch.apply(schema::SCALE, &scale_of(old)?)?)
-            })
-            .await?;
+        let writer = call.writer("PatchOptions", self.clock.now())?;
+        let dry_run = call.dry_run()?;
+        let value = if content::media_type(headers) == apply::MEDIA_TYPE {
+            let applied = Applied::read(call, &body)?;
+            let draft = |live: Live<'_>| {
+                let (scale, owners) =
+                    writer.apply_scale(live, &of(live.object)?, &applied.wanted, applied.force)?;
+                Ok(Draft { object: scaled(live.object, &scale)?, owners: Claims::Known(owners) })
+            };
+            self.change(call, &writer, dry_run, draft).await?
+        } else {
+            refuse_force(call)?;
+            let patch = Patch::read(headers, &body)?;
+            let draft = |live: Live<'_>| {
+                let old = of(live.object)?;
+                let scale = patch.apply(schema::SCALE, &old)?;
+                Ok(Draft {
+                    object: scaled(live.object, &scale)?,
+                    owners: Claims::Known(writer.scale(live, &old, &scale)?),
+                })
+            };
+            self.change(call, &writer, dry_run, draft).await?
+        };
         answer(call, &value)
     }
 }
 
 fn answer(call: &Call<'_>, value: &Bytes) -> Result<Response<Body>, Status> {
     if call.wanted.form != Form::Object {
-        return Err(Status::not_acceptable(crate::http::content::SERVED));
+        return Err(Status::not_acceptable(content::SERVED));
     }
-    let scale = scale_of(&object::parse(value)?)?;
+    let scale = of(&object::parse(value)?)?;
     respond::encoded(StatusCode::OK, call.wanted.encoding, scale.to_string().into())
 }
 
 /// The Scale of a workload.
-fn scale_of(workload: &Value) -> Result<Value, Status> {
+fn of(workload: &Value) -> Result<Value, Status> {
     let selector = at(workload, &["spec", "selector"]).cloned().unwrap_or(json!({}));
     // The oldest kind of workload selects by labels alone.
     let selector = match object::text(workload, &["kind"]) {

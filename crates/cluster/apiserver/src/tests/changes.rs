@@ -32,8 +32,8 @@ async fn refusals() {
         let (method, query) = request.split_once(' ').unwrap_or((request, ""));
         api.check(&format!("{method} {MAPS}/a{query}"), body, expect).await;
     };
-    check("PATCH", "{}", expect!["415 UnsupportedMediaType the body of the request was in an unknown format - accepted media types include: application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json"]).await;
-    check("PATCH+apply", "{}", expect!["415 UnsupportedMediaType the body of the request was in an unknown format - accepted media types include: application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json (application/apply-patch+yaml: server-side apply is not supported yet)"]).await;
+    check("PATCH", "{}", expect!["415 UnsupportedMediaType the body of the request was in an unknown format - accepted media types include: application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json, application/apply-patch+yaml"]).await;
+    check("PATCH+apply", "{}", expect![[r#"422 Invalid PatchOptions.meta.k8s.io "" is invalid: fieldManager: Required value: is required for apply patch"#]]).await;
     check(
         "PATCH+merge",
         "{",

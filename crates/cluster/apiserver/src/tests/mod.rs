@@ -7,6 +7,7 @@ mod endpoints;
 mod https;
 mod lists;
 mod objects;
+mod owners;
 mod parts;
 mod protobuf;
 mod snapshot;
@@ -152,7 +153,7 @@ impl Api {
         let shown = match serde_json::from_str::<Value>(&text) {
             Ok(value) if value["status"] == "Failure" => format!(
                 "{} {}",
-                value["reason"].as_str().unwrap(),
+                value["reason"].as_str().unwrap_or("-"),
                 value["message"].as_str().unwrap()
             ),
             _ => text,

@@ -22,6 +22,8 @@ async fn events_have_two_shapes() {
         "regarding": {"kind": "Pod", "name": "p", "namespace": "default"}});
     let made = api.value(&format!("POST {EVENTS}"), &event.to_string()).await;
     assert_eq!(pick(&made, &["/apiVersion", "/note"]), "events.k8s.io/v1 it is done");
+    let owner = ["/metadata/managedFields/0/apiVersion"];
+    assert_eq!(pick(&made, &owner), "events.k8s.io/v1");
     let core = api.value("GET /api/v1/namespaces/default/events/a", "").await;
     let shown = ["/apiVersion", "/message", "/involvedObject/name", "/reportingComponent", "/note"];
     assert_eq!(pick(&core, &shown), "v1 it is done p example.com/c -");
@@ -77,7 +79,7 @@ async fn kinds_that_nobody_looks_after_say_so() {
         "POST /apis/policy/v1/namespaces/default/poddisruptionbudgets?dryRun=All",
         budget,
         expect![[r#"
-            201 {"apiVersion":"policy/v1","kind":"PodDisruptionBudget","metadata":{"creationTimestamp":"2026-01-01T12:00:00Z","generation":1,"name":"a","namespace":"default","uid":"8e5ff226-dfa3-4096-8797-822bdf007245"},"spec":{"minAvailable":1},"status":{"currentHealthy":0,"desiredHealthy":0,"disruptionsAllowed":0,"expectedPods":0}}
+            201 {"apiVersion":"policy/v1","kind":"PodDisruptionBudget","metadata":{"creationTimestamp":"2026-01-01T12:00:00Z","generation":1,"managedFields":[{"apiVersion":"policy/v1","fieldsType":"FieldsV1","fieldsV1":{"f:spec":{"f:minAvailable":{}}},"manager":"unknown","operation":"Update","time":"2026-01-01T12:00:00Z"}],"name":"a","namespace":"default","uid":"8e5ff226-dfa3-4096-8797-822bdf007245"},"spec":{"minAvailable":1},"status":{"currentHealthy":0,"desiredHealthy":0,"disruptionsAllowed":0,"expectedPods":0}}
             warning: 299 - "PodDisruptionBudget is stored, but nothing acts on it yet""#]],
     )
     .await;

@@ -1,0 +1,181 @@
+//! `PATCH` as server-side apply: `application/apply-patch+yaml`, to an object that need not exist
+//! yet or to its
+//! status. A scale is applied in [`crate::subresources`].
+
+use api::status::{Cause, Reason, Status};
+use bytes::Bytes;
+use http::{Response, StatusCode};
+use serde_json::{Value, json};
+
+use crate::{
+    http::{body::Body, respond},
+    limits::WRITE_ATTEMPTS_MAX,
+    object::{
+        self,
+        decode::{self, FieldValidation},
+        meta,
+    },
+    ownership::{Claims, Draft, Live, Writer},
+    registry::{Call, Owned, Registry, render::Header},
+    schema,
+};
+
+/// The media type.
+pub(crate) const MEDIA_TYPE: &str = "application/apply-patch+yaml";
+
+/// A body, read: what is applied, and what the client should hear.
+pub(crate) struct Applied {
+    pub(crate) wanted: Value,
+    pub(crate) force: bool,
+    warnings: Vec<String>,
+}
+
+impl Applied {
+    /// Reads parameters and body.
+    pub(crate) fn read(call: &Call<'_>, body: &[u8]) -> Result<Self, Status> {
+        if call.query.get("fieldManager").is_none() {
+            let cause = Cause {
+                reason: "FieldValueRequired",
+                message: "Required value: is required for apply patch".to_owned(),
+                field: "fieldManager".to_owned(),
+            };
+            return Err(Status::invalid("meta.k8s.io", "PatchOptions", "", vec![cause]));
+        }
+        let validation = FieldValidation::of(&call.query)?;
+        let force = call.query.flag("force")?;
+        let (wanted, duplicates) = read(body)?;
+        let wanted = match wanted {
+            Value::Object(_) => wanted,
+            Value::Null => json!({}),
+            _ => {
+                let why = "error decoding YAML: the configuration must be an object";
+                return Err(Status::bad_request(why));
+            }
+        };
+        let warnings = match validation {
+            FieldValidation::Strict if !duplicates.is_empty() => {
+                let list = duplicates.join("\n  ");
+                return Err(Status::bad_request(format!("error strict decoding YAML: {list}")));
+            }
+            FieldValidation::Ignore => Vec::new(),
+            FieldValidation::Warn | FieldValidation::Strict => duplicates,
+        };
+        Ok(Self { wanted, force, warnings })
+    }
+}
+
+/// A body, which may be JSON, and what it says twice.
+fn read(body: &[u8]) -> Result<(Value, Vec<String>), Status> {
+    if let Ok(value) = serde_json::from_slice(body) {
+        return Ok((value, schema::duplicates(body)));
+    }
+    let unreadable = |why: String| Status::bad_request(format!("error decoding YAML: {why}"));
+    let text = std::str::from_utf8(body).map_err(|error| unreadable(error.to_string()))?;
+    let twice = match serde_saphyr::from_str(text) {
+        Ok(value) => return Ok((value, Vec::new())),
+        Err(error) => error.to_string(),
+    };
+    let options = serde_saphyr::options! {
+        duplicate_keys: serde_saphyr::options::DuplicateKeyPolicy::LastWins,
+    };
+    let value = serde_saphyr::from_str_with_options(text, options)
+        .map_err(|error| unreadable(error.to_string()))?;
+    Ok((value, vec![twice]))
+}
+
+impl Registry {
+    /// Applies a configuration.
+    pub(super) async fn apply(
+        &self,
+        call: &Call<'_>,
+        body: Bytes,
+    ) -> Result<Response<Body>, Status> {
+        let applied = Applied::read(call, &body)?;
+        let dry_run = call.dry_run()?;
+        let writer = call.writer("PatchOptions", self.clock.now())?;
+        for _ in 0..WRITE_ATTEMPTS_MAX {
+            let exists = self.store.get(&call.key()).is_some();
+            let written = if exists {
+                let draft = |live: Live<'_>| over(call, &writer, &applied, live);
+                self.change(call, &writer, dry_run, draft).await
+            } else if call.subresource.is_none() {
+                self.apply_new(call, &writer, &applied, dry_run).await
+            } else {
+                Err(call.not_found())
+            };
+            match written {
+                // Somebody else was faster.
+                Err(status) if status.reason() == Reason::AlreadyExists => {}
+                Err(status) if exists && status.reason() == Reason::NotFound => {}
+                Err(status) => return Err(status),
+                Ok(value) if exists => return self.changed(call, &value, &applied.warnings),
+                Ok(value) => {
+                    let text = self.renderer(call)?.object(&value, Header::Shown)?;
+                    let mut response =
+                        respond::encoded(StatusCode::CREATED, call.wanted.encoding, text)?;
+                    respond::warn(&mut response, &applied.warnings);
+                    return Ok(response);
+                }
+            }
+        }
+        Err(Status::modified(call.kind.resource(), call.name))
+    }
+
+    async fn apply_new(
+        &self,
+        call: &Call<'_>,
+        writer: &Writer<'_>,
+        applied: &Applied,
+        dry_run: bool,
+    ) -> Result<Bytes, Status> {
+        let draft = writer.apply(None, &applied.wanted, applied.force)?;
+        let uid = meta(&applied.wanted, "uid");
+        if !uid.is_empty() {
+            let why = format!(
+                "uid mismatch: the provided object specified uid {uid}, and no existing object was \
+                 found"
+            );
+            return Err(Status::conflict(call.kind.resource(), call.name, &why));
+        }
+        let Draft { mut object, owners } = fitting(call, draft)?;
+        let owners = match owners {
+            Claims::Known(owners) => owners,
+            Claims::Compared | Claims::Kept => None,
+        };
+        object::remove(&mut object, &["metadata", "resourceVersion"]);
+        self.create_object(call, object, &Owned::As(owners), dry_run).await
+    }
+}
+
+fn over(
+    call: &Call<'_>,
+    writer: &Writer<'_>,
+    applied: &Applied,
+    live: Live<'_>,
+) -> Result<Draft, Status> {
+    fitting(call, writer.apply(Some(live), &applied.wanted, applied.force)?)
+}
+
+/// The draft as an object of the kind, if it is the one that the path names.
+fn fitting(call: &Call<'_>, draft: Draft) -> Result<Draft, Status> {
+    let object = decode::typed(call.kind, draft.object)?;
+    let decoded = decode::check(call.kind, object, Vec::new(), FieldValidation::Ignore);
+    let mut object = decoded.map_err(|why| Status::bad_request(why.text()))?.object;
+    match meta(&object, "name") {
+        name if name == call.name => {}
+        "" => {
+            return Err(Status::bad_request(format!(
+                "the name of the object ({} based on URL) was undeterminable: name must be provided",
+                call.name
+            )));
+        }
+        name => {
+            return Err(Status::bad_request(format!(
+                "the name of the object ({name}) does not match the name on the URL ({})",
+                call.name
+            )));
+        }
+    }
+    crate::registry::take_namespace(call, &mut object)?;
+    Ok(Draft { object, ..draft })
+}
