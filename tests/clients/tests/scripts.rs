@@ -34,6 +34,7 @@ scripts! {
     run
     sensors
     sensors_queue
+    server_side
     snapshot
     watch
 }
