@@ -20,6 +20,7 @@ mod addresses;
 mod admission;
 mod bootstrap;
 mod object;
+mod openapi;
 mod ownership;
 mod patch;
 mod protobuf;

@@ -31,6 +31,10 @@ pub(crate) const WATCHES_MAX: usize = 10_000;
 /// shared history until the client has taken these.
 pub(crate) const WATCH_CHUNK_BYTES: usize = 64 * 1024;
 
+/// Answers of more bytes than this are compressed for clients that take it. As in Kubernetes: below,
+/// compressing costs more than it saves.
+pub(crate) const COMPRESSED_BYTES_MIN: usize = 128 * 1024;
+
 /// How often a watch that allows bookmarks gets one when nothing else happens. As in Kubernetes.
 pub(crate) const BOOKMARK_PERIOD: Duration = Duration::from_mins(1);
 

@@ -15,10 +15,10 @@ use api::status::Status;
 use http::{Method, Request, Response, request::Parts};
 
 use crate::{
-    endpoints::{discovery::Discovery, health, openapi, openapi::OpenApi, snapshot, version},
+    endpoints::{discovery::Discovery, health, openapi::OpenApi, snapshot, version},
     http::{
         body::{Body, Unread},
-        content,
+        compress, content,
         path::{ResourcePath, Route},
         query::Query,
         respond,
@@ -69,7 +69,8 @@ where
         let body = Unread::new(body);
         Box::pin(async move {
             let answer = router.answer(&parts, body).await;
-            Ok(answer.unwrap_or_else(|status| respond::failure(&status, &parts.headers)))
+            let answer = answer.unwrap_or_else(|status| respond::failure(&status, &parts.headers));
+            Ok(compress::response(&parts.headers, answer))
         })
     }
 }
@@ -129,8 +130,10 @@ impl Router {
                 discovery.resources(group, version, encoding()?, headers)
             }
             Route::OpenApiIndex => openapi.index(headers),
-            Route::OpenApi { group, version } => openapi.document(group, version, headers),
-            Route::OpenApiV2 => Err(openapi::v2()),
+            Route::OpenApi { group, version } => {
+                openapi.document(group, version, &Query::parse(parts.uri.query()), headers)
+            }
+            Route::OpenApiV2 => openapi.v2(headers),
             Route::Root => Ok(respond::value(http::StatusCode::OK, &root_paths())),
             Route::Resource(_) | Route::Unknown => Err(Status::no_such_path()),
         }

@@ -129,7 +129,7 @@ impl Server {
         let shared = Arc::new(Shared {
             registry,
             discovery: Discovery::new(config.advertised),
-            openapi: OpenApi::new(),
+            openapi: OpenApi::default(),
         });
         let endpoint = Endpoint::new(&pki, config.clock.clone(), Arc::clone(&shared))?;
         Ok(Self { shared, pki, endpoint, config: Arc::new(config) })

@@ -1,14 +1,23 @@
-//! A JSON document that never changes while the server runs, with its hash as ETag.
+//! Documents that never change while the server runs, with a hash as ETag.
+
+use std::{
+    io::{self, Read as _},
+    sync::OnceLock,
+};
 
 use api::status::Status;
 use bytes::Bytes;
+use flate2::{Compression, read::GzDecoder, write::GzEncoder};
 use http::{
     HeaderMap, HeaderValue, Response, StatusCode,
     header::{ETAG, IF_NONE_MATCH, VARY},
 };
 use serde_json::Value;
 
-use crate::http::{body::Body, content::Encoding, respond};
+use crate::{
+    http::{body::Body, compress, content::Encoding, respond},
+    openapi::Fnv,
+};
 
 /// The document, encoded once.
 #[derive(Debug)]
@@ -21,12 +30,10 @@ pub(super) struct Document {
 impl Document {
     pub(super) fn new(value: &Value, content_type: &'static str) -> Self {
         let text = Bytes::from(value.to_string());
-        let hash = format!("{:032X}", fnv1a(&text));
+        let mut hash = Fnv::default();
+        hash.add(&text);
+        let hash = format!("{:032X}", hash.0);
         Self { text, hash, content_type: HeaderValue::from_static(content_type) }
-    }
-
-    pub(super) fn hash(&self) -> &str {
-        &self.hash
     }
 
     /// The document in an encoding. Those but JSON are made anew each time and have no ETag: nobody
@@ -46,26 +53,91 @@ impl Document {
 
     /// The document, or 304 if the client has it.
     pub(super) fn answer(&self, request: &HeaderMap) -> Result<Response<Body>, Status> {
-        let etag = format!("\"{}\"", self.hash);
-        let known = request.get(IF_NONE_MATCH).and_then(|it| it.to_str().ok());
-        let known = known.is_some_and(|it| it.split(',').any(|it| it.trim() == etag));
-        let (code, body) = if known {
-            (StatusCode::NOT_MODIFIED, Bytes::new())
-        } else {
-            (StatusCode::OK, self.text.clone())
-        };
-        let mut response = respond::with(code, self.content_type.clone(), Body::whole(body));
-        let etag = HeaderValue::from_str(&etag)
-            .map_err(|error| Status::internal(&format!("make an ETag: {error}")))?;
-        response.headers_mut().insert(ETAG, etag);
-        response.headers_mut().insert(VARY, HeaderValue::from_static("Accept"));
-        Ok(response)
+        answer(&self.hash, &self.content_type, request, || Ok(self.text.clone()))
     }
 }
 
-/// FNV-1a of 128 bits: tells versions of our own documents apart, nothing more.
-fn fnv1a(bytes: &[u8]) -> u128 {
-    const BASIS: u128 = 0x6c62_272e_07bb_0142_62b8_2175_6295_c58d;
-    const PRIME: u128 = 0x0000_0000_0100_0000_0000_0000_0000_013b;
-    bytes.iter().fold(BASIS, |hash, byte| (hash ^ u128::from(*byte)).wrapping_mul(PRIME))
+/// A large document that is made when it is first asked for and kept compressed. Its hash is known
+/// before.
+#[derive(Debug)]
+pub(super) struct Packed {
+    packed: OnceLock<Bytes>,
+    hash: String,
+    content_type: HeaderValue,
+}
+
+impl Packed {
+    pub(super) fn new(fingerprint: u128, content_type: &'static str) -> Self {
+        Self {
+            packed: OnceLock::new(),
+            hash: format!("{fingerprint:032X}"),
+            content_type: HeaderValue::from_static(content_type),
+        }
+    }
+
+    pub(super) fn hash(&self) -> &str {
+        &self.hash
+    }
+
+    /// The document, which `write` writes if it is not there yet, or 304 if the client has it.
+    pub(super) fn answer(
+        &self,
+        request: &HeaderMap,
+        write: impl FnOnce(&mut GzEncoder<Vec<u8>>) -> io::Result<()>,
+    ) -> Result<Response<Body>, Status> {
+        let compressed = compress::is_wanted(request);
+        let mut response = answer(&self.hash, &self.content_type, request, || {
+            let packed = self.packed(write)?;
+            if compressed {
+                return Ok(packed);
+            }
+            let mut text = Vec::new();
+            GzDecoder::new(packed.as_ref()).read_to_end(&mut text)?;
+            Ok(text.into())
+        })?;
+        if compressed && response.status() == StatusCode::OK {
+            compress::mark(&mut response);
+        }
+        Ok(response)
+    }
+
+    fn packed(
+        &self,
+        write: impl FnOnce(&mut GzEncoder<Vec<u8>>) -> io::Result<()>,
+    ) -> io::Result<Bytes> {
+        if let Some(packed) = self.packed.get() {
+            return Ok(packed.clone());
+        }
+        // Two clients may do this at the same time; they make the same.
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+        write(&mut encoder)?;
+        let mut packed = encoder.finish()?;
+        packed.shrink_to_fit();
+        Ok(self.packed.get_or_init(|| packed.into()).clone())
+    }
+}
+
+/// What `body` makes, or 304 if the client has it.
+fn answer(
+    hash: &str,
+    content_type: &HeaderValue,
+    request: &HeaderMap,
+    body: impl FnOnce() -> io::Result<Bytes>,
+) -> Result<Response<Body>, Status> {
+    let etag = format!("\"{hash}\"");
+    let known = request.get(IF_NONE_MATCH).and_then(|it| it.to_str().ok());
+    let known = known.is_some_and(|it| it.split(',').any(|it| it.trim() == etag));
+    let (code, body) = if known {
+        (StatusCode::NOT_MODIFIED, Bytes::new())
+    } else {
+        let body =
+            body().map_err(|error| Status::internal(&format!("make a document: {error}")))?;
+        (StatusCode::OK, body)
+    };
+    let mut response = respond::with(code, content_type.clone(), Body::whole(body));
+    let etag = HeaderValue::from_str(&etag)
+        .map_err(|error| Status::internal(&format!("make an ETag: {error}")))?;
+    response.headers_mut().insert(ETAG, etag);
+    response.headers_mut().insert(VARY, HeaderValue::from_static("Accept"));
+    Ok(response)
 }

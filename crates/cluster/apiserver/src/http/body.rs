@@ -31,6 +31,14 @@ impl Body {
         Self(Content::Whole(Some(bytes)))
     }
 
+    /// All of it, if it does not come in chunks.
+    pub(crate) const fn as_whole(&self) -> Option<&Bytes> {
+        match &self.0 {
+            Content::Whole(bytes) => bytes.as_ref(),
+            Content::Chunks(_) => None,
+        }
+    }
+
     pub(crate) fn chunks(chunks: impl Stream<Item = Bytes> + Send + 'static) -> Self {
         Self(Content::Chunks(Box::pin(chunks.fuse())))
     }

@@ -114,6 +114,25 @@ pub(crate) fn negotiate_encoding(headers: &HeaderMap) -> Result<Encoding, Status
     })
 }
 
+/// Media types without parameters in the client's order of preference; `*/*` if it has none.
+pub(crate) fn accepted(headers: &HeaderMap) -> Vec<String> {
+    let clauses = clauses(headers);
+    if clauses.is_empty() {
+        return vec!["*/*".to_owned()];
+    }
+    clauses.iter().map(|it| format!("{}/{}", it.media_type, it.subtype)).collect()
+}
+
+/// The clauses of `Accept`, by weight, then the specific ones, then in the client's order.
+fn clauses(headers: &HeaderMap) -> Vec<Clause<'_>> {
+    // A client may spread its list over several headers.
+    let accept = headers.get_all(header::ACCEPT).iter().filter_map(|it| it.to_str().ok());
+    let mut clauses: Vec<Clause<'_>> =
+        accept.flat_map(|it| it.split(',')).filter_map(Clause::parse).collect();
+    clauses.sort_by_key(|it| (std::cmp::Reverse(it.weight), it.wildcards()));
+    clauses
+}
+
 /// The first clause of `Accept`, by weight and then in the client's order, that can be served in some
 /// encoding; `default` if there is none at all.
 fn choose<T>(
@@ -121,14 +140,10 @@ fn choose<T>(
     default: T,
     serve: impl Fn(&Clause<'_>, Encoding) -> Option<T>,
 ) -> Result<T, Status> {
-    // A client may spread its list over several headers.
-    let accept = headers.get_all(header::ACCEPT).iter().filter_map(|it| it.to_str().ok());
-    let mut clauses: Vec<Clause<'_>> =
-        accept.flat_map(|it| it.split(',')).filter_map(Clause::parse).collect();
+    let clauses = clauses(headers);
     if clauses.is_empty() {
         return Ok(default);
     }
-    clauses.sort_by_key(|it| (std::cmp::Reverse(it.weight), it.wildcards()));
     let mut served = clauses.iter().flat_map(|clause| {
         let encodings = [Encoding::Json, Encoding::Yaml, Encoding::Protobuf].into_iter();
         encodings.filter(|it| clause.allows(*it)).filter_map(|it| serve(clause, it))

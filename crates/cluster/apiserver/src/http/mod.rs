@@ -1,6 +1,7 @@
 //! HTTP without Kubernetes objects: paths, queries, media types, bodies, responses.
 
 pub(crate) mod body;
+pub(crate) mod compress;
 pub(crate) mod content;
 pub(crate) mod path;
 pub(crate) mod query;

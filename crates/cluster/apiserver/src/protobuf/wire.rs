@@ -5,7 +5,7 @@ use super::DecodeError;
 
 /// A field's value before its type is known.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) enum Scalar<'a> {
+pub(crate) enum Scalar<'a> {
     Varint(u64),
     Fixed64(u64),
     Bytes(&'a [u8]),
@@ -13,13 +13,13 @@ pub(super) enum Scalar<'a> {
 }
 
 /// The fields of a message, one after the other. Ends at the first error.
-pub(super) struct Fields<'a> {
+pub(crate) struct Fields<'a> {
     rest: &'a [u8],
     failed: bool,
 }
 
 impl<'a> Fields<'a> {
-    pub(super) const fn new(message: &'a [u8]) -> Self {
+    pub(crate) const fn new(message: &'a [u8]) -> Self {
         Self { rest: message, failed: false }
     }
 
@@ -84,7 +84,7 @@ pub(super) fn varint(bytes: &mut &[u8]) -> Result<u64, DecodeError> {
     Err(DecodeError::Overflow)
 }
 
-pub(super) fn put_varint(out: &mut Vec<u8>, number: u32, value: u64) {
+pub(crate) fn put_varint(out: &mut Vec<u8>, number: u32, value: u64) {
     put_number(out, u64::from(number) << 3);
     put_number(out, value);
 }
@@ -94,14 +94,14 @@ pub(super) fn put_fixed64(out: &mut Vec<u8>, number: u32, value: u64) {
     out.extend_from_slice(&value.to_le_bytes());
 }
 
-pub(super) fn put_bytes(out: &mut Vec<u8>, number: u32, bytes: &[u8]) {
+pub(crate) fn put_bytes(out: &mut Vec<u8>, number: u32, bytes: &[u8]) {
     put_number(out, u64::from(number) << 3 | 2);
     put_number(out, bytes.len() as u64);
     out.extend_from_slice(bytes);
 }
 
 /// Appends a message that `write` appends.
-pub(super) fn put_message(out: &mut Vec<u8>, number: u32, write: impl FnOnce(&mut Vec<u8>)) {
+pub(crate) fn put_message(out: &mut Vec<u8>, number: u32, write: impl FnOnce(&mut Vec<u8>)) {
     let Ok(()) = try_put_message(out, number, |out| {
         write(out);
         Ok::<(), std::convert::Infallible>(())

@@ -1,19 +1,17 @@
 //! The published types as a table: field names, types, merge keys, and what follows from them:
-//! strict field checks and OpenAPI documents.
+//! strict field checks.
 //!
 //! Facts only; which kinds are served is the table of kinds' business.
 
 mod check;
 mod duplicates;
 mod go;
-mod openapi;
 mod prune;
 mod table;
 
 pub use self::{
     check::{Problems, check},
     duplicates::duplicates,
-    openapi::openapi_v3,
     prune::prune,
     table::{
         Definition, Field, GroupVersionKind, Type, Wire, Zero, definition, definition_of_kind,
@@ -24,6 +22,8 @@ pub use self::{
 pub const SCALE: &str = "io.k8s.api.autoscaling.v1.Scale";
 /// Body of `pods/binding`.
 pub const BINDING: &str = "io.k8s.api.core.v1.Binding";
+/// Body of `pods/eviction`.
+pub const EVICTION: &str = "io.k8s.api.policy.v1.Eviction";
 /// Body of a delete request.
 pub const DELETE_OPTIONS: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.DeleteOptions";
 /// Answer to a delete request, and every error.
@@ -32,6 +32,9 @@ pub const STATUS: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.Status";
 pub const OBJECT_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta";
 /// `metadata` of every list.
 pub const LIST_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ListMeta";
+
+/// The text of the table.
+pub(crate) use self::table::TEXT;
 
 /// How strategic merge patch treats one field (`x-kubernetes-patch-strategy` and
 /// `x-kubernetes-patch-merge-key`), and which type is below it.
@@ -83,7 +86,7 @@ mod tests {
 
     #[test]
     fn bodies_are_in_the_table() {
-        for name in [SCALE, BINDING, DELETE_OPTIONS, STATUS, OBJECT_META, LIST_META] {
+        for name in [SCALE, BINDING, EVICTION, DELETE_OPTIONS, STATUS, OBJECT_META, LIST_META] {
             assert!(definition(name).is_some(), "{name}");
         }
     }

@@ -153,7 +153,7 @@ impl Definition {
     }
 }
 
-static TEXT: &str = include_str!("table.txt");
+pub(crate) static TEXT: &str = include_str!("table.txt");
 static TABLE: LazyLock<Vec<Paragraph>> = LazyLock::new(|| index(TEXT));
 
 /// A definition's text, and what it says once it was asked for.

@@ -1,11 +1,11 @@
 //! Health, version, discovery, OpenAPI, unknown paths.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, io::Read as _};
 
 use bytes::Bytes;
 use expect_test::expect;
 use http::Request;
-use http_body_util::Full;
+use http_body_util::{BodyExt as _, Full};
 use tower::ServiceExt as _;
 
 use super::{Api, pick, text};
@@ -157,14 +157,50 @@ async fn openapi() {
         &document["paths"]["/apis/apps/v1/namespaces/{namespace}/deployments/{name}"]["patch"];
     let parameters = patch["parameters"].as_array().unwrap();
     assert!(parameters.iter().any(|it| it["name"] == "fieldValidation"));
-    api.check(
-        "GET /openapi/v2",
-        "",
-        expect![
-            "404 NotFound /openapi/v2 is not served yet: use /openapi/v3 (kubectl does since 1.27)"
-        ],
-    )
-    .await;
+    // A link to an older document leads to the present one.
+    let old = api.send("GET /openapi/v3/apis/apps/v1?hash=0", "").await;
+    assert_eq!((old.status().as_u16(), old.headers()["location"].to_str().unwrap()), (301, url));
+    let document = api.value("GET /openapi/v2", "").await;
+    assert_eq!(document["swagger"], "2.0");
+    let patch =
+        &document["paths"]["/apis/apps/v1/namespaces/{namespace}/deployments/{name}"]["patch"];
+    let parameters = patch["parameters"].as_array().unwrap();
+    assert!(parameters.iter().any(|it| it["name"] == "fieldValidation" && it["type"] == "string"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn large_answers_are_compressed_for_who_takes_them() {
+    let api = Api::new().await;
+    let answer = async |path: &str, accept: &str, encoding: &str| {
+        let request = Request::get(path).header("accept", accept);
+        let request = request.header("accept-encoding", encoding).body(Full::new(Bytes::new()));
+        api.server.service().oneshot(request.unwrap()).await.unwrap()
+    };
+    let json = answer("/openapi/v2", "application/json", "deflate").await;
+    assert_eq!(json.headers().get("content-encoding"), None);
+    let json = text(json).await.1;
+    let packed = answer("/openapi/v2", "application/json", "deflate, gzip").await;
+    assert_eq!(packed.headers()["content-encoding"], "gzip");
+    let packed = packed.into_body().collect().await.unwrap().to_bytes();
+    assert!(packed.len() < json.len() / 5);
+    let mut unpacked = String::new();
+    flate2::read::GzDecoder::new(packed.as_ref()).read_to_string(&mut unpacked).unwrap();
+    assert!(unpacked == json);
+    let small = answer("/api", "application/json", "gzip").await;
+    assert_eq!(small.headers().get("content-encoding"), None);
+    let accept = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
+    let message = answer("/openapi/v2", accept, "").await;
+    assert_eq!(
+        message.headers()["content-type"],
+        "application/com.github.proto-openapi.spec.v2.v1.0+protobuf"
+    );
+    let refused = answer("/openapi/v2", "text/html", "").await;
+    assert_eq!(refused.status().as_u16(), 406);
+    let map = format!(r#"{{"metadata":{{"name":"m"}},"data":{{"a":"{}"}}}}"#, "b".repeat(200_000));
+    api.value("POST /api/v1/namespaces/default/configmaps", &map).await;
+    let list = answer("/api/v1/configmaps", "application/json", "gzip").await;
+    assert_eq!(list.headers()["content-encoding"], "gzip");
+    assert_eq!(list.headers()["vary"], "Accept-Encoding");
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,0 +1,54 @@
+//! Compressed answers for clients that take them.
+
+use std::io::{self, Write as _};
+
+use bytes::Bytes;
+use flate2::{Compression, write::GzEncoder};
+use http::{
+    HeaderMap, HeaderValue, Response,
+    header::{ACCEPT_ENCODING, CONTENT_ENCODING, VARY},
+};
+
+use super::body::Body;
+use crate::limits::COMPRESSED_BYTES_MIN;
+
+/// Whether the client takes gzip. As in Kubernetes, a weight is not looked at: with one it is another
+/// word.
+pub(crate) fn is_wanted(request: &HeaderMap) -> bool {
+    let accepted = request.get(ACCEPT_ENCODING).and_then(|it| it.to_str().ok());
+    accepted.unwrap_or_default().split(',').any(|it| it.trim() == "gzip")
+}
+
+/// Says of a response that its body is compressed.
+pub(crate) fn mark(response: &mut Response<Body>) {
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+    headers.append(VARY, HeaderValue::from_static("Accept-Encoding"));
+}
+
+/// Compresses a large answer, if the client takes it so and it is not compressed yet.
+pub(crate) fn response(request: &HeaderMap, response: Response<Body>) -> Response<Body> {
+    let large = response.body().as_whole().filter(|it| it.len() > COMPRESSED_BYTES_MIN);
+    let Some(bytes) = large else { return response };
+    if response.headers().contains_key(CONTENT_ENCODING) || !is_wanted(request) {
+        return response;
+    }
+    match compressed(bytes) {
+        Ok(packed) => {
+            let mut response = response.map(|_| Body::whole(packed));
+            mark(&mut response);
+            response
+        }
+        Err(error) => {
+            tracing::error!(%error, "an answer cannot be compressed");
+            response
+        }
+    }
+}
+
+/// The level that takes least time, as in Kubernetes.
+fn compressed(bytes: &[u8]) -> io::Result<Bytes> {
+    let mut encoder = GzEncoder::new(Vec::with_capacity(bytes.len() / 4), Compression::fast());
+    encoder.write_all(bytes)?;
+    encoder.finish().map(Bytes::from)
+}
