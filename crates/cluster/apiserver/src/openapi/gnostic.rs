@@ -44,7 +44,7 @@ static PATH_ITEM: [Field; 5] = [
     ("put", 3, Kind::Message(&OPERATION)),
     ("post", 4, Kind::Message(&OPERATION)),
     ("delete", 5, Kind::Message(&OPERATION)),
-    ("patch", 7, Kind::Message(&OPERATION)),
+    ("patch", 8, Kind::Message(&OPERATION)),
 ];
 
 /// A response value is a choice, of which field 1 is a response itself.

@@ -172,7 +172,7 @@ fn version_2_is_the_same_in_protobuf() {
     let key = named(&inside(containers, 31), "x-kubernetes-patch-merge-key");
     assert_eq!(text(key, 2), "\"name\"\n");
     let pod = named(&paths, "/api/v1/namespaces/{namespace}/pods/{name}");
-    let patch = inside(pod, 7)[0];
+    let patch = inside(pod, 8)[0];
     assert_eq!(text(patch, 5), "patchCoreV1NamespacedPod");
     let names: Vec<&str> = inside(patch, 8)
         .into_iter()
