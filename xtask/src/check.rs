@@ -15,7 +15,7 @@ use anyhow::{Context as _, bail};
 
 use crate::{
     process, tidy,
-    tools::{self, Queue, Toxiproxy},
+    tools::{self, Api, Queue, Toxiproxy},
 };
 
 /// One step: its name for the command line, and what it does.
@@ -37,6 +37,7 @@ const STEPS: &[Step] = &[
     Step { name: "fault", run: fault },
     Step { name: "queue", run: queue },
     Step { name: "clients", run: clients },
+    Step { name: "api", run: api },
     Step { name: "machine", run: machine },
     Step { name: "clients-as-user", run: clients_as_user },
     Step { name: "machine-as-user", run: machine_as_user },
@@ -50,8 +51,9 @@ const SENSORS: &str = "examples/sensors/1-http";
 /// takes as long as to build them.
 const QUEUE_CLIENT: &str = "tests/clients/queue/tokio-nsq";
 /// Tests that need the built binary: package and test. They are no part of `cargo test`.
-const WHOLE: [(&str, &str); 6] = [CLIENTS, TOXIPROXY, QUEUE, KILLS, MACHINE, GRADED];
+const WHOLE: [(&str, &str); 7] = [CLIENTS, API, TOXIPROXY, QUEUE, KILLS, MACHINE, GRADED];
 const CLIENTS: (&str, &str) = ("coracle-clients", "scripts");
+const API: (&str, &str) = ("coracle-clients", "api");
 const TOXIPROXY: (&str, &str) = ("coracle-clients", "toxiproxy");
 const QUEUE: (&str, &str) = ("coracle-clients", "queue");
 pub(crate) const KILLS: (&str, &str) = ("coracle-machine", "kills");
@@ -211,6 +213,15 @@ fn queue(run: &mut Run<'_>) -> anyhow::Result<()> {
 /// Scripts of what a user types, with the real clients.
 fn clients(run: &mut Run<'_>) -> anyhow::Result<()> {
     let mut command = run.whole(CLIENTS)?;
+    run.test(&mut command)
+}
+
+/// The API as other clients use it than kubectl of today.
+fn api(run: &mut Run<'_>) -> anyhow::Result<()> {
+    let Api { python, of_python, of_node, older_kubectl, helm } = tools::api(run.root)?;
+    let mut command = run.whole(API)?;
+    command.env("PYTHON", python).env("API_PYTHON", of_python).env("API_NODE", of_node);
+    command.env("OLDER_KUBECTL", older_kubectl).env("HELM", helm);
     run.test(&mut command)
 }
 

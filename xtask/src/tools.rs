@@ -1,10 +1,12 @@
 //! Installs the pinned programs and libraries of others that tests use into `target/tools`, from the
 //! registry of their language and with that registry's ordinary client. It installs nothing elsewhere.
 
+mod api;
 mod libraries;
 mod queue;
 mod toxiproxy;
 
+pub(crate) use api::{Api, api};
 pub(crate) use queue::{Queue, queue};
 pub(crate) use toxiproxy::{Toxiproxy, toxiproxy};
 
@@ -69,6 +71,7 @@ pub(crate) fn install(root: &Path) -> anyhow::Result<PathBuf> {
 pub(crate) fn all(root: &Path) -> anyhow::Result<PathBuf> {
     toxiproxy(root)?;
     queue(root)?;
+    api(root)?;
     install(root)
 }
 

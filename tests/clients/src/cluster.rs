@@ -137,6 +137,8 @@ impl Cluster {
         command.env("XDG_DATA_HOME", self.directory().join("data"));
         command.env("XDG_RUNTIME_DIR", self.directory().join("run"));
         command.env("KUBECONFIG", self.directory().join("kubeconfig"));
+        // Programs that scripts run are where the scripts are.
+        command.env("CLIENTS", crate::folder("api/clients"));
         // For a second cluster beside this one, whose name begins so.
         command.env("CLUSTER", &self.name);
         command.env("EXAMPLES", crate::folder("../../examples"));

@@ -18,9 +18,9 @@ use cluster::Cluster;
 use redact::Redactor;
 use script::Script;
 
-/// Runs `scripts/NAME.txt` and compares.
-pub fn run(name: &str) -> anyhow::Result<()> {
-    let path = folder("scripts").join(name).with_extension("txt");
+/// Runs `FOLDER/NAME.txt` and compares.
+pub fn run(of: &str, name: &str) -> anyhow::Result<()> {
+    let path = folder(of).join(name).with_extension("txt");
     let text = fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
     let mut script = Script::parse(&text);
     let cluster = Cluster::new(name)?;
@@ -57,13 +57,15 @@ fn update() -> bool {
     std::env::var_os("UPDATE_EXPECT").is_some_and(|it| it != OsStr::new("0"))
 }
 
-/// Every script there is.
-pub fn scripts() -> anyhow::Result<Vec<String>> {
+/// Every script there is in a folder.
+pub fn scripts(of: &str) -> anyhow::Result<Vec<String>> {
     let mut names = Vec::new();
-    for entry in fs::read_dir(folder("scripts")).context("list the scripts")? {
+    for entry in fs::read_dir(folder(of)).context("list the scripts")? {
         let path = entry.context("list the scripts")?.path();
-        let name = path.file_stem().context("name of a script")?;
-        names.push(name.to_string_lossy().into_owned());
+        if path.extension() == Some(OsStr::new("txt")) {
+            let name = path.file_stem().context("name of a script")?;
+            names.push(name.to_string_lossy().into_owned());
+        }
     }
     names.sort();
     Ok(names)

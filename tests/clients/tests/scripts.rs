@@ -6,13 +6,13 @@ macro_rules! scripts {
         $(
             #[test]
             fn $name() -> anyhow::Result<()> {
-                coracle_clients::run(stringify!($name))
+                coracle_clients::run("scripts", stringify!($name))
             }
         )*
 
         #[test]
         fn every_script_is_listed() -> anyhow::Result<()> {
-            assert_eq!(coracle_clients::scripts()?, [$(stringify!($name)),*]);
+            assert_eq!(coracle_clients::scripts("scripts")?, [$(stringify!($name)),*]);
             Ok(())
         }
     };

@@ -334,7 +334,13 @@ mod tests {
         ) {
             let once: Quantity = text.parse().unwrap();
             let twice: Quantity = once.to_string().parse().unwrap();
-            prop_assert_eq!(once.to_string(), twice.to_string());
+            let thrice: Quantity = twice.to_string().parse().unwrap();
+            prop_assert_eq!(twice.to_string(), thrice.to_string());
+            // `605.468Ki` is 620000, which nothing tells from a decimal quantity, whose short form is
+            // `620k`. The original does the same.
+            if once.format != Format::Binary || once.to_string().ends_with('i') {
+                prop_assert_eq!(once.to_string(), twice.to_string());
+            }
             // A binary quantity rounds up to whole units when printed.
             let rounding = if once.format == Format::Binary { NANOS } else { 1 };
             prop_assert!((twice.nanos - once.nanos).abs() < rounding);
