@@ -13,7 +13,7 @@ use std::{
 use fastrand::Rng;
 
 use crate::{
-    book::{Book, Key, Post},
+    book::{Book, Key, Post, Reading},
     nsqd::Addresses,
     wire::{Connection, Frame, Message, ask, batch, command},
 };
@@ -207,7 +207,8 @@ impl<'a> Life<'a> {
     fn message(&self, connection: &mut Connection, key: &Key) -> io::Result<Message> {
         match connection.frame()? {
             Frame::Message(message) => {
-                self.book().delivered(key, &message);
+                let reading = if self.is_ending() { Reading::AtWill } else { Reading::InOrder };
+                self.book().delivered(key, &message, reading);
                 Ok(message)
             }
             other => Err(io::Error::other(format!("{key:?} got {other:?}"))),
