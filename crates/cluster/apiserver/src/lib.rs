@@ -19,6 +19,7 @@ mod http;
 mod addresses;
 mod admission;
 mod bootstrap;
+mod metrics;
 mod object;
 mod openapi;
 mod ownership;

@@ -15,7 +15,7 @@ use api::status::Status;
 use http::{Method, Request, Response, request::Parts};
 
 use crate::{
-    endpoints::{discovery::Discovery, health, openapi::OpenApi, snapshot, version},
+    endpoints::{discovery::Discovery, health, metrics, openapi::OpenApi, snapshot, version},
     http::{
         body::{Body, Unread},
         compress, content,
@@ -25,6 +25,7 @@ use crate::{
     },
     identity::Identity,
     kinds::{KINDS, Kind, Subresource},
+    metrics::Asked,
     registry::{Call, Registry},
 };
 
@@ -68,15 +69,47 @@ where
         let (parts, body) = request.into_parts();
         let body = Unread::new(body);
         Box::pin(async move {
-            let answer = router.answer(&parts, body).await;
-            let answer = answer.unwrap_or_else(|status| respond::failure(&status, &parts.headers));
-            Ok(compress::response(&parts.headers, answer))
+            let metrics = &router.shared.registry.metrics;
+            let (pending, about) = (metrics.begin(&parts.method), About::of(&parts));
+            let Parts { method, headers, .. } = &parts;
+            let asked = Asked { method, headers, query: &about.query };
+            let target = metrics.target(&about.route, about.kind, &asked);
+            let answer = router.answer(&parts, about, body).await;
+            let answer = answer.unwrap_or_else(|status| respond::failure(&status, headers));
+            Ok(pending.end(target, compress::response(headers, answer)))
         })
     }
 }
 
+/// What a request is about. Nothing is checked here.
+struct About<'a> {
+    route: Route<'a>,
+    /// Its place in the table, if there is such a kind.
+    kind: Option<usize>,
+    query: Query<'a>,
+}
+
+impl<'a> About<'a> {
+    fn of(parts: &'a Parts) -> Self {
+        let route = Route::parse(parts.uri.path());
+        let kind = if let Route::Resource(path) = &route {
+            KINDS.iter().position(|it| {
+                it.plural == path.resource && it.group == path.group && it.version == path.version
+            })
+        } else {
+            None
+        };
+        Self { route, kind, query: Query::parse(parts.uri.query()) }
+    }
+}
+
 impl Router {
-    async fn answer(&self, parts: &Parts, body: Unread) -> Result<Response<Body>, Status> {
+    async fn answer(
+        &self,
+        parts: &Parts,
+        about: About<'_>,
+        body: Unread,
+    ) -> Result<Response<Body>, Status> {
         let path = parts.uri.path();
         if *self.identity == Identity::Anonymous && !health::is_public(path) {
             return Err(Status::unauthorized());
@@ -84,15 +117,17 @@ impl Router {
         if !health::is_public(path) {
             self.authorize(parts)?;
         }
-        let route = Route::parse(path);
-        if let Route::Resource(resource) = &route {
-            return self.resource(parts, resource, body).await;
+        let About { route, kind, query } = about;
+        if let Route::Resource(path) = &route {
+            let kind = kind.and_then(|it| KINDS.get(it)).ok_or_else(Status::no_such_path)?;
+            let call = self.call_of(parts, path, kind, query)?;
+            return self.resource(parts, &call, body).await;
         }
         if parts.method != Method::GET && parts.method != Method::HEAD {
             let of = api::status::GroupResource { group: "", resource: "" };
             return Err(Status::method_not_allowed(of));
         }
-        self.endpoint(parts, &route)
+        self.endpoint(parts, &route, &query)
     }
 
     /// Authorisation: roles would be asked here.
@@ -110,7 +145,12 @@ impl Router {
     }
 
     /// Everything that is not about objects.
-    fn endpoint(&self, parts: &Parts, route: &Route<'_>) -> Result<Response<Body>, Status> {
+    fn endpoint(
+        &self,
+        parts: &Parts,
+        route: &Route<'_>,
+        query: &Query<'_>,
+    ) -> Result<Response<Body>, Status> {
         let Shared { registry, discovery, openapi } = self.shared.as_ref();
         let headers = &parts.headers;
         let encoding = || content::negotiate_encoding(headers);
@@ -120,8 +160,9 @@ impl Router {
             Route::Health(path) => {
                 let text = parts.uri.query().unwrap_or_default();
                 let verbose = text.split('&').any(|it| it.split('=').next() == Some("verbose"));
-                health::answer(registry, path, &Query::parse(parts.uri.query()), verbose)
+                health::answer(registry, path, query, verbose)
             }
+            Route::Metrics => Ok(metrics::answer(registry)),
             Route::Snapshot => Ok(snapshot::answer(&registry.store)),
             Route::Core => discovery.core(discovered()?, headers),
             Route::Groups => discovery.groups(discovered()?, headers),
@@ -130,27 +171,21 @@ impl Router {
                 discovery.resources(group, version, encoding()?, headers)
             }
             Route::OpenApiIndex => openapi.index(headers),
-            Route::OpenApi { group, version } => {
-                openapi.document(group, version, &Query::parse(parts.uri.query()), headers)
-            }
+            Route::OpenApi { group, version } => openapi.document(group, version, query, headers),
             Route::OpenApiV2 => openapi.v2(headers),
             Route::Root => Ok(respond::value(http::StatusCode::OK, &root_paths())),
             Route::Resource(_) | Route::Unknown => Err(Status::no_such_path()),
         }
     }
 
-    /// Objects: finds the kind, then the verb. The futures of all verbs but get are boxed, so that
-    /// the one of a get, which is the most frequent, is small.
-    async fn resource(
-        &self,
-        parts: &Parts,
-        path: &ResourcePath<'_>,
-        body: Unread,
-    ) -> Result<Response<Body>, Status> {
-        let same = |it: &&&Kind| {
-            it.plural == path.resource && it.group == path.group && it.version == path.version
-        };
-        let kind = *KINDS.iter().find(same).ok_or_else(Status::no_such_path)?;
+    /// A request for objects of a kind, understood.
+    fn call_of<'a>(
+        &'a self,
+        parts: &'a Parts,
+        path: &'a ResourcePath<'a>,
+        kind: &'static Kind,
+        query: Query<'a>,
+    ) -> Result<Call<'a>, Status> {
         if path.namespace.is_some() && !kind.namespaced {
             return Err(Status::no_such_path());
         }
@@ -159,26 +194,35 @@ impl Router {
             Some(name) => Some(subresource(kind, name).ok_or_else(Status::no_such_path)?),
         };
         let agent = parts.headers.get(http::header::USER_AGENT);
-        let call = Call {
+        Ok(Call {
             kind,
             namespace: path.namespace.as_deref(),
             name: path.name.as_deref().unwrap_or_default(),
             subresource,
-            query: Query::parse(parts.uri.query()),
+            query,
             agent: agent.and_then(|it| it.to_str().ok()).unwrap_or_default(),
             wanted: content::negotiate(&parts.headers)?,
             user: Some(&self.identity),
-        };
+        })
+    }
+
+    /// Objects: finds the verb. The futures of all verbs but get are boxed, so that the one of a
+    /// get, which is the most frequent, is small.
+    async fn resource(
+        &self,
+        parts: &Parts,
+        call: &Call<'_>,
+        body: Unread,
+    ) -> Result<Response<Body>, Status> {
+        let kind = call.kind;
         let answer = match (call.name.is_empty(), call.subresource) {
-            (true, _) => Box::pin(self.collection(parts, &call, body)).await,
+            (true, _) => Box::pin(self.collection(parts, call, body)).await,
             // An object in a namespace is not reached without naming the namespace.
             (false, _) if kind.namespaced && call.namespace.is_none() => {
                 Err(Status::no_such_path())
             }
-            (false, None) => self.object(parts, &call, body).await,
-            (false, Some(subresource)) => {
-                Box::pin(self.part(parts, &call, subresource, body)).await
-            }
+            (false, None) => self.object(parts, call, body).await,
+            (false, Some(subresource)) => Box::pin(self.part(parts, call, subresource, body)).await,
         };
         answer.map(|mut answer| {
             if !kind.deprecation.is_empty() {
@@ -305,7 +349,7 @@ fn subresource(kind: &Kind, name: &str) -> Option<Subresource> {
 
 fn root_paths() -> serde_json::Value {
     serde_json::json!({"paths": [
-        "/api", "/apis", "/healthz", "/livez", "/openapi/v3", "/readyz", "/snapshot",
-        "/version",
+        "/api", "/apis", "/healthz", "/livez", "/metrics", "/openapi/v3", "/readyz",
+        "/snapshot", "/version",
     ]})
 }

@@ -14,7 +14,10 @@ use futures_util::{Stream, StreamExt as _};
 use http_body::{Frame, SizeHint};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 
-use crate::limits::{BODY_BYTES_MAX, BODY_TIME_MAX};
+use crate::{
+    limits::{BODY_BYTES_MAX, BODY_TIME_MAX},
+    metrics::LongRunning,
+};
 
 type Chunks = Pin<Box<dyn Stream<Item = Bytes> + Send>>;
 
@@ -23,7 +26,11 @@ pub struct Body(Content);
 
 enum Content {
     Whole(Option<Bytes>),
-    Chunks(Chunks),
+    Chunks {
+        chunks: Chunks,
+        /// Dropped with the body, which is then counted as ended.
+        _running: Option<LongRunning>,
+    },
 }
 
 impl Body {
@@ -35,12 +42,26 @@ impl Body {
     pub(crate) const fn as_whole(&self) -> Option<&Bytes> {
         match &self.0 {
             Content::Whole(bytes) => bytes.as_ref(),
-            Content::Chunks(_) => None,
+            Content::Chunks { .. } => None,
         }
     }
 
     pub(crate) fn chunks(chunks: impl Stream<Item = Bytes> + Send + 'static) -> Self {
-        Self(Content::Chunks(Box::pin(chunks.fuse())))
+        Self(Content::Chunks { chunks: Box::pin(chunks.fuse()), _running: None })
+    }
+
+    pub(crate) const fn comes_in_chunks(&self) -> bool {
+        matches!(self.0, Content::Chunks { .. })
+    }
+
+    /// The same, with `running` for as long as it comes.
+    pub(crate) fn counted(self, running: LongRunning) -> Self {
+        match self.0 {
+            Content::Whole(_) => self,
+            Content::Chunks { chunks, .. } => {
+                Self(Content::Chunks { chunks, _running: Some(running) })
+            }
+        }
     }
 }
 
@@ -48,7 +69,7 @@ impl fmt::Debug for Body {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
             Content::Whole(bytes) => f.debug_tuple("Whole").field(bytes).finish(),
-            Content::Chunks(_) => f.write_str("Chunks"),
+            Content::Chunks { .. } => f.write_str("Chunks"),
         }
     }
 }
@@ -66,7 +87,7 @@ impl http_body::Body for Body {
                 let bytes = bytes.take().filter(|it| !it.is_empty());
                 Poll::Ready(bytes.map(|it| Ok(Frame::data(it))))
             }
-            Content::Chunks(chunks) => {
+            Content::Chunks { chunks, .. } => {
                 chunks.as_mut().poll_next(cx).map(|chunk| chunk.map(|it| Ok(Frame::data(it))))
             }
         }
@@ -75,7 +96,7 @@ impl http_body::Body for Body {
     fn is_end_stream(&self) -> bool {
         match &self.0 {
             Content::Whole(bytes) => bytes.as_ref().is_none_or(Bytes::is_empty),
-            Content::Chunks(_) => false,
+            Content::Chunks { .. } => false,
         }
     }
 
@@ -84,7 +105,7 @@ impl http_body::Body for Body {
             Content::Whole(bytes) => {
                 SizeHint::with_exact(bytes.as_ref().map_or(0, |it| it.len() as u64))
             }
-            Content::Chunks(_) => SizeHint::default(),
+            Content::Chunks { .. } => SizeHint::default(),
         }
     }
 }

@@ -11,6 +11,8 @@ pub(crate) enum Route<'a> {
     Version,
     /// `/healthz`, `/livez`, `/readyz` and their single checks; the path without the first slash.
     Health(&'a str),
+    /// `/metrics`
+    Metrics,
     /// `/snapshot`
     Snapshot,
     /// `/`
@@ -57,6 +59,7 @@ impl<'a> Route<'a> {
             ("", None) => Self::Root,
             ("version", None) => Self::Version,
             ("healthz" | "livez" | "readyz", _) => Self::Health(path),
+            ("metrics", None) => Self::Metrics,
             ("snapshot", None) => Self::Snapshot,
             ("api", None) => Self::Core,
             ("api", Some(rest)) => Self::versioned("", rest),
@@ -143,7 +146,8 @@ mod tests {
         check("/openapi/v3", expect!["OpenApiIndex"]);
         check("/openapi/v3/apis/apps/v1", expect![[r#"OpenApi { group: "apps", version: "v1" }"#]]);
         check("/openapi/v3/apis/apps", expect!["Unknown"]);
-        check("/metrics", expect!["Unknown"]);
+        check("/metrics", expect!["Metrics"]);
+        check("/metrics/slis", expect!["Unknown"]);
     }
 
     #[test]

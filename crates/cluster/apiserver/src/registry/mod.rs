@@ -35,6 +35,7 @@ use crate::{
     identity::Identity,
     kinds::{Kind, Subresource},
     limits::WATCHES_MAX,
+    metrics::Metrics,
     ownership::Writer,
 };
 
@@ -48,6 +49,7 @@ pub(crate) struct Registry {
     /// Cancelled when the server stops: ends watches and followed logs.
     pub(crate) stop: CancellationToken,
     pub(crate) watches: Arc<Semaphore>,
+    pub(crate) metrics: Arc<Metrics>,
     random: Mutex<fastrand::Rng>,
 }
 
@@ -111,6 +113,7 @@ impl Registry {
             addresses,
             stop: CancellationToken::new(),
             watches: Arc::new(Semaphore::new(WATCHES_MAX)),
+            metrics: Arc::default(),
             random: Mutex::new(fastrand::Rng::with_seed(seed)),
         }
     }

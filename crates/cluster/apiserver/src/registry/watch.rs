@@ -26,6 +26,7 @@ use super::{
 };
 use crate::{
     http::{body::Body, respond},
+    kinds::Kind,
     limits::{BOOKMARK_PERIOD, WATCH_CHUNK_BYTES, WATCH_SECONDS},
     object,
 };
@@ -78,6 +79,7 @@ impl Registry {
         bookmark.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let state = Watching {
             registry: Arc::clone(self),
+            kind: call.kind,
             filter,
             renderer,
             header: Header::Shown,
@@ -89,6 +91,7 @@ impl Registry {
             deadline: Box::pin(tokio::time::sleep(Duration::from_secs(seconds))),
             stop: self.stop.clone(),
             ended: false,
+            sent: 0,
             _permit: permit,
         };
         let chunks = stream::unfold(state, |mut state| async move {
@@ -128,6 +131,7 @@ fn initial(call: &Call<'_>, bookmarks: bool) -> Result<Initial, Status> {
 /// A watch that is being sent.
 struct Watching {
     registry: Arc<Registry>,
+    kind: &'static Kind,
     filter: Filter,
     renderer: Renderer,
     header: Header,
@@ -140,6 +144,8 @@ struct Watching {
     deadline: Pin<Box<Sleep>>,
     stop: CancellationToken,
     ended: bool,
+    /// Events of the chunk that is being made.
+    sent: u64,
     _permit: OwnedSemaphorePermit,
 }
 
@@ -177,6 +183,7 @@ impl Watching {
                 None => break,
             }
         }
+        self.registry.metrics.sent(self.kind, std::mem::take(&mut self.sent));
         Some(chunk.into())
     }
 
@@ -196,6 +203,7 @@ impl Watching {
                 if let Some(revision) = self.end.take() {
                     let bookmark = self.renderer.bookmark(revision, true);
                     self.renderer.put_event(chunk, "BOOKMARK", bookmark.to_string().as_bytes());
+                    self.sent += 1;
                 }
                 return;
             };
@@ -207,6 +215,7 @@ impl Watching {
         if let (true, Some(revision)) = (self.bookmarks, self.events.progress()) {
             let bookmark = self.renderer.bookmark(revision, false);
             self.renderer.put_event(chunk, "BOOKMARK", bookmark.to_string().as_bytes());
+            self.sent += 1;
         }
     }
 
@@ -217,6 +226,7 @@ impl Watching {
                 self.ended = true;
                 let message = format!("the watch has fallen behind; oldest is {}", lagged.oldest);
                 put_failure(self.renderer, chunk, &Status::expired(message));
+                self.sent += 1;
             }
             Some(Ok(event)) => self.put_event(chunk, &event),
         }
@@ -248,7 +258,10 @@ impl Watching {
                 object::set(&mut value, &["metadata", "resourceVersion"], version);
                 self.put_object(chunk, "DELETED", &value.to_string().into());
             }
-            Err(status) => put_failure(self.renderer, chunk, &status),
+            Err(status) => {
+                put_failure(self.renderer, chunk, &status);
+                self.sent += 1;
+            }
         }
     }
 
@@ -259,6 +272,7 @@ impl Watching {
             Err(status) => put_failure(renderer, chunk, &status),
         }
         self.header = Header::Left;
+        self.sent += 1;
     }
 }
 

@@ -207,7 +207,7 @@ async fn large_answers_are_compressed_for_who_takes_them() {
 async fn what_is_not_there() {
     let api = Api::new().await;
     api.check(
-        "GET /metrics",
+        "GET /metrics/slis",
         "",
         expect!["404 NotFound the server could not find the requested resource"],
     )

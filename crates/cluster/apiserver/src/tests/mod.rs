@@ -6,6 +6,7 @@ mod deletes;
 mod endpoints;
 mod https;
 mod lists;
+mod metrics;
 mod objects;
 mod owners;
 mod parts;
