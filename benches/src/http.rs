@@ -10,7 +10,7 @@ use hyper::{
     Method, Request, Response, StatusCode, Uri,
     body::Incoming,
     client::conn::http1::{self, SendRequest},
-    header::{CONTENT_TYPE, HOST},
+    header::{ACCEPT, CONTENT_TYPE, HOST},
 };
 use hyper_util::rt::TokioIo;
 use runtime::{OnExit, Tasks};
@@ -88,22 +88,21 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    /// Sends a request and returns the answer as soon as its head is there.
+    /// Sends a request of these media types, of its body and of the answer, which is returned as soon
+    /// as its head is there.
     pub(crate) async fn send(
         &mut self,
         method: Method,
         path: &str,
+        (content_type, accept): (&str, &str),
         body: Bytes,
     ) -> anyhow::Result<Response<Incoming>> {
-        let content_type = match method {
-            Method::PATCH => "application/merge-patch+json",
-            _ => "application/json",
-        };
         let request = Request::builder()
             .method(method)
             .uri(path)
             .header(HOST, &self.authority)
             .header(CONTENT_TYPE, content_type)
+            .header(ACCEPT, accept)
             .body(Full::new(body))?;
         self.sender.ready().await?;
         Ok(self.sender.send_request(request).await?)
@@ -116,7 +115,11 @@ impl Connection {
         path: &str,
         body: Bytes,
     ) -> anyhow::Result<(StatusCode, Bytes)> {
-        let answer = self.send(method, path, body).await?;
+        let content_type = match method {
+            Method::PATCH => "application/merge-patch+json",
+            _ => "application/json",
+        };
+        let answer = self.send(method, path, (content_type, "application/json"), body).await?;
         let status = answer.status();
         Ok((status, answer.into_body().collect().await?.to_bytes()))
     }

@@ -5,6 +5,7 @@
 //! With `--kubeconfig` it measures the objects part against any Kubernetes API.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a program for a terminal")]
 
+mod api;
 mod cluster;
 mod disk;
 mod fault;
@@ -69,6 +70,8 @@ enum Part {
     Pods,
     /// Creates and gets over TLS.
     Objects,
+    /// Lists, tables, events, applies and a snapshot of a full cluster.
+    Api,
     /// What load generators of others say of a server that hangs, beside what is true.
     Peers,
     /// Our load generator: what it takes of processor and memory, and how exactly it starts.
@@ -171,7 +174,7 @@ async fn measure(
     let mut report = Report::default();
     let wanted = |part: Part| arguments.only.is_empty() || arguments.only.contains(&part);
     without_cluster(&mut report, &wanted, arguments.starts, coracle, tasks).await;
-    if !(wanted(Part::Idle) || wanted(Part::Pods) || wanted(Part::Objects)) {
+    if !(wanted(Part::Idle) || wanted(Part::Pods) || wanted(Part::Objects) || wanted(Part::Api)) {
         return Ok(report);
     }
     let cluster = Cluster::new(coracle)?;
@@ -195,6 +198,10 @@ async fn measure(
             "objects",
             objects::measure(&cluster.kubeconfig(), &cluster.servers()?, load).await,
         );
+    }
+    if wanted(Part::Api) {
+        progress("filling a cluster");
+        report.add("api", api::measure(&cluster, tasks).await);
     }
     cluster.delete().await?;
     Ok(report)

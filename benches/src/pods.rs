@@ -121,7 +121,14 @@ struct Events {
 impl Events {
     async fn open(endpoint: &Endpoint, tasks: &Tasks) -> anyhow::Result<Self> {
         let mut connection = endpoint.connect(tasks).await?;
-        let answer = connection.send(Method::GET, &format!("{PODS}?watch=1"), Bytes::new()).await?;
+        let answer = connection
+            .send(
+                Method::GET,
+                &format!("{PODS}?watch=1"),
+                ("application/json", "application/json"),
+                Bytes::new(),
+            )
+            .await?;
         ensure!(answer.status().is_success(), "watch of pods: {}", answer.status());
         let (buffer, phases) = (BytesMut::new(), BTreeMap::new());
         Ok(Self { body: answer.into_body(), buffer, phases })
