@@ -9,6 +9,9 @@ import pytest
 
 HERE = pathlib.Path(__file__).parent
 
+# Tests that say nothing of a server, each with the reason.
+LEFT_OUT = {"test_api.test_api_timeout": "it wants an answer to take longer than 10 microseconds"}
+
 
 class Cluster:
     kubectl_path = os.environ["KUBECTL"]
@@ -45,7 +48,10 @@ def pytest_collection_modifyitems(items):
     if stale:
         raise pytest.UsageError(f"kr8s-not-yet.txt names tests that do not exist: {stale}")
     for item in items:
-        reason = reasons.get(f"{item.path.stem}.{item.originalname}")
+        name = f"{item.path.stem}.{item.originalname}"
+        if name in LEFT_OUT:
+            item.add_marker(pytest.mark.skip(reason=LEFT_OUT[name]))
+        reason = reasons.get(name)
         if reason:
             # What passes after all must be taken off the list.
             item.add_marker(pytest.mark.xfail(reason=reason, strict=True))

@@ -11,7 +11,7 @@ SECONDS_MAX = 30
 config.load_kube_config()
 core, apps = client.CoreV1Api(), client.AppsV1Api()
 
-print("# Typed")
+print("== Typed")
 core.create_namespace({"metadata": {"name": NAMESPACE}})
 labels = {"app": "web"}
 container = client.V1Container(name="web", image="gcr.io/google_containers/pause", resources=client.V1ResourceRequirements(requests={"memory": "64Mi"}))
@@ -29,7 +29,7 @@ deployment = client.V1Deployment(
 made = apps.create_namespaced_deployment(NAMESPACE, deployment)
 print("made:", made.metadata.name, made.spec.strategy.type, made.spec.template.spec.restart_policy)
 
-print("# Watching")
+print("== Watching")
 for event in watch.Watch().stream(apps.list_namespaced_deployment, NAMESPACE, resource_version=made.metadata.resource_version, timeout_seconds=SECONDS_MAX):
     if event["object"].status.available_replicas == 2:
         print("available:", event["type"], event["object"].metadata.name)
@@ -37,7 +37,7 @@ for event in watch.Watch().stream(apps.list_namespaced_deployment, NAMESPACE, re
 pods = core.list_namespaced_pod(NAMESPACE, label_selector="app=web", field_selector="status.phase=Running")
 print("pods:", len(pods.items), {pod.metadata.owner_references[0].kind for pod in pods.items})
 
-print("# Pages")
+print("== Pages")
 for number in range(5):
     core.create_namespaced_config_map(NAMESPACE, {"metadata": {"name": f"page-{number}", "labels": {"page": "yes"}}})
 names, more = [], None
@@ -49,7 +49,7 @@ while True:
         break
 print("pages:", names)
 
-print("# Patching")
+print("== Patching")
 patched = apps.patch_namespaced_deployment("web", NAMESPACE, {"spec": {"template": {"spec": {"containers": [{"name": "web", "env": [{"name": "A", "value": "1"}]}]}}}})
 print("strategic:", [(one.name, one.image, one.env[0].value) for one in patched.spec.template.spec.containers])
 scaled = apps.patch_namespaced_deployment_scale("web", NAMESPACE, {"spec": {"replicas": 1}})
@@ -57,7 +57,7 @@ print("scale:", scaled.kind, scaled.spec.replicas, scaled.status.selector)
 patch = [{"op": "add", "path": "/data", "value": {"a": "b"}}]
 print("json:", core.patch_namespaced_config_map("page-0", NAMESPACE, patch).data)
 
-print("# Dynamic")
+print("== Dynamic")
 dynamic = DynamicClient(client.ApiClient())
 config_maps = dynamic.resources.get(api_version="v1", kind="ConfigMap")
 print("found:", config_maps.name, config_maps.namespaced)
@@ -73,7 +73,7 @@ except ConflictError as error:
 forced = config_maps.server_side_apply(body, namespace=NAMESPACE, field_manager="second", force_conflicts=True)
 print("forced:", forced.data.to_dict(), sorted(entry.manager for entry in forced.metadata.managedFields))
 
-print("# Errors")
+print("== Errors")
 for what, action in [
     ("missing", lambda: core.read_namespaced_pod("nobody", NAMESPACE)),
     ("twice", lambda: core.create_namespaced_config_map(NAMESPACE, {"metadata": {"name": "page-0"}})),
@@ -86,7 +86,7 @@ for what, action in [
     except ApiException as error:
         print(f"{what}:", error.status, error.reason)
 
-print("# Deleting")
+print("== Deleting")
 core.delete_collection_namespaced_config_map(NAMESPACE, label_selector="page")
 print("left:", [item.metadata.name for item in core.list_namespaced_config_map(NAMESPACE).items])
 apps.delete_namespaced_deployment("web", NAMESPACE, propagation_policy="Foreground")
