@@ -56,6 +56,18 @@ pub(crate) const GENERATE_NAME_ATTEMPTS_MAX: u32 = 8;
 /// Operations in one JSON patch; more is answered with 413. As in Kubernetes.
 pub(crate) const JSON_PATCH_OPERATIONS_MAX: usize = 10_000;
 
+/// Bytes that one JSON patch may copy and move, all operations together; more is answered with 413. As in
+/// Kubernetes, which counts copies only: what is moved is looked at here, so it costs as much.
+pub(crate) const JSON_PATCH_BYTES_MAX: usize = 3 * 1024 * 1024;
+
+/// Levels of nesting in an object; deeper ones are answered with 400. What is stored must be readable
+/// again, and the JSON parser stops at 127; no kind needs a third of this.
+pub(crate) const DEPTH_MAX: usize = 100;
+
+/// Findings in one applied object that are told, and conflicts; the rest is counted. Each has a path,
+/// which may be long.
+pub(crate) const FINDINGS_MAX: usize = 100;
+
 /// After stop was asked, requests that are being answered have this long.
 pub(crate) const DRAIN_TIME_MAX: Duration = Duration::from_secs(5);
 

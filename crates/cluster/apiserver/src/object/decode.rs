@@ -4,10 +4,11 @@
 use api::status::Status;
 use serde_json::{Map, Value};
 
-use super::text;
+use super::{depth, text};
 use crate::{
     http::{content::Format, query::Query},
     kinds::Kind,
+    limits::DEPTH_MAX,
     protobuf, schema,
 };
 
@@ -122,6 +123,10 @@ pub(crate) fn check(
     duplicates: Vec<String>,
     validation: FieldValidation,
 ) -> Result<Decoded, Misfit> {
+    if depth::exceeds(&object, DEPTH_MAX) {
+        let why = format!("it is nested deeper than {DEPTH_MAX} levels");
+        return Err(Misfit::Type { kind: kind.kind, api_version: kind.api_version(), why });
+    }
     let problems = schema::check(kind.schema, &object);
     if let Some(why) = problems.mistyped {
         return Err(Misfit::Type { kind: kind.kind, api_version: kind.api_version(), why });

@@ -3,6 +3,7 @@
 //! Every value that passed [`decode`] is a JSON object whose `metadata` is one too.
 
 pub(crate) mod decode;
+pub(crate) mod depth;
 pub(crate) mod encode;
 pub(crate) mod metadata;
 pub(crate) mod stored;

@@ -238,7 +238,7 @@ impl<'de> Visitor<'de> for Branch {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        let (mut member, mut children) = (false, Set::default());
+        let (mut member, mut nodes) = (false, Vec::new());
         while let Some(Key(key)) = map.next_key()? {
             if key == "." {
                 member = true;
@@ -247,12 +247,16 @@ impl<'de> Visitor<'de> for Branch {
             }
             match Element::read(key).map_err(A::Error::custom)? {
                 Some(element) => {
-                    let Below { member, children: below } = map.next_value_seed(Self)?;
-                    children.add(Node { element, member, children: below });
+                    let Below { member, children } = map.next_value_seed(Self)?;
+                    nodes.push(Node { element, member, children });
                 }
                 None => drop(map.next_value::<IgnoredAny>()?),
             }
         }
+        // In any order: whoever wrote it need not have been us.
+        nodes.sort_by(|one, other| one.element.cmp(&other.element));
+        let mut children = Set::default();
+        nodes.into_iter().for_each(|it| children.add(it));
         Ok(Below { member: member || children.is_empty(), children })
     }
 }

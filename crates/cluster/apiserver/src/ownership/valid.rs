@@ -11,7 +11,7 @@ use super::{
     element::Element,
     shape::{Form, Shape},
 };
-use crate::schema::Type;
+use crate::{limits::FINDINGS_MAX, schema::Type};
 
 /// Whether lists may have two items with the same keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,23 +22,34 @@ pub(super) enum Duplicates {
 
 /// What is wrong with `value`, if anything.
 pub(super) fn check(shape: Shape, value: &Value, duplicates: Duplicates) -> Result<(), String> {
-    let mut walk = Walk { path: String::new(), found: Vec::new(), duplicates };
+    let mut walk = Walk { path: String::new(), found: Vec::new(), more: 0, duplicates };
     walk.value(shape, value);
     match walk.found.as_slice() {
         [] => Ok(()),
         [only] => Err(only.clone()),
-        all => Err(all.iter().fold("errors:".to_owned(), |text, it| text + "\n  " + it)),
+        all => {
+            let text = all.iter().fold("errors:".to_owned(), |text, it| text + "\n  " + it);
+            let more =
+                if walk.more == 0 { String::new() } else { format!("\n  and {} more", walk.more) };
+            Err(text + &more)
+        }
     }
 }
 
 struct Walk {
     path: String,
     found: Vec<String>,
+    /// How many were found besides.
+    more: usize,
     duplicates: Duplicates,
 }
 
 impl Walk {
     fn report(&mut self, what: &str) {
+        if self.found.len() >= FINDINGS_MAX {
+            self.more += 1;
+            return;
+        }
         let colon = if self.path.is_empty() { "" } else { ": " };
         self.found.push(format!("{}{colon}{what}", self.path));
     }

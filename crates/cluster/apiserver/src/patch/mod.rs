@@ -1,6 +1,7 @@
 //! `PATCH`: which of the patch languages it is, and what it makes of an object.
 
 pub(crate) mod apply;
+mod json;
 mod strategic;
 
 use std::borrow::Cow;
@@ -75,7 +76,7 @@ impl Patch {
         let mut new = old.clone();
         match self {
             Self::Json(patch) => {
-                json_patch::patch(&mut new, patch).map_err(|error| unprocessable(&error))?;
+                json::apply(&mut new, patch)?;
             }
             Self::Merge(patch) => json_patch::merge(&mut new, patch),
             Self::Strategic(patch) => {
@@ -137,8 +138,8 @@ impl Registry {
 /// What a patch is laid over: with the list of who owns what, if it may be about that.
 fn patched<'a>(live: Live<'a>, body: &[u8]) -> Cow<'a, Value> {
     let says = |what: &[u8]| body.windows(what.len()).any(|it| it == what);
-    let owners = live.owners.and_then(|it| serde_json::from_str(it).ok());
-    match owners.filter(|_: &Value| says(b"managedFields") || says(b"\\u")) {
+    let asked = live.owners.filter(|_| says(b"managedFields") || says(b"\\u"));
+    match asked.and_then(|it| serde_json::from_str::<Value>(it).ok()) {
         None => Cow::Borrowed(live.object),
         Some(owners) => {
             let mut object = live.object.clone();

@@ -4,7 +4,6 @@
 
 use std::{borrow::Cow, fmt};
 
-use base64::{Engine as _, prelude::BASE64_STANDARD};
 use jiff::Timestamp;
 use serde::{
     Deserialize as _,
@@ -16,7 +15,7 @@ use super::{
     JSON_SCHEMA, Special,
     wire::{put_bytes, put_fixed64, put_message, put_varint, try_put_message},
 };
-use crate::schema::{self, Definition, Type};
+use crate::schema::{self, Definition, Type, base64};
 
 /// Appends the message of an object of `definition`, without `apiVersion` and `kind`. What the type
 /// does not know is left out.
@@ -252,7 +251,7 @@ impl<'de> Visitor<'de> for Item<'_> {
         match self.kind {
             Type::String => put_bytes(out, number, text.as_bytes()),
             Type::Bytes => {
-                let bytes = BASE64_STANDARD.decode(text).map_err(E::custom)?;
+                let bytes = base64::decode(text).map_err(E::custom)?;
                 put_bytes(out, number, &bytes);
             }
             Type::Quantity => {

@@ -3,6 +3,7 @@
 //!
 //! Facts only; which kinds are served is the table of kinds' business.
 
+pub(crate) mod base64;
 mod check;
 mod duplicates;
 mod go;

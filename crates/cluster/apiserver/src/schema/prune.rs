@@ -1,12 +1,12 @@
 //! Brings an object into the form that a typed decoder and encoder give it: unknown fields, empty
-//! collections and zeros that say nothing gone, quantities and times canonical.
+//! collections and zeros that say nothing gone, quantities, times and bytes canonical.
 
 use api::quantity::Quantity;
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 
 use super::{
-    go,
+    base64, go,
     table::{self, Definition, Type},
 };
 
@@ -51,6 +51,11 @@ fn prune_value(kind: &'static Type, value: &mut Value) {
             for (_, value) in members {
                 replace_null(values, value);
                 prune_value(values, value);
+            }
+        }
+        (Type::Bytes, Value::String(text)) => {
+            if let Some(canonical) = base64::canonical(text) {
+                *text = canonical;
             }
         }
         (Type::Quantity, value) => canonical_quantity(value),
