@@ -15,7 +15,7 @@ use http_body_util::BodyExt as _;
 use store::{Backup, OpenError, Revision, Store};
 
 use crate::{
-    directories::{Directories, write_private},
+    directories::Directories,
     lock::{self, Lock},
     output, session,
 };
@@ -35,9 +35,7 @@ pub(crate) fn save(directories: &Directories, file: &Path) -> anyhow::Result<Exi
         out.write_all(&bytes).and_then(|()| out.flush()).context("write to standard output")?;
         "standard output".to_owned()
     } else {
-        write_private(file, &bytes)
-            .and_then(|()| fs::File::open(file)?.sync_all())
-            .with_context(|| format!("write `{}`", file.display()))?;
+        write(file, &bytes).with_context(|| format!("write `{}`", file.display()))?;
         format!("`{}`", file.display())
     };
     let (name, said) = (&directories.name, describe(&backup));
@@ -62,6 +60,20 @@ pub(crate) fn fork(directories: &Directories, new: &Directories) -> anyhow::Resu
     let (backup, _) = take(directories)?;
     install(new, backup, Existing::Refuse)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Puts the file in place, for its owner's eyes only, when all of it is durable: until then, a file of
+/// that name is what it was.
+fn write(file: &Path, bytes: &[u8]) -> io::Result<()> {
+    let folder = match file.parent() {
+        Some(parent) if parent != Path::new("") => parent,
+        _ => Path::new("."),
+    };
+    let mut draft = tempfile::NamedTempFile::new_in(folder)?;
+    draft.write_all(bytes)?;
+    draft.as_file().sync_all()?;
+    draft.persist(file).map_err(|it| it.error)?;
+    fs::File::open(folder)?.sync_all()
 }
 
 /// What becomes of the objects that a cluster has.
@@ -91,6 +103,12 @@ fn take(directories: &Directories) -> anyhow::Result<(Backup, Vec<u8>)> {
         let backup = Backup::read(&bytes).context("read the API's snapshot")?;
         return Ok((backup, bytes.into()));
     }
+    if !directories.exists() {
+        bail!("cluster `{}` does not exist", directories.name);
+    }
+    directories.create()?;
+    // One that starts meanwhile would find its store in use.
+    let _lifecycle = Lock::wait(&directories.run, lock::LIFECYCLE)?;
     let backup = open(directories)?.backup();
     let bytes = backup.pieces().flatten().collect();
     Ok((backup, bytes))
@@ -162,6 +180,11 @@ fn replace(directories: &Directories, backup: Backup, folder: &Path) -> anyhow::
     let (here, exchange) = (rustix::fs::CWD, rustix::fs::RenameFlags::EXCHANGE);
     rustix::fs::renameat_with(here, &beside, here, folder, exchange)
         .with_context(|| format!("exchange `{}` and `{}`", beside.display(), folder.display()))?;
+    // The old one goes only when the new one is in its place for good.
+    let state = &directories.state;
+    fs::File::open(state)
+        .and_then(|it| it.sync_all())
+        .with_context(|| format!("flush `{}`", state.display()))?;
     remove(&beside)
 }
 

@@ -193,7 +193,10 @@ impl Backup {
         }
         self.fill(&unfinished).map_err(failed("fill", &unfinished))?;
         fs::rename(&unfinished, dir).map_err(failed("create", dir))?;
-        let parent = dir.parent().unwrap_or(dir);
+        let parent = match dir.parent() {
+            Some(parent) if parent != Path::new("") => parent,
+            _ => Path::new("."),
+        };
         File::open(parent).and_then(|it| it.sync_all()).map_err(failed("flush", parent))
     }
 
