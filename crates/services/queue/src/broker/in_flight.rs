@@ -70,16 +70,27 @@ impl InFlight {
         if first < range.start {
             let mut before = sent.clone();
             before.messages.truncate(range.start);
-            self.insert(before);
+            self.insert_rest(before);
             sent.messages.skip_to(range.start);
         }
         if end < sent.messages.end() {
             let mut behind = sent.clone();
             behind.messages.skip_to(end);
-            self.insert(behind);
+            self.insert_rest(behind);
             sent.messages.truncate(end);
         }
         Some(sent)
+    }
+
+    /// Keeps what is left of messages that were sent together. The last one, which a consumer may keep
+    /// for long, does not keep all of them in memory.
+    fn insert_rest(&mut self, mut sent: Sent) {
+        if sent.messages.len() == 1
+            && let Some(alone) = sent.messages.alone()
+        {
+            sent.messages = alone;
+        }
+        self.insert(sent);
     }
 
     /// Gives a message more time.

@@ -353,7 +353,8 @@ impl State {
             } else {
                 self.held.insert(sequence, Held { attempts, place: Place::Ready });
                 self.progress.left(sequence, Unfinished { attempts, due: None });
-                self.ready.push_back(one);
+                // It may wait for long, and is not to keep its neighbours in memory.
+                self.ready.push_back(one.alone().unwrap_or(one));
             }
         }
     }
