@@ -89,12 +89,17 @@ for what, action in [
 print("== Deleting")
 core.delete_collection_namespaced_config_map(NAMESPACE, label_selector="page")
 print("left:", [item.metadata.name for item in core.list_namespaced_config_map(NAMESPACE).items])
+# Each watch begins at a list from before the deletion: what is gone sooner than a watch is open would otherwise never be told to it.
+before = core.list_namespaced_pod(NAMESPACE).metadata.resource_version
 apps.delete_namespaced_deployment("web", NAMESPACE, propagation_policy="Foreground")
-for event in watch.Watch().stream(core.list_namespaced_pod, NAMESPACE, timeout_seconds=SECONDS_MAX):
+for event in watch.Watch().stream(core.list_namespaced_pod, NAMESPACE, resource_version=before, timeout_seconds=SECONDS_MAX):
     if not core.list_namespaced_pod(NAMESPACE).items:
+        print("pods:", event["type"])
         break
+before = core.list_namespace().metadata.resource_version
 core.delete_namespace(NAMESPACE)
-for event in watch.Watch().stream(core.list_namespace, field_selector=f"metadata.name={NAMESPACE}", timeout_seconds=SECONDS_MAX):
+one = f"metadata.name={NAMESPACE}"
+for event in watch.Watch().stream(core.list_namespace, field_selector=one, resource_version=before, timeout_seconds=SECONDS_MAX):
     if event["type"] == "DELETED":
         print("namespace:", event["type"])
         break
