@@ -117,9 +117,8 @@ fn prune(
     // the first step took along although it never was the applier's.
     let pruned = remove(shape, &merged, &last);
     let left = with_named(Some(shape), &fields(shape, &pruned));
-    let owned = others.iter().fold(with_named(Some(shape), wanted), |set, it| {
-        set.union(with_named(Some(shape), &it.fields))
-    });
+    let owned = others.iter().map(|it| &it.fields).chain([wanted]);
+    let owned = Set::union_all(owned.map(|it| with_named(Some(shape), it)).collect());
     let gone = all.clone().difference(&left).difference(&owned);
     let pruned = remove(shape, &merged, &gone);
     let left = with_named(Some(shape), &fields(shape, &pruned));

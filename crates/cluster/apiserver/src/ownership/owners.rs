@@ -1,6 +1,9 @@
 //! `metadata.managedFields`: who owns which fields, as JSON and as sets.
 
-use std::borrow::Cow;
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, BTreeSet, btree_map::Entry as Place},
+};
 
 use serde::Deserialize;
 
@@ -31,16 +34,20 @@ pub(super) struct Owner<'a> {
     pub(super) fields: Set<'a>,
 }
 
+/// What tells owners apart: manager, operation, subresource, and of an updater the API version.
+pub(super) type Identity<'a> = (&'a str, Operation, &'a str, Option<&'a str>);
+
 impl Owner<'_> {
-    pub(super) fn is(&self, other: &Owner<'_>) -> bool {
-        let version = self.operation == Operation::Apply || self.api_version == other.api_version;
-        version && self.is_at_any_version(other)
+    pub(super) fn identity(&self) -> Identity<'_> {
+        let version = match self.operation {
+            Operation::Apply => None,
+            Operation::Update => Some(self.api_version.as_ref()),
+        };
+        (&self.manager, self.operation, &self.subresource, version)
     }
 
-    pub(super) fn is_at_any_version(&self, other: &Owner<'_>) -> bool {
-        self.manager == other.manager
-            && self.operation == other.operation
-            && self.subresource == other.subresource
+    pub(super) fn is(&self, other: &Owner<'_>) -> bool {
+        self.identity() == other.identity()
     }
 
     fn age(&self) -> (Operation, &str) {
@@ -104,19 +111,25 @@ where
                 ));
             }
         }
-        let owner = Owner {
+        owners.push(Owner {
             manager: entry.manager,
             operation,
             api_version: entry.api_version,
             subresource: entry.subresource,
             time: entry.time.map(Cow::Owned),
             fields: entry.fields_v1.unwrap_or_default(),
-        };
-        // Of two entries for one owner, the last counts.
-        owners.retain(|it| !it.is(&owner));
-        owners.push(owner);
+        });
     }
-    Ok(owners)
+    Ok(last_of_each(owners))
+}
+
+/// Of several entries for one owner, the last counts.
+fn last_of_each(mut owners: Vec<Owner<'_>>) -> Vec<Owner<'_>> {
+    let mut seen = BTreeSet::new();
+    let is_last: Vec<bool> = owners.iter().rev().map(|it| seen.insert(it.identity())).collect();
+    let mut is_last = is_last.into_iter().rev();
+    owners.retain(|_| is_last.next().unwrap_or(true));
+    owners
 }
 
 /// Reads the list from its JSON text.
@@ -176,10 +189,11 @@ pub(crate) fn same_but_times(a: &str, b: &str) -> bool {
         for owner in &mut owners {
             owner.time = None;
         }
+        owners.sort_by(|a, b| a.identity().cmp(&b.identity()));
         Some(owners)
     };
     let (Some(a), Some(b)) = (timeless(a), timeless(b)) else { return false };
-    a.len() == b.len() && a.iter().all(|it| b.contains(it))
+    a == b
 }
 
 /// Merges the oldest updaters of each API version until there are few enough.
@@ -192,31 +206,37 @@ pub(super) fn cap(mut owners: Vec<Owner<'_>>) -> Vec<Owner<'_>> {
     }
     owners.sort_by(|a, b| a.age().cmp(&b.age()).then_with(|| a.manager.cmp(&b.manager)));
     let mut kept: Vec<Owner<'_>> = Vec::with_capacity(owners.len());
-    let mut oldest: Vec<Owner<'_>> = Vec::new();
+    let mut oldest: BTreeMap<Cow<'_, str>, (Owner<'_>, Vec<Set<'_>>)> = BTreeMap::new();
     for mut owner in owners {
         if owner.operation == Operation::Apply || excess == 0 {
             kept.push(owner);
             continue;
         }
-        match oldest.iter_mut().find(|it| it.api_version == owner.api_version) {
-            None => oldest.push(owner),
-            Some(bucket) => {
-                let fields = std::mem::take(&mut owner.fields);
-                bucket.fields = std::mem::take(&mut bucket.fields).union(fields);
-                bucket.manager = Cow::Borrowed(MERGED);
-                bucket.subresource = Cow::Borrowed("");
-                bucket.time = owner.time;
+        let fields = std::mem::take(&mut owner.fields);
+        match oldest.entry(owner.api_version.clone()) {
+            Place::Vacant(place) => {
+                place.insert((owner, vec![fields]));
+            }
+            Place::Occupied(place) => {
+                let (merged, all) = place.into_mut();
+                all.push(fields);
+                merged.manager = Cow::Borrowed(MERGED);
+                merged.subresource = Cow::Borrowed("");
+                merged.time = owner.time;
                 excess -= 1;
             }
         }
     }
-    for mut bucket in oldest {
-        match kept.iter_mut().find(|it| it.is(&bucket)) {
-            Some(found) => {
-                let fields = std::mem::take(&mut bucket.fields);
-                found.fields = std::mem::take(&mut found.fields).union(fields);
-            }
-            None => kept.push(bucket),
+    let merged: Vec<Owner<'_>> = oldest
+        .into_values()
+        .map(|(owner, all)| Owner { fields: Set::union_all(all), ..owner })
+        .collect();
+    let places: BTreeMap<_, usize> = kept.iter().map(Owner::identity).zip(0..).collect();
+    let places: Vec<_> = merged.iter().map(|it| places.get(&it.identity()).copied()).collect();
+    for (owner, place) in merged.into_iter().zip(places) {
+        match place.and_then(|it| kept.get_mut(it)) {
+            Some(found) => found.fields = std::mem::take(&mut found.fields).union(owner.fields),
+            None => kept.push(owner),
         }
     }
     kept

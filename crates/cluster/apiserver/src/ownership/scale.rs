@@ -1,6 +1,6 @@
 //! Owners of a workload's replicas, seen as owners of a Scale, and back.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, collections::BTreeSet};
 
 use super::{owners::Owner, set::Set};
 
@@ -31,19 +31,19 @@ pub(super) fn of_workload<'a>(
     mut scale: Vec<Owner<'a>>,
     api_version: &str,
 ) -> Vec<Owner<'a>> {
+    let at_any_version =
+        |it: &Owner<'a>| (it.manager.clone(), it.operation, it.subresource.clone());
+    let mut left: BTreeSet<_> = scale.iter().map(at_any_version).collect();
     let mut owners = Vec::with_capacity(workload.len() + 1);
     for mut owner in workload {
-        if owns_replicas(&owner) {
-            let count = scale.len();
-            scale.retain(|it| !it.is_at_any_version(&owner));
-            if scale.len() == count {
-                owner.fields = owner.fields.difference(&replicas());
-            }
+        if owns_replicas(&owner) && !left.remove(&at_any_version(&owner)) {
+            owner.fields = owner.fields.difference(&replicas());
         }
         if !owner.fields.is_empty() {
             owners.push(owner);
         }
     }
+    scale.retain(|it| left.contains(&at_any_version(it)));
     let new = scale.into_iter().filter(owns_replicas).map(|it| Owner {
         api_version: Cow::Owned(api_version.to_owned()),
         fields: replicas(),

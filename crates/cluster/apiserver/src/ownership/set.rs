@@ -101,6 +101,19 @@ impl<'a> Set<'a> {
         Self(all)
     }
 
+    /// What is in one of many: each path is copied as often as their number can be halved.
+    pub(super) fn union_all(mut sets: Vec<Self>) -> Self {
+        while sets.len() > 1 {
+            let mut rest = sets.into_iter();
+            let pair = || {
+                let one = rest.next()?;
+                Some(one.union(rest.next().unwrap_or_default()))
+            };
+            sets = std::iter::from_fn(pair).collect();
+        }
+        sets.pop().unwrap_or_default()
+    }
+
     /// What is in both.
     pub(super) fn intersection(self, other: &Set<'_>) -> Self {
         self.pairs(other, |node, other| {
@@ -134,10 +147,14 @@ impl<'a> Set<'a> {
         other: &Set<'_>,
         make: impl Fn(Node<'a>, Option<&Node<'_>>) -> Option<Node<'a>>,
     ) -> Self {
-        let mut others = other.0.iter().peekable();
+        let mut others = other.0.as_slice();
         let make = |node: Node<'a>| {
-            while others.next_if(|it| order(&it.element, &node.element).is_lt()).is_some() {}
-            let same = others.next_if(|it| order(&it.element, &node.element).is_eq());
+            let is_before = |it: &Node<'_>| order(&it.element, &node.element).is_lt();
+            // The next one is nearly always it; a few among many must not walk past them all.
+            if others.first().is_some_and(is_before) {
+                others = others.get(others.partition_point(is_before)..).unwrap_or_default();
+            }
+            let same = others.first().filter(|it| order(&it.element, &node.element).is_eq());
             make(node, same).filter(|it| !it.is_empty())
         };
         Self(self.0.into_iter().filter_map(make).collect())

@@ -1,6 +1,7 @@
 //! What owners come of a write, and what an apply does: examples, and properties against a model.
 
 mod examples;
+mod many;
 mod model;
 
 use serde_json::Value;
