@@ -170,7 +170,7 @@ pub(super) fn sample(kind: &Kind) -> Value {
         "RuntimeClass" => json!({"handler": "h"}),
         "StorageClass" => json!({"provisioner": "example.com/disk"}),
         "Event" if kind.group == "events.k8s.io" => json!({"regarding": {"namespace": "n"},
-            "eventTime": "2024-01-01T00:00:00Z", "reportingController": "example.com/c",
+            "eventTime": "2024-01-01T00:00:00.000000Z", "reportingController": "example.com/c",
             "reportingInstance": "i", "action": "Do", "reason": "Done", "type": "Normal"}),
         "HorizontalPodAutoscaler" => json!({"spec": {"maxReplicas": 5,
             "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "d"}}}),

@@ -1,14 +1,16 @@
 //! From protobuf to JSON values.
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
-use jiff::Timestamp;
 use serde_json::{Map, Number, Value, map::Entry};
 
 use super::{
     DecodeError, JSON_SCHEMA, Special,
     wire::{Fields, Scalar, varint},
 };
-use crate::schema::{self, Definition, Field, Type, Zero};
+use crate::schema::{
+    self, Definition, Field, Type, Zero,
+    time::{Moment, Precision},
+};
 
 /// Deepest nesting of messages. Only JSON schemas and the JSON in them nest without end; every
 /// other type stays under 20.
@@ -258,14 +260,15 @@ impl Place {
             None => Ok(0),
             Some(scalar) => self.varint(scalar).map(u64::cast_signed),
         };
-        let range = DecodeError::Range(self.field.name);
-        let nanos = i32::try_from(number(2)?).map_err(|_| range.clone())?;
-        let time = Timestamp::new(number(1)?, nanos).map_err(|_| range)?;
-        let format = match kind {
-            Type::MicroTime => "%Y-%m-%dT%H:%M:%S%.6fZ",
-            _ => "%Y-%m-%dT%H:%M:%SZ",
+        let range = || DecodeError::Range(self.field.name);
+        let (precision, nanos) = match kind {
+            Type::MicroTime => (Precision::Micros, number(2)?),
+            // The original does not look at the fraction here.
+            _ => (Precision::Seconds, 0),
         };
-        Ok(Value::String(time.strftime(format).to_string()))
+        let nanos = u32::try_from(nanos).map_err(|_| range())?;
+        let time = Moment::new(number(1)?, nanos).ok_or_else(range)?;
+        Ok(if time.is_zero() { Value::Null } else { Value::String(time.print(precision)) })
     }
 
     fn varint(self, scalar: Scalar<'_>) -> Result<u64, DecodeError> {

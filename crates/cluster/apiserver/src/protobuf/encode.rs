@@ -4,7 +4,6 @@
 
 use std::{borrow::Cow, fmt};
 
-use jiff::Timestamp;
 use serde::{
     Deserialize as _,
     de::{self, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor},
@@ -15,7 +14,10 @@ use super::{
     JSON_SCHEMA, Special,
     wire::{put_bytes, put_fixed64, put_message, put_varint, try_put_message},
 };
-use crate::schema::{self, Definition, Type, base64};
+use crate::schema::{
+    self, Definition, Type, base64,
+    time::{Moment, Precision},
+};
 
 /// Appends the message of an object of `definition`, without `apiVersion` and `kind`. What the type
 /// does not know is left out.
@@ -190,16 +192,17 @@ impl Item<'_> {
     }
 
     fn put_time<E: de::Error>(self, text: &str) -> Result<(), E> {
-        let time: Timestamp = text.parse().map_err(E::custom)?;
-        let micros = time.as_microsecond();
         // To the second or to the microsecond: as the JSON of both has it.
-        let nanos = match self.kind {
-            Type::MicroTime => micros.rem_euclid(1_000_000) * 1_000,
-            _ => 0,
+        let (time, nanos) = match self.kind {
+            Type::MicroTime => {
+                let time = Moment::parse(text, Precision::Micros).map_err(E::custom)?;
+                (time, u64::from(time.micros()) * 1_000)
+            }
+            _ => (Moment::parse(text, Precision::Seconds).map_err(E::custom)?, 0),
         };
         put_message(self.out, self.number, |out| {
-            put_varint(out, 1, micros.div_euclid(1_000_000).cast_unsigned());
-            put_varint(out, 2, nanos.cast_unsigned());
+            put_varint(out, 1, time.seconds().cast_unsigned());
+            put_varint(out, 2, nanos);
         });
         Ok(())
     }

@@ -3,12 +3,12 @@
 use std::fmt::Write as _;
 
 use api::quantity::{self, Quantity};
-use jiff::Timestamp;
 use serde_json::Value;
 
 use super::{
     go,
     table::{self, Definition, Field, Type},
+    time::{Moment, Precision},
 };
 
 /// Most unknown fields reported about one object, as in the original.
@@ -100,7 +100,8 @@ impl<'a> Walk<'a> {
             (Type::IntOrString, _) => self.wrong(place, kind, json_type(value)),
             (Type::Bytes, Value::String(text)) => self.bytes(text),
             (Type::Quantity, _) => self.quantity(value),
-            (Type::Time | Type::MicroTime, _) => self.time(value),
+            (Type::Time, _) => self.time(Precision::Seconds, value),
+            (Type::MicroTime, _) => self.time(Precision::Micros, value),
             (Type::Object(_), _) if kind.below().is_some_and(|it| it.any) => {}
             (Type::Object(_), Value::Object(_)) => {
                 if let Some(definition) = kind.below() {
@@ -144,17 +145,14 @@ impl<'a> Walk<'a> {
         }
     }
 
-    fn time(&mut self, value: &Value) {
+    fn time(&mut self, precision: Precision, value: &Value) {
         let Value::String(text) = value else {
             let found = json_type(value);
             self.mistyped(format!("json: cannot unmarshal {found} into Go value of type string"));
             return;
         };
-        if text.parse::<Timestamp>().is_err() {
-            self.mistyped(format!(
-                "parsing time {text:?} as \"2006-01-02T15:04:05Z07:00\": cannot parse {text:?} as \
-                 \"2006\""
-            ));
+        if let Err(why) = Moment::parse(text, precision) {
+            self.mistyped(why);
         }
     }
 

@@ -9,6 +9,7 @@ mod duplicates;
 mod go;
 mod prune;
 mod table;
+pub(crate) mod time;
 
 pub use self::{
     check::{Problems, check},

@@ -2,12 +2,12 @@
 //! collections and zeros that say nothing gone, quantities, times and bytes canonical.
 
 use api::quantity::Quantity;
-use jiff::Timestamp;
 use serde_json::{Map, Value};
 
 use super::{
     base64, go,
     table::{self, Definition, Type},
+    time::{Moment, Precision},
 };
 
 /// Removes fields unknown to `definition`, `null`s, empty lists and maps, and zeros that are the same
@@ -59,8 +59,8 @@ fn prune_value(kind: &'static Type, value: &mut Value) {
             }
         }
         (Type::Quantity, value) => canonical_quantity(value),
-        (Type::Time, value) => canonical_time(value, "%Y-%m-%dT%H:%M:%SZ"),
-        (Type::MicroTime, value) => canonical_time(value, "%Y-%m-%dT%H:%M:%S%.6fZ"),
+        (Type::Time, value) => canonical_time(value, Precision::Seconds),
+        (Type::MicroTime, value) => canonical_time(value, Precision::Micros),
         _ => {}
     }
 }
@@ -107,9 +107,9 @@ fn canonical_quantity(value: &mut Value) {
     }
 }
 
-fn canonical_time(value: &mut Value, format: &str) {
-    if let Some(Ok(time)) = value.as_str().map(str::parse::<Timestamp>) {
-        *value = Value::from(time.strftime(format).to_string());
+fn canonical_time(value: &mut Value, precision: Precision) {
+    if let Some(Ok(time)) = value.as_str().map(|it| Moment::parse(it, precision)) {
+        *value = if time.is_zero() { Value::Null } else { Value::from(time.print(precision)) };
     }
 }
 
@@ -158,10 +158,22 @@ mod tests {
     }
 
     #[test]
+    fn a_time_without_end_stays_and_the_zero_of_go_goes() {
+        check(
+            "io.k8s.api.certificates.v1.CertificateSigningRequest",
+            json!({"status": {"conditions": [{"type": "Approved",
+                "lastUpdateTime": "9999-12-31T23:59:59Z",
+                "lastTransitionTime": "0001-01-01T00:00:00Z"}]}}),
+            &json!({"status": {"conditions": [{"type": "Approved",
+                "lastUpdateTime": "9999-12-31T23:59:59Z"}]}}),
+        );
+    }
+
+    #[test]
     fn keeps_microseconds_where_the_type_has_them() {
         check(
             "io.k8s.api.coordination.v1.Lease",
-            json!({"spec": {"renewTime": "2024-01-02T03:04:05.5Z", "holderIdentity": ""}}),
+            json!({"spec": {"renewTime": "2024-01-02T03:04:05.500000Z", "holderIdentity": ""}}),
             &json!({"spec": {"renewTime": "2024-01-02T03:04:05.500000Z", "holderIdentity": ""}}),
         );
     }

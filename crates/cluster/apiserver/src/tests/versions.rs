@@ -16,7 +16,7 @@ const SCALERS: [&str; 2] = [
 #[tokio::test(start_paused = true)]
 async fn events_have_two_shapes() {
     let api = Api::new().await;
-    let event = json!({"metadata": {"name": "a"}, "eventTime": "2026-01-01T12:00:00.5Z",
+    let event = json!({"metadata": {"name": "a"}, "eventTime": "2026-01-01T12:00:00.500000Z",
         "reportingController": "example.com/c", "reportingInstance": "i", "action": "Do",
         "reason": "Done", "type": "Normal", "note": "it is done",
         "regarding": {"kind": "Pod", "name": "p", "namespace": "default"}});
@@ -29,7 +29,7 @@ async fn events_have_two_shapes() {
     assert_eq!(pick(&core, &shown), "v1 it is done p example.com/c -");
     let list = api.value(&format!("GET {EVENTS}?fieldSelector=regarding.name=p"), "").await;
     assert_eq!(pick(&list, &["/apiVersion", "/items/0/note"]), "events.k8s.io/v1 it is done");
-    let patch = r#"{"series":{"count":2,"lastObservedTime":"2026-01-01T12:00:01Z"}}"#;
+    let patch = r#"{"series":{"count":2,"lastObservedTime":"2026-01-01T12:00:01.000000Z"}}"#;
     let patched = api.value(&format!("PATCH+strategic {EVENTS}/a"), patch).await;
     assert_eq!(pick(&patched, &["/series/count", "/note"]), "2 it is done");
     api.check(&format!("PATCH+merge {EVENTS}/a"), r#"{"note":"no"}"#, expect![[r#"422 Invalid Event.events.k8s.io "a" is invalid: message: Invalid value: "no": field is immutable"#]]).await;
