@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use jiff::SignedDuration;
+
 /// Largest request body, in bytes; more is answered with 413. Kubernetes' own limit.
 pub(crate) const BODY_BYTES_MAX: usize = 3 * 1024 * 1024;
 
@@ -34,6 +36,10 @@ pub(crate) const WATCH_CHUNK_BYTES: usize = 64 * 1024;
 /// Answers of more bytes than this are compressed for clients that take it. As in Kubernetes: below,
 /// compressing costs more than it saves.
 pub(crate) const COMPRESSED_BYTES_MIN: usize = 128 * 1024;
+
+/// Pages of a list can be had as of its first one for this long; then 410, with a token that goes on
+/// with what is newest. As in Kubernetes, whose store forgets after this.
+pub(crate) const CONTINUE_TIME_MAX: SignedDuration = SignedDuration::from_mins(5);
 
 /// How often a watch that allows bookmarks gets one when nothing else happens. As in Kubernetes.
 pub(crate) const BOOKMARK_PERIOD: Duration = Duration::from_mins(1);

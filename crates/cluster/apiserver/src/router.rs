@@ -121,6 +121,9 @@ impl Router {
         if let Route::Resource(path) = &route {
             let kind = kind.and_then(|it| KINDS.get(it)).ok_or_else(Status::no_such_path)?;
             let call = self.call_of(parts, path, kind, query)?;
+            if path.watch {
+                return self.watch(parts, &call);
+            }
             return self.resource(parts, &call, body).await;
         }
         if parts.method != Method::GET && parts.method != Method::HEAD {
@@ -232,6 +235,18 @@ impl Router {
         })
     }
 
+    /// A watch by its path, of a collection or of one object.
+    fn watch(&self, parts: &Parts, call: &Call<'_>) -> Result<Response<Body>, Status> {
+        if call.subresource.is_some() {
+            return Err(Status::no_such_path());
+        }
+        if parts.method != Method::GET {
+            return Err(Status::method_not_allowed(call.kind.resource()));
+        }
+        allow(call.kind, "watch")?;
+        self.shared.registry.watch(call)
+    }
+
     async fn collection(
         &self,
         parts: &Parts,
@@ -241,7 +256,7 @@ impl Router {
         let registry = &self.shared.registry;
         let allow = |verb: &str| allow(call.kind, verb);
         match parts.method {
-            Method::GET | Method::HEAD if call.query.flag("watch")? => {
+            Method::GET | Method::HEAD if call.query.flag("watch") => {
                 allow("watch")?;
                 registry.watch(call)
             }
@@ -273,10 +288,6 @@ impl Router {
         let registry = &self.shared.registry;
         let allow = |verb: &str| allow(call.kind, verb);
         match parts.method {
-            Method::GET | Method::HEAD if call.query.flag("watch")? => {
-                allow("watch")?;
-                registry.watch(call)
-            }
             Method::GET | Method::HEAD => {
                 allow("get")?;
                 registry.get(call)

@@ -47,6 +47,9 @@ pub(crate) struct ResourcePath<'a> {
     pub(crate) namespace: Option<Cow<'a, str>>,
     pub(crate) name: Option<Cow<'a, str>>,
     pub(crate) subresource: Option<&'a str>,
+    /// Whether the path itself asks for a watch (`…/watch/RESOURCE`), which Kubernetes has long
+    /// deprecated and still serves.
+    pub(crate) watch: bool,
 }
 
 impl<'a> Route<'a> {
@@ -102,7 +105,12 @@ impl<'a> ResourcePath<'a> {
     fn parse(group: &'a str, version: &'a str, rest: &'a str) -> Option<Self> {
         let mut parts = rest.split('/');
         let mut next = || parts.next().filter(|it| !it.is_empty());
-        let (first, second, third) = (next()?, next(), next());
+        let mut first = next()?;
+        let watch = first == "watch";
+        if watch {
+            first = next()?;
+        }
+        let (second, third) = (next(), next());
         let plain = |it: &'a str| decode(it, Plus::IsPlus);
         // `namespaces/x/status` is a part of the namespace, `namespaces/x/pods` are its pods.
         let own = matches!(third, None | Some("status" | "finalize"));
@@ -114,10 +122,11 @@ impl<'a> ResourcePath<'a> {
                 namespace: second.map(plain),
                 name: next().map(plain),
                 subresource: next(),
+                watch,
             }
         } else {
             let (resource, name, subresource) = (first, second.map(plain), third);
-            Self { group, version, resource, namespace: None, name, subresource }
+            Self { group, version, resource, namespace: None, name, subresource, watch }
         };
         if parts.next().is_some() { None } else { Some(path) }
     }
@@ -155,33 +164,40 @@ mod tests {
         check(
             "/api/v1/pods",
             expect![[
-                r#"Resource(ResourcePath { group: "", version: "v1", resource: "pods", namespace: None, name: None, subresource: None })"#
+                r#"Resource(ResourcePath { group: "", version: "v1", resource: "pods", namespace: None, name: None, subresource: None, watch: false })"#
             ]],
         );
         check(
             "/api/v1/namespaces/a/pods/b/log",
             expect![[
-                r#"Resource(ResourcePath { group: "", version: "v1", resource: "pods", namespace: Some("a"), name: Some("b"), subresource: Some("log") })"#
+                r#"Resource(ResourcePath { group: "", version: "v1", resource: "pods", namespace: Some("a"), name: Some("b"), subresource: Some("log"), watch: false })"#
             ]],
         );
         check(
             "/api/v1/namespaces/a/finalize",
             expect![[
-                r#"Resource(ResourcePath { group: "", version: "v1", resource: "namespaces", namespace: None, name: Some("a"), subresource: Some("finalize") })"#
+                r#"Resource(ResourcePath { group: "", version: "v1", resource: "namespaces", namespace: None, name: Some("a"), subresource: Some("finalize"), watch: false })"#
             ]],
         );
         check(
             "/apis/apps/v1/namespaces/a/deployments/",
             expect![[
-                r#"Resource(ResourcePath { group: "apps", version: "v1", resource: "deployments", namespace: Some("a"), name: None, subresource: None })"#
+                r#"Resource(ResourcePath { group: "apps", version: "v1", resource: "deployments", namespace: Some("a"), name: None, subresource: None, watch: false })"#
             ]],
         );
         check(
             "/api/v1/nodes/n%3A1",
             expect![[
-                r#"Resource(ResourcePath { group: "", version: "v1", resource: "nodes", namespace: None, name: Some("n:1"), subresource: None })"#
+                r#"Resource(ResourcePath { group: "", version: "v1", resource: "nodes", namespace: None, name: Some("n:1"), subresource: None, watch: false })"#
             ]],
         );
         check("/api/v1/namespaces/a/pods/b/log/x", expect!["Unknown"]);
+        check(
+            "/api/v1/watch/namespaces/a/pods/b",
+            expect![[
+                r#"Resource(ResourcePath { group: "", version: "v1", resource: "pods", namespace: Some("a"), name: Some("b"), subresource: None, watch: true })"#
+            ]],
+        );
+        check("/api/v1/watch", expect!["Unknown"]);
     }
 }

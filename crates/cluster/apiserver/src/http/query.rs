@@ -1,6 +1,9 @@
 //! The query of a request: parameters by name, and percent-decoding.
 
-use std::borrow::Cow;
+use std::{
+    borrow::Cow,
+    num::{IntErrorKind, ParseIntError},
+};
 
 use api::status::Status;
 
@@ -23,32 +26,38 @@ impl<'a> Query<'a> {
 
     /// Value of a parameter; `None` if absent or empty, which Kubernetes does not tell apart.
     pub(crate) fn get(&self, name: &str) -> Option<&str> {
-        let found = self.0.iter().find(|(it, _)| it == name);
-        found.map(|(_, value)| value.as_ref()).filter(|it| !it.is_empty())
+        self.first(name).filter(|it| !it.is_empty())
     }
 
-    /// A parameter that is a boolean, as Go reads one; absent is false.
-    pub(crate) fn flag(&self, name: &str) -> Result<bool, Status> {
-        Ok(self.optional_flag(name)?.unwrap_or(false))
+    /// A parameter that is a boolean; absent is false.
+    pub(crate) fn flag(&self, name: &str) -> bool {
+        self.optional_flag(name).unwrap_or(false)
     }
 
-    pub(crate) fn optional_flag(&self, name: &str) -> Result<Option<bool>, Status> {
-        match self.get(name) {
-            None => Ok(None),
-            Some("1" | "t" | "T" | "true" | "TRUE" | "True") => Ok(Some(true)),
-            Some("0" | "f" | "F" | "false" | "FALSE" | "False") => Ok(Some(false)),
-            Some(other) => Err(malformed(name, other, "a boolean")),
-        }
+    /// A parameter that is a boolean. As in Kubernetes, everything means true, even the name alone,
+    /// but for `false` and `0`.
+    pub(crate) fn optional_flag(&self, name: &str) -> Option<bool> {
+        self.first(name).map(|it| it != "0" && !it.eq_ignore_ascii_case("false"))
     }
 
-    pub(crate) fn number<T: std::str::FromStr>(&self, name: &str) -> Result<Option<T>, Status> {
-        let parse = |it: &str| it.parse().map_err(|_| malformed(name, it, "a number"));
-        self.get(name).map(parse).transpose()
+    /// A parameter that is a number, or 400 in the words of Go, whose numbers they are.
+    pub(crate) fn number(&self, name: &str) -> Result<Option<i64>, Status> {
+        let parse = |it: &str| {
+            it.parse().map_err(|error: ParseIntError| {
+                let problem = match error.kind() {
+                    IntErrorKind::PosOverflow | IntErrorKind::NegOverflow => "value out of range",
+                    _ => "invalid syntax",
+                };
+                Status::bad_request(format!("strconv.ParseInt: parsing {it:?}: {problem}"))
+            })
+        };
+        self.first(name).map(parse).transpose()
     }
-}
 
-fn malformed(name: &str, value: &str, wanted: &str) -> Status {
-    Status::bad_request(format!("`{value}` of parameter `{name}` is not {wanted}"))
+    /// Value of a parameter, be it empty.
+    fn first(&self, name: &str) -> Option<&str> {
+        self.0.iter().find(|(it, _)| it == name).map(|(_, value)| value.as_ref())
+    }
 }
 
 /// What `+` stands for: a space in queries, itself in paths.
@@ -83,16 +92,39 @@ pub(crate) fn decode(text: &str, plus: Plus) -> Cow<'_, str> {
 
 #[cfg(test)]
 mod tests {
+    use expect_test::{Expect, expect};
+
     use super::*;
 
     #[test]
     fn decodes() {
         let query = Query::parse(Some("labelSelector=app%3Dweb%2Ctier+in+%28a%29&watch=1&x&y="));
         assert_eq!(query.get("labelSelector"), Some("app=web,tier in (a)"));
-        assert!(query.flag("watch").unwrap());
+        assert!(query.flag("watch"));
         assert_eq!((query.get("x"), query.get("y"), query.get("z")), (None, None, None));
         assert_eq!(decode("a%zz%4", Plus::IsSpace), "a%zz%4");
         assert_eq!(decode("a+b", Plus::IsPlus), "a+b");
-        assert!(query.flag("labelSelector").is_err());
+    }
+
+    #[test]
+    fn flags_and_numbers_are_read_as_in_go() {
+        let query = Query::parse(Some("a&b=&c=FALSE&d=0&e=no&f=+7&g=x&h=99999999999999999999"));
+        let flags = ["a", "b", "c", "d", "e", "z"].map(|it| query.optional_flag(it));
+        assert_eq!(flags, [Some(true), Some(true), Some(false), Some(false), Some(true), None]);
+        let check = |name: &str, expect: Expect| {
+            expect.assert_eq(&match query.number(name) {
+                Ok(number) => format!("{number:?}"),
+                Err(status) => status.message().to_owned(),
+            });
+        };
+        check("z", expect!["None"]);
+        check("d", expect!["Some(0)"]);
+        check("b", expect![[r#"strconv.ParseInt: parsing "": invalid syntax"#]]);
+        check("f", expect![[r#"strconv.ParseInt: parsing " 7": invalid syntax"#]]);
+        check("g", expect![[r#"strconv.ParseInt: parsing "x": invalid syntax"#]]);
+        check(
+            "h",
+            expect![[r#"strconv.ParseInt: parsing "99999999999999999999": value out of range"#]],
+        );
     }
 }

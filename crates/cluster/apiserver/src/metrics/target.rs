@@ -52,14 +52,15 @@ impl Verb {
     }
 
     /// Of a request for objects.
-    fn of_resource(asked: &Asked<'_>, scope: Scope, part: Option<Subresource>) -> Self {
+    fn of_resource(asked: &Asked<'_>, path: &ResourcePath<'_>, part: Option<Subresource>) -> Self {
         if part == Some(Subresource::Log) {
             return Self::Connect;
         }
         match Self::of_method(asked.method) {
-            // What is no boolean is refused; whatever it was meant to be, it was no watch.
-            Self::Get if asked.query.flag("watch").unwrap_or(false) => Self::Watch,
-            Self::Get if scope != Scope::Resource => Self::List,
+            Self::Get if path.watch => Self::Watch,
+            Self::Get if path.name.is_some() => Self::Get,
+            Self::Get if asked.query.flag("watch") => Self::Watch,
+            Self::Get => Self::List,
             Self::Patch if is_apply(asked.headers) => Self::Apply,
             verb => verb,
         }
@@ -168,7 +169,7 @@ impl Key {
         } else {
             Scope::Cluster
         };
-        let verb = Verb::of_resource(asked, scope, part);
+        let verb = Verb::of_resource(asked, path, part);
         Self { scope, verb, dry_run: DryRun::of(asked.query) }
     }
 }

@@ -42,7 +42,7 @@ impl Applied {
             return Err(Status::invalid("meta.k8s.io", "PatchOptions", "", vec![cause]));
         }
         let validation = FieldValidation::of(&call.query)?;
-        let force = call.query.flag("force")?;
+        let force = call.query.flag("force");
         let (wanted, duplicates) = read(body)?;
         let wanted = match wanted {
             Value::Object(_) => wanted,

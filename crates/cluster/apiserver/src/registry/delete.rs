@@ -73,7 +73,7 @@ impl Options {
             .get("propagationPolicy")
             .or_else(|| value.get("propagationPolicy").and_then(Value::as_str));
         let orphans = query
-            .optional_flag("orphanDependents")?
+            .optional_flag("orphanDependents")
             .or_else(|| value.get("orphanDependents").and_then(Value::as_bool));
         let grace = query.number("gracePeriodSeconds")?;
         let dry_run = match value.get("dryRun") {

@@ -3,7 +3,6 @@
 use api::status::{Reason, Status};
 use bytes::Bytes;
 use http::{HeaderMap, Response, StatusCode};
-use serde_json::json;
 
 use super::{
     Call, Registry,
@@ -16,7 +15,8 @@ use crate::{
 };
 
 impl Registry {
-    /// `DELETE` of a collection, with selectors. Answers with the list of what was deleted.
+    /// `DELETE` of a collection, with selectors; with `limit`, of one page of it. Answers with the
+    /// list of what was deleted, as it was.
     pub(crate) async fn delete_collection(
         &self,
         call: &Call<'_>,
@@ -25,7 +25,6 @@ impl Registry {
     ) -> Result<Response<Body>, Status> {
         let options = Options::read(&call.query, headers, &body)?;
         let found = self.find(call)?;
-        let mut values = Vec::new();
         for entry in &found.entries {
             let (namespace, name) = keys::namespace_and_name(&entry.key);
             admission::delete(call.kind, name)?;
@@ -40,14 +39,15 @@ impl Registry {
                 user: call.user,
             };
             match self.delete_object(&one, &options).await {
-                Ok(Deleted::Gone(value) | Deleted::Waits(value)) => values.push(value),
+                Ok(Deleted::Gone(_) | Deleted::Waits(_)) => {}
                 // Somebody else deleted it first.
                 Err(status) if status.reason() == Reason::NotFound => {}
                 Err(status) => return Err(status),
             }
         }
-        let metadata = json!({"resourceVersion": found.revision.to_string()});
-        let text = self.renderer(call)?.list(&metadata, values.iter())?;
+        let metadata = self.list_metadata(call, &found);
+        let values = found.entries.iter().map(|it| &it.value);
+        let text = self.renderer(call)?.list(&metadata, values)?;
         respond::encoded(StatusCode::OK, call.wanted.encoding, text)
     }
 }

@@ -37,8 +37,8 @@ struct Labels<'a> {
 }
 
 impl Filter {
-    /// From `labelSelector` and `fieldSelector`; `name` restricts to one object, as `GET …/NAME`
-    /// with `watch=1` does.
+    /// From `labelSelector` and `fieldSelector`; `name` restricts to one object, as
+    /// `GET …/watch/…/NAME` does.
     pub(crate) fn of(kind: &'static Kind, query: &Query<'_>, name: &str) -> Result<Self, Status> {
         let bad = |error: api::selector::ParseError| Status::bad_request(error.to_string());
         let labels = query.get("labelSelector").unwrap_or_default();
@@ -46,8 +46,13 @@ impl Filter {
         let fields = query.get("fieldSelector").unwrap_or_default();
         let mut fields = FieldSelector::parse(fields).map_err(bad)?;
         if !name.is_empty() {
-            let both = format!("metadata.name={name},{fields}");
-            fields = FieldSelector::parse(&both).map_err(bad)?;
+            if fields.is_everything() {
+                fields = FieldSelector::parse(&format!("metadata.name={name}")).map_err(bad)?;
+            }
+            if fields.exact("metadata.name") != Some(name) {
+                let message = "fieldSelector metadata.name doesn't match requested name";
+                return Err(Status::bad_request(message));
+            }
         }
         let mut reads_fields = false;
         for it in fields.requirements() {
@@ -60,6 +65,11 @@ impl Filter {
             }
         }
         Ok(Self { kind, labels, fields, reads_fields })
+    }
+
+    /// Whether the name of what can be selected is given.
+    pub(crate) fn is_one_name(&self) -> bool {
+        self.fields.exact("metadata.name").is_some()
     }
 
     /// Whether everything is selected.

@@ -1,19 +1,18 @@
 //! Get and list.
 
 use api::status::{Reason, Status};
-use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
 use bytes::Bytes;
 use http::{Response, StatusCode};
-use serde::{Deserialize, Serialize};
-use serde_json::json;
+use serde_json::{Value, json};
 use store::{Entry, Page, Range, Revision};
 
 use super::{
     Call, Registry,
     filter::Filter,
-    keys, past,
+    options::{self, At, ListOptions},
+    past,
     render::Header,
-    revision::{self, At},
+    token::{self, Resume},
 };
 use crate::http::{
     body::Body,
@@ -24,28 +23,6 @@ use crate::http::{
 /// Entries looked at together while a page is filled through selectors.
 const SCAN_ENTRIES: usize = 1_000;
 
-/// Where the next page begins (`metadata.continue`), as Kubernetes encodes it.
-#[derive(Debug, Serialize, Deserialize)]
-struct Token {
-    v: String,
-    /// Revision of the first page; negative means "whatever is newest".
-    rv: i64,
-    /// Last key of the page before, without the prefix of the collection.
-    start: String,
-}
-
-const TOKEN_VERSION: &str = "meta.k8s.io/v1";
-
-/// The moment of a token that goes on with whatever is newest.
-const NEWEST: i64 = -1;
-
-/// What a client hears whose moment is no longer known; Kubernetes' words.
-const LOST_MOMENT: &str = "The provided continue parameter is too old to display a consistent \
-    list result. You can start a new list without the continue parameter, or use the continue \
-    token in this response to retrieve the remainder of the results. Continuing with the provided \
-    token results in an inconsistent list - objects that were created, modified, or deleted \
-    between the time the first chunk was returned and now may show up in the list.";
-
 /// What was found, and where to go on.
 pub(crate) struct Found {
     pub(crate) revision: Revision,
@@ -54,14 +31,14 @@ pub(crate) struct Found {
     more_after: Option<Bytes>,
     /// How many more there are; not known when selectors are at work.
     remaining: Option<usize>,
+    /// The token that led here, if one did.
+    resume: Option<Resume>,
 }
 
 impl Registry {
     /// `GET …/NAME`. The bytes in the store are the answer.
     pub(crate) fn get(&self, call: &Call<'_>) -> Result<Response<Body>, Status> {
-        if let At::NotOlderThan(at) | At::Exactly(at) = revision::at(&call.query)? {
-            revision::check_reached(at, self.store.revision())?;
-        }
+        options::check_reached(options::get_version(&call.query)?, self.store.revision())?;
         let entry = self.store.get(&call.key()).ok_or_else(|| call.not_found())?;
         let stored = call.kind.conversion.is_none();
         if stored && call.wanted.form == Form::Object && call.wanted.encoding == Encoding::Json {
@@ -74,53 +51,66 @@ impl Registry {
     /// `GET` of a collection.
     pub(crate) fn list(&self, call: &Call<'_>) -> Result<Response<Body>, Status> {
         let found = self.find(call)?;
-        let mut metadata = json!({"resourceVersion": found.revision.to_string()});
-        if let Some(after) = &found.more_after {
-            let moment = i64::try_from(found.revision.get()).unwrap_or(i64::MAX);
-            let token = token(call, after, moment);
-            crate::object::set(&mut metadata, &["continue"], json!(token));
-            if let Some(remaining) = found.remaining {
-                crate::object::set(&mut metadata, &["remainingItemCount"], json!(remaining));
-            }
-        }
+        let metadata = self.list_metadata(call, &found);
         let values = found.entries.iter().map(|it| &it.value);
         let text = self.renderer(call)?.list(&metadata, values)?;
         respond::encoded(StatusCode::OK, call.wanted.encoding, text)
     }
 
+    /// What a list says of itself.
+    pub(crate) fn list_metadata(&self, call: &Call<'_>, found: &Found) -> Value {
+        let mut metadata = json!({"resourceVersion": found.revision.to_string()});
+        if let Some(after) = &found.more_after {
+            let (resume, now) = (found.resume.as_ref(), self.clock.now());
+            let token = token::of_next_page(call, after, found.revision, resume, now);
+            crate::object::set(&mut metadata, &["continue"], json!(token));
+            if let Some(remaining) = found.remaining {
+                crate::object::set(&mut metadata, &["remainingItemCount"], json!(remaining));
+            }
+        }
+        metadata
+    }
+
     /// The objects a list is about.
     pub(crate) fn find(&self, call: &Call<'_>) -> Result<Found, Status> {
+        let options = ListOptions::read(&call.query)?;
         let filter = Filter::of(call.kind, &call.query, call.name)?;
-        let limit = call.query.number::<i64>("limit")?.unwrap_or(0);
-        let limit = usize::try_from(limit).ok().filter(|it| *it > 0);
+        let limit = options.limit();
         let prefix = filter.prefix(call.namespace);
-        let (at, after) = match call.query.get("continue") {
-            None => (revision::at(&call.query)?, None),
-            Some(token) => continued(call, token)?,
-        };
-        match at {
-            At::NotOlderThan(it) => revision::check_reached(it, self.store.revision())?,
-            At::Newest | At::Any | At::Exactly(_) => {}
+        let resume = options.resume.map(|it| Resume::read(call, it, self.clock.now()));
+        let resume = resume.transpose()?;
+        if resume.is_some() && options.has_version() {
+            return Err(Status::bad_request(
+                "specifying resource version is not allowed when using continue",
+            ));
         }
-        let start = Start { prefix: &prefix, after: after.clone(), at };
+        let at = match &resume {
+            None => options.at(filter.is_one_name())?,
+            Some(resume) => resume.at,
+        };
+        if let At::NotOlderThan(it) = at {
+            options::check_reached(it, self.store.revision())?;
+        }
+        let start =
+            Start { prefix: &prefix, after: resume.as_ref().map(|it| it.after.clone()), at };
         let found = if filter.is_everything() {
             self.page(&start, limit).map(Found::from)
         } else {
             self.scan(start, &filter, limit)
         };
-        found.map_err(|status| match after {
-            Some(after) if status.reason() == Reason::Expired => {
-                Status::expired(LOST_MOMENT).with_continue(&token(call, &after, NEWEST))
+        match (found, resume) {
+            (Err(status), Some(resume)) if status.reason() == Reason::Expired => {
+                Err(resume.lost(call))
             }
-            _ => status,
-        })
+            (found, resume) => Ok(Found { resume, ..found? }),
+        }
     }
 
     fn page(&self, start: &Start<'_>, limit: Option<usize>) -> Result<Page, Status> {
         let range = Range { prefix: start.prefix, after: start.after.as_deref(), limit };
         match start.at {
             At::Exactly(revision) => past::range(&self.store, range, revision),
-            At::Newest | At::Any | At::NotOlderThan(_) => Ok(self.store.range(range)),
+            At::Newest | At::NotOlderThan(_) => Ok(self.store.range(range)),
         }
     }
 
@@ -142,17 +132,11 @@ impl Registry {
             let full = entries.len() == wanted;
             // A token that leads to an empty page is allowed, so nothing is looked at ahead.
             let more_here = full && selected.next().is_some();
-            if full && (more_here || !exhausted) {
-                let more_after = entries.last().map(|it| it.key.clone());
-                return Ok(Found { revision: page.revision, entries, more_after, remaining: None });
-            }
-            if exhausted {
-                return Ok(Found {
-                    revision: page.revision,
-                    entries,
-                    more_after: None,
-                    remaining: None,
-                });
+            if full || exhausted {
+                let more = more_here || !exhausted;
+                let more_after = entries.last().filter(|_| more).map(|it| it.key.clone());
+                let revision = page.revision;
+                return Ok(Found { revision, entries, more_after, remaining: None, resume: None });
             }
             // The scan goes on at the revision at which it began.
             start = Start { after: last, at: At::Exactly(page.revision), ..start };
@@ -175,37 +159,7 @@ impl From<Page> for Found {
             entries: page.entries,
             more_after: last.filter(|_| more),
             remaining: Some(page.remaining),
+            resume: None,
         }
     }
-}
-
-/// A token that goes on after a key, as of a moment.
-fn token(call: &Call<'_>, after: &[u8], moment: i64) -> String {
-    let prefix = keys::collection(call.kind, call.namespace);
-    let start = after.get(prefix.len()..).unwrap_or_default();
-    let token = Token {
-        v: TOKEN_VERSION.to_owned(),
-        rv: moment,
-        start: String::from_utf8_lossy(start).into_owned(),
-    };
-    BASE64_URL_SAFE_NO_PAD.encode(json!(token).to_string())
-}
-
-/// Reads a token: the moment and the key to go on after.
-fn continued(call: &Call<'_>, token: &str) -> Result<(At, Option<Bytes>), Status> {
-    let prefix = keys::collection(call.kind, call.namespace);
-    if call.query.get("resourceVersion").is_some_and(|it| it != "0") {
-        return Err(Status::bad_request(
-            "specifying resource version is not allowed when using continue",
-        ));
-    }
-    let invalid = || Status::bad_request("continue key is not valid");
-    let token = token.trim_end_matches('=');
-    let decoded = BASE64_URL_SAFE_NO_PAD.decode(token).map_err(|_| invalid())?;
-    let token: Token = serde_json::from_slice(&decoded).map_err(|_| invalid())?;
-    if token.v != TOKEN_VERSION || token.start.contains("..") || token.start.starts_with('/') {
-        return Err(invalid());
-    }
-    let at = u64::try_from(token.rv).map_or(At::Newest, |it| At::Exactly(Revision::new(it)));
-    Ok((at, Some([&prefix, token.start.as_bytes()].concat().into())))
 }

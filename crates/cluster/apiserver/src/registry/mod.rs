@@ -10,9 +10,10 @@ mod delete_collection;
 mod filter;
 pub(crate) mod keys;
 mod list;
+mod options;
 mod past;
 pub(crate) mod render;
-mod revision;
+mod token;
 mod watch;
 
 use std::sync::{Arc, Mutex, PoisonError};

@@ -21,23 +21,15 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Call, Registry,
     filter::Filter,
+    options::{self, Begin, ListOptions},
     render::{Header, Renderer},
-    revision,
 };
 use crate::{
-    http::{body::Body, respond},
+    http::{body::Body, content::Encoding, respond},
     kinds::Kind,
     limits::{BOOKMARK_PERIOD, WATCH_CHUNK_BYTES, WATCH_SECONDS},
     object,
 };
-
-/// What is sent before the changes.
-enum Initial {
-    /// Nothing: the client has the state as of a revision.
-    After(Revision),
-    /// Every object as ADDED. With `end`, a bookmark says when that was all (KEP-3157).
-    State { end: bool },
-}
 
 impl Registry {
     /// `GET …?watch=1`.
@@ -45,20 +37,24 @@ impl Registry {
         let permit = Arc::clone(&self.watches).try_acquire_owned().map_err(|_| {
             Status::new(Reason::TooManyRequests, "too many watches are open").with_retry_after(1)
         })?;
+        let options = ListOptions::read(&call.query)?;
         let filter = Filter::of(call.kind, &call.query, call.name)?;
-        let bookmarks = call.query.flag("allowWatchBookmarks")?;
-        let seconds = match call.query.number("timeoutSeconds")? {
+        let seconds = match options.timeout_seconds {
             Some(0) | None => self.random(|it| it.u64(WATCH_SECONDS)),
-            Some(seconds) => seconds,
+            Some(seconds) => u64::try_from(seconds).unwrap_or(0),
         };
-        let initial = initial(call, bookmarks)?;
+        let begin = options.begin()?;
         let encoding = call.wanted.streamed()?.encoding;
         let renderer = self.renderer(call)?;
         let prefix = filter.prefix(call.namespace);
-        let (after, first, end) = match initial {
-            Initial::After(revision) => (revision, Vec::new(), false),
-            Initial::State { end } => {
+        let (after, first, end) = match begin {
+            Begin::After(revision) => (revision, Vec::new(), false),
+            Begin::Now => (self.store.revision(), Vec::new(), false),
+            Begin::State { not_older_than, end } => {
                 let page = self.store.range(store::Range::prefix(&prefix));
+                if let Err(status) = options::check_reached(not_older_than, page.revision) {
+                    return Ok(failed(renderer, encoding, &status));
+                }
                 let selected = page.entries.into_iter().filter(|it| filter.selects(it));
                 (page.revision, selected.collect(), end)
             }
@@ -69,9 +65,7 @@ impl Registry {
                 return Err(Status::too_large_resource_version(after.get(), newest.get()));
             }
             Err(WatchError::Compacted { oldest }) => {
-                let mut chunk = Vec::new();
-                put_failure(renderer, &mut chunk, &too_old(after, oldest));
-                return Ok(respond::stream(encoding, Body::whole(chunk.into())));
+                return Ok(failed(renderer, encoding, &too_old(after, oldest)));
             }
         };
         let mut bookmark =
@@ -86,7 +80,7 @@ impl Registry {
             first: first.into_iter(),
             end: end.then_some(after),
             events,
-            bookmarks,
+            bookmarks: options.bookmarks,
             bookmark,
             deadline: Box::pin(tokio::time::sleep(Duration::from_secs(seconds))),
             stop: self.stop.clone(),
@@ -99,32 +93,6 @@ impl Registry {
             Some((chunk, state))
         });
         Ok(respond::stream(encoding, Body::chunks(chunks)))
-    }
-}
-
-fn initial(call: &Call<'_>, bookmarks: bool) -> Result<Initial, Status> {
-    let version = revision::version(&call.query)?;
-    let matching = call.query.get("resourceVersionMatch");
-    match call.query.optional_flag("sendInitialEvents")? {
-        Some(send) => {
-            if matching != Some("NotOlderThan") {
-                return Err(revision::forbidden(
-                    "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan",
-                ));
-            }
-            match (send, version) {
-                (true, _) => Ok(Initial::State { end: bookmarks }),
-                (false, Some(version)) if version != Revision::ZERO => Ok(Initial::After(version)),
-                (false, _) => Ok(Initial::State { end: false }),
-            }
-        }
-        None if matching.is_some() => Err(revision::forbidden(
-            "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided",
-        )),
-        None => Ok(match version {
-            None | Some(Revision::ZERO) => Initial::State { end: false },
-            Some(version) => Initial::After(version),
-        }),
     }
 }
 
@@ -274,6 +242,14 @@ impl Watching {
         self.header = Header::Left;
         self.sent += 1;
     }
+}
+
+/// A watch that is nothing but a failure: what is found wrong after the parameters were read is told
+/// as an event.
+fn failed(renderer: Renderer, encoding: Encoding, status: &Status) -> Response<Body> {
+    let mut chunk = Vec::new();
+    put_failure(renderer, &mut chunk, status);
+    respond::stream(encoding, Body::whole(chunk.into()))
 }
 
 fn put_failure(renderer: Renderer, chunk: &mut Vec<u8>, status: &Status) {

@@ -86,7 +86,7 @@ fn options(pod: &str, query: &Query<'_>) -> Result<LogOptions, Status> {
     });
     let mut causes = Vec::new();
     let mut number = |name: &str, least: i64| -> Result<Option<u64>, Status> {
-        let Some(value) = query.number::<i64>(name)? else { return Ok(None) };
+        let Some(value) = query.number(name)? else { return Ok(None) };
         if value < least {
             causes.push(Cause {
                 reason: "FieldValueInvalid",
@@ -105,9 +105,9 @@ fn options(pod: &str, query: &Query<'_>) -> Result<LogOptions, Status> {
         return Err(Status::invalid("", "PodLogOptions", pod, causes));
     }
     Ok(LogOptions {
-        follow: query.flag("follow")?,
-        previous: query.flag("previous")?,
-        timestamps: query.flag("timestamps")?,
+        follow: query.flag("follow"),
+        previous: query.flag("previous"),
+        timestamps: query.flag("timestamps"),
         tail_lines,
         since_seconds,
         since_time: since_time.transpose()?,

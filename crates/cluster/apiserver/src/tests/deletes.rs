@@ -143,6 +143,27 @@ async fn collections() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_page_of_a_collection() {
+    let api = Api::new().await;
+    for name in ["a", "b", "c"] {
+        api.config_map(name, "").await;
+    }
+    let shown = |list: &serde_json::Value| {
+        let items = ["/items/0/metadata/name", "/items/1/metadata/name", "/items/2"];
+        format!("{} | {}", pick(list, &items), pick(list, &["/metadata/remainingItemCount"]))
+    };
+    let first = api.value(&format!("DELETE {MAPS}?limit=2"), "").await;
+    expect!["a b - | 1"].assert_eq(&shown(&first));
+    // As it was: what is told of an object is what the list found.
+    assert_eq!(pick(&first, &["/items/1/metadata/resourceVersion"]), "10");
+    let token = first["metadata"]["continue"].as_str().unwrap();
+    let rest = api.value(&format!("DELETE {MAPS}?limit=2&continue={token}"), "").await;
+    expect!["c - - | -"].assert_eq(&shown(&rest));
+    let wrong = format!("DELETE {MAPS}?resourceVersionMatch=Exact");
+    api.check(&wrong, "", expect![[r#"422 Invalid ListOptions.meta.k8s.io "" is invalid: resourceVersionMatch: Forbidden: resourceVersionMatch is forbidden unless resourceVersion is provided"#]]).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn pods_of_jobs_stay_unless_the_request_says_otherwise() {
     let api = Api::new().await;
     let jobs = "/apis/batch/v1/namespaces/default/jobs";

@@ -103,7 +103,7 @@ async fn the_past_ends() {
     api.check(
         &format!("GET {MAPS}?continue=rubbish"),
         "",
-        expect!["400 BadRequest continue key is not valid"],
+        expect!["400 BadRequest invalid continue token: continue key is not valid: invalid character '®' looking for beginning of value"],
     )
     .await;
 }
@@ -121,14 +121,14 @@ async fn resource_versions() {
     let check = async |query: &str, expect: Expect| {
         api.check(&format!("GET {MAPS}?{query}"), "", expect).await;
     };
-    check("resourceVersion=x", expect![[r#"400 BadRequest resourceVersion: Invalid value: "x": strconv.ParseUint: parsing "x": invalid syntax"#]]).await;
+    check("resourceVersion=x", expect![[r#"400 BadRequest invalid resource version: resourceVersion: Invalid value: "x": strconv.ParseUint: parsing "x": invalid syntax"#]]).await;
     check(
         "resourceVersion=999999",
         expect!["504 Timeout Timeout: Too large resource version: 999999, current: 8"],
     )
     .await;
     check("resourceVersionMatch=Exact", expect![[r#"422 Invalid ListOptions.meta.k8s.io "" is invalid: resourceVersionMatch: Forbidden: resourceVersionMatch is forbidden unless resourceVersion is provided"#]]).await;
-    check("resourceVersion=0&resourceVersionMatch=Exact", expect![[r#"422 Invalid ListOptions.meta.k8s.io "" is invalid: resourceVersionMatch: Forbidden: resourceVersionMatch "Exact" is forbidden for resourceVersion "0""#]]).await;
+    check("resourceVersion=0&resourceVersionMatch=Exact", expect![[r#"422 Invalid ListOptions.meta.k8s.io "" is invalid: resourceVersionMatch: Forbidden: resourceVersionMatch "exact" is forbidden for resourceVersion "0""#]]).await;
 }
 
 #[tokio::test(start_paused = true)]

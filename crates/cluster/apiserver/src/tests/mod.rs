@@ -8,6 +8,7 @@ mod https;
 mod lists;
 mod metrics;
 mod objects;
+mod options;
 mod owners;
 mod parts;
 mod protobuf;
