@@ -20,6 +20,7 @@ macro_rules! scripts {
 
 scripts! {
     apply
+    auth
     bad_manifests
     change
     describe

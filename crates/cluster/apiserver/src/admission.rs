@@ -169,10 +169,13 @@ fn requestor(user: Option<&Identity>, request: &mut Value) {
     for key in ["username", "uid", "groups", "extra"] {
         drop(object::remove(request, &["spec", key]));
     }
-    if let Some(Identity::User { name, groups }) = user {
-        let groups: Vec<&str> =
-            groups.iter().map(String::as_str).chain(["system:authenticated"]).collect();
-        object::set(request, &["spec", "username"], json!(name));
-        object::set(request, &["spec", "groups"], json!(groups));
+    let Some(Identity { name, uid, groups, extra }) = user else { return };
+    object::set(request, &["spec", "username"], json!(name));
+    object::set(request, &["spec", "groups"], json!(groups));
+    if !uid.is_empty() {
+        object::set(request, &["spec", "uid"], json!(uid));
+    }
+    if !extra.is_empty() {
+        object::set(request, &["spec", "extra"], json!(extra));
     }
 }

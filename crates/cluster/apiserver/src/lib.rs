@@ -9,7 +9,9 @@ mod config;
 mod connector;
 mod limits;
 
+mod authorization;
 mod identity;
+mod impersonation;
 mod router;
 mod tls;
 
@@ -26,6 +28,7 @@ mod ownership;
 mod patch;
 mod protobuf;
 mod registry;
+mod reviews;
 mod subresources;
 
 pub mod kinds;

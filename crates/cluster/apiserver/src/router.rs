@@ -1,9 +1,10 @@
 //! The way of every request: who is it, may they, what is it about, which verb.
 //!
-//! authentication -> authorisation -> route -> verb (decoding, admission, validation, store).
+//! authentication -> authorization -> route -> verb (decoding, admission, validation, store).
 //! Audit would be around all of it, flow control after authentication.
 
 use std::{
+    borrow::Cow,
     convert::Infallible,
     future::Future,
     pin::Pin,
@@ -12,9 +13,11 @@ use std::{
 };
 
 use api::status::Status;
-use http::{Method, Request, Response, request::Parts};
+use bytes::Bytes;
+use http::{HeaderMap, Method, Request, Response, request::Parts};
 
 use crate::{
+    authorization::{self, Action},
     endpoints::{discovery::Discovery, health, metrics, openapi::OpenApi, snapshot, version},
     http::{
         body::{Body, Unread},
@@ -23,8 +26,9 @@ use crate::{
         query::Query,
         respond,
     },
-    identity::Identity,
-    kinds::{KINDS, Kind, Subresource},
+    identity::{self, Identity},
+    impersonation,
+    kinds::{Creation, KINDS, Kind, Subresource},
     metrics::Asked,
     registry::{Call, Registry},
 };
@@ -110,17 +114,13 @@ impl Router {
         about: About<'_>,
         body: Unread,
     ) -> Result<Response<Body>, Status> {
-        let path = parts.uri.path();
-        if *self.identity == Identity::Anonymous && !health::is_public(path) {
-            return Err(Status::unauthorized());
-        }
-        if !health::is_public(path) {
-            self.authorize(parts)?;
-        }
+        let who = self.authenticate(parts)?;
+        let action = Action::of(&parts.method, parts.uri.path(), &about.route, &about.query);
+        authorization::authorize(&who, &action)?;
         let About { route, kind, query } = about;
         if let Route::Resource(path) = &route {
             let kind = kind.and_then(|it| KINDS.get(it)).ok_or_else(Status::no_such_path)?;
-            let call = self.call_of(parts, path, kind, query)?;
+            let call = call_of(parts, &who, path, kind, query)?;
             if path.watch {
                 return self.watch(parts, &call);
             }
@@ -133,18 +133,17 @@ impl Router {
         self.endpoint(parts, &route, &query)
     }
 
-    /// Authorisation: roles would be asked here.
-    fn authorize(&self, parts: &Parts) -> Result<(), Status> {
-        if self.identity.may_do_everything() {
-            return Ok(());
+    /// Authentication: whose request this is. A certificate counts before a token, and both before whom
+    /// they want to act as.
+    fn authenticate(&self, parts: &Parts) -> Result<Cow<'_, Identity>, Status> {
+        let mut who = Cow::Borrowed(self.identity.as_ref());
+        if let (true, Some(token)) = (who.is_anonymous(), bearer_token(parts)) {
+            who = Cow::Owned(identity::of_token(token).map_err(|_| Status::unauthorized())?);
         }
-        let message = format!(
-            "forbidden: User \"{}\" cannot {} path \"{}\"",
-            self.identity.name(),
-            parts.method.as_str().to_lowercase(),
-            parts.uri.path()
-        );
-        Err(Status::new(api::status::Reason::Forbidden, message))
+        match impersonation::acting_as(&who, &parts.headers)? {
+            Some(other) => Ok(Cow::Owned(other)),
+            None => Ok(who),
+        }
     }
 
     /// Everything that is not about objects.
@@ -179,34 +178,6 @@ impl Router {
             Route::Root => Ok(respond::value(http::StatusCode::OK, &root_paths())),
             Route::Resource(_) | Route::Unknown => Err(Status::no_such_path()),
         }
-    }
-
-    /// A request for objects of a kind, understood.
-    fn call_of<'a>(
-        &'a self,
-        parts: &'a Parts,
-        path: &'a ResourcePath<'a>,
-        kind: &'static Kind,
-        query: Query<'a>,
-    ) -> Result<Call<'a>, Status> {
-        if path.namespace.is_some() && !kind.namespaced {
-            return Err(Status::no_such_path());
-        }
-        let subresource = match path.subresource {
-            None => None,
-            Some(name) => Some(subresource(kind, name).ok_or_else(Status::no_such_path)?),
-        };
-        let agent = parts.headers.get(http::header::USER_AGENT);
-        Ok(Call {
-            kind,
-            namespace: path.namespace.as_deref(),
-            name: path.name.as_deref().unwrap_or_default(),
-            subresource,
-            query,
-            agent: agent.and_then(|it| it.to_str().ok()).unwrap_or_default(),
-            wanted: content::negotiate(&parts.headers)?,
-            user: Some(&self.identity),
-        })
     }
 
     /// Objects: finds the verb. The futures of all verbs but get are boxed, so that the one of a
@@ -269,13 +240,27 @@ impl Router {
             }
             Method::POST => {
                 allow("create")?;
-                Box::pin(registry.create(call, &parts.headers, body.read().await?)).await
+                Box::pin(self.create(call, &parts.headers, body.read().await?)).await
             }
             Method::DELETE => {
                 allow("deletecollection")?;
                 Box::pin(registry.delete_collection(call, &parts.headers, body.read().await?)).await
             }
             _ => Err(Status::method_not_allowed(call.kind.resource())),
+        }
+    }
+
+    async fn create(
+        &self,
+        call: &Call<'_>,
+        headers: &HeaderMap,
+        body: Bytes,
+    ) -> Result<Response<Body>, Status> {
+        let registry = &self.shared.registry;
+        match call.kind.creation {
+            Creation::Kept => registry.create(call, headers, body).await,
+            Creation::Bound => registry.bind_by_name(call, headers, body).await,
+            Creation::Answered(question) => registry.review(call, question, headers, &body),
         }
     }
 
@@ -344,6 +329,42 @@ impl Router {
             _ => Err(Status::method_not_allowed(call.kind.resource())),
         }
     }
+}
+
+/// A request for objects of a kind, understood.
+fn call_of<'a>(
+    parts: &'a Parts,
+    who: &'a Identity,
+    path: &'a ResourcePath<'a>,
+    kind: &'static Kind,
+    query: Query<'a>,
+) -> Result<Call<'a>, Status> {
+    if path.namespace.is_some() && !kind.namespaced {
+        return Err(Status::no_such_path());
+    }
+    let subresource = match path.subresource {
+        None => None,
+        Some(name) => Some(subresource(kind, name).ok_or_else(Status::no_such_path)?),
+    };
+    let agent = parts.headers.get(http::header::USER_AGENT);
+    Ok(Call {
+        kind,
+        namespace: path.namespace.as_deref(),
+        name: path.name.as_deref().unwrap_or_default(),
+        subresource,
+        query,
+        agent: agent.and_then(|it| it.to_str().ok()).unwrap_or_default(),
+        wanted: content::negotiate(&parts.headers)?,
+        user: Some(who),
+    })
+}
+
+/// The token of `Authorization: Bearer TOKEN`.
+fn bearer_token(parts: &Parts) -> Option<&str> {
+    let value = parts.headers.get(http::header::AUTHORIZATION)?.to_str().ok()?;
+    let (scheme, token) = value.trim().split_once(' ')?;
+    let token = token.trim();
+    (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then_some(token)
 }
 
 fn allow(kind: &Kind, verb: &str) -> Result<(), Status> {

@@ -25,12 +25,6 @@ const CHECKS: &[Check] = &[
     Check { name: "shutdown", holds: |it| !it.stop.is_cancelled(), readiness_only: true },
 ];
 
-/// Whether a path is answered without authentication, as in Kubernetes.
-pub(crate) fn is_public(path: &str) -> bool {
-    let mut parts = path.trim_start_matches('/').split('/');
-    matches!(parts.next(), Some("healthz" | "livez" | "readyz" | "version"))
-}
-
 /// `GET` of `path`, which has no slash in front.
 pub(crate) fn answer(
     registry: &Registry,

@@ -157,7 +157,7 @@ fn totals(row: &Row, text: &mut Text) {
 fn objects(page: &Page, text: &mut Text) {
     const NEW: &str = "apiserver_resource_objects";
     const OLD: &str = "apiserver_storage_objects";
-    let stored = KINDS.iter().filter(|it| it.conversion.is_none() && it.verbs.contains(&"create"));
+    let stored = KINDS.iter().filter(|it| it.is_stored());
     let counts: Vec<(&Kind, usize)> = stored.map(|it| (*it, count(&page.store, it))).collect();
     text.head(NEW, "gauge", "Objects that are stored.");
     for (kind, count) in &counts {

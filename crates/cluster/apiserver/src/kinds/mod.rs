@@ -4,6 +4,7 @@
 //! Nothing here reads or writes the store, and nothing here knows HTTP.
 
 mod admission;
+mod binding;
 mod certificate_signing_request;
 mod component_status;
 mod config_map;
@@ -39,6 +40,7 @@ mod priority_level_configuration;
 mod replica_set;
 mod replication_controller;
 mod resource_quota;
+mod reviews;
 mod role;
 mod role_binding;
 mod runtime_class;
@@ -73,6 +75,7 @@ pub(crate) use self::priority_class::SYSTEM as SYSTEM_PRIORITIES;
 
 /// Every built-in kind, in the order in which discovery lists them.
 pub static KINDS: &[&Kind] = &[
+    &binding::BINDING,
     &component_status::COMPONENT_STATUS,
     &config_map::CONFIG_MAP,
     &endpoints::ENDPOINTS,
@@ -95,6 +98,12 @@ pub static KINDS: &[&Kind] = &[
     &replica_set::REPLICA_SET,
     &stateful_set::STATEFUL_SET,
     &event::EVENT_OF_EVENTS,
+    &reviews::SELF_SUBJECT_REVIEW,
+    &reviews::TOKEN_REVIEW,
+    &reviews::LOCAL_SUBJECT_ACCESS_REVIEW,
+    &reviews::SELF_SUBJECT_ACCESS_REVIEW,
+    &reviews::SELF_SUBJECT_RULES_REVIEW,
+    &reviews::SUBJECT_ACCESS_REVIEW,
     &horizontal_pod_autoscaler::HORIZONTAL_POD_AUTOSCALER,
     &horizontal_pod_autoscaler::HORIZONTAL_POD_AUTOSCALER_V1,
     &cron_job::CRON_JOB,
@@ -167,6 +176,8 @@ pub struct Kind {
     /// path starts it at 1 and adds 1 for such an update; `prepare_update` may add 1 itself for
     /// more (a Deployment's annotations).
     pub generation: bool,
+    /// What becomes of an object that a client creates.
+    pub creation: Creation,
     /// What a delete does beyond finalizers.
     pub deletion: Deletion,
     /// Whether a delete answers with the object that is gone; with a `Status` if not.
@@ -248,6 +259,7 @@ impl Kind {
         schema: "",
         subresources: &[],
         generation: false,
+        creation: Creation::Kept,
         deletion: Deletion::Immediate,
         shows_deleted: false,
         orphans: None,
@@ -278,6 +290,13 @@ impl Kind {
         prepare_status: keep_all_but_status,
         ..Self::PLAIN
     };
+
+    /// Whether there are objects of this kind in the store, under no other version's name.
+    pub(crate) fn is_stored(&self) -> bool {
+        self.conversion.is_none()
+            && self.creation == Creation::Kept
+            && self.verbs.contains(&"create")
+    }
 
     /// The version of this kind that is stored; itself where there is no other.
     #[must_use]
@@ -371,6 +390,32 @@ impl Subresource {
             Self::Scale | Self::Log | Self::Binding | Self::Eviction | Self::Finalize => false,
         }
     }
+}
+
+/// What a create request does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Creation {
+    /// Stores the object.
+    Kept,
+    /// Bindings: changes a pod, and stores nothing else.
+    Bound,
+    /// Reviews: answers with the object and its status, and stores nothing.
+    Answered(Question),
+}
+
+/// What a review asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Question {
+    /// Who asks.
+    WhoAmI,
+    /// Whose a bearer token is.
+    WhoseToken,
+    /// Whether who asks may do something.
+    MayI,
+    /// Whether somebody may do something.
+    MayThey,
+    /// Everything that who asks may do.
+    WhatMayI,
 }
 
 /// What a delete request does when no finalizer holds the object.

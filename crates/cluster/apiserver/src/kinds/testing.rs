@@ -3,7 +3,7 @@
 use expect_test::Expect;
 use serde_json::{Value, json};
 
-use super::{Causes, KINDS, Kind};
+use super::{Causes, Creation, KINDS, Kind};
 use crate::schema;
 
 /// What is wrong with a new object: the sample of `kind` with `change` merged into it.
@@ -83,6 +83,20 @@ fn job() -> Value {
     let mut template = template();
     template["spec"]["restartPolicy"] = "Never".into();
     json!({"template": template})
+}
+
+/// What a question asks.
+fn of_reviews(kind: &Kind) -> Value {
+    let objects = json!({"namespace": "n", "verb": "get", "resource": "pods"});
+    match kind.kind {
+        "LocalSubjectAccessReview" | "SubjectAccessReview" => {
+            json!({"spec": {"user": "ann", "resourceAttributes": objects}})
+        }
+        "SelfSubjectAccessReview" => json!({"spec": {"resourceAttributes": objects}}),
+        "SelfSubjectRulesReview" => json!({"spec": {"namespace": "n"}}),
+        "TokenReview" => json!({"spec": {"token": "t"}}),
+        _ => json!({}),
+    }
 }
 
 /// What a small object has of a kind that extends the cluster.
@@ -175,6 +189,8 @@ pub(super) fn sample(kind: &Kind) -> Value {
         "HorizontalPodAutoscaler" => json!({"spec": {"maxReplicas": 5,
             "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "d"}}}),
         "Event" => json!({"involvedObject": {"namespace": "n"}}),
+        "Binding" => json!({"target": {"name": "n"}}),
+        _ if matches!(kind.creation, Creation::Answered(_)) => of_reviews(kind),
         _ => of_extensions(kind),
     };
     object["apiVersion"] = match kind.group {
@@ -183,7 +199,10 @@ pub(super) fn sample(kind: &Kind) -> Value {
     };
     object["kind"] = kind.kind.into();
     let name = if kind.kind == "IPAddress" { "10.96.0.1" } else { "a" };
-    object["metadata"] = json!({"name": name});
+    object["metadata"] = match kind.creation {
+        Creation::Answered(_) => json!({}),
+        Creation::Kept | Creation::Bound => json!({"name": name}),
+    };
     if kind.namespaced {
         object["metadata"]["namespace"] = "n".into();
     }
@@ -202,7 +221,9 @@ pub(super) fn created(kind: &Kind, mut object: Value) -> Value {
     schema::prune(kind.schema, &mut object);
     (kind.default)(&mut object);
     kind.convert_to_stored(&mut object);
-    object["metadata"]["uid"] = "u".into();
+    if kind.creation == Creation::Kept {
+        object["metadata"]["uid"] = "u".into();
+    }
     (kind.prepare_create)(&mut object);
     object
 }

@@ -82,11 +82,14 @@ macro_rules! readers {
 
 /// How clients read each kind: group, version, kind, reader.
 const READERS: &[(&str, &str, &str, Reader)] = readers! {
-    "" core v1: ComponentStatus ConfigMap Endpoints Event LimitRange Namespace Node PersistentVolume PersistentVolumeClaim Pod
+    "" core v1: Binding ComponentStatus ConfigMap Endpoints Event LimitRange Namespace Node PersistentVolume PersistentVolumeClaim Pod
         PodTemplate ReplicationController ResourceQuota Secret Service ServiceAccount;
     "admissionregistration.k8s.io" admissionregistration v1: MutatingAdmissionPolicy
         MutatingAdmissionPolicyBinding MutatingWebhookConfiguration ValidatingAdmissionPolicy
         ValidatingAdmissionPolicyBinding ValidatingWebhookConfiguration;
+    "authentication.k8s.io" authentication v1: SelfSubjectReview TokenReview;
+    "authorization.k8s.io" authorization v1: LocalSubjectAccessReview SelfSubjectAccessReview SelfSubjectRulesReview
+        SubjectAccessReview;
     "certificates.k8s.io" certificates v1: CertificateSigningRequest;
     "flowcontrol.apiserver.k8s.io" flowcontrol v1: FlowSchema PriorityLevelConfiguration;
     "resource.k8s.io" resource v1: DeviceClass ResourceClaim ResourceClaimTemplate ResourceSlice;

@@ -11,7 +11,7 @@ use super::{
     schemas::{PATCH, reference},
 };
 use crate::{
-    kinds::{Kind, Subresource},
+    kinds::{Creation, Kind, Subresource},
     schema::{BINDING, DELETE_OPTIONS, EVICTION, SCALE, STATUS, definition},
 };
 
@@ -59,7 +59,9 @@ pub(super) fn paths(kind: &Kind, flavour: Flavour) -> Vec<(String, Value)> {
         Value::Object(operations.collect())
     };
     paths.push((collection, item(&[Verb::List, Verb::Create, Verb::DeleteCollection])));
-    paths.push((object.clone(), item(&[Verb::Get, Verb::Update, Verb::Patch, Verb::Delete])));
+    if kind.creation == Creation::Kept {
+        paths.push((object.clone(), item(&[Verb::Get, Verb::Update, Verb::Patch, Verb::Delete])));
+    }
     for subresource in kind.subresources {
         let name = subresource.name();
         let (schema, verbs): (_, &[Verb]) = match subresource {

@@ -1,4 +1,4 @@
-//! `pods/NAME/binding`: the scheduler names the node of a pod, once.
+//! `pods/NAME/binding` and `bindings`: the scheduler names the node of a pod, once.
 
 use api::status::{self, Details, GroupResource, Status};
 use bytes::Bytes;
@@ -6,17 +6,22 @@ use http::{HeaderMap, Response, StatusCode};
 use serde_json::{Value, json};
 
 use crate::{
-    http::{body::Body, respond},
-    object::{self, is_terminating, meta, text},
+    http::{body::Body, content, query::Query, respond},
+    kinds::{KINDS, Subresource},
+    object::{
+        self,
+        decode::{self, FieldValidation},
+        is_terminating, meta, text,
+    },
     ownership::Draft,
     patch::read_object,
-    registry::{Call, Registry},
+    registry::{Call, Registry, take_namespace},
 };
 
 const RESOURCE: GroupResource<'static> = GroupResource { group: "", resource: "pods/binding" };
 
 impl Registry {
-    /// `POST` of a Binding.
+    /// `POST …/pods/NAME/binding`.
     pub(crate) async fn bind(
         &self,
         call: &Call<'_>,
@@ -24,11 +29,41 @@ impl Registry {
         body: Bytes,
     ) -> Result<Response<Body>, Status> {
         let binding = read_object(headers, &body)?;
-        let node = text(&binding, &["target", "name"]);
+        let name = meta(&binding, "name");
+        if !name.is_empty() && name != call.name {
+            return Err(Status::bad_request("name in URL does not match name in Binding object"));
+        }
+        self.bind_to(call, &binding).await
+    }
+
+    /// `POST …/bindings`: the pod is that of the Binding's name.
+    pub(crate) async fn bind_by_name(
+        &self,
+        call: &Call<'_>,
+        headers: &HeaderMap,
+        body: Bytes,
+    ) -> Result<Response<Body>, Status> {
+        let validation = FieldValidation::of(&call.query)?;
+        let decoded = decode::object(call.kind, &body, content::body_format(headers)?, validation)?;
+        let mut binding = decoded.object;
+        take_namespace(call, &mut binding)?;
+        let Some(kind) = KINDS.iter().copied().find(|it| (it.group, it.kind) == ("", "Pod")) else {
+            return Err(Status::no_such_path());
+        };
+        let dry_run = Query::parse(call.dry_run()?.then_some("dryRun=All"));
+        let (name, subresource) = (meta(&binding, "name"), Some(Subresource::Binding));
+        let call = Call { kind, name, subresource, query: dry_run, ..*call };
+        let mut response = self.bind_to(&call, &binding).await?;
+        respond::warn(&mut response, &decoded.warnings);
+        Ok(response)
+    }
+
+    async fn bind_to(&self, call: &Call<'_>, binding: &Value) -> Result<Response<Body>, Status> {
+        let node = text(binding, &["target", "name"]);
         if node.is_empty() {
             return Err(Status::bad_request("binding: target.name: Required value"));
         }
-        let uid = meta(&binding, "uid");
+        let uid = meta(binding, "uid");
         let now = object::time(self.clock.now());
         let writer = call.writer("CreateOptions", self.clock.now())?;
         self.change(call, &writer, call.dry_run()?, |live| {

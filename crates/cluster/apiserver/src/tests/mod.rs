@@ -12,6 +12,7 @@ mod options;
 mod owners;
 mod parts;
 mod protobuf;
+mod reviews;
 mod snapshot;
 mod versions;
 mod watches;

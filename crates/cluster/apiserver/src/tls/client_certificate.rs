@@ -39,14 +39,14 @@ impl Verifier {
 
     /// Who presented this chain.
     pub(crate) fn identify(&self, chain: &[CertificateDer<'_>], now: UnixTime) -> Identity {
-        let Some((own, intermediates)) = chain.split_first() else { return Identity::Anonymous };
+        let Some((own, intermediates)) = chain.split_first() else { return Identity::anonymous() };
         if let Err(error) = self.strict.verify_client_cert(own, intermediates, now) {
             tracing::debug!(%error, "client certificate is not trusted");
-            return Identity::Anonymous;
+            return Identity::anonymous();
         }
         match der::certificate(own) {
-            Some(it) => Identity::User { name: it.common_name, groups: it.organizations },
-            None => Identity::Anonymous,
+            Some(it) => Identity::user(it.common_name, it.organizations),
+            None => Identity::anonymous(),
         }
     }
 }
