@@ -72,6 +72,7 @@ use serde_json::Value;
 
 pub use self::causes::{Cause, Causes, Reason};
 pub(crate) use self::priority_class::SYSTEM as SYSTEM_PRIORITIES;
+pub use crate::object::parts::Parts;
 
 /// Every built-in kind, in the order in which discovery lists them.
 pub static KINDS: &[&Kind] = &[
@@ -210,6 +211,8 @@ pub struct Kind {
     pub validate_name: fn(name: &str, &mut Causes),
     /// Columns of the Table form, as kubectl prints them.
     pub columns: &'static [Column],
+    /// Which parts of an object `row` looks at; it gets no others.
+    pub row_reads: Parts,
     /// One cell a column. `now` is for ages.
     pub row: fn(&Value, now: Timestamp) -> Vec<Value>,
     /// Value of a selectable field (`status.phase`); `None` if `path` is not selectable for this
@@ -274,6 +277,7 @@ impl Kind {
         validate_part: |_, _, _, _| {},
         validate_name: rules::subdomain_name,
         columns: print::NAME_AND_CREATION,
+        row_reads: Parts::All,
         row: print::name_and_creation,
         fields: |_, _| None,
         warnings: |_| Vec::new(),

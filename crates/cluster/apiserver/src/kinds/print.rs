@@ -4,6 +4,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use super::{Column, value::Read};
+use crate::object::parts::Parts::{self, All, Of};
 
 /// What a cell without a value shows.
 pub(super) const NONE: &str = "<none>";
@@ -39,6 +40,11 @@ pub(super) const NAME: Column = Column {
 
 /// The column of ages.
 pub(super) const AGE: Column = column("Age", "Time since the object was created.");
+
+/// What [`name`] and [`age`] read of an object's metadata, and who must know whether it is being
+/// deleted.
+pub(super) const METADATA: Parts =
+    Of(&[("creationTimestamp", All), ("deletionTimestamp", All), ("name", All)]);
 
 /// What a kind is printed with that has no columns of its own.
 pub(super) const NAME_AND_CREATION: &[Column] = &[

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::{
     Causes, KINDS,
-    testing::{created, findings, kind, sample},
+    testing::{created, findings, kind, row, sample},
 };
 use crate::schema;
 
@@ -200,7 +200,12 @@ proptest! {
             findings(kind, &once);
             let mut causes = Causes::default();
             (kind.validate_update)(&once, &object, &mut causes);
-            (kind.row)(&once, jiff::Timestamp::UNIX_EPOCH);
+            let now = jiff::Timestamp::UNIX_EPOCH;
+            let whole = (kind.row)(&once, now);
+            // As everything that is stored.
+            if once["metadata"].is_object() {
+                prop_assert_eq!(whole, row(kind, &once, now), "{} reads more", kind.kind);
+            }
             let mut status = object.clone();
             (kind.prepare_status)(&mut status, &once);
         }

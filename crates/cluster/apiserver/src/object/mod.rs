@@ -6,6 +6,7 @@ pub(crate) mod decode;
 pub(crate) mod depth;
 pub(crate) mod encode;
 pub(crate) mod metadata;
+pub(crate) mod parts;
 pub(crate) mod stored;
 
 use api::status::{GroupResource, Status};

@@ -32,6 +32,11 @@ impl<'de> Deserialize<'de> for Stored<'de> {
     }
 }
 
+/// Reads metadata without the list of owners.
+pub(crate) fn without_owners<'de, D: Deserializer<'de>>(json: D) -> Result<Value, D::Error> {
+    json.deserialize_map(Metadata(&mut None))
+}
+
 struct Object<'a, 'de>(&'a mut Option<&'de str>);
 struct Metadata<'a, 'de>(&'a mut Option<&'de str>);
 

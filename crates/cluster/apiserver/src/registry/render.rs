@@ -6,8 +6,7 @@ use std::borrow::Cow;
 use api::status::{Reason, Status};
 use bytes::Bytes;
 use jiff::Timestamp;
-use serde::Deserialize;
-use serde_json::{Value, json, value::RawValue};
+use serde_json::{Value, json};
 
 use super::{Call, Registry};
 use crate::{
@@ -16,7 +15,11 @@ use crate::{
         respond,
     },
     kinds::Kind,
-    object, protobuf,
+    object::{
+        self,
+        parts::{self, Partial, Parts},
+    },
+    protobuf,
 };
 
 /// Whether a Table has its column definitions.
@@ -46,11 +49,8 @@ pub(crate) struct Renderer {
     now: Timestamp,
 }
 
-#[derive(Deserialize)]
-struct OnlyMetadata<'a> {
-    #[serde(borrow)]
-    metadata: &'a RawValue,
-}
+/// Of whom only the metadata is shown, nothing else is read.
+static NOTHING: Parts = Parts::Of(&[]);
 
 impl Registry {
     /// How this call wants its objects.
@@ -167,39 +167,45 @@ impl Renderer {
             "{{\"kind\":\"Table\",\"apiVersion\":\"{}\",\"metadata\":{metadata},\
              \"columnDefinitions\":{columns},\"rows\":[",
             self.meta_version
-        );
-        let mut comma = "";
+        )
+        .into_bytes();
+        let mut comma: &[u8] = b"";
         for value in values {
             if let Some(row) = readable(self.row(value)) {
-                text.push_str(comma);
-                text.push_str(&row);
-                comma = ",";
+                text.extend_from_slice(comma);
+                text.extend_from_slice(&row);
+                comma = b",";
             }
         }
-        text.push_str("]}");
+        text.extend_from_slice(b"]}");
         Ok(text.into())
     }
 
-    fn row(self, value: &Bytes) -> Result<String, Status> {
-        let object = object::parse(value)?;
-        let cells = Value::Array((self.kind.row)(&object, self.now));
-        let whole = match self.include {
-            Include::None => Cow::Borrowed("null"),
-            Include::Metadata => Cow::Owned(self.partial(value)?),
-            Include::Object => {
-                Cow::Owned(String::from_utf8_lossy(&self.own_version(value)?).into_owned())
-            }
-        };
-        Ok(format!("{{\"cells\":{cells},\"object\":{whole}}}"))
+    fn row(self, value: &Bytes) -> Result<Vec<u8>, Status> {
+        let Partial { object, metadata } = parts::read(value, &self.kind.row_reads)?;
+        let mut row = Vec::with_capacity(512 + metadata.len());
+        row.extend_from_slice(b"{\"cells\":");
+        serde_json::to_writer(&mut row, &(self.kind.row)(&object, self.now))
+            .map_err(|error| Status::internal(&format!("encode a row: {error}")))?;
+        row.extend_from_slice(b",\"object\":");
+        match self.include {
+            Include::None => row.extend_from_slice(b"null"),
+            Include::Metadata => row.extend_from_slice(self.only(metadata).as_bytes()),
+            Include::Object => row.extend_from_slice(&self.own_version(value)?),
+        }
+        row.push(b'}');
+        Ok(row)
     }
 
     fn partial(self, value: &Bytes) -> Result<String, Status> {
-        let only: OnlyMetadata<'_> = serde_json::from_slice(value)
-            .map_err(|error| Status::internal(&format!("decode stored metadata: {error}")))?;
-        Ok(format!(
-            "{{\"kind\":\"PartialObjectMetadata\",\"apiVersion\":\"{}\",\"metadata\":{}}}",
-            self.meta_version, only.metadata
-        ))
+        Ok(self.only(parts::read(value, &NOTHING)?.metadata))
+    }
+
+    fn only(self, metadata: &str) -> String {
+        format!(
+            "{{\"kind\":\"PartialObjectMetadata\",\"apiVersion\":\"{}\",\"metadata\":{metadata}}}",
+            self.meta_version
+        )
     }
 
     /// Appends an event of a watch, in the framing of its encoding. `json` is an object as this

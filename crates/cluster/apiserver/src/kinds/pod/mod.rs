@@ -54,6 +54,7 @@ pub(super) static POD: Kind = Kind {
     validate_part: parts::validate_update,
     validate_name: rules::subdomain_name,
     columns: COLUMNS,
+    row_reads: row::READS,
     row: row::row,
     fields,
     shows_deleted: true,

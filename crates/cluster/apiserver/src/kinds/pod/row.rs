@@ -3,7 +3,25 @@
 use jiff::Timestamp;
 use serde_json::Value;
 
-use crate::kinds::{print, value::Read};
+use crate::{
+    kinds::{print, value::Read},
+    object::parts::Parts::{self, All, Of},
+};
+
+/// All that a row is made of.
+pub(super) const READS: Parts = Of(&[
+    ("metadata", print::METADATA),
+    (
+        "spec",
+        Of(&[
+            ("containers", Of(&[])),
+            ("initContainers", Of(&[("name", All), ("restartPolicy", All)])),
+            ("nodeName", All),
+            ("readinessGates", All),
+        ]),
+    ),
+    ("status", All),
+]);
 
 /// One cell a column.
 pub(super) fn row(pod: &Value, now: Timestamp) -> Vec<Value> {
@@ -175,6 +193,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::kinds::{pod::POD, testing};
 
     /// Ready, status and restarts of a pod with these parts of its status, an hour after its
     /// creation.
@@ -185,7 +204,7 @@ mod tests {
         if deleted {
             pod["metadata"]["deletionTimestamp"] = "2024-01-01T01:00:00Z".into();
         }
-        let cells = row(&pod, "2024-01-01T01:00:00Z".parse().unwrap());
+        let cells = testing::row(&POD, &pod, "2024-01-01T01:00:00Z".parse().unwrap());
         let cells: Vec<&str> = cells[1..5].iter().map(|it| it.as_str().unwrap()).collect();
         expected.assert_eq(&cells.join(" | "));
     }
