@@ -62,7 +62,7 @@ async fn refusals() {
     check("PATCH+merge", r#"{"data":{"a":1}}"#, expect![[r#"422 Invalid  "" is invalid: patch: Invalid value: "{\"data\":{\"a\":1}}": json: cannot unmarshal number into Go struct field ConfigMap.data of type string"#]]).await;
     check("PATCH+merge ?fieldValidation=Strict", r#"{"foo":1}"#, expect![[r#"422 Invalid  "" is invalid: patch: Invalid value: "{\"foo\":1}": strict decoding error: unknown field "foo""#]]).await;
     check("PATCH+merge", r#"{"foo":1}"#, expect![[r#"
-        200 {"apiVersion":"v1","kind":"ConfigMap","metadata":{"creationTimestamp":"2026-01-01T12:00:00Z","name":"a","namespace":"default","resourceVersion":"9","uid":"8e5ff226-dfa3-4096-8797-822bdf007245"}}
+        200 {"apiVersion":"v1","kind":"ConfigMap","metadata":{"creationTimestamp":"2026-01-01T12:00:00Z","name":"a","namespace":"default","resourceVersion":"31","uid":"533da458-4da9-483f-8561-7adf6a4f23ce"}}
         warning: 299 - "unknown field \"foo\"""#]]).await;
     api.check(
         &format!("PATCH+merge {MAPS}/none"),

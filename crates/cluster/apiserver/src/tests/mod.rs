@@ -1,6 +1,7 @@
 //! The API as a client sees it, over the router in process, on a paused clock: what goes in, what
 //! comes out.
 
+mod bootstrap;
 mod changes;
 mod deletes;
 mod endpoints;

@@ -16,8 +16,8 @@ const MAPS: &str = "/api/v1/namespaces/default/configmaps";
 async fn created_stored_and_served_alike() {
     let api = Api::new().await;
     let body = r#"{"metadata":{"name":"a","managedFields":[{}],"uid":"mine"},"data":{"k":"v"}}"#;
-    api.check(&format!("POST {MAPS}"), body, expect![[r#"201 {"apiVersion":"v1","data":{"k":"v"},"kind":"ConfigMap","metadata":{"creationTimestamp":"2026-01-01T12:00:00Z","managedFields":[{"apiVersion":"v1","fieldsType":"FieldsV1","fieldsV1":{"f:data":{".":{},"f:k":{}}},"manager":"unknown","operation":"Update","time":"2026-01-01T12:00:00Z"}],"name":"a","namespace":"default","resourceVersion":"9","uid":"8e5ff226-dfa3-4096-8797-822bdf007245"}}"#]]).await;
-    api.check(&format!("GET {MAPS}/a"), "", expect![[r#"200 {"apiVersion":"v1","data":{"k":"v"},"kind":"ConfigMap","metadata":{"creationTimestamp":"2026-01-01T12:00:00Z","managedFields":[{"apiVersion":"v1","fieldsType":"FieldsV1","fieldsV1":{"f:data":{".":{},"f:k":{}}},"manager":"unknown","operation":"Update","time":"2026-01-01T12:00:00Z"}],"name":"a","namespace":"default","resourceVersion":"9","uid":"8e5ff226-dfa3-4096-8797-822bdf007245"}}"#]]).await;
+    api.check(&format!("POST {MAPS}"), body, expect![[r#"201 {"apiVersion":"v1","data":{"k":"v"},"kind":"ConfigMap","metadata":{"creationTimestamp":"2026-01-01T12:00:00Z","managedFields":[{"apiVersion":"v1","fieldsType":"FieldsV1","fieldsV1":{"f:data":{".":{},"f:k":{}}},"manager":"unknown","operation":"Update","time":"2026-01-01T12:00:00Z"}],"name":"a","namespace":"default","resourceVersion":"31","uid":"533da458-4da9-483f-8561-7adf6a4f23ce"}}"#]]).await;
+    api.check(&format!("GET {MAPS}/a"), "", expect![[r#"200 {"apiVersion":"v1","data":{"k":"v"},"kind":"ConfigMap","metadata":{"creationTimestamp":"2026-01-01T12:00:00Z","managedFields":[{"apiVersion":"v1","fieldsType":"FieldsV1","fieldsV1":{"f:data":{".":{},"f:k":{}}},"manager":"unknown","operation":"Update","time":"2026-01-01T12:00:00Z"}],"name":"a","namespace":"default","resourceVersion":"31","uid":"533da458-4da9-483f-8561-7adf6a4f23ce"}}"#]]).await;
     api.check(
         &format!("POST {MAPS}"),
         body,
@@ -26,8 +26,8 @@ async fn created_stored_and_served_alike() {
     .await;
     api.check(&format!("GET {MAPS}/b"), "", expect![[r#"404 NotFound configmaps "b" not found"#]])
         .await;
-    api.check(&format!("GET+partial {MAPS}/a"), "", expect![[r#"200 {"kind":"PartialObjectMetadata","apiVersion":"meta.k8s.io/v1","metadata":{"creationTimestamp":"2026-01-01T12:00:00Z","managedFields":[{"apiVersion":"v1","fieldsType":"FieldsV1","fieldsV1":{"f:data":{".":{},"f:k":{}}},"manager":"unknown","operation":"Update","time":"2026-01-01T12:00:00Z"}],"name":"a","namespace":"default","resourceVersion":"9","uid":"8e5ff226-dfa3-4096-8797-822bdf007245"}}"#]]).await;
-    api.check(&format!("GET+table {MAPS}/a"), "", expect![[r#"200 {"kind":"Table","apiVersion":"meta.k8s.io/v1","metadata":{"resourceVersion":"9"},"columnDefinitions":[{"description":"Name of the object, unique among its kind in its namespace.","format":"name","name":"Name","priority":0,"type":"string"},{"description":"Number of keys.","format":"","name":"Data","priority":0,"type":"integer"},{"description":"Time since the object was created.","format":"","name":"Age","priority":0,"type":"string"}],"rows":[{"cells":["a",1,"0s"],"object":{"kind":"PartialObjectMetadata","apiVersion":"meta.k8s.io/v1","metadata":{"creationTimestamp":"2026-01-01T12:00:00Z","managedFields":[{"apiVersion":"v1","fieldsType":"FieldsV1","fieldsV1":{"f:data":{".":{},"f:k":{}}},"manager":"unknown","operation":"Update","time":"2026-01-01T12:00:00Z"}],"name":"a","namespace":"default","resourceVersion":"9","uid":"8e5ff226-dfa3-4096-8797-822bdf007245"}}}]}"#]]).await;
+    api.check(&format!("GET+partial {MAPS}/a"), "", expect![[r#"200 {"kind":"PartialObjectMetadata","apiVersion":"meta.k8s.io/v1","metadata":{"creationTimestamp":"2026-01-01T12:00:00Z","managedFields":[{"apiVersion":"v1","fieldsType":"FieldsV1","fieldsV1":{"f:data":{".":{},"f:k":{}}},"manager":"unknown","operation":"Update","time":"2026-01-01T12:00:00Z"}],"name":"a","namespace":"default","resourceVersion":"31","uid":"533da458-4da9-483f-8561-7adf6a4f23ce"}}"#]]).await;
+    api.check(&format!("GET+table {MAPS}/a"), "", expect![[r#"200 {"kind":"Table","apiVersion":"meta.k8s.io/v1","metadata":{"resourceVersion":"31"},"columnDefinitions":[{"description":"Name of the object, unique among its kind in its namespace.","format":"name","name":"Name","priority":0,"type":"string"},{"description":"Number of keys.","format":"","name":"Data","priority":0,"type":"integer"},{"description":"Time since the object was created.","format":"","name":"Age","priority":0,"type":"string"}],"rows":[{"cells":["a",1,"0s"],"object":{"kind":"PartialObjectMetadata","apiVersion":"meta.k8s.io/v1","metadata":{"creationTimestamp":"2026-01-01T12:00:00Z","managedFields":[{"apiVersion":"v1","fieldsType":"FieldsV1","fieldsV1":{"f:data":{".":{},"f:k":{}}},"manager":"unknown","operation":"Update","time":"2026-01-01T12:00:00Z"}],"name":"a","namespace":"default","resourceVersion":"31","uid":"533da458-4da9-483f-8561-7adf6a4f23ce"}}}]}"#]]).await;
     api.check(
         &format!("GET+yaml {MAPS}/a"),
         "",
@@ -50,8 +50,8 @@ async fn created_stored_and_served_alike() {
                 time: "2026-01-01T12:00:00Z"
               name: a
               namespace: default
-              resourceVersion: "9"
-              uid: 8e5ff226-dfa3-4096-8797-822bdf007245
+              resourceVersion: "31"
+              uid: 533da458-4da9-483f-8561-7adf6a4f23ce
         "#]],
     )
     .await;
@@ -135,8 +135,8 @@ async fn bodies() {
                 time: "2026-01-01T12:00:00Z"
               name: b
               namespace: default
-              resourceVersion: "9"
-              uid: 8e5ff226-dfa3-4096-8797-822bdf007245
+              resourceVersion: "31"
+              uid: 533da458-4da9-483f-8561-7adf6a4f23ce
         "#]],
     )
     .await;
@@ -169,16 +169,16 @@ async fn field_validation() {
     let with = |mode: &str| format!("POST {MAPS}?fieldValidation={mode}&dryRun=All");
     api.check(&with("Strict"), body, expect![[r#"400 BadRequest ConfigMap in version "v1" cannot be handled as a ConfigMap: strict decoding error: duplicate field "data.k", unknown field "metadata.x", unknown field "y""#]]).await;
     api.check(&with("Warn"), body, expect![[r#"
-        201 {"apiVersion":"v1","data":{"k":"2"},"kind":"ConfigMap","metadata":{"creationTimestamp":"2026-01-01T12:00:00Z","managedFields":[{"apiVersion":"v1","fieldsType":"FieldsV1","fieldsV1":{"f:data":{".":{},"f:k":{}}},"manager":"unknown","operation":"Update","time":"2026-01-01T12:00:00Z"}],"name":"a","namespace":"default","uid":"8e5ff226-dfa3-4096-8797-822bdf007245"}}
+        201 {"apiVersion":"v1","data":{"k":"2"},"kind":"ConfigMap","metadata":{"creationTimestamp":"2026-01-01T12:00:00Z","managedFields":[{"apiVersion":"v1","fieldsType":"FieldsV1","fieldsV1":{"f:data":{".":{},"f:k":{}}},"manager":"unknown","operation":"Update","time":"2026-01-01T12:00:00Z"}],"name":"a","namespace":"default","uid":"533da458-4da9-483f-8561-7adf6a4f23ce"}}
         warning: 299 - "duplicate field \"data.k\""
         warning: 299 - "unknown field \"metadata.x\""
         warning: 299 - "unknown field \"y\"""#]]).await;
     api.check(&with(""), body, expect![[r#"
-        201 {"apiVersion":"v1","data":{"k":"2"},"kind":"ConfigMap","metadata":{"creationTimestamp":"2026-01-01T12:00:00Z","managedFields":[{"apiVersion":"v1","fieldsType":"FieldsV1","fieldsV1":{"f:data":{".":{},"f:k":{}}},"manager":"unknown","operation":"Update","time":"2026-01-01T12:00:00Z"}],"name":"a","namespace":"default","uid":"8f05d19d-593f-4627-abf1-21c3d8a5d144"}}
+        201 {"apiVersion":"v1","data":{"k":"2"},"kind":"ConfigMap","metadata":{"creationTimestamp":"2026-01-01T12:00:00Z","managedFields":[{"apiVersion":"v1","fieldsType":"FieldsV1","fieldsV1":{"f:data":{".":{},"f:k":{}}},"manager":"unknown","operation":"Update","time":"2026-01-01T12:00:00Z"}],"name":"a","namespace":"default","uid":"7d39d286-4ca5-49bb-8070-011f623fd90f"}}
         warning: 299 - "duplicate field \"data.k\""
         warning: 299 - "unknown field \"metadata.x\""
         warning: 299 - "unknown field \"y\"""#]]).await;
-    api.check(&with("Ignore"), body, expect![[r#"201 {"apiVersion":"v1","data":{"k":"2"},"kind":"ConfigMap","metadata":{"creationTimestamp":"2026-01-01T12:00:00Z","managedFields":[{"apiVersion":"v1","fieldsType":"FieldsV1","fieldsV1":{"f:data":{".":{},"f:k":{}}},"manager":"unknown","operation":"Update","time":"2026-01-01T12:00:00Z"}],"name":"a","namespace":"default","uid":"9f3c5fb7-77bc-4769-8501-77b39030d978"}}"#]]).await;
+    api.check(&with("Ignore"), body, expect![[r#"201 {"apiVersion":"v1","data":{"k":"2"},"kind":"ConfigMap","metadata":{"creationTimestamp":"2026-01-01T12:00:00Z","managedFields":[{"apiVersion":"v1","fieldsType":"FieldsV1","fieldsV1":{"f:data":{".":{},"f:k":{}}},"manager":"unknown","operation":"Update","time":"2026-01-01T12:00:00Z"}],"name":"a","namespace":"default","uid":"1ef5a622-501a-4ec5-b7e9-c6be37dce5c2"}}"#]]).await;
     api.check(&with("Else"), body, expect![[r#"400 BadRequest fieldValidation: Unsupported value: "Else": supported values: "Ignore", "Strict", "Warn""#]]).await;
     api.check(&format!("GET {MAPS}/a"), "", expect![[r#"404 NotFound configmaps "a" not found"#]])
         .await;
@@ -207,14 +207,14 @@ async fn update() {
         expect!["400 BadRequest the name of the object (b) does not match the name on the URL (a)"],
     )
     .await;
-    api.check(&put, r#"{"metadata":{"uid":"other"}}"#, expect![[r#"409 Conflict Operation cannot be fulfilled on configmaps "a": Precondition failed: UID in precondition: other, UID in object meta: 8e5ff226-dfa3-4096-8797-822bdf007245"#]]).await;
+    api.check(&put, r#"{"metadata":{"uid":"other"}}"#, expect![[r#"409 Conflict Operation cannot be fulfilled on configmaps "a": Precondition failed: UID in precondition: other, UID in object meta: 533da458-4da9-483f-8561-7adf6a4f23ce"#]]).await;
     api.check(
         &format!("PUT {MAPS}/none"),
         r#"{"data":{}}"#,
         expect![[r#"404 NotFound configmaps "none" not found"#]],
     )
     .await;
-    api.check(&format!("{put}?dryRun=All"), r#"{"data":{"k":"dry"}}"#, expect![[r#"200 {"apiVersion":"v1","data":{"k":"dry"},"kind":"ConfigMap","metadata":{"creationTimestamp":"2026-01-01T12:00:00Z","name":"a","namespace":"default","resourceVersion":"10","uid":"8e5ff226-dfa3-4096-8797-822bdf007245"}}"#]]).await;
+    api.check(&format!("{put}?dryRun=All"), r#"{"data":{"k":"dry"}}"#, expect![[r#"200 {"apiVersion":"v1","data":{"k":"dry"},"kind":"ConfigMap","metadata":{"creationTimestamp":"2026-01-01T12:00:00Z","name":"a","namespace":"default","resourceVersion":"32","uid":"533da458-4da9-483f-8561-7adf6a4f23ce"}}"#]]).await;
     let kept = api.value(&format!("GET {MAPS}/a"), "").await;
     assert_eq!(pick(&kept, &["/data/k"]), "1");
 }

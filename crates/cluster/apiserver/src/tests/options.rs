@@ -75,20 +75,20 @@ async fn versions_of_a_list() {
         expect.assert_eq(&told(&api, &format!("GET {MAPS}?{query}")).await);
     };
     // The table of the documentation: nothing, `0`, a version; alone, with a limit, with a match.
-    check("", expect!["200 a b @110 -"]).await;
-    check("limit=1", expect!["200 a @110 1"]).await;
-    check("resourceVersion=0", expect!["200 a b @110 -"]).await;
+    check("", expect!["200 a b @132 -"]).await;
+    check("limit=1", expect!["200 a @132 1"]).await;
+    check("resourceVersion=0", expect!["200 a b @132 -"]).await;
     // All of it: "any" state comes out of a cache there, whole.
-    check("resourceVersion=0&limit=1", expect!["200 a b @110 -"]).await;
-    check("resourceVersion=0&resourceVersionMatch=NotOlderThan", expect!["200 a b @110 -"]).await;
-    check("resourceVersion=1", expect!["200 a b @110 -"]).await;
-    check("resourceVersion=1&resourceVersionMatch=NotOlderThan&limit=1", expect!["200 a @110 1"])
+    check("resourceVersion=0&limit=1", expect!["200 a b @132 -"]).await;
+    check("resourceVersion=0&resourceVersionMatch=NotOlderThan", expect!["200 a b @132 -"]).await;
+    check("resourceVersion=1", expect!["200 a b @132 -"]).await;
+    check("resourceVersion=1&resourceVersionMatch=NotOlderThan&limit=1", expect!["200 a @132 1"])
         .await;
-    check("resourceVersion=100", expect!["200 a b @110 -"]).await;
+    check("resourceVersion=100", expect!["200 a b @132 -"]).await;
     check("resourceVersion=100&limit=1", expect!["200 a @100 1"]).await;
     check("resourceVersion=100&resourceVersionMatch=Exact", expect!["200 a b @100 -"]).await;
     check("resourceVersion=100&resourceVersionMatch=Exact&limit=1", expect!["200 a @100 1"]).await;
-    check("resourceVersion=100&limit=1&fieldSelector=metadata.name=a", expect!["200 a @110 -"])
+    check("resourceVersion=100&limit=1&fieldSelector=metadata.name=a", expect!["200 a @132 -"])
         .await;
     // Too old.
     check(
@@ -104,22 +104,22 @@ async fn versions_of_a_list() {
     // Too new.
     check(
         "resourceVersion=999",
-        expect!["504 Timeout Timeout: Too large resource version: 999, current: 110"],
+        expect!["504 Timeout Timeout: Too large resource version: 999, current: 132"],
     )
     .await;
     check(
         "resourceVersion=999&limit=1",
-        expect!["504 Timeout Timeout: Too large resource version: 999, current: 110"],
+        expect!["504 Timeout Timeout: Too large resource version: 999, current: 132"],
     )
     .await;
     check(
         "resourceVersion=999&resourceVersionMatch=NotOlderThan",
-        expect!["504 Timeout Timeout: Too large resource version: 999, current: 110"],
+        expect!["504 Timeout Timeout: Too large resource version: 999, current: 132"],
     )
     .await;
     check(
         "resourceVersion=999&resourceVersionMatch=Exact",
-        expect!["504 Timeout Timeout: Too large resource version: 999, current: 110"],
+        expect!["504 Timeout Timeout: Too large resource version: 999, current: 132"],
     )
     .await;
     // No version at all.
@@ -158,7 +158,7 @@ async fn versions_of_a_get() {
     check("resourceVersion=1", expect!["200 a"]).await;
     check(
         "resourceVersion=999",
-        expect!["504 Timeout Timeout: Too large resource version: 999, current: 110"],
+        expect!["504 Timeout Timeout: Too large resource version: 999, current: 132"],
     )
     .await;
     check("resourceVersion=x", expect![[r#"400 BadRequest resourceVersion: Invalid value: "x": strconv.ParseUint: parsing "x": invalid syntax"#]]).await;
@@ -194,7 +194,7 @@ async fn options_of_a_list_that_exclude_each_other() {
     )
     .await;
     // Neither a limit nor a time of a list means anything below one.
-    check("limit=-1&timeoutSeconds=-1", expect!["200  @8 -"]).await;
+    check("limit=-1&timeoutSeconds=-1", expect!["200  @30 -"]).await;
     let response = api.send(&format!("GET {MAPS}?resourceVersionMatch=x"), "").await;
     let status: Value = serde_json::from_str(&text(response).await.1).unwrap();
     expect![[r#"{"causes":[{"field":"resourceVersionMatch","message":"Forbidden: resourceVersionMatch is forbidden unless resourceVersion is provided","reason":"FieldValueForbidden"},{"field":"resourceVersionMatch","message":"Unsupported value: \"x\": supported values: \"Exact\", \"NotOlderThan\", \"\"","reason":"FieldValueNotSupported"}],"group":"meta.k8s.io","kind":"ListOptions"}"#]].assert_eq(&status["details"].to_string());
@@ -220,15 +220,15 @@ async fn tokens_that_are_refused() {
     )
     .await;
     let good = written(r#"{"v":"meta.k8s.io/v1","rv":-1,"start":"a\u0000"}"#);
-    check(&good, expect!["200  @8 -"]).await;
+    check(&good, expect!["200  @30 -"]).await;
     check(
         &format!("{good}&resourceVersion=1"),
         expect!["400 BadRequest specifying resource version is not allowed when using continue"],
     )
     .await;
-    check(&format!("{good}&resourceVersion=0"), expect!["200  @8 -"]).await;
+    check(&format!("{good}&resourceVersion=0"), expect!["200  @30 -"]).await;
     let future = written(r#"{"v":"meta.k8s.io/v1","rv":999,"start":"a\u0000"}"#);
-    check(&future, expect!["504 Timeout Timeout: Too large resource version: 999, current: 8"])
+    check(&future, expect!["504 Timeout Timeout: Too large resource version: 999, current: 30"])
         .await;
 }
 
@@ -243,7 +243,7 @@ async fn a_token_lives_five_minutes() {
     // The second page does not begin the time anew.
     let second = api.value(&next, "").await;
     pass(2).await;
-    for (list, expected) in [(&first, "200 b @11 1"), (&second, "200 c @11 -")] {
+    for (list, expected) in [(&first, "200 b @33 1"), (&second, "200 c @33 -")] {
         let (code, text) =
             text(api.send(&format!("GET {MAPS}?limit=1&continue={}", token(list)), "").await).await;
         assert_eq!(code, 410, "{text}");
@@ -259,7 +259,7 @@ async fn a_token_lives_five_minutes() {
     let page = api.value(&page, "").await;
     pass(299).await;
     let rest = format!("GET {MAPS}?limit=1&continue={}", token(&page));
-    assert_eq!(told(&api, &rest).await, "200 c @11 -");
+    assert_eq!(told(&api, &rest).await, "200 c @33 -");
 }
 
 #[tokio::test(start_paused = true)]
@@ -283,11 +283,11 @@ async fn how_a_watch_begins() {
         expect![[r#"ADDED a, ADDED b, BOOKMARK {"k8s.io/initial-events-end":"true"}"#]],
     )
     .await;
-    check("resourceVersion=107", expect!["MODIFIED a, MODIFIED a, MODIFIED a"]).await;
-    check("resourceVersion=1", expect!["ERROR 410 Expired too old resource version: 1 (46)"]).await;
+    check("resourceVersion=129", expect!["MODIFIED a, MODIFIED a, MODIFIED a"]).await;
+    check("resourceVersion=1", expect!["ERROR 410 Expired too old resource version: 1 (68)"]).await;
     check(
         "resourceVersion=999",
-        expect!["504 Timeout Timeout: Too large resource version: 999, current: 110"],
+        expect!["504 Timeout Timeout: Too large resource version: 999, current: 132"],
     )
     .await;
     check("resourceVersion=x", expect![[r#"400 BadRequest resourceVersion: Invalid value: "x": strconv.ParseUint: parsing "x": invalid syntax"#]]).await;
@@ -304,15 +304,15 @@ async fn how_a_watch_begins() {
     .await;
     check(
         &format!("{initial}&allowWatchBookmarks=1&resourceVersion=999"),
-        expect!["ERROR 504 Timeout Timeout: Too large resource version: 999, current: 110"],
+        expect!["ERROR 504 Timeout Timeout: Too large resource version: 999, current: 132"],
     )
     .await;
     check(none, expect![]).await;
     check(&format!("{none}&allowWatchBookmarks=1&resourceVersion=0"), expect![]).await;
-    check(&format!("{none}&resourceVersion=108"), expect!["MODIFIED a, MODIFIED a"]).await;
+    check(&format!("{none}&resourceVersion=130"), expect!["MODIFIED a, MODIFIED a"]).await;
     check(
         &format!("{none}&resourceVersion=1"),
-        expect!["ERROR 410 Expired too old resource version: 1 (46)"],
+        expect!["ERROR 410 Expired too old resource version: 1 (68)"],
     )
     .await;
 }

@@ -13,7 +13,7 @@ async fn scale() {
     let body = r#"{"metadata":{"name":"d"},"spec":{"replicas":2,"selector":{"matchLabels":{"a":"b"}},"template":{"metadata":{"labels":{"a":"b"}},"spec":{"containers":[{"name":"c","image":"i"}]}}}}"#;
     api.value(&format!("POST {deployments}"), body).await;
     let scale = format!("{deployments}/d/scale");
-    api.check(&format!("GET {scale}"), "", expect![[r#"200 {"apiVersion":"autoscaling/v1","kind":"Scale","metadata":{"creationTimestamp":"2026-01-01T12:00:00Z","name":"d","namespace":"default","resourceVersion":"9","uid":"8e5ff226-dfa3-4096-8797-822bdf007245"},"spec":{"replicas":2},"status":{"replicas":0,"selector":"a=b"}}"#]]).await;
+    api.check(&format!("GET {scale}"), "", expect![[r#"200 {"apiVersion":"autoscaling/v1","kind":"Scale","metadata":{"creationTimestamp":"2026-01-01T12:00:00Z","name":"d","namespace":"default","resourceVersion":"31","uid":"533da458-4da9-483f-8561-7adf6a4f23ce"},"spec":{"replicas":2},"status":{"replicas":0,"selector":"a=b"}}"#]]).await;
     let fields = &["/spec/replicas", "/status/replicas", "/metadata/name"];
     let after = api.value(&format!("PATCH+merge {scale}"), r#"{"spec":{"replicas":5}}"#).await;
     assert_eq!(pick(&after, fields), "5 0 d");

@@ -79,11 +79,11 @@ async fn kinds_that_nobody_looks_after_say_so() {
         "POST /apis/policy/v1/namespaces/default/poddisruptionbudgets?dryRun=All",
         budget,
         expect![[r#"
-            201 {"apiVersion":"policy/v1","kind":"PodDisruptionBudget","metadata":{"creationTimestamp":"2026-01-01T12:00:00Z","generation":1,"managedFields":[{"apiVersion":"policy/v1","fieldsType":"FieldsV1","fieldsV1":{"f:spec":{"f:minAvailable":{}}},"manager":"unknown","operation":"Update","time":"2026-01-01T12:00:00Z"}],"name":"a","namespace":"default","uid":"8e5ff226-dfa3-4096-8797-822bdf007245"},"spec":{"minAvailable":1},"status":{"currentHealthy":0,"desiredHealthy":0,"disruptionsAllowed":0,"expectedPods":0}}
+            201 {"apiVersion":"policy/v1","kind":"PodDisruptionBudget","metadata":{"creationTimestamp":"2026-01-01T12:00:00Z","generation":1,"managedFields":[{"apiVersion":"policy/v1","fieldsType":"FieldsV1","fieldsV1":{"f:spec":{"f:minAvailable":{}}},"manager":"unknown","operation":"Update","time":"2026-01-01T12:00:00Z"}],"name":"a","namespace":"default","uid":"533da458-4da9-483f-8561-7adf6a4f23ce"},"spec":{"minAvailable":1},"status":{"currentHealthy":0,"desiredHealthy":0,"disruptionsAllowed":0,"expectedPods":0}}
             warning: 299 - "PodDisruptionBudget is stored, but nothing acts on it yet""#]],
     )
     .await;
     api.check("GET /api/v1/namespaces/default/endpoints", "", expect![[r#"
-        200 {"kind":"EndpointsList","apiVersion":"v1","metadata":{"resourceVersion":"8"},"items":[]}
+        200 {"kind":"EndpointsList","apiVersion":"v1","metadata":{"resourceVersion":"30"},"items":[]}
         warning: 299 - "v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice""#]]).await;
 }

@@ -71,9 +71,9 @@ async fn from_a_version_on() {
     api.value(&format!("PATCH+merge {MAPS}/b"), r#"{"data":{"k":"v"}}"#).await;
     api.value(&format!("DELETE {MAPS}/a"), "").await;
     watch.check(expect![[r#"
-        ADDED b@10
-        MODIFIED b@11
-        DELETED a@12"#]]);
+        ADDED b@32
+        MODIFIED b@33
+        DELETED a@34"#]]);
     // Nothing of other kinds or namespaces.
     api.value("POST /api/v1/namespaces", r#"{"metadata":{"name":"other"}}"#).await;
     api.value("POST /api/v1/namespaces/other/configmaps", r#"{"metadata":{"name":"c"}}"#).await;
@@ -86,7 +86,7 @@ async fn begins_with_what_is_there() {
     api.config_map("a", "").await;
     for query in ["watch=1", "watch=true&resourceVersion=0"] {
         let mut watch = Watch::open(&api, &format!("GET {MAPS}?{query}")).await;
-        watch.check(expect!["ADDED a@9"]);
+        watch.check(expect!["ADDED a@31"]);
     }
 }
 
@@ -102,16 +102,16 @@ async fn initial_events_end_with_a_bookmark() {
     let mut all = Watch::open(&api, &format!("GET {MAPS}?{query}")).await;
     let mut table = Watch::open(&api, &format!("GET+table {MAPS}?{query}")).await;
     one.check(expect![[r#"
-        ADDED a@9
-        BOOKMARK -@10 {"k8s.io/initial-events-end":"true"}"#]]);
+        ADDED a@31
+        BOOKMARK -@32 {"k8s.io/initial-events-end":"true"}"#]]);
     all.check(expect![[r#"
-        ADDED a@9
-        ADDED b@10
-        BOOKMARK -@10 {"k8s.io/initial-events-end":"true"}"#]]);
+        ADDED a@31
+        ADDED b@32
+        BOOKMARK -@32 {"k8s.io/initial-events-end":"true"}"#]]);
     assert!(table.seen().lines().last().unwrap().starts_with("BOOKMARK"));
     api.config_map("aa", "").await;
     one.check(expect![""]);
-    all.check(expect!["ADDED aa@11"]);
+    all.check(expect!["ADDED aa@33"]);
     let wrong = format!("GET {MAPS}?watch=1&sendInitialEvents=true");
     api.check(&wrong, "", expect![[r#"422 Invalid ListOptions.meta.k8s.io "" is invalid: resourceVersionMatch: Forbidden: sendInitialEvents requires setting resourceVersionMatch to NotOlderThan"#]]).await;
 }
@@ -133,10 +133,10 @@ async fn selectors_turn_changes_into_coming_and_going() {
     label("null").await;
     api.value(&format!("DELETE {MAPS}/a"), "").await;
     watch.check(expect![[r#"
-        DELETED a@10
-        ADDED a@12
-        MODIFIED a@13
-        DELETED a@14"#]]);
+        DELETED a@32
+        ADDED a@34
+        MODIFIED a@35
+        DELETED a@36"#]]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -149,10 +149,10 @@ async fn bookmarks_follow_the_newest_version() {
     let mut without = Watch::open(&api, &format!("GET {MAPS}?{query}")).await;
     api.value("POST /api/v1/namespaces", r#"{"metadata":{"name":"other"}}"#).await;
     pass(61).await;
-    with.check(expect!["BOOKMARK -@10"]);
+    with.check(expect!["BOOKMARK -@32"]);
     without.check(expect![""]);
     pass(60).await;
-    with.check(expect!["BOOKMARK -@10"]);
+    with.check(expect!["BOOKMARK -@32"]);
     assert!(with.0.frame().now_or_never().unwrap().is_none(), "ended after timeoutSeconds");
     assert!(without.0.frame().now_or_never().unwrap().is_none());
 }
@@ -168,13 +168,13 @@ async fn the_past_ends() {
         api.value(&format!("PUT {MAPS}/a"), &body).await;
     }
     // A client that did not read, and one that comes back too late.
-    slow.check(expect![[r#"ERROR 410 "the watch has fallen behind; oldest is 45""#]]);
+    slow.check(expect![[r#"ERROR 410 "the watch has fallen behind; oldest is 67""#]]);
     let mut late = Watch::open(&api, &watch).await;
-    late.check(expect![[r#"ERROR 410 "too old resource version: 9 (45)""#]]);
+    late.check(expect![[r#"ERROR 410 "too old resource version: 31 (67)""#]]);
     api.check(
         &format!("GET {MAPS}?watch=1&resourceVersion=99999"),
         "",
-        expect!["504 Timeout Timeout: Too large resource version: 99999, current: 109"],
+        expect!["504 Timeout Timeout: Too large resource version: 99999, current: 131"],
     )
     .await;
 }

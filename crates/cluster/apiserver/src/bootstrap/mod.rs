@@ -1,5 +1,7 @@
-//! The objects that every cluster has from its first moment: the system namespaces, the system
-//! priority classes, and the Service by which pods find the API.
+//! The objects that every cluster has from its first moment: the system namespaces and priority classes,
+//! flow control, the range of Services' addresses, and the Service by which pods find the API.
+
+mod flow_control;
 
 use api::status::{Reason, Status};
 use futures_util::StreamExt as _;
@@ -8,7 +10,7 @@ use serde_json::{Value, json};
 use crate::{
     config::Config,
     http::{content::Wanted, query::Query},
-    kinds::{KINDS, Kind, SYSTEM_PRIORITIES},
+    kinds::{KINDS, Kind, SYSTEM_PRIORITIES, Subresource},
     ownership::Draft,
     registry::{Call, Owned, Registry},
 };
@@ -24,17 +26,78 @@ const MANAGER: &str = "kube-apiserver";
 /// Offset of the API's own address in the range of cluster IPs.
 const API_OFFSET: u32 = 1;
 
+/// Name of the manager of Services' addresses, in labels.
+const ALLOCATOR: &str = "ipallocator.k8s.io";
+
+/// An object that this server makes.
+struct Own {
+    kind: &'static str,
+    namespace: Option<&'static str>,
+    /// Who owns its fields.
+    manager: &'static str,
+    /// Without `apiVersion` and `kind`.
+    object: Value,
+}
+
+impl Own {
+    fn new(kind: &'static str, namespace: Option<&'static str>, object: Value) -> Self {
+        Self { kind, namespace, manager: MANAGER, object }
+    }
+}
+
 /// Makes what is missing; what is there stays as it is, but for the address of the API.
 pub(crate) async fn run(registry: &Registry, config: &Config) -> Result<(), Status> {
-    for name in NAMESPACES {
-        ensure(registry, "Namespace", None, json!({"metadata": {"name": name}})).await?;
-    }
-    for (name, value, description) in SYSTEM_PRIORITIES {
+    let namespace = |name: &&str| Own::new("Namespace", None, json!({"metadata": {"name": name}}));
+    ensure_all(registry, NAMESPACES.iter().map(namespace)).await?;
+    let classes = SYSTEM_PRIORITIES.iter().map(|(name, value, description)| {
         let metadata = json!({"name": name});
         let class = json!({"metadata": metadata, "value": value, "description": description});
-        ensure(registry, "PriorityClass", None, class).await?;
-    }
+        Own::new("PriorityClass", None, class)
+    });
+    let range = config.service_range;
+    let cidr = format!("{}/{}", range.network, range.prefix);
+    let range = json!({"metadata": {"name": NAME}, "spec": {"cidrs": [cidr]}});
+    let range = [Own::new("ServiceCIDR", None, range), address(config)];
+    ensure_all(registry, classes.chain(range).chain(flow_control::objects())).await?;
+    make_ready(registry).await?;
     publish(registry, config).await
+}
+
+/// The API's own address, as an object.
+fn address(config: &Config) -> Own {
+    let labels = json!({
+        "ipaddress.kubernetes.io/ip-family": "IPv4",
+        "ipaddress.kubernetes.io/managed-by": ALLOCATOR,
+    });
+    let ip = config.service_range.address(API_OFFSET).to_string();
+    let parent = json!({"resource": "services", "namespace": "default", "name": NAME});
+    let metadata = json!({"name": ip, "labels": labels});
+    Own::new("IPAddress", None, json!({"metadata": metadata, "spec": {"parentRef": parent}}))
+}
+
+/// Says that addresses can be had from the range, unless something has been said of it before.
+async fn make_ready(registry: &Registry) -> Result<(), Status> {
+    let Some(mut call) = call("ServiceCIDR", None, NAME) else { return Ok(()) };
+    call.subresource = Some(Subresource::Status);
+    let now = registry.clock.now();
+    let ready = json!({
+        "type": "Ready",
+        "status": "True",
+        "reason": "",
+        "message": "Kubernetes default Service CIDR is ready",
+        "lastTransitionTime": crate::object::time(now),
+    });
+    let writer = call.writer("UpdateOptions", now)?;
+    registry
+        .change(&call, &writer, false, |live| {
+            let mut new = live.object.clone();
+            if crate::object::at(&new, &["status", "conditions"]).is_none() {
+                crate::object::set(&mut new, &["status", "conditions"], json!([ready.clone()]));
+            }
+            Ok(Draft::compared(new))
+        })
+        .await?;
+    Ok(())
 }
 
 /// Makes the API's own Service and endpoints again whenever they are deleted, as in Kubernetes.
@@ -92,7 +155,7 @@ async fn publish(registry: &Registry, config: &Config) -> Result<(), Status> {
             }],
         },
     });
-    ensure(registry, "Service", Some("default"), service).await?;
+    ensure(registry, Own::new("Service", Some("default"), service)).await?;
     let slice = json!({
         "metadata": {
             "name": NAME,
@@ -106,7 +169,7 @@ async fn publish(registry: &Registry, config: &Config) -> Result<(), Status> {
         }],
         "ports": [{"name": "https", "port": config.advertised.port(), "protocol": "TCP"}],
     });
-    ensure(registry, "EndpointSlice", Some("default"), slice.clone()).await?;
+    ensure(registry, Own::new("EndpointSlice", Some("default"), slice.clone())).await?;
     advertise(registry, &slice).await
 }
 
@@ -126,14 +189,16 @@ async fn advertise(registry: &Registry, slice: &Value) -> Result<(), Status> {
     Ok(())
 }
 
-async fn ensure(
-    registry: &Registry,
-    kind: &str,
-    namespace: Option<&str>,
-    mut object: Value,
-) -> Result<(), Status> {
+/// Makes what is missing of them, all at once: they share the wait for the disk.
+async fn ensure_all(registry: &Registry, all: impl Iterator<Item = Own>) -> Result<(), Status> {
+    futures_util::future::try_join_all(all.map(|it| ensure(registry, it))).await.map(drop)
+}
+
+async fn ensure(registry: &Registry, own: Own) -> Result<(), Status> {
+    let Own { kind, namespace, manager, mut object } = own;
     let name = crate::object::meta(&object, "name").to_owned();
-    let Some(call) = call(kind, namespace, &name) else { return Ok(()) };
+    let Some(mut call) = call(kind, namespace, &name) else { return Ok(()) };
+    call.agent = manager;
     if registry.store.get(&call.key()).is_some() {
         return Ok(());
     }
