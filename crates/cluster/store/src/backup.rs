@@ -31,6 +31,9 @@ const NAME: FileName = FileName::snapshot(1);
 /// Bytes of a piece of the file, about: one write, or one chunk of an answer.
 const PIECE_BYTES: usize = 256 << 10;
 
+/// By how much a piece is longer than that, unless its last entry is a large one.
+const MORE_BYTES: usize = 16 << 10;
+
 /// Behind the name of a folder that is being made.
 const UNFINISHED: &str = ".restoring";
 
@@ -234,10 +237,7 @@ impl Backup {
                 path: name.text().into(),
                 source: error.into_io(),
             })?;
-        let mut index = Index::default();
-        for entry in self.entries {
-            index.insert(entry);
-        }
+        let index = Index::of(self.entries);
         let log = Log::new(backend, durability, limits, active, revision);
         let history = History::new(revision, config.history_events_max, config.history_bytes_max);
         let recovered = Recovered { index, history, revision, log, sealed_bytes: 0 };
@@ -265,7 +265,7 @@ impl Iterator for Pieces {
     type Item = Bytes;
 
     fn next(&mut self) -> Option<Bytes> {
-        let mut piece = Vec::new();
+        let mut piece = Vec::with_capacity(PIECE_BYTES + MORE_BYTES);
         match self.place {
             Place::Over => return None,
             Place::Header => {

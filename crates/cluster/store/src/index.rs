@@ -18,6 +18,13 @@ impl Index {
         self.entries.get(key)
     }
 
+    /// All of these entries: much faster than one by one, above all if they are in order.
+    pub(crate) fn of(entries: Vec<Entry>) -> Self {
+        let entries: BTreeMap<_, _> = entries.into_iter().map(|it| (it.key.clone(), it)).collect();
+        let bytes = entries.values().map(Entry::len).sum();
+        Self { entries, bytes }
+    }
+
     /// Bytes of all keys and values.
     pub(crate) const fn bytes(&self) -> usize {
         self.bytes

@@ -180,17 +180,18 @@ struct Change<'a> {
 
 /// Whether two versions differ in nothing but the resource version.
 fn same(new: &Value, old: &Value) -> bool {
-    let (Some(new), Some(old)) = (new.as_object(), old.as_object()) else { return false };
-    let others = |map: &serde_json::Map<String, Value>| {
-        map.get("metadata").and_then(Value::as_object).cloned().map(|mut it| {
-            it.remove("resourceVersion");
-            it
-        })
-    };
-    let rest = |(key, _): &(&String, &Value)| *key != "metadata";
-    new.len() == old.len()
-        && new.iter().filter(rest).eq(old.iter().filter(rest))
-        && others(new) == others(old)
+    let metadata = |it| at(it, &["metadata"]);
+    same_but(&["metadata"], Some(new), Some(old))
+        && same_but(&["resourceVersion"], metadata(new), metadata(old))
+}
+
+/// Whether two objects have the same members, but for some of these names.
+fn same_but(names: &[&str], a: Option<&Value>, b: Option<&Value>) -> bool {
+    let [a, b] = [a, b].map(|it| {
+        let members = it.and_then(Value::as_object).into_iter().flatten();
+        members.filter(|(name, _)| !names.contains(&name.as_str()))
+    });
+    a.eq(b)
 }
 
 /// Whether two lists of owners differ in nothing but times, which alone are not worth a write.
@@ -286,12 +287,7 @@ fn count_generation(kind: &Kind, new: &mut Value, old: &Value) {
     if !kind.generation || at(new, path) != at(old, path) {
         return;
     }
-    let content = |it: &Value| -> Vec<(String, Value)> {
-        let entries = it.as_object().into_iter().flatten();
-        let counted = entries.filter(|(key, _)| !["metadata", "status"].contains(&key.as_str()));
-        counted.map(|(key, value)| (key.clone(), value.clone())).collect()
-    };
-    if content(new) != content(old) {
+    if !same_but(&["metadata", "status"], Some(new), Some(old)) {
         let generation = at(old, path).and_then(Value::as_i64).unwrap_or(0);
         object::set(new, path, json!(generation + 1));
     }
