@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use bytes::Bytes;
-use futures_util::{StreamExt as _, stream};
 use http_body_util::BodyExt as _;
 use hyper::{Method, body::Incoming};
 use runtime::Tasks;
@@ -41,6 +40,7 @@ const ROUNDS: usize = 30;
 const WRITES: usize = 500;
 const WRITES_TO_MANY: usize = 50;
 const WATCHERS: usize = 1_000;
+const WATCHERS_AT_THE_END: usize = 100;
 /// Longest wait for an event.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -72,7 +72,7 @@ pub(crate) async fn measure(cluster: &Cluster, tasks: &Tasks) -> anyhow::Result<
 
     figures.extend(applies(&mut connection).await?);
     figures.extend(events(&endpoint, tasks, &mut connection).await?);
-    figures.push(end(cluster, &endpoint, tasks).await?);
+    figures.push(end(cluster, &endpoint, tasks, &mut connection).await?);
     Ok(figures)
 }
 
@@ -200,25 +200,11 @@ async fn delays(
     if !status.is_success() && status != hyper::StatusCode::CONFLICT {
         bail!("create `watched`: {}", String::from_utf8_lossy(&answer));
     }
-    let object = connection.get(&path).await?;
-    let version = object.pointer("/metadata/resourceVersion").and_then(|it| it.as_str());
-    let watch = format!(
-        "{CONFIG_MAPS}?watch=true&fieldSelector=metadata.name=watched&resourceVersion={}",
-        version.context("no resourceVersion")?
-    );
+    let watched = watch_from_now(connection).await?;
     let (seen, mut events) = mpsc::channel(watchers);
     let mut open = Vec::new();
     for _ in 0..watchers {
-        let mut own = endpoint.connect(tasks).await?;
-        let answer = own.send(Method::GET, &watch, (JSON, JSON), Bytes::new()).await?;
-        open.push(own);
-        let seen = seen.clone();
-        tasks.spawn("watcher", runtime::OnExit::Log, |stop| async move {
-            tokio::select! {
-                () = stop.cancelled() => Ok(()),
-                done = follow(answer.into_body(), seen) => done,
-            }
-        });
+        open.push(watch(endpoint, tasks, &watched, seen.clone()).await?);
     }
     let mut took = Vec::new();
     for number in 0..writes {
@@ -236,6 +222,34 @@ async fn delays(
     Ok(Samples::new(took))
 }
 
+/// The path of a watch of the object that is written, from what it is now.
+async fn watch_from_now(connection: &mut Connection) -> anyhow::Result<String> {
+    let object = connection.get(&format!("{CONFIG_MAPS}/watched")).await?;
+    let version = object.pointer("/metadata/resourceVersion").and_then(|it| it.as_str());
+    let version = version.context("no resourceVersion")?;
+    Ok(format!(
+        "{CONFIG_MAPS}?watch=true&fieldSelector=metadata.name=watched&resourceVersion={version}"
+    ))
+}
+
+/// Begins a watch, which is read from here on.
+async fn watch(
+    endpoint: &Endpoint,
+    tasks: &Tasks,
+    path: &str,
+    seen: mpsc::Sender<Instant>,
+) -> anyhow::Result<Connection> {
+    let mut own = endpoint.connect(tasks).await?;
+    let answer = own.send(Method::GET, path, (JSON, JSON), Bytes::new()).await?;
+    tasks.spawn("watcher", runtime::OnExit::Log, |stop| async move {
+        tokio::select! {
+            () = stop.cancelled() => Ok(()),
+            done = follow(answer.into_body(), seen) => done,
+        }
+    });
+    Ok(own)
+}
+
 /// Says when each event of a watch came.
 async fn follow(mut body: Incoming, seen: mpsc::Sender<Instant>) -> anyhow::Result<()> {
     while let Some(frame) = body.frame().await {
@@ -250,20 +264,22 @@ async fn follow(mut body: Incoming, seen: mpsc::Sender<Instant>) -> anyhow::Resu
     Ok(())
 }
 
-/// `down` while a hundred watch.
-async fn end(cluster: &Cluster, endpoint: &Endpoint, tasks: &Tasks) -> anyhow::Result<Figure> {
-    let watch = format!("{CONFIG_MAPS}?watch=true");
-    let watches: Vec<_> = stream::iter(0..100)
-        .then(|_| async {
-            let mut own = endpoint.connect(tasks).await?;
-            let answer = own.send(Method::GET, &watch, (JSON, JSON), Bytes::new()).await?;
-            anyhow::Ok((own, answer))
-        })
-        .collect()
-        .await;
+/// `down` while a hundred watch, and read what comes.
+async fn end(
+    cluster: &Cluster,
+    endpoint: &Endpoint,
+    tasks: &Tasks,
+    connection: &mut Connection,
+) -> anyhow::Result<Figure> {
+    let path = watch_from_now(connection).await?;
+    let (seen, _nobody) = mpsc::channel(1);
+    let mut open = Vec::new();
+    for _ in 0..WATCHERS_AT_THE_END {
+        open.push(watch(endpoint, tasks, &path, seen.clone()).await?);
+    }
     let begun = Instant::now();
     cluster.down().await?;
     let took = begun.elapsed();
-    drop(watches);
+    drop(open);
     Ok(Figure::time("down with 100 watches open", took).aim(Aim::AtMost(50.0)))
 }
