@@ -16,6 +16,7 @@ mod router;
 mod tls;
 
 mod endpoints;
+mod flow;
 mod http;
 
 mod addresses;

@@ -7,13 +7,41 @@ use jiff::SignedDuration;
 /// Largest request body, in bytes; more is answered with 413. Kubernetes' own limit.
 pub(crate) const BODY_BYTES_MAX: usize = 3 * 1024 * 1024;
 
-/// A body must arrive within this time, or the request is answered with 504: one byte a second
-/// must not hold a connection for weeks. Kubernetes' request timeout.
-pub(crate) const BODY_TIME_MAX: Duration = Duration::from_mins(1);
+/// A request must be answered within this time, its body having come, or the answer is 504: one byte a
+/// second must not hold a place for weeks. Kubernetes' (`--request-timeout`). Watches and logs go on.
+pub(crate) const REQUEST_TIME_MAX: Duration = Duration::from_mins(1);
 
-/// The head of a request must arrive within this time, or the connection is closed. It also ends
-/// HTTP/1.1 connections that are kept open without use.
-pub(crate) const HEAD_TIME_MAX: Duration = Duration::from_mins(2);
+/// Requests from outside that read, and others, which are answered at once; one more is answered with
+/// 429. A place is held until the client has taken the answer. Kubernetes' (`--max-requests-inflight`,
+/// `--max-mutating-requests-inflight`). Watches, logs, health checks and this process do not count.
+pub(crate) const READS_MAX: usize = 400;
+pub(crate) const WRITES_MAX: usize = 200;
+
+/// Bytes of large answers that clients have not taken yet, all together; one more is answered with 429.
+/// Some lists of the largest cluster that one machine has.
+pub(crate) const ANSWER_BYTES_MAX: usize = 512 * 1024 * 1024;
+
+/// Bytes of an answer that are given to a connection at once. A client that takes them more slowly than
+/// [`UNTAKEN_TIME_MAX`] allows, 4 kB a second, does not read.
+pub(crate) const PIECE_BYTES: usize = 256 * 1024;
+
+/// A piece of an answer or a chunk of a watch must be taken within this time; else the stream is cut
+/// off, or the connection where it has no streams. As long as Kubernetes lets a request take.
+pub(crate) const UNTAKEN_TIME_MAX: Duration = Duration::from_mins(1);
+
+/// A stream that was cut off must have let go of its answer within this time, or its connection ends.
+pub(crate) const CUT_TIME_MAX: Duration = Duration::from_secs(1);
+
+/// A connection over which nothing is asked for so long is closed. Kubernetes' own limit.
+pub(crate) const IDLE_TIME_MAX: Duration = Duration::from_secs(90);
+
+/// The head of a request must arrive within this time, or the connection is closed. HTTP/1.1 counts it
+/// from the end of the request before, so that it is no shorter than what may be idle.
+pub(crate) const HEAD_TIME_MAX: Duration = IDLE_TIME_MAX;
+
+/// Snapshots that are sent at once; one more is answered with 429. Each keeps all that the store had when
+/// it began.
+pub(crate) const SNAPSHOTS_MAX: usize = 4;
 
 /// A TLS handshake must end within this time, or the connection is closed.
 pub(crate) const HANDSHAKE_TIME_MAX: Duration = Duration::from_secs(10);
@@ -30,7 +58,8 @@ pub(crate) const STREAMS_PER_CONNECTION_MAX: u32 = 250;
 pub(crate) const WATCHES_MAX: usize = 10_000;
 
 /// Bytes of watch events handed to a connection at once. Events after that wait in the store's
-/// shared history until the client has taken these.
+/// shared history until the client has taken these; a client that does not is cut off after
+/// [`UNTAKEN_TIME_MAX`].
 pub(crate) const WATCH_CHUNK_BYTES: usize = 64 * 1024;
 
 /// Answers of more bytes than this are compressed for clients that take it. As in Kubernetes: below,

@@ -1,7 +1,7 @@
 //! The way of every request: who is it, may they, what is it about, which verb.
 //!
-//! authentication -> authorization -> route -> verb (decoding, admission, validation, store).
-//! Audit would be around all of it, flow control after authentication.
+//! authentication -> authorization -> a place (`flow`) -> route -> verb (decoding, admission, validation,
+//! store). Audit would be around all of it.
 
 use std::{
     borrow::Cow,
@@ -10,18 +10,22 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use api::status::Status;
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, Response, request::Parts};
+use tokio::time::timeout;
 
 use crate::{
     authorization::{self, Action},
     endpoints::{discovery::Discovery, health, metrics, openapi::OpenApi, snapshot, version},
+    flow::{self, Flow},
     http::{
         body::{Body, Unread},
         compress, content,
+        outgoing::{Held, Outgoing},
         path::{ResourcePath, Route},
         query::Query,
         respond,
@@ -39,6 +43,7 @@ pub(crate) struct Shared {
     pub(crate) registry: Arc<Registry>,
     pub(crate) discovery: Discovery,
     pub(crate) openapi: OpenApi,
+    pub(crate) flow: Flow,
 }
 
 /// The API as a `tower::Service`, for one identity. Cheap to clone.
@@ -46,11 +51,24 @@ pub(crate) struct Shared {
 pub struct Router {
     shared: Arc<Shared>,
     identity: Arc<Identity>,
+    /// None of callers in this process.
+    outgoing: Option<Arc<Outgoing>>,
 }
 
 impl Router {
+    /// For callers in this process.
     pub(crate) const fn new(shared: Arc<Shared>, identity: Arc<Identity>) -> Self {
-        Self { shared, identity }
+        Self { shared, identity, outgoing: None }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn of(self, identity: Identity) -> Self {
+        Self { identity: Arc::new(identity), ..self }
+    }
+
+    /// For whoever is at the other end of a connection.
+    pub(crate) fn over(self, outgoing: &Arc<Outgoing>) -> Self {
+        Self { outgoing: Some(Arc::clone(outgoing)), ..self }
     }
 }
 
@@ -78,9 +96,27 @@ where
             let Parts { method, headers, .. } = &parts;
             let asked = Asked { method, headers, query: &about.query };
             let target = metrics.target(&about.route, about.kind, &asked);
-            let answer = router.answer(&parts, about, body).await;
+            let mut held = router.outgoing.as_ref().map(Outgoing::begin);
+            let long = target.may_go_on();
+            let answer = match router.enter(&parts, &about, held.as_mut().filter(|_| !long)) {
+                Ok((who, None)) => router.answer(&who, &parts, about, body).await,
+                Ok((who, Some(limit))) => {
+                    let answer = timeout(limit, router.answer(&who, &parts, about, body)).await;
+                    answer.unwrap_or_else(|_| Err(flow::timed_out()))
+                }
+                Err(status) => Err(status),
+            };
+            let answer = answer.map(|it| compress::response(headers, it));
+            let answer = answer.and_then(|it| {
+                let weighed = held.as_mut().map(|held| router.shared.flow.weigh(&it, held));
+                weighed.unwrap_or(Ok(())).map(|()| it)
+            });
             let answer = answer.unwrap_or_else(|status| respond::failure(&status, headers));
-            Ok(pending.end(target, compress::response(headers, answer)))
+            let answer = pending.end(target, answer);
+            Ok(match held {
+                Some(held) => answer.map(|it| it.holding(held)),
+                None => answer,
+            })
         })
     }
 }
@@ -108,19 +144,36 @@ impl<'a> About<'a> {
 }
 
 impl Router {
+    /// Lets a request in: whose it is and, if it is `held` (from outside, and not going on), how long it
+    /// may take. Who may not do it takes no place from others.
+    fn enter(
+        &self,
+        parts: &Parts,
+        about: &About<'_>,
+        held: Option<&mut Held>,
+    ) -> Result<(Cow<'_, Identity>, Option<Duration>), Status> {
+        let who = self.authenticate(parts)?;
+        let action = Action::of(&parts.method, parts.uri.path(), &about.route, &about.query);
+        authorization::authorize(&who, &action)?;
+        let Some(held) = held else { return Ok((who, None)) };
+        // Whoever asks whether the server is alive must not hear that it is busy.
+        if !matches!(about.route, Route::Health(_)) {
+            held.place = Some(self.shared.flow.admit(&parts.method)?);
+        }
+        Ok((who, Some(flow::time_limit(&about.query)?)))
+    }
+
     async fn answer(
         &self,
+        who: &Identity,
         parts: &Parts,
         about: About<'_>,
         body: Unread,
     ) -> Result<Response<Body>, Status> {
-        let who = self.authenticate(parts)?;
-        let action = Action::of(&parts.method, parts.uri.path(), &about.route, &about.query);
-        authorization::authorize(&who, &action)?;
         let About { route, kind, query } = about;
         if let Route::Resource(path) = &route {
             let kind = kind.and_then(|it| KINDS.get(it)).ok_or_else(Status::no_such_path)?;
-            let call = call_of(parts, &who, path, kind, query)?;
+            let call = call_of(parts, who, path, kind, query)?;
             if path.watch {
                 return self.watch(parts, &call);
             }
@@ -153,7 +206,7 @@ impl Router {
         route: &Route<'_>,
         query: &Query<'_>,
     ) -> Result<Response<Body>, Status> {
-        let Shared { registry, discovery, openapi } = self.shared.as_ref();
+        let Shared { registry, discovery, openapi, .. } = self.shared.as_ref();
         let headers = &parts.headers;
         let encoding = || content::negotiate_encoding(headers);
         let discovered = || content::negotiate_discovery(headers);
@@ -165,7 +218,7 @@ impl Router {
                 health::answer(registry, path, query, verbose)
             }
             Route::Metrics => Ok(metrics::answer(registry)),
-            Route::Snapshot => Ok(snapshot::answer(&registry.store)),
+            Route::Snapshot => snapshot::answer(registry),
             Route::Core => discovery.core(discovered()?, headers),
             Route::Groups => discovery.groups(discovered()?, headers),
             Route::Group(name) => discovery.group(name, encoding()?, headers),

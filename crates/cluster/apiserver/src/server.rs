@@ -12,6 +12,7 @@ use crate::{
     bootstrap,
     config::Config,
     endpoints::{discovery::Discovery, openapi::OpenApi},
+    flow::Flow,
     identity::Identity,
     kinds::KINDS,
     object,
@@ -130,6 +131,7 @@ impl Server {
             registry,
             discovery: Discovery::new(config.advertised),
             openapi: OpenApi::default(),
+            flow: Flow::default(),
         });
         let endpoint = Endpoint::new(&pki, config.clock.clone(), Arc::clone(&shared))?;
         Ok(Self { shared, pki, endpoint, config: Arc::new(config) })
@@ -139,6 +141,11 @@ impl Server {
     #[must_use]
     pub fn service(&self) -> Router {
         Router::new(Arc::clone(&self.shared), Arc::new(Identity::in_process()))
+    }
+
+    #[cfg(test)]
+    pub(crate) fn registry(&self) -> &Registry {
+        &self.shared.registry
     }
 
     /// Serves HTTPS on a bound listener, until `tasks` are stopped. May be called for several.

@@ -5,24 +5,30 @@ use std::{
     fmt,
     future::Future,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll},
 };
 
-use api::status::{Reason, Status};
+use api::status::Status;
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt as _};
 use http_body::{Frame, SizeHint};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 
+use super::outgoing::Held;
 use crate::{
-    limits::{BODY_BYTES_MAX, BODY_TIME_MAX},
+    limits::{BODY_BYTES_MAX, PIECE_BYTES},
     metrics::LongRunning,
 };
 
 type Chunks = Pin<Box<dyn Stream<Item = Bytes> + Send>>;
 
 /// The body of a response: all of it, or chunks as they come (watches, logs).
-pub struct Body(Content);
+pub struct Body {
+    content: Content,
+    /// Of one that goes over a connection.
+    held: Option<Arc<Held>>,
+}
 
 enum Content {
     Whole(Option<Bytes>),
@@ -35,39 +41,44 @@ enum Content {
 
 impl Body {
     pub(crate) const fn whole(bytes: Bytes) -> Self {
-        Self(Content::Whole(Some(bytes)))
+        Self { content: Content::Whole(Some(bytes)), held: None }
     }
 
     /// All of it, if it does not come in chunks.
     pub(crate) const fn as_whole(&self) -> Option<&Bytes> {
-        match &self.0 {
+        match &self.content {
             Content::Whole(bytes) => bytes.as_ref(),
             Content::Chunks { .. } => None,
         }
     }
 
     pub(crate) fn chunks(chunks: impl Stream<Item = Bytes> + Send + 'static) -> Self {
-        Self(Content::Chunks { chunks: Box::pin(chunks.fuse()), _running: None })
+        let chunks = Box::pin(chunks.fuse());
+        Self { content: Content::Chunks { chunks, _running: None }, held: None }
     }
 
     pub(crate) const fn comes_in_chunks(&self) -> bool {
-        matches!(self.0, Content::Chunks { .. })
+        matches!(self.content, Content::Chunks { .. })
     }
 
     /// The same, with `running` for as long as it comes.
     pub(crate) fn counted(self, running: LongRunning) -> Self {
-        match self.0 {
-            Content::Whole(_) => self,
-            Content::Chunks { chunks, .. } => {
-                Self(Content::Chunks { chunks, _running: Some(running) })
-            }
-        }
+        let content = match self.content {
+            whole @ Content::Whole(_) => whole,
+            Content::Chunks { chunks, .. } => Content::Chunks { chunks, _running: Some(running) },
+        };
+        Self { content, ..self }
+    }
+
+    /// The same, which holds something until the client has taken it.
+    pub(crate) fn holding(self, held: Held) -> Self {
+        Self { held: Some(Arc::new(held)), ..self }
     }
 }
 
 impl fmt::Debug for Body {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.0 {
+        match &self.content {
             Content::Whole(bytes) => f.debug_tuple("Whole").field(bytes).finish(),
             Content::Chunks { .. } => f.write_str("Chunks"),
         }
@@ -82,32 +93,44 @@ impl http_body::Body for Body {
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        match &mut self.get_mut().0 {
-            Content::Whole(bytes) => {
-                let bytes = bytes.take().filter(|it| !it.is_empty());
-                Poll::Ready(bytes.map(|it| Ok(Frame::data(it))))
-            }
-            Content::Chunks { chunks, .. } => {
-                chunks.as_mut().poll_next(cx).map(|chunk| chunk.map(|it| Ok(Frame::data(it))))
-            }
-        }
+        let Self { content, held } = self.get_mut();
+        let piece = match content {
+            Content::Whole(whole) => Poll::Ready(next_piece(whole, held.is_some())),
+            Content::Chunks { chunks, .. } => chunks.as_mut().poll_next(cx),
+        };
+        piece.map(|it| {
+            let piece = it?;
+            Some(Ok(Frame::data(match held {
+                Some(held) => held.give(piece),
+                None => piece,
+            })))
+        })
     }
 
     fn is_end_stream(&self) -> bool {
-        match &self.0 {
+        match &self.content {
             Content::Whole(bytes) => bytes.as_ref().is_none_or(Bytes::is_empty),
             Content::Chunks { .. } => false,
         }
     }
 
     fn size_hint(&self) -> SizeHint {
-        match &self.0 {
+        match &self.content {
             Content::Whole(bytes) => {
                 SizeHint::with_exact(bytes.as_ref().map_or(0, |it| it.len() as u64))
             }
             Content::Chunks { .. } => SizeHint::default(),
         }
     }
+}
+
+/// What is left of a body, or the next piece of it.
+fn next_piece(whole: &mut Option<Bytes>, in_pieces: bool) -> Option<Bytes> {
+    let mut piece = whole.take().filter(|it| !it.is_empty())?;
+    if in_pieces && piece.len() > PIECE_BYTES {
+        *whole = Some(piece.split_off(PIECE_BYTES));
+    }
+    Some(piece)
 }
 
 /// The body of a request, not yet read; none if the request ended with its head.
@@ -144,13 +167,9 @@ where
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let collect = Limited::new(body, BODY_BYTES_MAX).collect();
-    match tokio::time::timeout(BODY_TIME_MAX, collect).await {
-        Ok(Ok(body)) => Ok(body.to_bytes()),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(Status::too_large(BODY_BYTES_MAX)),
-        Ok(Err(error)) => Err(Status::bad_request(format!("the body could not be read: {error}"))),
-        Err(_) => Err(Status::new(
-            Reason::Timeout,
-            format!("the body did not arrive within {} s", BODY_TIME_MAX.as_secs()),
-        )),
+    match collect.await {
+        Ok(body) => Ok(body.to_bytes()),
+        Err(error) if error.is::<LengthLimitError>() => Err(Status::too_large(BODY_BYTES_MAX)),
+        Err(error) => Err(Status::bad_request(format!("the body could not be read: {error}"))),
     }
 }

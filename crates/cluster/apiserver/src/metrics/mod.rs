@@ -123,6 +123,13 @@ pub(crate) struct Target {
     key: Key,
 }
 
+impl Target {
+    /// Whether an answer may go on for as long as the client reads.
+    pub(crate) const fn may_go_on(self) -> bool {
+        self.key.may_go_on()
+    }
+}
+
 impl Default for Metrics {
     fn default() -> Self {
         let (mut rows, mut kinds) = (Vec::new(), Vec::with_capacity(KINDS.len()));
@@ -274,7 +281,7 @@ impl Pending<'_> {
     /// There is an answer. A watch or a log that goes on is counted when it ends.
     pub(crate) fn end(self, target: Target, answer: Response<Body>) -> Response<Body> {
         let code = answer.status().as_u16();
-        if target.key.may_go_on() && answer.body().comes_in_chunks() {
+        if target.may_go_on() && answer.body().comes_in_chunks() {
             let metrics = Arc::clone(self.metrics);
             let running = LongRunning::new(metrics, target, code, self.started);
             return answer.map(|it| it.counted(running));

@@ -35,7 +35,7 @@ use crate::{
     http::{content::Wanted, query::Query},
     identity::Identity,
     kinds::{Kind, Subresource},
-    limits::WATCHES_MAX,
+    limits::{SNAPSHOTS_MAX, WATCHES_MAX},
     metrics::Metrics,
     ownership::Writer,
 };
@@ -50,6 +50,7 @@ pub(crate) struct Registry {
     /// Cancelled when the server stops: ends watches and followed logs.
     pub(crate) stop: CancellationToken,
     pub(crate) watches: Arc<Semaphore>,
+    pub(crate) snapshots: Arc<Semaphore>,
     pub(crate) metrics: Arc<Metrics>,
     random: Mutex<fastrand::Rng>,
 }
@@ -114,6 +115,7 @@ impl Registry {
             addresses,
             stop: CancellationToken::new(),
             watches: Arc::new(Semaphore::new(WATCHES_MAX)),
+            snapshots: Arc::new(Semaphore::new(SNAPSHOTS_MAX)),
             metrics: Arc::default(),
             random: Mutex::new(fastrand::Rng::with_seed(seed)),
         }

@@ -16,7 +16,7 @@ use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use super::Api;
 
-type Certificate = Option<(CertificateDer<'static>, PrivateKeyDer<'static>)>;
+pub(super) type Certificate = Option<(CertificateDer<'static>, PrivateKeyDer<'static>)>;
 
 async fn serve() -> (Api, u16) {
     let api = Api::with_clock(Clock::system()).await;
@@ -27,7 +27,7 @@ async fn serve() -> (Api, u16) {
 }
 
 /// The administrator's certificate out of the kubeconfig.
-fn admin(api: &Api) -> Certificate {
+pub(super) fn admin(api: &Api) -> Certificate {
     use base64::{Engine as _, prelude::BASE64_STANDARD};
     let text = api.server.kubeconfig("c", "https://localhost");
     let field = |name: &str| {
@@ -48,7 +48,21 @@ fn impostor() -> Certificate {
     Some((certificate.der().clone(), key))
 }
 
-async fn connect(api: &Api, port: u16, certificate: Certificate) -> TlsStream<TcpStream> {
+pub(super) async fn connect(
+    api: &Api,
+    port: u16,
+    certificate: Certificate,
+) -> TlsStream<TcpStream> {
+    let stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+    secure(api, stream, certificate).await
+}
+
+/// TLS over a connection.
+pub(super) async fn secure(
+    api: &Api,
+    stream: TcpStream,
+    certificate: Certificate,
+) -> TlsStream<TcpStream> {
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_slice(api.server.authority().as_bytes()).unwrap()).unwrap();
     let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -60,7 +74,6 @@ async fn connect(api: &Api, port: u16, certificate: Certificate) -> TlsStream<Tc
         Some((certificate, key)) => builder.with_client_auth_cert(vec![certificate], key).unwrap(),
         None => builder.with_no_client_auth(),
     };
-    let stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
     let name = ServerName::try_from("kubernetes.default.svc").unwrap();
     TlsConnector::from(Arc::new(config)).connect(name, stream).await.unwrap()
 }

@@ -7,6 +7,7 @@ mod deletes;
 mod endpoints;
 mod https;
 mod lists;
+mod load;
 mod metrics;
 mod objects;
 mod options;
@@ -14,6 +15,7 @@ mod owners;
 mod parts;
 mod protobuf;
 mod reviews;
+mod slow;
 mod snapshot;
 mod versions;
 mod watches;
@@ -30,7 +32,10 @@ use serde_json::Value;
 use store::{Durability, Store};
 use tower::ServiceExt as _;
 
-use crate::{Answer, Body, Config, LogRequest, LogStream, NodeConnector, Router, Server};
+use crate::{
+    Answer, Body, Config, LogRequest, LogStream, NodeConnector, Router, Server,
+    http::outgoing::Outgoing, identity::Identity, registry::Registry,
+};
 
 /// A server on a clock that begins at noon of the first day of 2026.
 pub(crate) struct Api {
@@ -87,6 +92,19 @@ impl Api {
         let tasks = Tasks::default();
         let server = self.server.fork(&tasks).await.unwrap();
         Self { router: server.service(), server, tasks, _folder: None }
+    }
+
+    /// The same over a connection, whose limits it has.
+    pub(crate) fn outside(&self) -> Router {
+        self.router.clone().over(&Outgoing::new())
+    }
+
+    pub(crate) fn outside_as(&self, identity: Identity) -> Router {
+        self.outside().of(identity)
+    }
+
+    pub(crate) fn registry(&self) -> &Registry {
+        self.server.registry()
     }
 
     /// Sends `METHOD[+flavour] PATH`. Flavours: for bodies `merge`, `json`, `strategic`, `apply`,

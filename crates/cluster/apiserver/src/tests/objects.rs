@@ -1,14 +1,8 @@
 //! Create, get, update.
 
-use std::convert::Infallible;
-
-use bytes::Bytes;
 use expect_test::expect;
-use http_body::Frame;
-use http_body_util::StreamBody;
-use tower::ServiceExt as _;
 
-use super::{Api, pick, text};
+use super::{Api, pick};
 
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
 
@@ -150,16 +144,6 @@ async fn bodies() {
         expect!["413 RequestEntityTooLarge Request entity too large: limit is 3145728"],
     )
     .await;
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_body_that_does_not_come_is_not_waited_for() {
-    let api = Api::new().await;
-    let chunks = futures_util::stream::pending::<Result<Frame<Bytes>, Infallible>>();
-    let request = http::Request::post(MAPS).body(StreamBody::new(chunks)).unwrap();
-    let (code, text) = text(api.server.service().oneshot(request).await.unwrap()).await;
-    assert_eq!(code, 504);
-    assert!(text.contains("the body did not arrive within 60 s"), "{text}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -3,7 +3,7 @@
 use std::{io, sync::Arc, time::Duration};
 
 use hyper_util::{
-    rt::{TokioExecutor, TokioIo, TokioTimer},
+    rt::{TokioIo, TokioTimer},
     server::conn::auto,
     service::TowerToHyperService,
 };
@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{client_certificate::Verifier, pki::Pki};
 use crate::{
+    http::outgoing::{self, Outgoing, Streams},
     limits::{
         ACCEPT_RETRY, CONNECTIONS_MAX, DRAIN_TIME_MAX, HANDSHAKE_TIME_MAX, HEAD_TIME_MAX,
         STREAMS_PER_CONNECTION_MAX,
@@ -129,8 +130,9 @@ impl Endpoint {
             () = stop.cancelled() => return Ok(()),
             stream = handshake => stream.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??,
         };
-        let router = self.router(&stream);
-        let mut builder = auto::Builder::new(TokioExecutor::new());
+        let outgoing = Outgoing::new();
+        let router = self.router(&stream).over(&outgoing);
+        let mut builder = auto::Builder::new(Streams);
         builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIME_MAX);
         builder
             .http2()
@@ -144,6 +146,10 @@ impl Endpoint {
             biased;
             result = connection.as_mut() => return result,
             () = stop.cancelled() => connection.as_mut().graceful_shutdown(),
+            reason = outgoing.ended() => match reason {
+                outgoing::Reason::Idle => connection.as_mut().graceful_shutdown(),
+                outgoing::Reason::Stalled => return Err("the client takes no answers".into()),
+            },
         }
         timeout(DRAIN_TIME_MAX, connection).await.unwrap_or(Ok(()))
     }
