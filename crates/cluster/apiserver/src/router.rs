@@ -228,7 +228,7 @@ impl Router {
             Route::OpenApiIndex => openapi.index(headers),
             Route::OpenApi { group, version } => openapi.document(group, version, query, headers),
             Route::OpenApiV2 => openapi.v2(headers),
-            Route::Root => Ok(respond::value(http::StatusCode::OK, &root_paths())),
+            Route::Root => discovery.root(encoding()?, headers),
             Route::Resource(_) | Route::Unknown => Err(Status::no_such_path()),
         }
     }
@@ -430,11 +430,4 @@ fn allow(kind: &Kind, verb: &str) -> Result<(), Status> {
 
 fn subresource(kind: &Kind, name: &str) -> Option<Subresource> {
     kind.subresources.iter().copied().find(|it| it.name() == name)
-}
-
-fn root_paths() -> serde_json::Value {
-    serde_json::json!({"paths": [
-        "/api", "/apis", "/healthz", "/livez", "/metrics", "/openapi/v3", "/readyz",
-        "/snapshot", "/version",
-    ]})
 }

@@ -1,13 +1,16 @@
 //! Which groups, versions and resources there are: aggregated (KEP-3352) and plain discovery, both
 //! made from the table of kinds.
 
-use std::{collections::BTreeMap, net::SocketAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+};
 
 use api::status::Status;
 use http::{HeaderMap, Response};
 use serde_json::{Value, json};
 
-use super::document::Document;
+use super::{document::Document, health};
 use crate::{
     http::{
         body::Body,
@@ -24,6 +27,7 @@ const PLAIN: &str = "application/json";
 /// All discovery documents.
 #[derive(Debug)]
 pub(crate) struct Discovery {
+    root: Document,
     core: Document,
     core_aggregated: Document,
     core_beta: Document,
@@ -32,6 +36,24 @@ pub(crate) struct Discovery {
     groups_beta: Document,
     group: BTreeMap<&'static str, Document>,
     resources: BTreeMap<(&'static str, &'static str), Document>,
+}
+
+/// All that is served but objects, sorted.
+fn paths(groups: &[&str]) -> BTreeSet<String> {
+    let fixed =
+        ["/api", "/apis", "/metrics", "/openapi/v2", "/openapi/v3", "/snapshot", "/version"];
+    let groups = groups.iter().map(|it| format!("/apis/{it}"));
+    let versions = group_versions().into_iter().map(|it| match it {
+        ("", version) => format!("/api/{version}"),
+        (group, version) => format!("/apis/{group}/{version}"),
+    });
+    fixed
+        .map(str::to_owned)
+        .into_iter()
+        .chain(groups)
+        .chain(versions)
+        .chain(health::paths())
+        .collect()
 }
 
 /// A subresource as discovery lists it.
@@ -54,6 +76,7 @@ impl Discovery {
         });
         let list: Vec<Value> = groups.iter().map(|it| self::group(it, false)).collect();
         Self {
+            root: Document::new(&json!({"paths": paths(&groups)}), PLAIN),
             core: Document::new(&core_versions(address), PLAIN),
             core_aggregated: Document::new(&aggregated(&[""], "v2"), AGGREGATED),
             core_beta: Document::new(&aggregated(&[""], "v2beta1"), AGGREGATED_BETA),
@@ -66,6 +89,15 @@ impl Discovery {
             group: group.collect(),
             resources: resources.collect(),
         }
+    }
+
+    /// `/`
+    pub(crate) fn root(
+        &self,
+        encoding: Encoding,
+        headers: &HeaderMap,
+    ) -> Result<Response<Body>, Status> {
+        self.root.encoded(encoding, headers)
     }
 
     /// `/api`

@@ -25,6 +25,16 @@ const CHECKS: &[Check] = &[
     Check { name: "shutdown", holds: |it| !it.stop.is_cancelled(), readiness_only: true },
 ];
 
+/// All paths that are answered.
+pub(crate) fn paths() -> impl Iterator<Item = String> {
+    ["healthz", "livez", "readyz"].into_iter().flat_map(|endpoint| {
+        let ready = endpoint == "readyz";
+        let checks = CHECKS.iter().filter(move |it| ready || !it.readiness_only);
+        let below = checks.map(move |it| format!("/{endpoint}/{}", it.name));
+        std::iter::once(format!("/{endpoint}")).chain(below)
+    })
+}
+
 /// `GET` of `path`, which has no slash in front.
 pub(crate) fn answer(
     registry: &Registry,

@@ -28,23 +28,33 @@ enum Flavour {
     V3,
 }
 
-/// What the documents depend on, beside [`KINDS`] and the descriptions: a changed generator makes
-/// changed documents.
-const GENERATOR: [&str; 5] = [
-    include_str!("mod.rs"),
-    include_str!("operations.rs"),
-    include_str!("schemas.rs"),
-    include_str!("gnostic.rs"),
-    crate::schema::TEXT,
+/// The program that makes the documents, by its files: a changed one makes changed documents. None of
+/// it is in the binary, only [`GENERATOR`].
+const SOURCES: [(&str, &str); 7] = [
+    ("openapi/descriptions.rs", include_str!("descriptions.rs")),
+    ("openapi/gnostic.rs", include_str!("gnostic.rs")),
+    ("openapi/mod.rs", include_str!("mod.rs")),
+    ("openapi/operations.rs", include_str!("operations.rs")),
+    ("openapi/schemas.rs", include_str!("schemas.rs")),
+    ("kinds/mod.rs", include_str!("../kinds/mod.rs")),
+    ("schema/table.rs", include_str!("../schema/table.rs")),
 ];
+
+const GENERATOR: Fnv = {
+    let mut hash = Fnv::START;
+    let mut sources = SOURCES.as_slice();
+    while let Some(((_, source), rest)) = sources.split_first() {
+        hash = hash.with(source.as_bytes());
+        sources = rest;
+    }
+    hash
+};
 
 /// A number that changes whenever a document does, without making one: documents are functions of
 /// this program alone. Which document it is, is still to be added.
 pub(crate) fn fingerprint() -> Fnv {
-    let mut hash = Fnv::default();
-    for part in GENERATOR {
-        hash.add(part.as_bytes());
-    }
+    let mut hash = GENERATOR;
+    hash.add(crate::schema::TEXT.as_bytes());
     hash.add(descriptions::COMPRESSED);
     for kind in KINDS {
         let Kind { group, version, kind: name, plural, verbs, schema, subresources, .. } = kind;
@@ -60,16 +70,24 @@ pub(crate) struct Fnv(pub(crate) u128);
 
 impl Default for Fnv {
     fn default() -> Self {
-        Self(0x6c62_272e_07bb_0142_62b8_2175_6295_c58d)
+        Self::START
     }
 }
 
 impl Fnv {
-    pub(crate) fn add(&mut self, bytes: &[u8]) {
+    const START: Self = Self(0x6c62_272e_07bb_0142_62b8_2175_6295_c58d);
+
+    pub(crate) const fn add(&mut self, bytes: &[u8]) {
+        *self = self.with(bytes);
+    }
+
+    const fn with(mut self, mut bytes: &[u8]) -> Self {
         const PRIME: u128 = 0x0000_0000_0100_0000_0000_0000_0000_013b;
-        for byte in bytes {
-            self.0 = (self.0 ^ u128::from(*byte)).wrapping_mul(PRIME);
+        while let Some((byte, rest)) = bytes.split_first() {
+            self.0 = (self.0 ^ *byte as u128).wrapping_mul(PRIME);
+            bytes = rest;
         }
+        self
     }
 }
 

@@ -42,6 +42,23 @@ fn every_reference_leads_somewhere() {
     }
 }
 
+/// A client keeps a document for as long as its hash stays.
+#[test]
+fn the_fingerprint_covers_what_makes_the_documents() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let files = std::fs::read_dir(folder.join("openapi")).unwrap();
+    let files = files.map(|it| it.unwrap().file_name().into_string().unwrap());
+    let files = files.filter(|it| it != "tests.rs").map(|it| format!("openapi/{it}"));
+    for file in files.chain(["kinds/mod.rs", "schema/table.rs"].map(str::to_owned)) {
+        let source = std::fs::read_to_string(folder.join(&file)).unwrap();
+        assert!(SOURCES.contains(&(file.as_str(), source.as_str())), "{file}");
+    }
+    let all = SOURCES.iter().map(|it| it.1).collect::<String>();
+    let mut hash = Fnv::default();
+    hash.add(all.as_bytes());
+    assert_eq!(hash, GENERATOR);
+}
+
 /// What kubectl looks for before it applies.
 #[test]
 fn every_kind_can_be_patched_with_field_validation() {

@@ -58,6 +58,28 @@ async fn version() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_root_lists_what_is_served() {
+    let api = Api::new().await;
+    let root = api.value("GET /", "").await;
+    let paths: Vec<&str> =
+        root["paths"].as_array().unwrap().iter().map(|it| it.as_str().unwrap()).collect();
+    assert!(paths.is_sorted());
+    for path in &paths {
+        let response = api.send(&format!("GET {path}"), "").await;
+        assert_eq!(response.status(), 200, "{path}");
+    }
+    for path in ["/api/v1", "/apis/apps", "/apis/apps/v1", "/metrics", "/openapi/v2", "/livez/ping"]
+    {
+        assert!(paths.contains(&path), "{path}");
+    }
+    let of_kinds = KINDS.iter().filter(|it| !it.group.is_empty());
+    for kind in of_kinds {
+        let path = format!("/apis/{}/{}", kind.group, kind.version);
+        assert!(paths.contains(&path.as_str()), "{path}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn plain_discovery() {
     let api = Api::new().await;
     api.check("GET /api/", "", expect![[r#"200 {"kind":"APIVersions","serverAddressByClientCIDRs":[{"clientCIDR":"0.0.0.0/0","serverAddress":"127.0.0.1:6443"}],"versions":["v1"]}"#]]).await;
