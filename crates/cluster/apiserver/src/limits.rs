@@ -99,6 +99,30 @@ pub(crate) const JSON_PATCH_BYTES_MAX: usize = 3 * 1024 * 1024;
 /// again, and the JSON parser stops at 127; no kind needs a third of this.
 pub(crate) const DEPTH_MAX: usize = 100;
 
+/// Letters of all warnings in one answer. If they have more, each is cut to
+/// [`WARNING_LETTERS_MAX`], and those that come when this is reached are left out. As in Kubernetes:
+/// clients and proxies refuse answers whose headers are larger than some kilobytes.
+pub(crate) const WARNINGS_LETTERS_MAX: usize = 4 * 1024;
+
+/// Letters of one warning among too many. As in Kubernetes.
+pub(crate) const WARNING_LETTERS_MAX: usize = 256;
+
+/// Levels of nesting in a YAML text; deeper ones are answered with 400. Its parser takes some 20 kB of
+/// a thread's 2 MB for each without optimisation, and no kind has a fourth of this.
+pub(crate) const YAML_DEPTH_MAX: usize = 64;
+
+/// Values in one YAML text, those that its aliases repeat counted too; more are answered with 400. A
+/// small text can stand for billions; a definition of a megabyte, such as of custom resources, has some
+/// 60 000.
+pub(crate) const YAML_NODES_MAX: usize = 250_000;
+
+/// Bytes of all texts in one YAML text, those that its aliases repeat counted too; more are answered
+/// with 400. What has more cannot be stored.
+pub(crate) const YAML_SCALAR_BYTES_MAX: usize = 8 * 1024 * 1024;
+
+/// Aliases, anchors and merge keys in one YAML text; more are answered with 400. People write a few.
+pub(crate) const YAML_ALIASES_MAX: usize = 50_000;
+
 /// Findings in one applied object that are told, and conflicts; the rest is counted. Each has a path,
 /// which may be long.
 pub(crate) const FINDINGS_MAX: usize = 100;

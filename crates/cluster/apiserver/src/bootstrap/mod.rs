@@ -12,7 +12,7 @@ use crate::{
     http::{content::Wanted, query::Query},
     kinds::{KINDS, Kind, SYSTEM_PRIORITIES, Subresource},
     ownership::Draft,
-    registry::{Call, Owned, Registry},
+    registry::{Call, Registry},
 };
 
 const NAMESPACES: &[&str] = &["default", "kube-system", "kube-public", "kube-node-lease"];
@@ -205,7 +205,7 @@ async fn ensure(registry: &Registry, own: Own) -> Result<(), Status> {
     crate::object::set(&mut object, &["apiVersion"], json!(call.kind.api_version()));
     crate::object::set(&mut object, &["kind"], json!(kind));
     let writer = call.writer("CreateOptions", registry.clock.now())?;
-    match registry.create_object(&call, object, &Owned::By(&writer), false).await {
+    match registry.create_object(&call, &writer, Draft::compared(object), false).await {
         Err(status) if status.reason() != Reason::AlreadyExists => Err(status),
         _ => Ok(()),
     }

@@ -8,3 +8,4 @@ pub(crate) mod outgoing;
 pub(crate) mod path;
 pub(crate) mod query;
 pub(crate) mod respond;
+mod warnings;

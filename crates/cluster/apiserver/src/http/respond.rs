@@ -11,6 +11,7 @@ use serde_json::Value;
 use super::{
     body::Body,
     content::{self, Encoding},
+    warnings::Warnings,
 };
 use crate::protobuf::{self, EncodeError};
 
@@ -53,9 +54,14 @@ pub(crate) fn encoded(
         }
         Encoding::Protobuf => {
             let message = protobuf::encode(&text).map_err(|error| unwritable(&error))?;
-            Ok(with(code, PROTOBUF, Body::whole(message.into())))
+            Ok(protobuf(code, message.into()))
         }
     }
+}
+
+/// A message, with its envelope.
+pub(crate) fn protobuf(code: StatusCode, message: Bytes) -> Response<Body> {
+    with(code, PROTOBUF, Body::whole(message))
 }
 
 /// A JSON value.
@@ -107,10 +113,15 @@ pub(crate) fn failure(status: &Status, request: &HeaderMap) -> Response<Body> {
 
 /// Adds `Warning: 299 - "…"` headers (RFC 9110 no longer has them; KEP-1693 does).
 pub(crate) fn warn(response: &mut Response<Body>, warnings: &[impl AsRef<str>]) {
-    for warning in warnings {
-        let quoted = warning.as_ref().replace('\\', "\\\\").replace('"', "\\\"");
-        if let Ok(header) = HeaderValue::from_str(&format!("299 - \"{quoted}\"")) {
-            response.headers_mut().append(WARNING, header);
-        }
+    if warnings.is_empty() {
+        return;
     }
+    let mut all = response.extensions_mut().remove::<Warnings>().unwrap_or_default();
+    warnings.iter().for_each(|it| all.add(it.as_ref()));
+    let headers = response.headers_mut();
+    headers.remove(WARNING);
+    for it in all.headers() {
+        headers.append(WARNING, it);
+    }
+    response.extensions_mut().insert(all);
 }

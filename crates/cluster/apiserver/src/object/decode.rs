@@ -4,7 +4,10 @@
 use api::status::Status;
 use serde_json::{Map, Value};
 
-use super::{depth, text};
+use super::{
+    depth, text,
+    yaml::{self, Yaml},
+};
 use crate::{
     http::{content::Format, query::Query},
     kinds::Kind,
@@ -47,12 +50,29 @@ pub(crate) struct Decoded {
 pub(crate) fn value(body: &[u8], format: Format) -> Result<Value, String> {
     match format {
         Format::Json => serde_json::from_slice(body).map_err(|error| error.to_string()),
-        Format::Yaml => {
-            let text = std::str::from_utf8(body).map_err(|error| error.to_string())?;
-            serde_saphyr::from_str(text).map_err(|error| error.to_string())
-        }
+        Format::Yaml => yaml::read(body).map(|it| it.value),
         Format::Protobuf => protobuf::decode(body).map_err(|error| error.to_string()),
     }
+}
+
+/// Reads a body, and what it says twice, worded for `validation`. In protobuf there is no such thing.
+fn value_and_duplicates(
+    body: &[u8],
+    format: Format,
+    validation: FieldValidation,
+) -> Result<(Value, Vec<String>), String> {
+    if validation == FieldValidation::Ignore || format == Format::Protobuf {
+        return Ok((value(body, format)?, Vec::new()));
+    }
+    if format == Format::Json {
+        return Ok((value(body, format)?, schema::duplicates(body)));
+    }
+    let Yaml { value, duplicates } = yaml::read(body)?;
+    let duplicates = match validation {
+        FieldValidation::Strict if !duplicates.is_empty() => vec![yaml::strict(&duplicates)],
+        _ => duplicates,
+    };
+    Ok((value, duplicates))
 }
 
 /// Reads an object of `kind`.
@@ -65,22 +85,17 @@ pub(crate) fn object(
     if body.iter().all(u8::is_ascii_whitespace) {
         return Err(Status::bad_request("the request has no body"));
     }
-    let object = value(body, format).map_err(|error| {
+    let read = value_and_duplicates(body, format, validation);
+    let (object, duplicates) = read.map_err(|error| {
         let kind = kind.kind;
         let why = match format {
-            Format::Json | Format::Yaml => "couldn't get version/kind; json parse error: ",
-            Format::Protobuf => "",
+            Format::Json => "couldn't get version/kind; json parse error: ",
+            Format::Yaml | Format::Protobuf => "",
         };
         let message =
             format!("the object provided is unrecognized (must be of type {kind}): {why}{error}");
         Status::bad_request(message)
     })?;
-    let duplicates = match (format, validation) {
-        (Format::Json, FieldValidation::Warn | FieldValidation::Strict) => schema::duplicates(body),
-        // A YAML key that occurs twice has already been refused by the parser; in protobuf there
-        // is no such thing.
-        _ => Vec::new(),
-    };
     let object = typed(kind, object)?;
     check(kind, object, duplicates, validation).map_err(|why| Status::bad_request(why.text()))
 }

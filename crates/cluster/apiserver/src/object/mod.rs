@@ -8,6 +8,7 @@ pub(crate) mod encode;
 pub(crate) mod metadata;
 pub(crate) mod parts;
 pub(crate) mod stored;
+pub(crate) mod yaml;
 
 use api::status::{GroupResource, Status};
 use jiff::Timestamp;

@@ -82,9 +82,9 @@ pub(crate) struct Draft {
 /// How the owners of a new state are found.
 #[derive(Debug)]
 pub(crate) enum Claims {
-    /// By comparing it with the old one.
+    /// By comparing it with the old one, or with nothing.
     Compared,
-    /// They stay: the server itself writes.
+    /// They stay, or there are none: the server itself writes.
     Kept,
     /// They are known: the text of the list.
     Known(Option<String>),

@@ -13,10 +13,10 @@ use crate::{
     object::{
         self,
         decode::{self, FieldValidation},
-        meta,
+        meta, yaml,
     },
-    ownership::{Claims, Draft, Live, Writer},
-    registry::{Call, Owned, Registry, render::Header},
+    ownership::{Draft, Live, Writer},
+    registry::{Call, Registry, render::Header},
     schema,
 };
 
@@ -54,8 +54,10 @@ impl Applied {
         };
         let warnings = match validation {
             FieldValidation::Strict if !duplicates.is_empty() => {
-                let list = duplicates.join("\n  ");
-                return Err(Status::bad_request(format!("error strict decoding YAML: {list}")));
+                let why = yaml::strict(&duplicates);
+                return Err(Status::bad_request(format!(
+                    "error strict decoding YAML: error converting YAML to JSON: {why}"
+                )));
             }
             FieldValidation::Ignore => Vec::new(),
             FieldValidation::Warn | FieldValidation::Strict => duplicates,
@@ -64,23 +66,17 @@ impl Applied {
     }
 }
 
-/// A body, which may be JSON, and what it says twice.
+/// A body, which may be JSON, and what it says twice: of JSON in the same words.
 fn read(body: &[u8]) -> Result<(Value, Vec<String>), Status> {
-    if let Ok(value) = serde_json::from_slice(body) {
-        return Ok((value, schema::duplicates(body)));
+    if let Ok(value) = serde_json::from_slice(body)
+        && schema::duplicates(body).is_empty()
+    {
+        return Ok((value, Vec::new()));
     }
-    let unreadable = |why: String| Status::bad_request(format!("error decoding YAML: {why}"));
-    let text = std::str::from_utf8(body).map_err(|error| unreadable(error.to_string()))?;
-    let twice = match serde_saphyr::from_str(text) {
-        Ok(value) => return Ok((value, Vec::new())),
-        Err(error) => error.to_string(),
-    };
-    let options = serde_saphyr::options! {
-        duplicate_keys: serde_saphyr::options::DuplicateKeyPolicy::LastWins,
-    };
-    let value = serde_saphyr::from_str_with_options(text, options)
-        .map_err(|error| unreadable(error.to_string()))?;
-    Ok((value, vec![twice]))
+    let yaml::Yaml { value, duplicates } = yaml::read(body).map_err(|why| {
+        Status::bad_request(format!("error decoding YAML: error converting YAML to JSON: {why}"))
+    })?;
+    Ok((value, duplicates))
 }
 
 impl Registry {
@@ -137,13 +133,9 @@ impl Registry {
             );
             return Err(Status::conflict(call.kind.resource(), call.name, &why));
         }
-        let Draft { mut object, owners } = fitting(call, draft)?;
-        let owners = match owners {
-            Claims::Known(owners) => owners,
-            Claims::Compared | Claims::Kept => None,
-        };
-        object::remove(&mut object, &["metadata", "resourceVersion"]);
-        self.create_object(call, object, &Owned::As(owners), dry_run).await
+        let mut draft = fitting(call, draft)?;
+        object::remove(&mut draft.object, &["metadata", "resourceVersion"]);
+        self.create_object(call, writer, draft, dry_run).await
     }
 }
 

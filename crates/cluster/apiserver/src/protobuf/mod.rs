@@ -13,7 +13,7 @@ use serde::de::{Deserializer as _, IgnoredAny, MapAccess, Visitor};
 use serde_json::Value;
 
 use self::wire::{Fields, Scalar};
-use crate::schema::{self, Definition};
+use crate::schema::{self, Definition, Type};
 
 /// Media type of these bodies.
 pub(crate) const MEDIA_TYPE: &str = "application/vnd.kubernetes.protobuf";
@@ -166,16 +166,55 @@ pub(crate) fn encode(json: &[u8]) -> Result<Vec<u8>, EncodeError> {
     Ok(out)
 }
 
+/// A list that is written item by item: one that cannot be is left out, not the others.
+pub(crate) struct List {
+    head: Head,
+    item: (&'static Definition, u32),
+    raw: Vec<u8>,
+}
+
+impl List {
+    /// A list with this metadata, as JSON text, and no items yet.
+    pub(crate) fn new(api_version: &str, kind: &str, metadata: &str) -> Result<Self, EncodeError> {
+        let head = Head { api_version: api_version.to_owned(), kind: kind.to_owned() };
+        let unknown = || EncodeError::NotMarshalable(head.kind.clone());
+        let definition = head.definition()?;
+        let items = definition.field("items").ok_or_else(unknown)?;
+        let item = match (&items.kind, items.wire.numbers.as_slice()) {
+            (Type::List(item), [number]) => item.below().map(|it| (it, *number)),
+            _ => None,
+        };
+        let item = item.ok_or_else(unknown)?;
+        let mut raw = Vec::new();
+        let json = format!("{{\"metadata\":{metadata}}}");
+        encode::object(definition, json.as_bytes(), &mut raw).map_err(EncodeError::Json)?;
+        Ok(Self { head, item, raw })
+    }
+
+    /// Appends an object from its JSON text; nothing if it is not of its type.
+    pub(crate) fn push(&mut self, json: &[u8]) -> Result<(), EncodeError> {
+        let ((definition, number), end) = (self.item, self.raw.len());
+        let put = |out: &mut Vec<u8>| encode::object(definition, json, out);
+        wire::try_put_message(&mut self.raw, number, put).map_err(|error| {
+            self.raw.truncate(end);
+            EncodeError::Json(error)
+        })
+    }
+
+    /// The body.
+    pub(crate) fn finish(self) -> Vec<u8> {
+        // Room for the envelope, so that the items are moved once.
+        let mut out = Vec::with_capacity(self.raw.len() + 64);
+        self.head.put(&mut out);
+        wire::put_bytes(&mut out, UNKNOWN_RAW, &self.raw);
+        out
+    }
+}
+
 fn envelope(json: &[u8], out: &mut Vec<u8>) -> Result<(), EncodeError> {
     let head = Head::of(json);
-    let definition = definition_of(&head.api_version, &head.kind)
-        .filter(|it| encode::has_message(it))
-        .ok_or_else(|| EncodeError::NotMarshalable(head.kind.clone()))?;
-    out.extend_from_slice(MAGIC);
-    wire::put_message(out, UNKNOWN_TYPE, |out| {
-        wire::put_bytes(out, TYPE_API_VERSION, head.api_version.as_bytes());
-        wire::put_bytes(out, TYPE_KIND, head.kind.as_bytes());
-    });
+    let definition = head.definition()?;
+    head.put(out);
     wire::try_put_message(out, UNKNOWN_RAW, |out| encode::object(definition, json, out))
         .map_err(EncodeError::Json)
 }
@@ -217,6 +256,22 @@ struct Head {
 }
 
 impl Head {
+    /// The type, if it has a message.
+    fn definition(&self) -> Result<&'static Definition, EncodeError> {
+        definition_of(&self.api_version, &self.kind)
+            .filter(|it| encode::has_message(it))
+            .ok_or_else(|| EncodeError::NotMarshalable(self.kind.clone()))
+    }
+
+    /// Appends what stands before the object.
+    fn put(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(MAGIC);
+        wire::put_message(out, UNKNOWN_TYPE, |out| {
+            wire::put_bytes(out, TYPE_API_VERSION, self.api_version.as_bytes());
+            wire::put_bytes(out, TYPE_KIND, self.kind.as_bytes());
+        });
+    }
+
     fn of(json: &[u8]) -> Self {
         let mut head = Self::default();
         let mut deserializer = serde_json::Deserializer::from_slice(json);

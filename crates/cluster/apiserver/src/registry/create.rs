@@ -18,7 +18,7 @@ use crate::{
         encode::Template,
         meta, metadata,
     },
-    ownership::Writer,
+    ownership::{Claims, Draft, Writer},
 };
 
 /// Letters of generated names: no vowels, so that no words come out.
@@ -27,15 +27,6 @@ const SUFFIX_LETTERS: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
 const SUFFIX_LENGTH: usize = 5;
 /// Longest name to which a suffix is appended; a longer `generateName` is cut.
 const GENERATED_BASE_MAX: usize = 63 - SUFFIX_LENGTH;
-
-/// Who owns the fields of a new object.
-#[derive(Debug)]
-pub(crate) enum Owned<'a> {
-    /// Its writer.
-    By(&'a Writer<'a>),
-    /// The owners of this list.
-    As(Option<String>),
-}
 
 impl Registry {
     /// `POST` to a collection.
@@ -54,7 +45,7 @@ impl Registry {
         warnings.extend(call.kind.warnings_on_create(&new));
         take_namespace(call, &mut new)?;
         let writer = call.writer("CreateOptions", self.clock.now())?;
-        let value = self.create_object(call, new, &Owned::By(&writer), dry_run).await?;
+        let value = self.create_object(call, &writer, Draft::compared(new), dry_run).await?;
         let text = self.renderer(call)?.object(&value, Header::Shown)?;
         let mut response = respond::encoded(StatusCode::CREATED, call.wanted.encoding, text)?;
         respond::warn(&mut response, &warnings);
@@ -65,11 +56,12 @@ impl Registry {
     pub(crate) async fn create_object(
         &self,
         call: &Call<'_>,
-        mut new: Value,
-        owned: &Owned<'_>,
+        writer: &Writer<'_>,
+        draft: Draft,
         dry_run: bool,
     ) -> Result<Bytes, Status> {
         let kind = call.kind;
+        let Draft { object: mut new, owners } = draft;
         if !meta(&new, "resourceVersion").is_empty() {
             return Err(Status::bad_request(
                 "resourceVersion should not be set on objects to be created",
@@ -79,9 +71,10 @@ impl Registry {
         let generates = meta(&new, "name").is_empty() && !meta(&new, "generateName").is_empty();
         let given = object::remove(&mut new, &["metadata", "managedFields"]);
         (kind.default)(&mut new);
-        let owners = match owned {
-            Owned::By(writer) => writer.create(&new, given.as_ref()),
-            Owned::As(owners) => owners.clone(),
+        let owners = match owners {
+            Claims::Compared => writer.create(&new, given.as_ref()),
+            Claims::Kept => None,
+            Claims::Known(owners) => owners,
         };
         kind.convert_to_stored(&mut new);
         admission::create(&self.store, kind, call.user, &mut new)?;

@@ -2,7 +2,7 @@
 
 use api::status::{Reason, Status};
 use bytes::Bytes;
-use http::{HeaderMap, Response, StatusCode};
+use http::{HeaderMap, Response};
 
 use super::{
     Call, Registry,
@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     admission,
-    http::{body::Body, query::Query, respond},
+    http::{body::Body, query::Query},
 };
 
 impl Registry {
@@ -47,7 +47,6 @@ impl Registry {
         }
         let metadata = self.list_metadata(call, &found);
         let values = found.entries.iter().map(|it| &it.value);
-        let text = self.renderer(call)?.list(&metadata, values)?;
-        respond::encoded(StatusCode::OK, call.wanted.encoding, text)
+        self.renderer(call)?.list(&metadata, values)
     }
 }

@@ -53,8 +53,7 @@ impl Registry {
         let found = self.find(call)?;
         let metadata = self.list_metadata(call, &found);
         let values = found.entries.iter().map(|it| &it.value);
-        let text = self.renderer(call)?.list(&metadata, values)?;
-        respond::encoded(StatusCode::OK, call.wanted.encoding, text)
+        self.renderer(call)?.list(&metadata, values)
     }
 
     /// What a list says of itself.

@@ -25,10 +25,7 @@ use store::{Store, WriteError};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-pub(crate) use self::{
-    create::{Owned, take_namespace},
-    delete::Options as DeleteOptions,
-};
+pub(crate) use self::{create::take_namespace, delete::Options as DeleteOptions};
 use crate::{
     addresses::Addresses,
     connector::NodeConnector,

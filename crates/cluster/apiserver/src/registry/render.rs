@@ -5,12 +5,14 @@ use std::borrow::Cow;
 
 use api::status::{Reason, Status};
 use bytes::Bytes;
+use http::{Response, StatusCode};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::{Call, Registry};
 use crate::{
     http::{
+        body::Body,
         content::{Encoding, Form, Wanted},
         respond,
     },
@@ -109,14 +111,17 @@ impl Renderer {
         Ok(object.to_string().into())
     }
 
-    /// A list of objects.
+    /// A list of objects as an answer.
     pub(crate) fn list<'a>(
         self,
         metadata: &Value,
         values: impl Iterator<Item = &'a Bytes>,
-    ) -> Result<Bytes, Status> {
+    ) -> Result<Response<Body>, Status> {
         let (kind, version) = match self.form {
-            Form::Table => return self.table(metadata, values, Header::Shown),
+            Form::Table => {
+                let table = self.table(metadata, values, Header::Shown)?;
+                return respond::encoded(StatusCode::OK, self.encoding, table);
+            }
             Form::Object => (format!("{}List", self.kind.kind), self.kind.api_version()),
             Form::PartialMetadataList => {
                 ("PartialObjectMetadataList".to_owned(), self.meta_version.to_owned())
@@ -132,25 +137,28 @@ impl Renderer {
                 ));
             }
         };
+        let items = values.filter_map(|value| {
+            readable(match self.form {
+                Form::PartialMetadataList => self.partial(value).map(Bytes::from),
+                _ => self.own_version(value),
+            })
+        });
+        if self.encoding == Encoding::Protobuf {
+            return list_message((&version, &kind), metadata, items);
+        }
         let mut text = format!(
             "{{\"kind\":\"{kind}\",\"apiVersion\":\"{version}\",\"metadata\":{metadata},\
              \"items\":["
         )
         .into_bytes();
         let mut comma: &[u8] = b"";
-        for value in values {
-            let item = match self.form {
-                Form::PartialMetadataList => self.partial(value).map(Bytes::from),
-                _ => self.own_version(value),
-            };
-            if let Some(item) = readable(item) {
-                text.extend_from_slice(comma);
-                text.extend_from_slice(&item);
-                comma = b",";
-            }
+        for item in items {
+            text.extend_from_slice(comma);
+            text.extend_from_slice(&item);
+            comma = b",";
         }
         text.extend_from_slice(b"]}");
-        Ok(text.into())
+        respond::encoded(StatusCode::OK, self.encoding, text.into())
     }
 
     fn table<'a>(
@@ -253,6 +261,20 @@ impl Renderer {
             }),
         }
     }
+}
+
+/// A list of this version and kind in protobuf.
+fn list_message(
+    (version, kind): (&str, &str),
+    metadata: &Value,
+    items: impl Iterator<Item = Bytes>,
+) -> Result<Response<Body>, Status> {
+    let refuse = |error| respond::unwritable(&error);
+    let mut list = protobuf::List::new(version, kind, &metadata.to_string()).map_err(refuse)?;
+    for item in items {
+        readable(list.push(&item).map_err(refuse));
+    }
+    Ok(respond::protobuf(StatusCode::OK, list.finish().into()))
 }
 
 /// An event as a line of JSON.

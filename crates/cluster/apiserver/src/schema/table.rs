@@ -1,7 +1,10 @@
 //! The table of types in memory: an index of its text, and each type read when it is first asked
 //! for, every name a slice of that text. All types together are ten times what one start needs.
 
-use std::sync::{LazyLock, OnceLock};
+use std::{
+    collections::HashMap,
+    sync::{LazyLock, OnceLock},
+};
 
 /// One type: an object with named fields, or any JSON.
 #[derive(Debug)]
@@ -155,6 +158,13 @@ impl Definition {
 
 pub(crate) static TEXT: &str = include_str!("table.txt");
 static TABLE: LazyLock<Vec<Paragraph>> = LazyLock::new(|| index(TEXT));
+/// Places in the table by group, version and kind.
+static OF_KINDS: LazyLock<HashMap<(&str, &str, &str), usize>> = LazyLock::new(|| {
+    let kind = |it: &Paragraph| it.head.split(' ').next().and_then(parse_kind);
+    let places = TABLE.iter().enumerate().filter_map(|(place, it)| Some((place, kind(it)?)));
+    // Of several, the first one counts.
+    places.rev().map(|(place, it)| ((it.group, it.version, it.kind), place)).collect()
+});
 
 /// A definition's text, and what it says once it was asked for.
 struct Paragraph {
@@ -199,14 +209,7 @@ pub fn definition(name: &str) -> Option<&'static Definition> {
 /// The definition of objects that say they are of this kind.
 #[must_use]
 pub fn definition_of_kind(group: &str, version: &str, kind: &str) -> Option<&'static Definition> {
-    let is_it = |it: &&Paragraph| {
-        it.head
-            .split(' ')
-            .next()
-            .and_then(parse_kind)
-            .is_some_and(|it| (it.group, it.version, it.kind) == (group, version, kind))
-    };
-    TABLE.iter().find(is_it).map(Paragraph::definition)
+    TABLE.get(*OF_KINDS.get(&(group, version, kind))?).map(Paragraph::definition)
 }
 
 fn position(name: &str) -> Option<usize> {

@@ -65,9 +65,14 @@ impl Registry {
         let prefix = keys::collection(kind, Some(namespace));
         let mut names = Vec::new();
         for entry in self.store.range(Range::prefix(&prefix)).entries {
-            let budget = object::parse(&entry.value)?;
-            if covers(&budget, pod) {
-                names.push(meta(&budget, "name").to_owned());
+            match object::parse(&entry.value) {
+                Ok(budget) if covers(&budget, pod) => names.push(meta(&budget, "name").to_owned()),
+                Ok(_) => {}
+                // As in a list: one malformed object does not stop all others.
+                Err(status) => {
+                    let key = entry.key.escape_ascii();
+                    tracing::error!(%status, %key, "a disruption budget is passed over");
+                }
             }
         }
         let name = match names.as_slice() {

@@ -1,6 +1,7 @@
 //! The API as a client sees it, over the router in process, on a paused clock: what goes in, what
 //! comes out.
 
+mod bodies;
 mod bootstrap;
 mod changes;
 mod deletes;
@@ -8,6 +9,7 @@ mod endpoints;
 mod https;
 mod lists;
 mod load;
+mod malformed;
 mod metrics;
 mod objects;
 mod options;
