@@ -31,7 +31,11 @@ const PARTS: &[Part] = &[
     Part { name: "power", run: power },
     Part { name: "store", run: store },
     Part { name: "fuzz", run: fuzz },
+    Part { name: "connections", run: connections },
 ];
+
+/// Idle connections of the API whose both ends are in one process, which may have 20 000 files open.
+const CONNECTIONS: u32 = 9_500;
 
 struct Soak<'a> {
     root: &'a Path,
@@ -70,6 +74,13 @@ pub(crate) fn run(root: &Path, names: &[&str]) -> anyhow::Result<()> {
 fn timed<T>(work: impl FnOnce() -> T) -> (T, Duration) {
     let start = Instant::now();
     (work(), start.elapsed())
+}
+
+/// The API with as many idle connections as a test can have.
+fn connections(soak: &Soak<'_>) -> anyhow::Result<()> {
+    let mut command = soak.test(&["--package", "coracle-apiserver", "--lib", "--"]);
+    command.args(["tests::slow::idle_connections", "--nocapture"]);
+    process::run(command.env("CONNECTIONS", CONNECTIONS.to_string()))
 }
 
 /// The queue as a real process, killed under load; and the tests of ten thousand clients.

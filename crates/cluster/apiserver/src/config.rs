@@ -11,6 +11,7 @@ use runtime::Clock;
 use crate::{
     addresses::ServiceRange,
     connector::{NoNode, NodeConnector},
+    limits::CONNECTIONS_MAX,
 };
 
 /// What a server is started with. Plain data.
@@ -23,6 +24,9 @@ pub struct Config {
     pub service_range: ServiceRange,
     /// Where pods reach the API: the endpoint of Service `default/kubernetes`.
     pub advertised: SocketAddr,
+    /// How many connections there may be, over all listeners; more wait. Each needs a descriptor, so a
+    /// process that may have few files must allow fewer than the usual 12 000.
+    pub connections_max: usize,
     /// The way to nodes, for logs.
     pub node_connector: Arc<dyn NodeConnector>,
     /// Time of day.
@@ -40,6 +44,7 @@ impl Config {
             pki_dir: Some(pki_dir),
             service_range: ServiceRange::default(),
             advertised: SocketAddr::from((Ipv4Addr::LOCALHOST, 6443)),
+            connections_max: CONNECTIONS_MAX,
             node_connector: Arc::new(NoNode),
             clock: Clock::system(),
             seed,

@@ -133,7 +133,7 @@ impl Server {
             openapi: OpenApi::default(),
             flow: Flow::default(),
         });
-        let endpoint = Endpoint::new(&pki, config.clock.clone(), Arc::clone(&shared))?;
+        let endpoint = Endpoint::new(&pki, &config, Arc::clone(&shared))?;
         Ok(Self { shared, pki, endpoint, config: Arc::new(config) })
     }
 

@@ -2,6 +2,7 @@
 //! the namespaces, and then builds and runs every component in order.
 
 mod adapters;
+mod files;
 mod host;
 mod running;
 

@@ -167,16 +167,18 @@ async fn snapshots_are_few_at_once() {
 async fn a_thousand_watchers_and_no_more_than_there_may_be() {
     let api = Api::new().await;
     let outside = api.outside();
+    let now = api.value(&format!("GET {MAPS}"), "").await["metadata"]["resourceVersion"].clone();
+    let watch = format!("{MAPS}?watch=1&resourceVersion={}", now.as_str().unwrap());
     let mut watches = Vec::new();
     for _ in 0..WATCHES_MAX {
-        watches.push(get(&outside, &format!("{MAPS}?watch=1&resourceVersion=8")).await.into_body());
+        watches.push(get(&outside, &watch).await.into_body());
     }
-    let refused = get(&outside, &format!("{MAPS}?watch=1")).await;
+    let refused = get(&outside, &watch).await;
     expect!["429 TooManyRequests too many watches are open (retry after 1)"]
         .assert_eq(&failure(refused).await);
     assert_eq!(get(&outside, MAPS).await.status(), 200);
     watches.truncate(1_000);
-    let mut new = get(&outside, &format!("{MAPS}?watch=1&resourceVersion=8")).await.into_body();
+    let mut new = get(&outside, &watch).await.into_body();
     api.config_map("a", "").await;
     for watch in watches.iter_mut().chain([&mut new]) {
         let event = watch.frame().now_or_never().unwrap().unwrap().unwrap();

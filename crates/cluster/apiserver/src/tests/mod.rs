@@ -68,17 +68,19 @@ impl Api {
     }
 
     pub(crate) async fn with_clock(clock: Clock) -> Self {
+        Self::with_config(|config| config.clock = clock).await
+    }
+
+    pub(crate) async fn with_config(change: impl FnOnce(&mut Config)) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let mut store = store::Config::new(folder.path().join("store"));
         store.durability = Durability::Process;
         store.history_events_max = 64;
         let store = Store::open(&store).unwrap();
         let tasks = Tasks::default();
-        let config = Config {
-            clock,
-            node_connector: Arc::new(Echo),
-            ..Config::new(folder.path().join("pki"), 1)
-        };
+        let mut config = Config::new(folder.path().join("pki"), 1);
+        config.node_connector = Arc::new(Echo);
+        change(&mut config);
         let server = Server::build(config, store, &tasks).await.unwrap();
         Self { router: server.service(), server, tasks, _folder: Some(folder) }
     }

@@ -22,9 +22,12 @@ use super::{
     Api,
     https::{admin, connect, secure},
 };
-use crate::limits::{
-    BODY_BYTES_MAX, CUT_TIME_MAX, HANDSHAKE_TIME_MAX, HEAD_TIME_MAX, IDLE_TIME_MAX,
-    REQUEST_TIME_MAX, UNTAKEN_TIME_MAX, WATCHES_MAX,
+use crate::{
+    Config,
+    limits::{
+        BODY_BYTES_MAX, CUT_TIME_MAX, HANDSHAKE_TIME_MAX, HEAD_TIME_MAX, IDLE_TIME_MAX,
+        REQUEST_TIME_MAX, UNTAKEN_TIME_MAX, WATCHES_MAX,
+    },
 };
 
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
@@ -40,12 +43,20 @@ const EVENTS: usize = 16;
 
 /// A server whose kernel keeps few bytes for a client that does not read.
 async fn serve() -> (Api, u16) {
+    serve_with(|_| ()).await
+}
+
+async fn serve_with(change: impl FnOnce(&mut Config)) -> (Api, u16) {
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_send_buffer_size(16 * 1024).unwrap();
     socket.bind(([127, 0, 0, 1], 0).into()).unwrap();
     let listener = socket.listen(1_024).unwrap().into_std().unwrap();
     let port = listener.local_addr().unwrap().port();
-    let api = Api::with_clock(Clock::system()).await;
+    let api = Api::with_config(|config| {
+        config.clock = Clock::system();
+        change(config);
+    })
+    .await;
     api.server.serve(listener, &api.tasks);
     (api, port)
 }
@@ -307,4 +318,24 @@ async fn idle_connections_cost_little_and_are_closed() {
     for stream in idle {
         assert!(is_closed(stream).await);
     }
+}
+
+#[tokio::test]
+async fn one_connection_too_many_waits_for_another_to_end() {
+    let (api, port) = serve_with(|config| config.connections_max = 2).await;
+    let idle = connect(&api, port, admin(&api)).await;
+    let closed = connect(&api, port, admin(&api)).await;
+    let next = somebody_else(&api, port);
+    tokio::pin!(next);
+    let waited = tokio::time::timeout(Duration::from_millis(100), next.as_mut()).await;
+    assert!(waited.is_err(), "is not let in");
+    drop(closed);
+    tokio::time::timeout(SOON, next).await.unwrap();
+    // Who asks nothing does not keep others out for long.
+    let other = connect(&api, port, admin(&api)).await;
+    settle().await;
+    later(IDLE_TIME_MAX).await;
+    tokio::time::timeout(SOON, somebody_else(&api, port)).await.unwrap();
+    assert!(is_closed(idle).await);
+    assert!(is_closed(other).await);
 }

@@ -19,10 +19,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::{client_certificate::Verifier, pki::Pki};
 use crate::{
+    config::Config,
     http::outgoing::{self, Outgoing, Streams},
     limits::{
-        ACCEPT_RETRY, CONNECTIONS_MAX, DRAIN_TIME_MAX, HANDSHAKE_TIME_MAX, HEAD_TIME_MAX,
-        STREAMS_PER_CONNECTION_MAX,
+        ACCEPT_RETRY, DRAIN_TIME_MAX, HANDSHAKE_TIME_MAX, HEAD_TIME_MAX, STREAMS_PER_CONNECTION_MAX,
     },
     router::{Router, Shared},
 };
@@ -55,25 +55,26 @@ impl std::fmt::Debug for Endpoint {
 }
 
 impl Endpoint {
-    pub(crate) fn new(pki: &Pki, clock: Clock, shared: Arc<Shared>) -> Result<Self, TlsError> {
+    pub(crate) fn new(pki: &Pki, config: &Config, shared: Arc<Shared>) -> Result<Self, TlsError> {
         let malformed = TlsError::Malformed;
+        let connections_max = config.connections_max.min(Semaphore::MAX_PERMITS);
         let authority = pki.authority.certificate_der().ok_or(malformed("ca"))?;
         let certificate = pki.server.certificate_der().ok_or(malformed("apiserver"))?;
         let key = pki.server.key_der().ok_or(malformed("apiserver"))?;
         let verifier = Arc::new(Verifier::new(authority).map_err(TlsError::Rustls)?);
         let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let mut config = ServerConfig::builder_with_provider(provider)
+        let mut tls = ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .map_err(TlsError::Rustls)?
             .with_client_cert_verifier(Arc::clone(&verifier) as _)
             .with_single_cert(vec![certificate], key)
             .map_err(TlsError::Rustls)?;
-        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         Ok(Self {
-            acceptor: TlsAcceptor::from(Arc::new(config)),
+            acceptor: TlsAcceptor::from(Arc::new(tls)),
             verifier,
-            connections: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
-            clock,
+            connections: Arc::new(Semaphore::new(connections_max)),
+            clock: config.clock.clone(),
             shared,
         })
     }
