@@ -54,6 +54,8 @@ const QUEUE_CLIENT: &str = "tests/clients/queue/tokio-nsq";
 const WHOLE: [(&str, &str); 7] = [CLIENTS, API, TOXIPROXY, QUEUE, KILLS, MACHINE, GRADED];
 const CLIENTS: (&str, &str) = ("coracle-clients", "scripts");
 const API: (&str, &str) = ("coracle-clients", "api");
+/// The package with the tests of a Rust client.
+const KUBE_RS: &str = "coracle-kube-rs";
 const TOXIPROXY: (&str, &str) = ("coracle-clients", "toxiproxy");
 const QUEUE: (&str, &str) = ("coracle-clients", "queue");
 pub(crate) const KILLS: (&str, &str) = ("coracle-machine", "kills");
@@ -222,6 +224,10 @@ fn api(run: &mut Run<'_>) -> anyhow::Result<()> {
     let mut command = run.whole(API)?;
     command.env("PYTHON", python).env("API_PYTHON", of_python).env("API_NODE", of_node);
     command.env("OLDER_KUBECTL", older_kubectl).env("HELM", helm);
+    let mut build = process::cargo(run.root);
+    build.args(["test", "--no-run", "--locked", "--package", KUBE_RS, "--lib"]);
+    let built = process::build(&mut build)?.into_iter().find(|it| it.name == "coracle_kube_rs");
+    command.env("KUBE_RS", built.context("cargo built no tests of kube-client")?.path);
     run.test(&mut command)
 }
 

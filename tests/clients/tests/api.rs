@@ -22,6 +22,7 @@ macro_rules! scripts {
 scripts! {
     helm
     kr8s
+    kube_rs
     lightkube
     node
     older_kubectl

@@ -38,6 +38,7 @@ const MAY_USE: &[(&str, Uses)] = &[
     ("coracle", Everything),
     ("clients", Everything),
     ("graded", Everything),
+    ("kube-rs", Only(&[])),
     ("machine", Everything),
     ("scenarios", Only(&[])),
     ("world", Everything),

@@ -422,6 +422,18 @@ pub fn success(details: &Details) -> Value {
     })
 }
 
+/// The `Status` of a success that a create answers which leaves no object, with its code as there.
+#[must_use]
+pub fn created() -> Value {
+    json!({
+        "kind": "Status",
+        "apiVersion": "v1",
+        "metadata": {},
+        "status": "Success",
+        "code": 201,
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use expect_test::{Expect, expect};

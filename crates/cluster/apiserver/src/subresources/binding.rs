@@ -1,6 +1,6 @@
 //! `pods/NAME/binding` and `bindings`: the scheduler names the node of a pod, once.
 
-use api::status::{self, Details, GroupResource, Status};
+use api::status::{self, GroupResource, Status};
 use bytes::Bytes;
 use http::{HeaderMap, Response, StatusCode};
 use serde_json::{Value, json};
@@ -74,8 +74,8 @@ impl Registry {
             Ok(Draft::kept(bound))
         })
         .await?;
-        let success = status::success(&Details::default());
-        respond::encoded(StatusCode::CREATED, call.wanted.encoding, success.to_string().into())
+        let text = status::created().to_string().into();
+        respond::encoded(StatusCode::CREATED, call.wanted.encoding, text)
     }
 }
 

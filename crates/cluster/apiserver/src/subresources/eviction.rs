@@ -3,7 +3,7 @@
 
 use api::{
     selector::LabelSelector,
-    status::{self, Cause, Details, Reason, Status},
+    status::{self, Cause, Reason, Status},
 };
 use bytes::Bytes;
 use http::{HeaderMap, Response, StatusCode};
@@ -55,7 +55,8 @@ impl Registry {
             self.change(&whole, &writer, false, draft).await?;
         }
         self.delete_object(&whole, &options.without_resource_version()).await?;
-        Ok(respond::value(StatusCode::CREATED, &status::success(&Details::default())))
+        let text = status::created().to_string().into();
+        respond::encoded(StatusCode::CREATED, call.wanted.encoding, text)
     }
 
     /// Takes the pod from its budget, if it has one; refuses if that allows nothing.

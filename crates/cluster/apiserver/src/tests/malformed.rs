@@ -50,5 +50,12 @@ async fn a_broken_budget_does_not_keep_pods_from_going() {
     let status = r#"{"status":{"phase":"Running"}}"#;
     api.value("PATCH+merge /api/v1/namespaces/default/pods/a/status", status).await;
     let eviction = r#"{"apiVersion":"policy/v1","kind":"Eviction","metadata":{"name":"a"}}"#;
-    api.check("POST /api/v1/namespaces/default/pods/a/eviction", eviction, expect![[r#"201 {"apiVersion":"v1","details":{},"kind":"Status","metadata":{},"status":"Success"}"#]]).await;
+    api.check(
+        "POST /api/v1/namespaces/default/pods/a/eviction",
+        eviction,
+        expect![[
+            r#"201 {"apiVersion":"v1","code":201,"kind":"Status","metadata":{},"status":"Success"}"#
+        ]],
+    )
+    .await;
 }

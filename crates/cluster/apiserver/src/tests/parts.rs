@@ -167,7 +167,14 @@ async fn evictions_honour_budgets() {
         expect!["400 BadRequest name in URL does not match name in Eviction object"],
     )
     .await;
-    api.check(&evict("a"), eviction, expect![[r#"201 {"apiVersion":"v1","details":{},"kind":"Status","metadata":{},"status":"Success"}"#]]).await;
+    api.check(
+        &evict("a"),
+        eviction,
+        expect![[
+            r#"201 {"apiVersion":"v1","code":201,"kind":"Status","metadata":{},"status":"Success"}"#
+        ]],
+    )
+    .await;
     let pod = api.value(&format!("GET {pods}/a"), "").await;
     let shown = ["/metadata/deletionTimestamp", "/status/conditions/1/reason"];
     assert_eq!(pick(&pod, &shown), "2026-01-01T12:00:30Z EvictionByEvictionAPI");

@@ -104,8 +104,22 @@ async fn a_binding_of_its_own() {
     api.pod("p", None).await;
     let bind = "POST /api/v1/namespaces/default/bindings";
     let body = r#"{"metadata":{"name":"p"},"target":{"kind":"Node","name":"n"}}"#;
-    api.check(&format!("{bind}?dryRun=All"), body, expect![[r#"201 {"apiVersion":"v1","details":{},"kind":"Status","metadata":{},"status":"Success"}"#]]).await;
-    api.check(bind, body, expect![[r#"201 {"apiVersion":"v1","details":{},"kind":"Status","metadata":{},"status":"Success"}"#]]).await;
+    api.check(
+        &format!("{bind}?dryRun=All"),
+        body,
+        expect![[
+            r#"201 {"apiVersion":"v1","code":201,"kind":"Status","metadata":{},"status":"Success"}"#
+        ]],
+    )
+    .await;
+    api.check(
+        bind,
+        body,
+        expect![[
+            r#"201 {"apiVersion":"v1","code":201,"kind":"Status","metadata":{},"status":"Success"}"#
+        ]],
+    )
+    .await;
     api.check(bind, body, expect![[r#"409 Conflict Operation cannot be fulfilled on pods/binding "p": pod p is already assigned to node "n""#]]).await;
     api.check(bind, &body.replace('p', "q"), expect![[r#"404 NotFound pods "q" not found"#]]).await;
     let other = r#"{"metadata":{"name":"q"},"target":{"kind":"Node","name":"n"}}"#;
