@@ -20,6 +20,9 @@ const COUNT: u32 = 1_000;
 /// Inputs of a property, for each kill: they are quick.
 const INPUTS_PER_KILL: u32 = 5;
 
+/// Inputs of a property of the API, for each kill: they need no server, and so are quicker still.
+const PURE_INPUTS_PER_KILL: u32 = 50;
+
 /// One part: its name for the command line, and what it does.
 struct Part {
     name: &'static str,
@@ -109,12 +112,16 @@ fn store(soak: &Soak<'_>) -> anyhow::Result<()> {
     process::run(command.env("PROPTEST_CASES", soak.count.to_string()))
 }
 
-/// Every frame, request and file of the queue, changed in all ways.
+/// Every frame, request and file of the queue, changed in all ways; and every body, patch, selector and
+/// object of the API.
 fn fuzz(soak: &Soak<'_>) -> anyhow::Result<()> {
     // Without the power cuts, which are a part of their own.
     let mut command =
         soak.test(&["--package", "coracle-queue", "--", "--skip", "log::tests::model"]);
     let inputs = soak.count.saturating_mul(INPUTS_PER_KILL);
+    process::run(command.env("PROPTEST_CASES", inputs.to_string()))?;
+    let mut command = soak.test(&["--package", "coracle-apiserver", "--lib", "--", "fuzz::"]);
+    let inputs = soak.count.saturating_mul(PURE_INPUTS_PER_KILL);
     process::run(command.env("PROPTEST_CASES", inputs.to_string()))
 }
 

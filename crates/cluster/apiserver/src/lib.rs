@@ -36,6 +36,8 @@ pub mod kinds;
 pub mod schema;
 
 #[cfg(test)]
+mod fuzz;
+#[cfg(test)]
 mod tests;
 
 pub use self::{

@@ -63,7 +63,7 @@ mod print;
 mod value;
 
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 

@@ -148,7 +148,7 @@ fn of_extensions(kind: &Kind) -> Value {
 }
 
 /// A small valid object of each kind, as a user writes it.
-pub(super) fn sample(kind: &Kind) -> Value {
+pub(crate) fn sample(kind: &Kind) -> Value {
     let selector = json!({"matchLabels": {"app": "a"}});
     let mut object = match kind.kind {
         "Pod" => json!({"spec": template()["spec"]}),
@@ -224,7 +224,7 @@ pub(super) fn findings(kind: &Kind, object: &Value) -> String {
 }
 
 /// What is stored of a new object.
-pub(super) fn created(kind: &Kind, mut object: Value) -> Value {
+pub(crate) fn created(kind: &Kind, mut object: Value) -> Value {
     schema::prune(kind.schema, &mut object);
     (kind.default)(&mut object);
     kind.convert_to_stored(&mut object);

@@ -186,8 +186,82 @@ fn what_meets_nothing_comes_without_directives() {
     check(POD, json!({}), patch, expect![[r#"{"spec":{"containers":[{"name":"b"}]}}"#]]);
 }
 
+/// What the page about patches in place and the note about this language show, in our own objects.
 #[test]
-fn merge_patch_cases_of_rfc_7386() {
+fn documented_examples() {
+    // Tolerations have no key to merge by: what the patch has replaces them.
+    let original = json!({"spec": {"tolerations": [{"key": "disk", "operator": "Exists"}]}});
+    let patch = json!({"spec": {"tolerations": [{"key": "gpu", "operator": "Exists"}]}});
+    check(
+        POD,
+        original,
+        patch,
+        expect![[r#"{"spec":{"tolerations":[{"key":"gpu","operator":"Exists"}]}}"#]],
+    );
+    // Another strategy, which may not have what the first one needs.
+    let strategy = json!({"spec": {"strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": "30%"}}}});
+    let recreate =
+        |keys: Value| json!({"spec": {"strategy": {"type": "Recreate", "$retainKeys": keys}}});
+    check(
+        DEPLOYMENT,
+        strategy.clone(),
+        recreate(json!(["type"])),
+        expect![[r#"{"spec":{"strategy":{"type":"Recreate"}}}"#]],
+    );
+    check(
+        DEPLOYMENT,
+        strategy,
+        recreate(json!(["type", "rollingUpdate"])),
+        expect![[
+            r#"{"spec":{"strategy":{"rollingUpdate":{"maxSurge":"30%"},"type":"Recreate"}}}"#
+        ]],
+    );
+    // A list in a list by key, two levels below a template.
+    let template =
+        |containers: Value| json!({"spec": {"template": {"spec": {"containers": containers}}}});
+    let env = |name: &str, value: &str| json!({"name": name, "value": value});
+    check(
+        DEPLOYMENT,
+        template(json!([{"name": "a", "env": [env("X", "1"), env("Y", "1")]}])),
+        template(json!([{"name": "a", "env": [
+            env("Y", "2"),
+            {"name": "X", "$patch": "delete"},
+            env("Z", "3"),
+        ], "$setElementOrder/env": [{"name": "Z"}, {"name": "Y"}]}])),
+        expect![[
+            r#"{"spec":{"template":{"spec":{"containers":[{"env":[{"name":"Z","value":"3"},{"name":"Y","value":"2"}],"name":"a"}]}}}}"#
+        ]],
+    );
+    // Plain values are merged as a set, and told where to stand.
+    let finalizers = |list: Value| json!({"metadata": {"finalizers": list}});
+    check(
+        POD,
+        finalizers(json!(["a", "b", "live"])),
+        json!({"metadata": {
+            "$deleteFromPrimitiveList/finalizers": ["a"],
+            "$setElementOrder/finalizers": ["c", "b"],
+            "finalizers": ["c"],
+        }}),
+        expect![[r#"{"metadata":{"finalizers":["c","b","live"]}}"#]],
+    );
+    // A map and a list that are replaced whole, and an object that is deleted by its key.
+    let labels = |labels: Value| json!({"metadata": {"labels": labels}});
+    check(
+        POD,
+        labels(json!({"a": "1", "b": "1"})),
+        labels(json!({"$patch": "replace", "c": "1"})),
+        expect![[r#"{"metadata":{"labels":{"c":"1"}}}"#]],
+    );
+    check(
+        POD,
+        labels(json!({"a": "1", "b": "1"})),
+        labels(json!({"a": null, "c": "1"})),
+        expect![[r#"{"metadata":{"labels":{"b":"1","c":"1"}}}"#]],
+    );
+}
+
+#[test]
+fn merge_patch_cases_of_rfc_7396() {
     // Appendix A, those whose result is an object.
     let cases = [
         (r#"{"a":"b"}"#, r#"{"a":"c"}"#, r#"{"a":"c"}"#),
@@ -206,6 +280,19 @@ fn merge_patch_cases_of_rfc_7386() {
     for (original, patch, expected) in cases {
         let result = Patch::Merge(read(patch)).apply(POD, &read(original)).unwrap();
         assert_eq!(result, read(expected), "{original} {patch}");
+    }
+    // The others: by the RFC the patch itself is what comes of it, and that is no object of the API.
+    let cases = [
+        (r#"["a","b"]"#, r#"["c","d"]"#),
+        (r#"{"a":"b"}"#, r#"["c"]"#),
+        (r#"{"a":"foo"}"#, "null"),
+        (r#"{"a":"foo"}"#, r#""bar""#),
+    ];
+    for (original, patch) in cases {
+        let mut merged = read(original);
+        json_patch::merge(&mut merged, &read(patch));
+        assert_eq!(merged, read(patch));
+        assert!(Patch::Merge(read(patch)).apply(POD, &read(original)).is_err(), "{patch}");
     }
 }
 
@@ -261,6 +348,8 @@ fn json_patch_cases_of_rfc_6902() {
             r#"{"foo":"bar","baz":"qux"}"#,
         ),
         (r#"{"foo":"bar"}"#, r#"[{"op":"add","path":"/baz/bat","value":"qux"}]"#, ""),
+        // What it says twice it cannot mean.
+        (r#"{"foo":"bar"}"#, r#"[{"op":"add","path":"/baz","value":"qux","op":"remove"}]"#, ""),
         (r#"{"/":9,"~1":10}"#, r#"[{"op":"test","path":"/~01","value":10}]"#, r#"{"/":9,"~1":10}"#),
         (r#"{"/":9,"~1":10}"#, r#"[{"op":"test","path":"/~01","value":"10"}]"#, ""),
         (
@@ -271,10 +360,12 @@ fn json_patch_cases_of_rfc_6902() {
     ];
     let read = |text: &str| serde_json::from_str::<Value>(text).ok();
     for (original, patch, expected) in cases {
-        let patch_text = patch;
-        let patch = Patch::Json(serde_json::from_str(patch).unwrap());
-        let result = patch.apply(POD, &read(original).unwrap()).ok();
-        assert_eq!(result, read(expected), "{original} {patch_text}");
+        let original = read(original).unwrap();
+        let headers =
+            [(http::header::CONTENT_TYPE, "application/json-patch+json".parse().unwrap())];
+        let read_patch = Patch::read(&headers.into_iter().collect(), patch.as_bytes());
+        let result = read_patch.and_then(|it| it.apply(POD, &original)).ok();
+        assert_eq!(result, read(expected), "{original} {patch}");
     }
 }
 

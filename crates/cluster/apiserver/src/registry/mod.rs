@@ -7,7 +7,7 @@ mod change;
 mod create;
 mod delete;
 mod delete_collection;
-mod filter;
+pub(crate) mod filter;
 pub(crate) mod keys;
 mod list;
 mod options;

@@ -14,7 +14,7 @@ pub fn duplicates(body: &[u8]) -> Vec<String> {
     let found = RefCell::new(Vec::new());
     let mut deserializer = serde_json::Deserializer::from_slice(body);
     let walk = Walk { path: None, found: &found };
-    match deserializer.deserialize_any(walk) {
+    match deserializer.deserialize_any(walk).and_then(|()| deserializer.end()) {
         Ok(()) => found.into_inner(),
         Err(_) => Vec::new(),
     }
