@@ -130,5 +130,9 @@ pub(crate) const FINDINGS_MAX: usize = 100;
 /// After stop was asked, requests that are being answered have this long.
 pub(crate) const DRAIN_TIME_MAX: Duration = Duration::from_secs(5);
 
+/// After stop was asked, a client that takes nothing of its answer for this long is not waited for: it
+/// watches and does not read. Long enough for one that does read.
+pub(crate) const DRAIN_UNTAKEN_TIME_MAX: Duration = Duration::from_millis(20);
+
 /// Wait after `accept` failed (no file descriptors left), so that the loop does not spin.
 pub(crate) const ACCEPT_RETRY: Duration = Duration::from_millis(100);

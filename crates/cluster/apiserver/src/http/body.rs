@@ -21,9 +21,9 @@ use crate::{
     metrics::LongRunning,
 };
 
-type Chunks = Pin<Box<dyn Stream<Item = Bytes> + Send>>;
+pub(crate) type Chunks = Pin<Box<dyn Stream<Item = Bytes> + Send>>;
 
-/// The body of a response: all of it, or chunks as they come (watches, logs).
+/// The body of a response: all of it, pieces of it, or chunks as they come (watches, logs).
 pub struct Body {
     content: Content,
     /// Of one that goes over a connection.
@@ -32,6 +32,7 @@ pub struct Body {
 
 enum Content {
     Whole(Option<Bytes>),
+    Pieces(Chunks),
     Chunks {
         chunks: Chunks,
         /// Dropped with the body, which is then counted as ended.
@@ -48,13 +49,31 @@ impl Body {
     pub(crate) const fn as_whole(&self) -> Option<&Bytes> {
         match &self.content {
             Content::Whole(bytes) => bytes.as_ref(),
-            Content::Chunks { .. } => None,
+            Content::Pieces(_) | Content::Chunks { .. } => None,
         }
     }
 
     pub(crate) fn chunks(chunks: impl Stream<Item = Bytes> + Send + 'static) -> Self {
         let chunks = Box::pin(chunks.fuse());
         Self { content: Content::Chunks { chunks, _running: None }, held: None }
+    }
+
+    /// One answer that is long: what of it is ready goes ahead.
+    pub(crate) fn pieces(pieces: impl Stream<Item = Bytes> + Send + 'static) -> Self {
+        Self { content: Content::Pieces(Box::pin(pieces.fuse())), held: None }
+    }
+
+    /// The same with other pieces, if it is in pieces.
+    pub(crate) fn map_pieces(self, change: impl FnOnce(Chunks) -> Chunks) -> Self {
+        let content = match self.content {
+            Content::Pieces(pieces) => Content::Pieces(change(pieces)),
+            other => other,
+        };
+        Self { content, ..self }
+    }
+
+    pub(crate) const fn comes_in_pieces(&self) -> bool {
+        matches!(self.content, Content::Pieces(_))
     }
 
     pub(crate) const fn comes_in_chunks(&self) -> bool {
@@ -64,7 +83,7 @@ impl Body {
     /// The same, with `running` for as long as it comes.
     pub(crate) fn counted(self, running: LongRunning) -> Self {
         let content = match self.content {
-            whole @ Content::Whole(_) => whole,
+            other @ (Content::Whole(_) | Content::Pieces(_)) => other,
             Content::Chunks { chunks, .. } => Content::Chunks { chunks, _running: Some(running) },
         };
         Self { content, ..self }
@@ -80,6 +99,7 @@ impl fmt::Debug for Body {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.content {
             Content::Whole(bytes) => f.debug_tuple("Whole").field(bytes).finish(),
+            Content::Pieces(_) => f.write_str("Pieces"),
             Content::Chunks { .. } => f.write_str("Chunks"),
         }
     }
@@ -96,7 +116,9 @@ impl http_body::Body for Body {
         let Self { content, held } = self.get_mut();
         let piece = match content {
             Content::Whole(whole) => Poll::Ready(next_piece(whole, held.is_some())),
-            Content::Chunks { chunks, .. } => chunks.as_mut().poll_next(cx),
+            Content::Pieces(chunks) | Content::Chunks { chunks, .. } => {
+                chunks.as_mut().poll_next(cx)
+            }
         };
         piece.map(|it| {
             let piece = it?;
@@ -110,7 +132,7 @@ impl http_body::Body for Body {
     fn is_end_stream(&self) -> bool {
         match &self.content {
             Content::Whole(bytes) => bytes.as_ref().is_none_or(Bytes::is_empty),
-            Content::Chunks { .. } => false,
+            Content::Pieces(_) | Content::Chunks { .. } => false,
         }
     }
 
@@ -119,7 +141,7 @@ impl http_body::Body for Body {
             Content::Whole(bytes) => {
                 SizeHint::with_exact(bytes.as_ref().map_or(0, |it| it.len() as u64))
             }
-            Content::Chunks { .. } => SizeHint::default(),
+            Content::Pieces(_) | Content::Chunks { .. } => SizeHint::default(),
         }
     }
 }

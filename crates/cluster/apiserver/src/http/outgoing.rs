@@ -8,6 +8,7 @@ use std::{
     collections::BTreeMap,
     future::Future,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -15,7 +16,7 @@ use futures_util::future::{AbortHandle, Abortable};
 use hyper_util::rt::TokioExecutor;
 use tokio::{sync::OwnedSemaphorePermit, time::Instant};
 
-use crate::limits::{CUT_TIME_MAX, IDLE_TIME_MAX, UNTAKEN_TIME_MAX};
+use crate::limits::{CUT_TIME_MAX, IDLE_TIME_MAX};
 
 tokio::task_local! {
     /// Cuts off the HTTP/2 stream whose task this is.
@@ -76,10 +77,11 @@ impl Outgoing {
         Held { outgoing: Arc::clone(self), place: None, bytes: None }
     }
 
-    /// Waits until the connection should end. Streams whose client takes nothing are cut off meanwhile.
-    pub(crate) async fn ended(&self) -> Reason {
+    /// Waits until the connection should end. Streams whose client takes nothing for `patience` are cut
+    /// off meanwhile.
+    pub(crate) async fn ended(&self, patience: Duration) -> Reason {
         loop {
-            match self.look(Instant::now()) {
+            match self.look(Instant::now(), patience) {
                 Ok(again) => tokio::time::sleep_until(again).await,
                 Err(reason) => return reason,
             }
@@ -87,16 +89,16 @@ impl Outgoing {
     }
 
     /// When to look again, unless the connection should end.
-    fn look(&self, now: Instant) -> Result<Instant, Reason> {
+    fn look(&self, now: Instant, patience: Duration) -> Result<Instant, Reason> {
         let mut state = self.state();
         // What is given after this look is overdue no sooner.
-        let mut again = now + UNTAKEN_TIME_MAX;
+        let mut again = now + patience;
         if state.open == 0 {
             let end = state.quiet_since + IDLE_TIME_MAX;
             return if end <= now { Err(Reason::Idle) } else { Ok(again.min(end)) };
         }
         for piece in state.pieces.values_mut() {
-            let end = piece.since + UNTAKEN_TIME_MAX;
+            let end = piece.since + patience;
             if now < end {
                 again = again.min(end);
                 break;
@@ -166,11 +168,10 @@ impl Drop for Given {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use futures_util::FutureExt as _;
 
     use super::*;
+    use crate::limits::UNTAKEN_TIME_MAX;
 
     async fn pass(time: Duration) {
         tokio::time::sleep(time).await;
@@ -180,15 +181,15 @@ mod tests {
     async fn a_connection_without_requests_is_idle() {
         let outgoing = Outgoing::new();
         let start = Instant::now();
-        assert_eq!(outgoing.ended().await, Reason::Idle);
+        assert_eq!(outgoing.ended(UNTAKEN_TIME_MAX).await, Reason::Idle);
         assert_eq!(start.elapsed(), IDLE_TIME_MAX);
         // It is not while there is one, nor before the time has passed since.
         let held = outgoing.begin();
         pass(3 * IDLE_TIME_MAX).await;
-        assert_eq!(outgoing.ended().now_or_never(), None);
+        assert_eq!(outgoing.ended(UNTAKEN_TIME_MAX).now_or_never(), None);
         drop(held);
         let end = Instant::now();
-        assert_eq!(outgoing.ended().await, Reason::Idle);
+        assert_eq!(outgoing.ended(UNTAKEN_TIME_MAX).await, Reason::Idle);
         assert_eq!(end.elapsed(), IDLE_TIME_MAX);
     }
 
@@ -200,11 +201,11 @@ mod tests {
         for _ in 0..10 {
             let piece = held.give(Bytes::from_static(b"x"));
             pass(UNTAKEN_TIME_MAX - Duration::from_secs(1)).await;
-            assert_eq!(outgoing.ended().now_or_never(), None);
+            assert_eq!(outgoing.ended(UNTAKEN_TIME_MAX).now_or_never(), None);
             drop(piece);
         }
         drop(held);
-        let ended = outgoing.ended();
+        let ended = outgoing.ended(UNTAKEN_TIME_MAX);
         tokio::pin!(ended);
         assert_eq!(ended.as_mut().now_or_never(), None);
         // Nor does it matter that it was idle when last looked at.
@@ -225,7 +226,7 @@ mod tests {
         let other = Arc::new(outgoing.begin());
         let piece = STREAM.scope(handle, async { held.give(Bytes::from_static(b"x")) }).await;
         let stream = Abortable::new(std::future::pending::<()>(), registration);
-        let ended = outgoing.ended();
+        let ended = outgoing.ended(UNTAKEN_TIME_MAX);
         tokio::pin!(ended);
         pass(UNTAKEN_TIME_MAX).await;
         assert_eq!(ended.as_mut().now_or_never(), None);

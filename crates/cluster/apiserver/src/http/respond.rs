@@ -37,6 +37,11 @@ pub(crate) fn json(code: StatusCode, text: Bytes) -> Response<Body> {
     with(code, JSON, Body::whole(text))
 }
 
+/// JSON text that comes in pieces.
+pub(crate) fn long(pieces: Body) -> Response<Body> {
+    with(StatusCode::OK, JSON, pieces)
+}
+
 /// JSON text in the encoding the client wants.
 pub(crate) fn encoded(
     code: StatusCode,

@@ -11,7 +11,7 @@ use super::{
     filter::Filter,
     options::{self, At, ListOptions},
     past,
-    render::Header,
+    render::{Header, Renderer},
     token::{self, Resume},
 };
 use crate::http::{
@@ -52,8 +52,13 @@ impl Registry {
     pub(crate) fn list(&self, call: &Call<'_>) -> Result<Response<Body>, Status> {
         let found = self.find(call)?;
         let metadata = self.list_metadata(call, &found);
+        let renderer = self.renderer(call)?;
+        if call.wanted.encoding == Encoding::Json && Renderer::is_long(&found.entries) {
+            let head = renderer.head(&metadata, Header::Shown)?;
+            return Ok(respond::long(renderer.in_pieces(head, found.entries)));
+        }
         let values = found.entries.iter().map(|it| &it.value);
-        self.renderer(call)?.list(&metadata, values)
+        renderer.list(&metadata, values)
     }
 
     /// What a list says of itself.

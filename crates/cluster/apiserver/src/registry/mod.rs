@@ -12,6 +12,7 @@ pub(crate) mod keys;
 mod list;
 mod options;
 mod past;
+mod pieces;
 pub(crate) mod render;
 mod token;
 mod watch;

@@ -117,48 +117,13 @@ impl Renderer {
         metadata: &Value,
         values: impl Iterator<Item = &'a Bytes>,
     ) -> Result<Response<Body>, Status> {
-        let (kind, version) = match self.form {
-            Form::Table => {
-                let table = self.table(metadata, values, Header::Shown)?;
-                return respond::encoded(StatusCode::OK, self.encoding, table);
-            }
-            Form::Object => (format!("{}List", self.kind.kind), self.kind.api_version()),
-            Form::PartialMetadataList => {
-                ("PartialObjectMetadataList".to_owned(), self.meta_version.to_owned())
-            }
-            Form::PartialMetadata => {
-                return Err(Status::new(
-                    Reason::NotAcceptable,
-                    format!(
-                        "you requested PartialObjectMetadata, but the requested object is a list \
-                         (*{}.{}List)",
-                        self.kind.version, self.kind.kind
-                    ),
-                ));
-            }
-        };
-        let items = values.filter_map(|value| {
-            readable(match self.form {
-                Form::PartialMetadataList => self.partial(value).map(Bytes::from),
-                _ => self.own_version(value),
-            })
-        });
-        if self.encoding == Encoding::Protobuf {
+        if self.encoding == Encoding::Protobuf && self.form != Form::Table {
+            let (version, kind) = self.list_type()?;
+            let items = values.filter_map(|it| readable(self.item(it)));
             return list_message((&version, &kind), metadata, items);
         }
-        let mut text = format!(
-            "{{\"kind\":\"{kind}\",\"apiVersion\":\"{version}\",\"metadata\":{metadata},\
-             \"items\":["
-        )
-        .into_bytes();
-        let mut comma: &[u8] = b"";
-        for item in items {
-            text.extend_from_slice(comma);
-            text.extend_from_slice(&item);
-            comma = b",";
-        }
-        text.extend_from_slice(b"]}");
-        respond::encoded(StatusCode::OK, self.encoding, text.into())
+        let text = self.whole(self.head(metadata, Header::Shown)?, values);
+        respond::encoded(StatusCode::OK, self.encoding, text)
     }
 
     fn table<'a>(
@@ -167,26 +132,81 @@ impl Renderer {
         values: impl Iterator<Item = &'a Bytes>,
         header: Header,
     ) -> Result<Bytes, Status> {
-        let columns = match header {
-            Header::Shown => Cow::Owned(columns(self.kind).to_string()),
-            Header::Left => Cow::Borrowed("null"),
-        };
-        let mut text = format!(
-            "{{\"kind\":\"Table\",\"apiVersion\":\"{}\",\"metadata\":{metadata},\
-             \"columnDefinitions\":{columns},\"rows\":[",
-            self.meta_version
-        )
-        .into_bytes();
-        let mut comma: &[u8] = b"";
+        Ok(self.whole(self.head(metadata, header)?, values))
+    }
+
+    fn whole<'a>(self, head: String, values: impl Iterator<Item = &'a Bytes>) -> Bytes {
+        let mut text = head.into_bytes();
+        let begin = text.len();
         for value in values {
-            if let Some(row) = readable(self.row(value)) {
-                text.extend_from_slice(comma);
-                text.extend_from_slice(&row);
-                comma = b",";
-            }
+            let comma: &[u8] = if text.len() == begin { b"" } else { b"," };
+            self.put_item(comma, value, &mut text);
         }
         text.extend_from_slice(b"]}");
-        Ok(text.into())
+        text.into()
+    }
+
+    /// `apiVersion` and `kind` of a list that is no Table.
+    fn list_type(self) -> Result<(String, String), Status> {
+        match self.form {
+            Form::Object | Form::Table => {
+                Ok((self.kind.api_version(), format!("{}List", self.kind.kind)))
+            }
+            Form::PartialMetadataList => {
+                Ok((self.meta_version.to_owned(), "PartialObjectMetadataList".to_owned()))
+            }
+            Form::PartialMetadata => Err(Status::new(
+                Reason::NotAcceptable,
+                format!(
+                    "you requested PartialObjectMetadata, but the requested object is a list \
+                     (*{}.{}List)",
+                    self.kind.version, self.kind.kind
+                ),
+            )),
+        }
+    }
+
+    /// Everything of a list before its items.
+    pub(super) fn head(self, metadata: &Value, header: Header) -> Result<String, Status> {
+        if self.form == Form::Table {
+            let columns = match header {
+                Header::Shown => Cow::Owned(columns(self.kind).to_string()),
+                Header::Left => Cow::Borrowed("null"),
+            };
+            return Ok(format!(
+                "{{\"kind\":\"Table\",\"apiVersion\":\"{}\",\"metadata\":{metadata},\
+                 \"columnDefinitions\":{columns},\"rows\":[",
+                self.meta_version
+            ));
+        }
+        let (version, kind) = self.list_type()?;
+        Ok(format!(
+            "{{\"kind\":\"{kind}\",\"apiVersion\":\"{version}\",\"metadata\":{metadata},\
+             \"items\":["
+        ))
+    }
+
+    /// Whether items of a list are the stored bytes.
+    pub(super) fn copies_items(self) -> bool {
+        self.form == Form::Object && self.kind.conversion.is_none()
+    }
+
+    /// Appends an item of a list behind `comma`.
+    pub(super) fn put_item(self, comma: &[u8], value: &Bytes, text: &mut Vec<u8>) {
+        if let Some(item) = readable(self.item(value)) {
+            text.extend_from_slice(comma);
+            text.extend_from_slice(&item);
+        }
+    }
+
+    fn item(self, value: &Bytes) -> Result<Bytes, Status> {
+        match self.form {
+            Form::Table => self.row(value).map(Bytes::from),
+            Form::PartialMetadata | Form::PartialMetadataList => {
+                self.partial(value).map(Bytes::from)
+            }
+            Form::Object => self.own_version(value),
+        }
     }
 
     fn row(self, value: &Bytes) -> Result<Vec<u8>, Status> {

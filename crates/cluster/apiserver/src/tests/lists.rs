@@ -1,6 +1,9 @@
 //! Lists: selectors, pages, resource versions, forms.
 
+use std::io::Read as _;
+
 use expect_test::{Expect, expect};
+use http_body_util::BodyExt as _;
 use serde_json::Value;
 
 use super::{Api, pick, text};
@@ -140,4 +143,39 @@ async fn forms() {
     api.check(&format!("GET+partials {MAPS}"), "", expect![[r#"200 {"kind":"PartialObjectMetadataList","apiVersion":"meta.k8s.io/v1","metadata":{"resourceVersion":"31"},"items":[{"kind":"PartialObjectMetadata","apiVersion":"meta.k8s.io/v1","metadata":{"creationTimestamp":"2026-01-01T12:00:00Z","name":"a","namespace":"default","resourceVersion":"31","uid":"533da458-4da9-483f-8561-7adf6a4f23ce"}}]}"#]]).await;
     api.check(&format!("GET+table {MAPS}?includeObject=None&limit=1"), "", expect![[r#"200 {"kind":"Table","apiVersion":"meta.k8s.io/v1","metadata":{"resourceVersion":"31"},"columnDefinitions":[{"description":"Name of the object, unique among its kind in its namespace.","format":"name","name":"Name","priority":0,"type":"string"},{"description":"Number of keys.","format":"","name":"Data","priority":0,"type":"integer"},{"description":"Time since the object was created.","format":"","name":"Age","priority":0,"type":"string"}],"rows":[{"cells":["a",0,"0s"],"object":null}]}"#]]).await;
     api.check("GET /api/v1/nodes", "", expect![[r#"200 {"kind":"NodeList","apiVersion":"v1","metadata":{"resourceVersion":"31"},"items":[]}"#]]).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_long_list_comes_in_pieces() {
+    const OBJECTS: usize = 40;
+    let api = Api::new().await;
+    let value = "x".repeat(30_000);
+    for number in 0..OBJECTS {
+        let map = format!(r#"{{"metadata":{{"name":"m{number:02}"}},"data":{{"v":"{value}"}}}}"#);
+        api.value(&format!("POST {MAPS}"), &map).await;
+    }
+    let expected: Vec<String> = (0..OBJECTS).map(|it| format!("m{it:02}")).collect();
+    // Nothing but the items, in their order, in every form.
+    let forms = [("GET", "items"), ("GET+table", "rows"), ("GET+partials", "items")];
+    for (method, items) in forms {
+        let answer = api.send(&format!("{method} {MAPS}"), "").await;
+        assert!(answer.body().comes_in_pieces(), "{method}");
+        let answer: Value = serde_json::from_str(&text(answer).await.1).unwrap();
+        let items = answer[items].as_array().unwrap().iter();
+        let names: Vec<&str> = items.map(|it| name(it.get("object").unwrap_or(it))).collect();
+        assert_eq!(names, expected, "{method}");
+    }
+    let long = text(api.send(&format!("GET {MAPS}"), "").await).await.1;
+    let one = text(api.send(&format!("GET {MAPS}/m07"), "").await).await.1;
+    assert!(long.contains(&one));
+    let packed = api.send(&format!("GET+gzip {MAPS}"), "").await;
+    assert_eq!(packed.headers()["content-encoding"], "gzip");
+    let packed = packed.into_body().collect().await.unwrap().to_bytes();
+    let mut unpacked = String::new();
+    flate2::read::GzDecoder::new(packed.as_ref()).read_to_string(&mut unpacked).unwrap();
+    assert!(unpacked == long);
+}
+
+fn name(object: &Value) -> &str {
+    object["metadata"]["name"].as_str().unwrap()
 }

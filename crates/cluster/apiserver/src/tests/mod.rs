@@ -113,7 +113,8 @@ impl Api {
 
     /// Sends `METHOD[+flavour] PATH`. Flavours: for bodies `merge`, `json`, `strategic`, `apply`,
     /// `yaml`, `protobuf`; for answers `table`, `partial`, `partials`, `discovery`, `yaml`,
-    /// `protobuf` (both ways), `protobuf-body` (a body alone), `protobuf-partial`, `protobuf-table`.
+    /// `protobuf` (both ways), `protobuf-body` (a body alone), `protobuf-partial`, `protobuf-table`,
+    /// `gzip`.
     pub(crate) async fn send(&self, request: &str, body: &str) -> http::Response<Body> {
         let (method, path) = request.split_once(' ').unwrap();
         self.send_bytes(method, path, body.to_owned().into_bytes()).await
@@ -154,6 +155,7 @@ impl Api {
             .uri(path)
             .header("content-type", content_type)
             .header("accept", accept)
+            .header("accept-encoding", if flavour == "gzip" { "gzip" } else { "identity" })
             .body(Full::new(Bytes::from(body)))
             .unwrap();
         self.router.clone().oneshot(request).await.unwrap()

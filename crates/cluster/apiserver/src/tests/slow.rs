@@ -25,8 +25,8 @@ use super::{
 use crate::{
     Config,
     limits::{
-        BODY_BYTES_MAX, CUT_TIME_MAX, HANDSHAKE_TIME_MAX, HEAD_TIME_MAX, IDLE_TIME_MAX,
-        REQUEST_TIME_MAX, UNTAKEN_TIME_MAX, WATCHES_MAX,
+        BODY_BYTES_MAX, CUT_TIME_MAX, DRAIN_TIME_MAX, HANDSHAKE_TIME_MAX, HEAD_TIME_MAX,
+        IDLE_TIME_MAX, REQUEST_TIME_MAX, UNTAKEN_TIME_MAX, WATCHES_MAX,
     },
 };
 
@@ -148,6 +148,22 @@ async fn a_watch_that_is_never_read_is_ended() {
     until("the watch is ended", || watches(&api) == 0).await;
     assert!(is_closed(stalled).await);
     somebody_else(&api, port).await;
+}
+
+#[tokio::test]
+async fn a_stop_does_not_wait_for_who_does_not_read() {
+    let (api, port) = serve().await;
+    let from = api.config_map("large", "").await["metadata"]["resourceVersion"].clone();
+    let path = format!("{MAPS}?watch=1&resourceVersion={}", from.as_str().unwrap());
+    let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\n\r\n");
+    let mut stalled = narrow(&api, port).await;
+    stalled.write_all(request.as_bytes()).await.unwrap();
+    assert_eq!(status_line(&mut stalled).await, "HTTP/1.1 200");
+    change(&api).await;
+    settle().await;
+    // Sooner than any answer would be given up.
+    assert!(api.tasks.shutdown(DRAIN_TIME_MAX / 2).await);
+    drop(stalled);
 }
 
 async fn h2_watch(client: &mut http2::SendRequest<Empty<Bytes>>, from: &str) -> Incoming {

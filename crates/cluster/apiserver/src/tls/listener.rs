@@ -22,7 +22,8 @@ use crate::{
     config::Config,
     http::outgoing::{self, Outgoing, Streams},
     limits::{
-        ACCEPT_RETRY, DRAIN_TIME_MAX, HANDSHAKE_TIME_MAX, HEAD_TIME_MAX, STREAMS_PER_CONNECTION_MAX,
+        ACCEPT_RETRY, DRAIN_TIME_MAX, DRAIN_UNTAKEN_TIME_MAX, HANDSHAKE_TIME_MAX, HEAD_TIME_MAX,
+        STREAMS_PER_CONNECTION_MAX, UNTAKEN_TIME_MAX,
     },
     router::{Router, Shared},
 };
@@ -147,12 +148,16 @@ impl Endpoint {
             biased;
             result = connection.as_mut() => return result,
             () = stop.cancelled() => connection.as_mut().graceful_shutdown(),
-            reason = outgoing.ended() => match reason {
+            reason = outgoing.ended(UNTAKEN_TIME_MAX) => match reason {
                 outgoing::Reason::Idle => connection.as_mut().graceful_shutdown(),
                 outgoing::Reason::Stalled => return Err("the client takes no answers".into()),
             },
         }
-        timeout(DRAIN_TIME_MAX, connection).await.unwrap_or(Ok(()))
+        tokio::select! {
+            done = timeout(DRAIN_TIME_MAX, connection) => done.unwrap_or(Ok(())),
+            // Who takes nothing is not waited for.
+            _ = outgoing.ended(DRAIN_UNTAKEN_TIME_MAX) => Ok(()),
+        }
     }
 
     /// The API for whoever is at the other end.
