@@ -17,8 +17,9 @@ pub(crate) const REQUEST_TIME_MAX: Duration = Duration::from_mins(1);
 pub(crate) const READS_MAX: usize = 400;
 pub(crate) const WRITES_MAX: usize = 200;
 
-/// Bytes of large answers that clients have not taken yet, all together; one more is answered with 429.
-/// Some lists of the largest cluster that one machine has.
+/// Bytes of large answers that were written whole and that clients have not taken yet, all together; one
+/// more is answered with 429. Some lists of the largest cluster that one machine has. Lists in JSON are
+/// written while they are sent, and have some pieces each.
 pub(crate) const ANSWER_BYTES_MAX: usize = 512 * 1024 * 1024;
 
 /// Bytes of an answer that are given to a connection at once. A client that takes them more slowly than
