@@ -22,17 +22,11 @@ use crate::{
     limits::Limits,
     log::{self, Log},
     recover::Recovered,
-    snapshot::{self, Malformed},
+    snapshot::{self, Encoder, Malformed},
 };
 
 /// The name that a backup has in a folder.
 const NAME: FileName = FileName::snapshot(1);
-
-/// Bytes of a piece of the file, about: one write, or one chunk of an answer.
-const PIECE_BYTES: usize = 256 << 10;
-
-/// By how much a piece is longer than that, unless its last entry is a large one.
-const MORE_BYTES: usize = 16 << 10;
 
 /// Behind the name of a folder that is being made.
 const UNFINISHED: &str = ".restoring";
@@ -137,12 +131,9 @@ impl Backup {
     /// The bytes of the file, in pieces of about 256 KiB and at most one entry more.
     pub fn pieces(&self) -> impl Iterator<Item = Bytes> + Send + use<> {
         // Copies reference counts, so that the pieces may outlive the backup.
-        Pieces {
-            entries: self.entries.clone().into_iter(),
-            count: self.entries.len() as u64,
-            revision: self.revision,
-            place: Place::Header,
-        }
+        let entries = self.entries.clone().into_iter();
+        let encoder = Encoder::new(NAME, self.revision);
+        Pieces { entries, encoder, revision: self.revision, over: false }
     }
 
     /// Reads the bytes of a file.
@@ -248,41 +239,26 @@ impl Backup {
 /// The file of a backup, piece by piece.
 struct Pieces {
     entries: std::vec::IntoIter<Entry>,
-    count: u64,
+    encoder: Encoder,
     revision: Revision,
-    place: Place,
-}
-
-/// What of the file comes next.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Place {
-    Header,
-    Entries,
-    Over,
+    over: bool,
 }
 
 impl Iterator for Pieces {
     type Item = Bytes;
 
     fn next(&mut self) -> Option<Bytes> {
-        let mut piece = Vec::with_capacity(PIECE_BYTES + MORE_BYTES);
-        match self.place {
-            Place::Over => return None,
-            Place::Header => {
-                piece =
-                    Header { name: NAME, base: self.revision, unflushed: false }.encode().to_vec();
-                self.place = Place::Entries;
-            }
-            Place::Entries => {}
+        if self.over {
+            return None;
         }
-        while piece.len() < PIECE_BYTES {
+        while !self.encoder.is_full() {
             let Some(entry) = self.entries.next() else {
-                snapshot::end(self.revision, self.revision, self.count).encode(&mut piece);
-                self.place = Place::Over;
+                self.encoder.end(self.revision);
+                self.over = true;
                 break;
             };
-            snapshot::record(&entry).encode(&mut piece);
+            self.encoder.add(&entry);
         }
-        Some(piece.into())
+        Some(self.encoder.take().into())
     }
 }

@@ -251,6 +251,9 @@ impl Folder<'_> {
         if record.revision != expected {
             return Err(self.corrupt(name, offset, "this record is not the next one"));
         }
+        if record.created > record.revision {
+            return Err(self.corrupt(name, offset, "this entry was written before it was made"));
+        }
         let kind = match record.kind {
             RecordKind::Put => EventKind::Put,
             RecordKind::Delete => EventKind::Delete,

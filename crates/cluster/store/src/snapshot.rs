@@ -13,8 +13,77 @@ use crate::{
     format::{Decoded, FileKind, FileName, Header, Record, RecordKind},
 };
 
-/// Bytes that are encoded before they are written.
-const CHUNK_BYTES: usize = 256 << 10;
+/// Bytes of a piece of the file, about: one write, or one chunk of an answer. The last entry of a piece
+/// may go beyond.
+pub(crate) const PIECE_BYTES: usize = 256 << 10;
+
+/// Room for an entry that goes beyond: most do not make the memory move.
+const MORE_BYTES: usize = 16 << 10;
+
+/// The bytes of a snapshot, in the order of the file: header, entries, end. What is ready is taken by
+/// whoever writes them.
+#[derive(Debug)]
+pub(crate) struct Encoder {
+    base: Revision,
+    count: u64,
+    ready: Vec<u8>,
+}
+
+impl Encoder {
+    /// Begins the file called `name`, which shows the entries at `base` or later.
+    pub(crate) fn new(name: FileName, base: Revision) -> Self {
+        let mut ready = Vec::with_capacity(PIECE_BYTES + MORE_BYTES);
+        ready.extend_from_slice(&Header { name, base, unflushed: false }.encode());
+        Self { base, count: 0, ready }
+    }
+
+    /// Adds the next entry.
+    pub(crate) fn add(&mut self, entry: &Entry) {
+        let record = Record {
+            kind: RecordKind::Entry,
+            revision: entry.modified,
+            durable: Revision::ZERO,
+            created: entry.created,
+            key: &entry.key,
+            value: &entry.value,
+        };
+        record.encode(&mut self.ready);
+        self.count += 1;
+    }
+
+    /// Adds the end. The last entry was copied when the store was at `copied`.
+    pub(crate) fn end(&mut self, copied: Revision) {
+        let record = Record {
+            kind: RecordKind::End,
+            revision: self.base,
+            durable: copied,
+            created: Revision::new(self.count),
+            key: &[],
+            value: &[],
+        };
+        record.encode(&mut self.ready);
+    }
+
+    /// Whether a piece is ready.
+    pub(crate) const fn is_full(&self) -> bool {
+        self.ready.len() >= PIECE_BYTES
+    }
+
+    /// What is ready.
+    pub(crate) fn ready(&self) -> &[u8] {
+        &self.ready
+    }
+
+    /// Forgets what was ready, and keeps its memory.
+    pub(crate) fn clear(&mut self) {
+        self.ready.clear();
+    }
+
+    /// Takes what is ready.
+    pub(crate) fn take(&mut self) -> Vec<u8> {
+        std::mem::replace(&mut self.ready, Vec::with_capacity(PIECE_BYTES + MORE_BYTES))
+    }
+}
 
 /// A snapshot that is being written, piece by piece, while writes go on.
 ///
@@ -24,13 +93,11 @@ const CHUNK_BYTES: usize = 256 << 10;
 pub(crate) struct Snapshot {
     backend: Arc<dyn Backend>,
     name: FileName,
-    base: Revision,
     file: Box<dyn BackendFile>,
     offset: u64,
-    buffer: Vec<u8>,
-    /// The last key that was looked at, and how many entries were taken.
+    encoder: Encoder,
+    /// The last key that was looked at.
     last: Option<Bytes>,
-    count: u64,
 }
 
 impl Snapshot {
@@ -43,9 +110,8 @@ impl Snapshot {
     ) -> io::Result<Self> {
         let name = FileName::snapshot(sequence);
         let file = backend.open(&name.temporary(), Mode::Create)?;
-        let buffer = Header { name, base, unflushed: false }.encode().to_vec();
-        let backend = Arc::clone(backend);
-        Ok(Self { backend, name, base, file, offset: 0, buffer, last: None, count: 0 })
+        let (backend, encoder) = (Arc::clone(backend), Encoder::new(name, base));
+        Ok(Self { backend, name, file, offset: 0, encoder, last: None })
     }
 
     /// The key after which the next piece begins.
@@ -56,9 +122,8 @@ impl Snapshot {
     /// Adds the entries that follow after [`Snapshot::last`].
     pub(crate) fn add(&mut self, piece: &[Entry]) -> io::Result<()> {
         for entry in piece {
-            record(entry).encode(&mut self.buffer);
-            self.count += 1;
-            if self.buffer.len() >= CHUNK_BYTES {
+            self.encoder.add(entry);
+            if self.encoder.is_full() {
                 self.flush()?;
             }
         }
@@ -69,7 +134,7 @@ impl Snapshot {
     /// Completes the file, gives it its name and removes what it replaces. `copied` is the
     /// revision when the last piece was copied: up to there the log belongs to the snapshot.
     pub(crate) fn finish(mut self, copied: Revision, durability: Durability) -> io::Result<()> {
-        end(self.base, copied, self.count).encode(&mut self.buffer);
+        self.encoder.end(copied);
         self.flush()?;
         self.file.sync()?;
         if durability == Durability::Process {
@@ -86,9 +151,10 @@ impl Snapshot {
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.file.write_at(self.offset, &self.buffer)?;
-        self.offset += self.buffer.len() as u64;
-        self.buffer.clear();
+        let ready = self.encoder.ready();
+        self.file.write_at(self.offset, ready)?;
+        self.offset += ready.len() as u64;
+        self.encoder.clear();
         Ok(())
     }
 
@@ -103,30 +169,6 @@ impl Snapshot {
             self.backend.open(&log.text(), Mode::Existing)?.sync()?;
         }
         Ok(())
-    }
-}
-
-/// The end of a snapshot that was begun at `base` and copied until `copied`.
-pub(crate) const fn end(base: Revision, copied: Revision, count: u64) -> Record<'static> {
-    Record {
-        kind: RecordKind::End,
-        revision: base,
-        durable: copied,
-        created: Revision::new(count),
-        key: &[],
-        value: &[],
-    }
-}
-
-/// An entry of a snapshot.
-pub(crate) fn record(entry: &Entry) -> Record<'_> {
-    Record {
-        kind: RecordKind::Entry,
-        revision: entry.modified,
-        durable: Revision::ZERO,
-        created: entry.created,
-        key: &entry.key,
-        value: &entry.value,
     }
 }
 
@@ -152,7 +194,7 @@ pub(crate) fn read(
     mut offset: usize,
     mut each: impl FnMut(Entry),
 ) -> Result<End, Malformed> {
-    let mut count = 0;
+    let (mut count, mut latest) = (0, Revision::ZERO);
     loop {
         let malformed = |reason| Malformed { offset, reason };
         let (record, next) = match Record::decode(bytes, offset) {
@@ -162,11 +204,15 @@ pub(crate) fn read(
         };
         match record.kind {
             RecordKind::Entry => {
+                if record.created > record.revision {
+                    return Err(malformed("this entry was written before it was made"));
+                }
+                latest = latest.max(record.revision);
                 let (key, value) = record.copied();
                 each(Entry { key, value, created: record.created, modified: record.revision });
                 count += 1;
             }
-            RecordKind::End if record.created.get() == count => {
+            RecordKind::End if record.created.get() == count && latest <= record.durable => {
                 return Ok(End { copied: record.durable, offset: next });
             }
             RecordKind::End | RecordKind::Put | RecordKind::Delete => {

@@ -17,7 +17,7 @@ fn folder(version: u32) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(format!("tests/fixtures/format-{version}"))
 }
 
-fn committed(version: u32) -> Vec<(String, Vec<u8>)> {
+pub(super) fn committed(version: u32) -> Vec<(String, Vec<u8>)> {
     let mut files: Vec<_> = fs::read_dir(folder(version))
         .unwrap()
         .map(|file| file.unwrap())

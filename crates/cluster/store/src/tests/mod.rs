@@ -5,5 +5,6 @@ mod basics;
 mod corruption;
 mod disk;
 mod fixtures;
+mod fuzz;
 mod model;
 mod quick;
