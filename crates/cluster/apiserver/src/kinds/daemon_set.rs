@@ -28,6 +28,8 @@ pub(super) static DAEMON_SET: Kind = Kind {
         count_templates(set_of_pods, 1);
     },
     prepare_update,
+    warnings: pods_by_template::warnings,
+    warnings_on_update: Some(pods_by_template::warnings),
     validate,
     validate_update: pods_by_template::validate_update,
     columns: COLUMNS,

@@ -30,6 +30,8 @@ pub(super) static DEPLOYMENT: Kind = Kind {
     prepare_create: |deployment| set(deployment, "status", json!({})),
     prepare_update,
     prepare_status,
+    warnings: pods_by_template::warnings_of_new,
+    warnings_on_update: Some(pods_by_template::warnings),
     validate,
     validate_update: pods_by_template::validate_update,
     validate_name: rules::subdomain_name,

@@ -222,6 +222,9 @@ pub struct Kind {
     /// What a client should hear of an object that it writes, for `Warning` headers; the object is
     /// as the client sent it.
     pub warnings: fn(&Value) -> Vec<String>,
+    /// The same of an object that it changes: as it is stored, if the kind counts no generations or the
+    /// change counts as one.
+    pub warnings_on_update: Option<fn(&Value) -> Vec<String>>,
     /// Said with every answer about a kind that Kubernetes wants to be rid of; empty for others.
     pub deprecation: &'static str,
     /// Whether objects are only kept: nothing in this cluster acts on them yet. Who makes one
@@ -281,6 +284,7 @@ impl Kind {
         row: print::name_and_creation,
         fields: |_, _| None,
         warnings: |_| Vec::new(),
+        warnings_on_update: None,
         deprecation: "",
         unattended: false,
         conversion: None,

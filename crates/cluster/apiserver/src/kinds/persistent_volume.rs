@@ -27,6 +27,7 @@ pub(super) static PERSISTENT_VOLUME: Kind = Kind {
     row,
     fields: |it, path| (path == "name").then(|| it.field("metadata").text("name").to_owned()),
     warnings: |volume| claim::class_annotation(volume).into_iter().collect(),
+    warnings_on_update: Some(|volume| claim::class_annotation(volume).into_iter().collect()),
     unattended: true,
     shows_deleted: true,
     ..Kind::WITH_STATUS

@@ -30,6 +30,7 @@ pub(super) static PERSISTENT_VOLUME_CLAIM: Kind = Kind {
     columns: COLUMNS,
     row,
     warnings: |claim| class_annotation(claim).into_iter().collect(),
+    warnings_on_update: Some(|claim| class_annotation(claim).into_iter().collect()),
     unattended: true,
     shows_deleted: true,
     ..Kind::WITH_STATUS

@@ -17,6 +17,8 @@ pub(super) static POD_TEMPLATE: Kind = Kind {
     schema: "io.k8s.api.core.v1.PodTemplate",
     generation: true,
     default: pods_by_template::default,
+    warnings: |it| pod_spec::warnings(it.field("template"), "template."),
+    warnings_on_update: Some(|it| pod_spec::warnings(it.field("template"), "template.")),
     validate,
     columns: COLUMNS,
     row: |it, _| {

@@ -27,6 +27,30 @@ pub(super) fn default(spec: &mut Value) {
     }
 }
 
+/// What is said of the template.
+pub(super) fn warnings(object: &Value) -> Vec<String> {
+    pod_spec::warnings(object.at(&["spec", "template"]), "spec.template.")
+}
+
+/// The same of a new object, and of its name.
+pub(super) fn warnings_of_new(object: &Value) -> Vec<String> {
+    let name = name_warning(object, "Pod names and hostnames");
+    name.into_iter().chain(warnings(object)).collect()
+}
+
+/// What is said of a name that cannot be the host name of a pod, for which it is used in these words.
+pub(super) fn name_warning(object: &Value, used: &str) -> Option<String> {
+    let name = object.field("metadata").text("name");
+    let problems = api::names::dns1123_label(name);
+    (!name.is_empty() && !problems.is_empty()).then(|| {
+        format!(
+            "metadata.name: this is used in {used}, which can result in surprising behavior; a \
+             DNS label is recommended: [{}]",
+            problems.join(" ")
+        )
+    })
+}
+
 /// Checks selector and template of a Deployment or ReplicaSet.
 pub(super) fn validate(spec: &Value, path: Path<'_>, causes: &mut Causes) {
     // The original calls both by each other's name.

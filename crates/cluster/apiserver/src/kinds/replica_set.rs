@@ -30,6 +30,8 @@ pub(super) static REPLICA_SET: Kind = Kind {
     prepare_create: |set_of_pods| set(set_of_pods, "status", json!({"replicas": 0})),
     prepare_update: |new, old| keep(new, "status", old),
     prepare_status: |new, old| keep(new, "spec", old),
+    warnings: pods_by_template::warnings_of_new,
+    warnings_on_update: Some(pods_by_template::warnings),
     validate,
     validate_update: pods_by_template::validate_update,
     validate_name: rules::subdomain_name,

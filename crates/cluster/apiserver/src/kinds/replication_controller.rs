@@ -25,6 +25,8 @@ pub(super) static REPLICATION_CONTROLLER: Kind = Kind {
     orphans: Some(&[]),
     default,
     prepare_create: |controller| set(controller, "status", json!({"replicas": 0})),
+    warnings: pods_by_template::warnings_of_new,
+    warnings_on_update: Some(pods_by_template::warnings),
     validate,
     columns: COLUMNS,
     row,

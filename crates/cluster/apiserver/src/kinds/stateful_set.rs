@@ -32,6 +32,7 @@ pub(super) static STATEFUL_SET: Kind = Kind {
     columns: COLUMNS,
     row,
     warnings,
+    warnings_on_update: Some(warnings),
     unattended: true,
     ..Kind::WITH_STATUS
 };
@@ -207,10 +208,13 @@ fn row(set_of_pods: &Value, now: Timestamp) -> Vec<Value> {
 }
 
 fn warnings(set_of_pods: &Value) -> Vec<String> {
-    let kept = set_of_pods.field("spec").int("revisionHistoryLimit");
-    let warning = "spec.revisionHistoryLimit: a negative value retains all historical revisions; a \
-                   value >= 0 is recommended";
-    if kept.is_some_and(|it| it < 0) { vec![warning.to_owned()] } else { Vec::new() }
+    let mut warnings = pods_by_template::warnings(set_of_pods);
+    if set_of_pods.field("spec").int("revisionHistoryLimit").is_some_and(|it| it < 0) {
+        let warning = "spec.revisionHistoryLimit: a negative value retains all historical \
+                       revisions; a value >= 0 is recommended";
+        warnings.push(warning.to_owned());
+    }
+    warnings
 }
 
 #[cfg(test)]

@@ -16,7 +16,7 @@ use crate::{
         meta, yaml,
     },
     ownership::{Draft, Live, Writer},
-    registry::{Call, Registry, render::Header},
+    registry::{Call, Registry, generation, render::Header, warnings_on_update},
     schema,
 };
 
@@ -91,8 +91,12 @@ impl Registry {
         let writer = call.writer("PatchOptions", self.clock.now())?;
         for _ in 0..WRITE_ATTEMPTS_MAX {
             let exists = self.store.get(&call.key()).is_some();
+            let mut before = None;
             let written = if exists {
-                let draft = |live: Live<'_>| over(call, &writer, &applied, live);
+                let draft = |live: Live<'_>| {
+                    before = generation(live.object);
+                    over(call, &writer, &applied, live)
+                };
                 self.change(call, &writer, dry_run, draft).await
             } else if call.subresource.is_none() {
                 self.apply_new(call, &writer, &applied, dry_run).await
@@ -104,7 +108,11 @@ impl Registry {
                 Err(status) if status.reason() == Reason::AlreadyExists => {}
                 Err(status) if exists && status.reason() == Reason::NotFound => {}
                 Err(status) => return Err(status),
-                Ok(value) if exists => return self.changed(call, &value, &applied.warnings),
+                Ok(value) if exists => {
+                    let mut warnings = applied.warnings.clone();
+                    warnings.extend(warnings_on_update(call, before, &value)?);
+                    return self.changed(call, &value, &warnings);
+                }
                 Ok(value) => {
                     let text = self.renderer(call)?.object(&value, Header::Shown)?;
                     let mut response =

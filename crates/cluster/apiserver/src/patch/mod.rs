@@ -22,7 +22,7 @@ use crate::{
         decode::{self, FieldValidation},
     },
     ownership::{Draft, Live},
-    registry::{Call, Registry},
+    registry::{Call, Registry, generation, warnings_on_update},
 };
 
 /// The patch languages that are read.
@@ -119,9 +119,10 @@ impl Registry {
         let dry_run = call.dry_run()?;
         let patch = Patch::read(headers, &body)?;
         let writer = call.writer("PatchOptions", self.clock.now())?;
-        let mut warnings = Vec::new();
+        let (mut warnings, mut before) = (Vec::new(), None);
         let value = self
             .change(call, &writer, dry_run, |live| {
+                before = generation(live.object);
                 let new = patch.apply(call.kind.schema, &patched(live, &body))?;
                 let new = decode::typed(call.kind, new)?;
                 let decoded =
@@ -131,6 +132,7 @@ impl Registry {
                 Ok(Draft::compared(decoded.object))
             })
             .await?;
+        warnings.extend(warnings_on_update(call, before, &value)?);
         self.changed(call, &value, &warnings)
     }
 }

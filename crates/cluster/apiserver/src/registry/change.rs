@@ -74,7 +74,7 @@ impl Registry {
         let validation = FieldValidation::of(&call.query)?;
         let dry_run = call.dry_run()?;
         let format = content::body_format(headers)?;
-        let Decoded { mut object, warnings } =
+        let Decoded { mut object, mut warnings } =
             decode::object(call.kind, &body, format, validation)?;
         take_namespace(call, &mut object)?;
         let given = meta(&object, "name");
@@ -87,8 +87,13 @@ impl Registry {
             )));
         }
         let writer = call.writer("UpdateOptions", self.clock.now())?;
-        let draft = |_: Live<'_>| Ok(Draft::compared(object.clone()));
+        let mut before = None;
+        let draft = |live: Live<'_>| {
+            before = generation(live.object);
+            Ok(Draft::compared(object.clone()))
+        };
         let value = self.change(call, &writer, dry_run, draft).await?;
+        warnings.extend(warnings_on_update(call, before, &value)?);
         self.changed(call, &value, &warnings)
     }
 
@@ -169,6 +174,25 @@ impl Registry {
             Err(error) => Err(store_failure(&error)),
         }
     }
+}
+
+/// `metadata.generation`.
+pub(crate) fn generation(object: &Value) -> Option<i64> {
+    at(object, &["metadata", "generation"]).and_then(Value::as_i64)
+}
+
+/// What the client hears of an object that it changed, whose generation was `before`.
+pub(crate) fn warnings_on_update(
+    call: &Call<'_>,
+    before: Option<i64>,
+    value: &Bytes,
+) -> Result<Vec<String>, Status> {
+    let Some(warnings) = call.kind.warnings_on_update.filter(|_| call.subresource.is_none()) else {
+        return Ok(Vec::new());
+    };
+    let new = object::parse(value)?;
+    let counts = !call.kind.generation || generation(&new) != before;
+    Ok(if counts { warnings(&new) } else { Vec::new() })
 }
 
 /// A new version, ready to be written.

@@ -26,7 +26,11 @@ use store::{Store, WriteError};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-pub(crate) use self::{create::take_namespace, delete::Options as DeleteOptions};
+pub(crate) use self::{
+    change::{generation, warnings_on_update},
+    create::take_namespace,
+    delete::Options as DeleteOptions,
+};
 use crate::{
     addresses::Addresses,
     connector::NodeConnector,

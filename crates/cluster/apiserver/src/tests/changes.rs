@@ -95,3 +95,49 @@ async fn patches_at_once_all_count() {
     let map = api.value(&format!("GET {MAPS}/a"), "").await;
     assert_eq!(map["data"].as_object().unwrap().len(), 20);
 }
+
+#[tokio::test(start_paused = true)]
+async fn warnings_of_what_is_changed() {
+    let api = Api::new().await;
+    let deployments = "/apis/apps/v1/namespaces/default/deployments";
+    let body = |image: &str| {
+        format!(
+            r#"{{"metadata":{{"name":"a.b"}},"spec":{{"selector":{{"matchLabels":{{"a":"b"}}}},"template":{{"metadata":{{"labels":{{"a":"b"}}}},"spec":{{"containers":[{{"name":"c","image":"{image}","ports":[{{"containerPort":80}},{{"containerPort":80,"hostPort":8080}}]}}]}}}}}}}}"#
+        )
+    };
+    let heard = async |request: &str, body: &str| {
+        let answer = api.send(request, body).await;
+        let warnings = answer.headers().get_all("warning").iter();
+        let warnings: Vec<_> = warnings.map(|it| it.to_str().unwrap().to_owned()).collect();
+        format!("{}\n{}", answer.status().as_u16(), warnings.join("\n"))
+    };
+    expect![[r#"
+        201
+        299 - "metadata.name: this is used in Pod names and hostnames, which can result in surprising behavior; a DNS label is recommended: [must not contain dots]"
+        299 - "spec.template.spec.containers[0].ports[1]: overlapping port definition with spec.template.spec.containers[0].ports[0]""#]].assert_eq(&heard(&format!("POST {deployments}"), &body("i")).await);
+    let one = format!("{deployments}/a.b");
+    expect![[r#"
+        200
+        299 - "spec.template.spec.containers[0].ports[1]: overlapping port definition with spec.template.spec.containers[0].ports[0]""#]].assert_eq(&heard(&format!("PUT {one}"), &body("j")).await);
+    // What changes nothing of the specification is not looked at again.
+    let label = r#"{"metadata":{"labels":{"a":"b"}}}"#;
+    expect![[r#"
+        200
+    "#]]
+    .assert_eq(&heard(&format!("PATCH+merge {one}"), label).await);
+    let replicas = r#"{"spec":{"replicas":3}}"#;
+    expect![[r#"
+        200
+        299 - "spec.template.spec.containers[0].ports[1]: overlapping port definition with spec.template.spec.containers[0].ports[0]""#]].assert_eq(&heard(&format!("PATCH+merge {one}"), replicas).await);
+    let applied =
+        r#"{"apiVersion":"apps/v1","kind":"Deployment","spec":{"replicas":3,"paused":true}}"#;
+    let apply = format!("PATCH+apply {one}?fieldManager=m");
+    expect![[r#"
+        200
+        299 - "spec.template.spec.containers[0].ports[1]: overlapping port definition with spec.template.spec.containers[0].ports[0]""#]].assert_eq(&heard(&apply, applied).await);
+    let scaled = r#"{"spec":{"replicas":4}}"#;
+    expect![[r#"
+        200
+    "#]]
+    .assert_eq(&heard(&format!("PATCH+merge {one}/scale"), scaled).await);
+}

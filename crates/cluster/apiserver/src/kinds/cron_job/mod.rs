@@ -11,7 +11,8 @@ use super::{
     Causes, Column, Kind,
     job::spec as job_spec,
     path::Path,
-    pods_by_template::{CONTAINERS, IMAGES, SELECTOR, cells},
+    pod_spec,
+    pods_by_template::{CONTAINERS, IMAGES, SELECTOR, cells, name_warning},
     print::{self, AGE, NAME, column, number},
     rules,
     value::{Read, object_mut, set_default},
@@ -30,7 +31,11 @@ pub(super) static CRON_JOB: Kind = Kind {
     validate,
     columns: COLUMNS,
     row,
-    warnings: |it| job_spec::name_warning(it).into_iter().collect(),
+    warnings: |it| {
+        let name = name_warning(it, "Pod names and hostnames");
+        name.into_iter().chain(warnings(it)).collect()
+    },
+    warnings_on_update: Some(warnings),
     unattended: true,
     ..Kind::WITH_STATUS
 };
@@ -141,6 +146,12 @@ fn row(cron_job: &Value, now: Timestamp) -> Vec<Value> {
         images,
         selector,
     ]
+}
+
+/// What is said of the template of the jobs' pods.
+fn warnings(it: &Value) -> Vec<String> {
+    let template = it.at(&["spec", "jobTemplate", "spec", "template"]);
+    pod_spec::warnings(template, "spec.jobTemplate.spec.template.")
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use super::{
     Causes, Column, Kind,
     path::Path,
     pod_spec,
-    pods_by_template::{CONTAINERS, IMAGES, SELECTOR, cells},
+    pods_by_template::{self, CONTAINERS, IMAGES, SELECTOR, cells},
     print::{self, AGE, NAME, column},
     rules,
     value::{Read, keep, object_mut, remove, set, set_default},
@@ -34,7 +34,8 @@ pub(super) static JOB: Kind = Kind {
         let succeeded = || it.field("status").int("succeeded").unwrap_or_default().to_string();
         (path == "status.successful").then(succeeded)
     },
-    warnings: |job| spec::name_warning(job).into_iter().collect(),
+    warnings: pods_by_template::warnings_of_new,
+    warnings_on_update: Some(pods_by_template::warnings),
     unattended: true,
     ..Kind::WITH_STATUS
 };

@@ -54,19 +54,6 @@ pub(in crate::kinds) fn default_template(spec: &mut Value) {
     pods_by_template::default(spec);
 }
 
-/// What is said of a name that pods cannot have as their host name.
-pub(in crate::kinds) fn name_warning(object: &Value) -> Option<String> {
-    let name = object.field("metadata").text("name");
-    let problems = names::dns1123_label(name);
-    (!name.is_empty() && !problems.is_empty()).then(|| {
-        format!(
-            "metadata.name: this is used in Pod names and hostnames, which can result in \
-             surprising behavior; a DNS label is recommended: [{}]",
-            problems.join(" ")
-        )
-    })
-}
-
 /// Checks everything but the selector.
 pub(in crate::kinds) fn validate(spec: &Value, path: Path<'_>, causes: &mut Causes) {
     for name in [

@@ -13,6 +13,7 @@ use super::{
     Causes, Column, Deletion, Kind, Subresource, VERBS,
     path::Path,
     pod_spec,
+    pods_by_template::name_warning,
     print::{AGE, NAME, column, wide},
     rules,
     value::{Read, items_mut, keep, object_mut, set, set_default},
@@ -43,6 +44,12 @@ pub(super) static POD: Kind = Kind {
     prepare_create,
     prepare_update: |new, old| keep(new, "status", old),
     prepare_status,
+    warnings: |pod| {
+        let mut warnings: Vec<String> =
+            name_warning(pod, "the Pod's hostname").into_iter().collect();
+        warnings.extend(pod_spec::warnings(pod, ""));
+        warnings
+    },
     validate,
     prepare_part: parts::prepare,
     validate_create: |pod, causes| {

@@ -10,6 +10,7 @@ mod resources;
 mod security;
 mod validate;
 mod volume;
+mod warnings;
 
 #[cfg(test)]
 mod tests;
@@ -20,4 +21,5 @@ pub(super) use self::{
     resources::{amount, resource_name},
     validate::{any_template, template, template_is_selected, validate},
     volume::host_path,
+    warnings::warnings,
 };
