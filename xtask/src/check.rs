@@ -227,7 +227,7 @@ fn api(run: &mut Run<'_>) -> anyhow::Result<()> {
     let mut build = process::cargo(run.root);
     build.args(["test", "--no-run", "--locked", "--package", KUBE_RS, "--lib"]);
     let built = process::build(&mut build)?.into_iter().find(|it| it.name == "coracle_kube_rs");
-    command.env("KUBE_RS", built.context("cargo built no tests of kube-client")?.path);
+    command.env("KUBE_RS", built.context("cargo built no tests of kube")?.path);
     run.test(&mut command)
 }
 

@@ -1,5 +1,5 @@
-//! kube-client's own tests that need a cluster, taken out of its source by `build.rs` and compiled against
-//! the kube that this workspace uses. They are ignored unless somebody asks for them: `cargo xtask test
+//! kube-client's and kube's own tests that need a cluster, taken out of their sources by `build.rs` and
+//! compiled against the kube that this workspace uses. They are ignored unless somebody asks for them: `cargo xtask test
 //! api` does, for a cluster of ours.
 
 /// What the tests find in their own crate.
@@ -30,5 +30,16 @@ mod of_kube_client {
         reason = "it is not ours"
     )]
 
-    include!(concat!(env!("OUT_DIR"), "/tests.rs"));
+    include!(concat!(env!("OUT_DIR"), "/kube_client.rs"));
+}
+
+#[cfg(test)]
+mod of_kube {
+    #![expect(
+        clippy::allow_attributes_without_reason,
+        clippy::str_to_string,
+        reason = "it is not ours"
+    )]
+
+    include!(concat!(env!("OUT_DIR"), "/kube.rs"));
 }
