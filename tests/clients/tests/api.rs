@@ -24,6 +24,7 @@ scripts! {
     kr8s
     kube_rs
     lightkube
+    metrics
     node
     older_kubectl
     python
