@@ -1,7 +1,7 @@
 //! What clients of a full cluster wait for: lists, tables, events, applies, snapshots, and its end while
 //! somebody watches. Over TLS, HTTP/1.1, the clients in this process.
 
-use std::time::Duration;
+use std::{path::Path, time::Duration};
 
 use anyhow::{Context as _, bail};
 use bytes::Bytes;
@@ -44,8 +44,16 @@ const WATCHERS_AT_THE_END: usize = 100;
 /// Longest wait for an event.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Fills the cluster, and ends with it stopped.
-pub(crate) async fn measure(cluster: &Cluster, tasks: &Tasks) -> anyhow::Result<Vec<Figure>> {
+/// Starts a cluster, fills it, and stops it.
+pub(crate) async fn measure(coracle: &Path, tasks: &Tasks) -> anyhow::Result<Vec<Figure>> {
+    let cluster = Cluster::new(coracle)?;
+    cluster.up(tasks).await?;
+    let figures = filled(&cluster, tasks).await?;
+    cluster.delete().await?;
+    Ok(figures)
+}
+
+async fn filled(cluster: &Cluster, tasks: &Tasks) -> anyhow::Result<Vec<Figure>> {
     let endpoint = Endpoint::new(&cluster.kubeconfig())?;
     let servers = cluster.servers()?;
     let mut connection = endpoint.connect(tasks).await?;
@@ -202,9 +210,10 @@ async fn delays(
     }
     let watched = watch_from_now(connection).await?;
     let (seen, mut events) = mpsc::channel(watchers);
+    let watching = tasks.component();
     let mut open = Vec::new();
     for _ in 0..watchers {
-        open.push(watch(endpoint, tasks, &watched, seen.clone()).await?);
+        open.push(watch(endpoint, &watching, &watched, seen.clone()).await?);
     }
     let mut took = Vec::new();
     for number in 0..writes {
@@ -219,6 +228,7 @@ async fn delays(
         }
         took.push(last.duration_since(answered));
     }
+    watching.shutdown(PATIENCE).await;
     Ok(Samples::new(took))
 }
 

@@ -163,6 +163,10 @@ async fn without_cluster(
         progress("measuring what waits in the queue");
         report.add("backlog", queue::measure_backlog(coracle).await);
     }
+    if wanted(Part::Api) {
+        progress("filling a cluster");
+        report.add("api", api::measure(coracle, tasks).await);
+    }
 }
 
 async fn measure(
@@ -174,7 +178,7 @@ async fn measure(
     let mut report = Report::default();
     let wanted = |part: Part| arguments.only.is_empty() || arguments.only.contains(&part);
     without_cluster(&mut report, &wanted, arguments.starts, coracle, tasks).await;
-    if !(wanted(Part::Idle) || wanted(Part::Pods) || wanted(Part::Objects) || wanted(Part::Api)) {
+    if !(wanted(Part::Idle) || wanted(Part::Pods) || wanted(Part::Objects)) {
         return Ok(report);
     }
     let cluster = Cluster::new(coracle)?;
@@ -198,10 +202,6 @@ async fn measure(
             "objects",
             objects::measure(&cluster.kubeconfig(), &cluster.servers()?, load).await,
         );
-    }
-    if wanted(Part::Api) {
-        progress("filling a cluster");
-        report.add("api", api::measure(&cluster, tasks).await);
     }
     cluster.delete().await?;
     Ok(report)
