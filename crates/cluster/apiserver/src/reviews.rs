@@ -13,11 +13,7 @@ use crate::{
     http::{body::Body, content, respond},
     identity::{self, Identity},
     kinds::{Causes, Question},
-    object::{
-        self, at,
-        decode::{self, Decoded, FieldValidation},
-        text,
-    },
+    object::{self, at, decode::Decoded, text},
     registry::{Call, Registry, take_namespace},
 };
 
@@ -30,12 +26,11 @@ impl Registry {
         headers: &HeaderMap,
         body: &Bytes,
     ) -> Result<Response<Body>, Status> {
-        let validation = FieldValidation::of(&call.query)?;
+        // It is no object that a table or metadata alone could show.
+        let encoding = content::negotiate_encoding(headers)?;
         // An answer changes nothing, so it is no other one in a dry run.
         call.dry_run()?;
-        let format = content::body_format(headers)?;
-        let Decoded { object: mut review, warnings } =
-            decode::object(call.kind, body, format, validation)?;
+        let Decoded { object: mut review, warnings } = call.decode(headers, body)?;
         take_namespace(call, &mut review)?;
         let mut causes = Causes::default();
         (call.kind.validate)(&review, &mut causes);
@@ -49,7 +44,7 @@ impl Registry {
             object::set(&mut review, &["metadata", "creationTimestamp"], now);
         }
         let text = review.to_string().into();
-        let mut response = respond::encoded(StatusCode::CREATED, call.wanted.encoding, text)?;
+        let mut response = respond::encoded(StatusCode::CREATED, encoding, text)?;
         respond::warn(&mut response, &warnings);
         Ok(response)
     }

@@ -11,12 +11,12 @@ use store::{Entry, Expect, WriteError};
 use super::{Call, Registry, create::take_namespace, render::Header, store_failure};
 use crate::{
     addresses,
-    http::{body::Body, content, respond},
+    http::{body::Body, respond},
     kinds::{Causes, Deletion, Kind, Subresource},
     limits::WRITE_ATTEMPTS_MAX,
     object::{
         self, at,
-        decode::{self, Decoded, FieldValidation},
+        decode::Decoded,
         encode::Template,
         is_terminating, meta, metadata,
         stored::{self, Stored},
@@ -71,11 +71,8 @@ impl Registry {
         headers: &HeaderMap,
         body: Bytes,
     ) -> Result<Response<Body>, Status> {
-        let validation = FieldValidation::of(&call.query)?;
         let dry_run = call.dry_run()?;
-        let format = content::body_format(headers)?;
-        let Decoded { mut object, mut warnings } =
-            decode::object(call.kind, &body, format, validation)?;
+        let Decoded { mut object, mut warnings } = call.decode(headers, &body)?;
         take_namespace(call, &mut object)?;
         let given = meta(&object, "name");
         if given.is_empty() {

@@ -9,15 +9,10 @@ use store::{Expect, WriteError};
 use super::{Call, Registry, keys, render::Header, store_failure};
 use crate::{
     admission,
-    http::{body::Body, content, respond},
+    http::{body::Body, respond},
     kinds::Causes,
     limits::GENERATE_NAME_ATTEMPTS_MAX,
-    object::{
-        self,
-        decode::{self, FieldValidation},
-        encode::Template,
-        meta, metadata,
-    },
+    object::{self, encode::Template, meta, metadata},
     ownership::{Claims, Draft, Writer},
 };
 
@@ -36,10 +31,8 @@ impl Registry {
         headers: &HeaderMap,
         body: Bytes,
     ) -> Result<Response<Body>, Status> {
-        let validation = FieldValidation::of(&call.query)?;
         let dry_run = call.dry_run()?;
-        let format = content::body_format(headers)?;
-        let decoded = decode::object(call.kind, &body, format, validation)?;
+        let decoded = call.decode(headers, &body)?;
         let mut new = decoded.object;
         let mut warnings = decoded.warnings;
         warnings.extend(call.kind.warnings_on_create(&new));

@@ -20,6 +20,7 @@ mod watch;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use api::status::{Reason, Status};
+use http::HeaderMap;
 use jiff::Timestamp;
 use runtime::Clock;
 use store::{Store, WriteError};
@@ -34,11 +35,15 @@ pub(crate) use self::{
 use crate::{
     addresses::Addresses,
     connector::NodeConnector,
-    http::{content::Wanted, query::Query},
+    http::{
+        content::{self, Wanted},
+        query::Query,
+    },
     identity::Identity,
     kinds::{Kind, Subresource},
     limits::{SNAPSHOTS_MAX, WATCHES_MAX},
     metrics::Metrics,
+    object::decode::{self, Decoded, FieldValidation},
     ownership::Writer,
 };
 
@@ -88,6 +93,12 @@ impl Call<'_> {
     pub(crate) fn writer(&self, options: &str, now: Timestamp) -> Result<Writer<'_>, Status> {
         let name = (self.query.get("fieldManager"), self.agent, options);
         Writer::new(self.kind, self.subresource, name, now)
+    }
+
+    /// Reads the body as an object of this kind, as strictly as the parameters say.
+    pub(crate) fn decode(&self, headers: &HeaderMap, body: &[u8]) -> Result<Decoded, Status> {
+        let validation = FieldValidation::of(&self.query)?;
+        decode::object(self.kind, body, content::body_format(headers)?, validation)
     }
 
     /// Whether nothing is to be kept (`dryRun=All`).

@@ -6,13 +6,9 @@ use http::{HeaderMap, Response, StatusCode};
 use serde_json::{Value, json};
 
 use crate::{
-    http::{body::Body, content, query::Query, respond},
+    http::{body::Body, query::Query, respond},
     kinds::{KINDS, Subresource},
-    object::{
-        self,
-        decode::{self, FieldValidation},
-        is_terminating, meta, text,
-    },
+    object::{self, is_terminating, meta, text},
     ownership::Draft,
     patch::read_object,
     registry::{Call, Registry, take_namespace},
@@ -43,8 +39,7 @@ impl Registry {
         headers: &HeaderMap,
         body: Bytes,
     ) -> Result<Response<Body>, Status> {
-        let validation = FieldValidation::of(&call.query)?;
-        let decoded = decode::object(call.kind, &body, content::body_format(headers)?, validation)?;
+        let decoded = call.decode(headers, &body)?;
         let mut binding = decoded.object;
         take_namespace(call, &mut binding)?;
         let Some(kind) = KINDS.iter().copied().find(|it| (it.group, it.kind) == ("", "Pod")) else {

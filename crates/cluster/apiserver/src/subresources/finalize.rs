@@ -5,11 +5,8 @@ use bytes::Bytes;
 use http::{HeaderMap, Response};
 
 use crate::{
-    http::{body::Body, content},
-    object::{
-        self,
-        decode::{self, FieldValidation},
-    },
+    http::body::Body,
+    object,
     ownership::Draft,
     registry::{Call, Registry},
 };
@@ -22,9 +19,7 @@ impl Registry {
         headers: &HeaderMap,
         body: Bytes,
     ) -> Result<Response<Body>, Status> {
-        let validation = FieldValidation::of(&call.query)?;
-        let format = content::body_format(headers)?;
-        let decoded = decode::object(call.kind, &body, format, validation)?;
+        let decoded = call.decode(headers, &body)?;
         let dry_run = call.dry_run()?;
         let writer = call.writer("UpdateOptions", self.clock.now())?;
         let value = self

@@ -114,7 +114,7 @@ impl Api {
     /// Sends `METHOD[+flavour] PATH`. Flavours: for bodies `merge`, `json`, `strategic`, `apply`,
     /// `yaml`, `protobuf`; for answers `table`, `partial`, `partials`, `discovery`, `yaml`,
     /// `protobuf` (both ways), `protobuf-body` (a body alone), `protobuf-partial`, `protobuf-table`,
-    /// `gzip`.
+    /// `gzip`; `only-table` takes nothing else.
     pub(crate) async fn send(&self, request: &str, body: &str) -> http::Response<Body> {
         let (method, path) = request.split_once(' ').unwrap();
         self.send_bytes(method, path, body.to_owned().into_bytes()).await
@@ -139,6 +139,7 @@ impl Api {
         };
         let accept = match flavour {
             "table" => "application/json;as=Table;v=v1;g=meta.k8s.io,application/json",
+            "only-table" => "application/json;as=Table;v=v1;g=meta.k8s.io",
             "partial" => "application/json;as=PartialObjectMetadata;v=v1;g=meta.k8s.io",
             "partials" => "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io",
             "protobuf" => "application/vnd.kubernetes.protobuf,application/json",

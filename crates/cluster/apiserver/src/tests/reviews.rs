@@ -31,6 +31,13 @@ async fn who_am_i() {
     let api = Api::new().await;
     let ask = format!("POST {AUTHENTICATION}/selfsubjectreviews");
     api.check(&ask, "{}", expect![[r#"201 {"apiVersion":"authentication.k8s.io/v1","kind":"SelfSubjectReview","metadata":{"creationTimestamp":"2026-01-01T12:00:00Z"},"status":{"userInfo":{"groups":["system:masters","system:authenticated"],"username":"system:apiserver"}}}"#]]).await;
+    // It is nothing that has columns.
+    api.check(
+        &format!("POST+only-table {AUTHENTICATION}/selfsubjectreviews"),
+        "{}",
+        expect!["406 NotAcceptable only the following media types are accepted: application/json, application/yaml, application/vnd.kubernetes.protobuf"],
+    )
+    .await;
     check_as(&api, "ann", &ask, "{}", expect![[r#"201 {"apiVersion":"authentication.k8s.io/v1","kind":"SelfSubjectReview","metadata":{"creationTimestamp":"2026-01-01T12:00:00Z"},"status":{"userInfo":{"groups":["system:authenticated"],"username":"ann"}}}"#]]).await;
     api.check(
         &format!("GET {AUTHENTICATION}/selfsubjectreviews"),
