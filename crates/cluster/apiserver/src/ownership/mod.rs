@@ -17,6 +17,7 @@ mod valid;
 
 mod owners;
 mod reset;
+mod versions;
 
 mod apply;
 mod conflict;
@@ -41,6 +42,7 @@ use self::{
     set::Set,
     shape::{EMPTY, Shape},
     valid::Duplicates,
+    versions::Version,
 };
 use crate::{
     kinds::{Kind, Subresource},
@@ -122,8 +124,8 @@ impl<'a> Writer<'a> {
         Ok(Self { kind, subresource, manager, time })
     }
 
-    fn shape(&self) -> Result<Shape, Status> {
-        shape_of(self.kind.schema)
+    fn version(&self) -> Result<Version, Status> {
+        Version::of(self.kind, self.subresource)
     }
 
     fn owner(&self, operation: Operation) -> Owner<'_> {
@@ -136,7 +138,7 @@ impl<'a> Writer<'a> {
     pub(crate) fn create(&self, new: &Value, given: Option<&Value>) -> Option<String> {
         let comparison = self.compare(&EMPTY, new)?;
         let given = given.and_then(|it| owners::read(it).ok()).unwrap_or_default();
-        owners::write(update::update(given, comparison, self.owner(Operation::Update), &UNOWNED))
+        self.updated(given, comparison, (&EMPTY, new))
     }
 
     /// The owners of `old` after it became `new`, which may have come with some.
@@ -163,7 +165,25 @@ impl<'a> Writer<'a> {
             // Nobody's fields were known, and that stays so until somebody applies.
             return None;
         }
-        owners::write(update::update(owners, comparison, self.owner(Operation::Update), &UNOWNED))
+        self.updated(owners, comparison, (old.object, new))
+    }
+
+    /// The owners after this writer made `new` of `old`.
+    fn updated<'b>(
+        &'b self,
+        owners: Vec<Owner<'b>>,
+        comparison: Comparison<'b>,
+        (old, new): (&Value, &Value),
+    ) -> Option<String> {
+        let elsewhere = match self.version().ok()?.elsewhere(&owners, (old, new)) {
+            Ok(elsewhere) => elsewhere,
+            Err(why) => {
+                self.broken(new, &why);
+                return owners::write(owners);
+            }
+        };
+        let writer = self.owner(Operation::Update);
+        owners::write(update::update(owners, comparison, &elsewhere, (writer, &UNOWNED)))
     }
 
     /// The owners of a workload after its Scale changed.
@@ -175,7 +195,7 @@ impl<'a> Writer<'a> {
     ) -> Result<Option<String>, Status> {
         let kept = || Ok(old.owners.map(str::to_owned));
         let Ok(workload) = owners::parse(old.owners.unwrap_or("[]")) else { return kept() };
-        let shape = shape_of(schema::SCALE)?;
+        let shape = Version::of_scale()?.shape;
         let Ok(comparison) = compare(shape, old_scale, new_scale) else { return kept() };
         if workload.is_empty() || comparison.is_empty() {
             return kept();
@@ -183,18 +203,17 @@ impl<'a> Writer<'a> {
         let scale = scale::of_scale(&workload);
         let mut writer = self.owner(Operation::Update);
         writer.api_version = Cow::Borrowed(scale::API_VERSION);
-        let scale = update::update(scale, comparison, writer, &UNOWNED);
+        let scale = update::update(scale, comparison, &[], (writer, &UNOWNED));
         Ok(owners::write(scale::of_workload(workload, scale, &self.kind.api_version())))
     }
 
     /// The changes this writer can make; `None` if the original would not know whose they are.
     fn compare<'b>(&self, old: &'b Value, new: &'b Value) -> Option<Comparison<'b>> {
-        let compared = self.shape().map(|shape| compare(shape, old, new));
-        match compared {
-            Ok(Ok(found)) => Some(found.without(&reset::fields(self.kind, self.subresource))),
-            Ok(Err(why)) => {
-                let (kind, name) = (self.kind.kind, meta(new, "name"));
-                tracing::debug!(kind, name, why, "no owners: the object breaks its type");
+        let version = self.version();
+        match version.map(|it| (it, compare(it.shape, old, new))) {
+            Ok((version, Ok(found))) => Some(found.without(&version.reset())),
+            Ok((_, Err(why))) => {
+                self.broken(new, &why);
                 None
             }
             Err(status) => {
@@ -202,6 +221,11 @@ impl<'a> Writer<'a> {
                 None
             }
         }
+    }
+
+    fn broken(&self, object: &Value, why: &str) {
+        let (kind, name) = (self.kind.kind, meta(object, "name"));
+        tracing::debug!(kind, name, why, "no owners: the object breaks its type");
     }
 
     /// Server-side apply of `wanted` over what is there, if anything.
@@ -217,15 +241,14 @@ impl<'a> Writer<'a> {
             let comparison = self.compare(&EMPTY, live.object).unwrap_or_default();
             let mut before = self.owner(Operation::Update);
             before.manager = Cow::Borrowed(BEFORE_FIRST_APPLY);
-            owners = update::update(owners, comparison, before, &UNOWNED);
+            owners = update::update(owners, comparison, &[], (before, &UNOWNED));
         }
         let apply = Apply {
-            shape: self.shape()?,
+            version: self.version()?,
             live: live.object,
             wanted,
             owners,
             applier: self.owner(Operation::Apply),
-            reset: &reset::fields(self.kind, self.subresource),
             unowned: &UNOWNED,
             force,
         };
@@ -246,12 +269,11 @@ impl<'a> Writer<'a> {
         let mut applier = self.owner(Operation::Apply);
         applier.api_version = Cow::Borrowed(scale::API_VERSION);
         let apply = Apply {
-            shape: shape_of(schema::SCALE)?,
+            version: Version::of_scale()?,
             live: scale,
             wanted,
             owners: scale::of_scale(&before),
             applier,
-            reset: &Set::default(),
             unowned: &UNOWNED,
             force,
         };
@@ -263,7 +285,7 @@ impl<'a> Writer<'a> {
 
 /// Checks that what is applied can be, and applies it.
 fn run<'a>(apply: Apply<'a>, kind: &str) -> Result<(Value, Vec<Owner<'a>>), Status> {
-    let (shape, live, wanted) = (apply.shape, apply.live, apply.wanted);
+    let (shape, live, wanted) = (apply.version.shape, apply.live, apply.wanted);
     let is_kind = text(wanted, &["kind"]) == kind
         && text(wanted, &["apiVersion"]) == apply.applier.api_version;
     if !is_kind {

@@ -6,18 +6,20 @@ use super::{
     compare::Comparison,
     owners::{Owner, cap},
     set::Set,
+    versions::Changes,
 };
 
-/// The owners after `writer`, whose `fields` are empty, made the changes of `comparison`.
+/// The owners after `writer`, whose `fields` are empty, made the changes of `comparison`, which are those of
+/// `elsewhere` in other versions.
 pub(super) fn update<'a>(
     owners: Vec<Owner<'a>>,
     comparison: Comparison<'a>,
-    mut writer: Owner<'a>,
-    unowned: &Set<'_>,
+    elsewhere: &[Changes],
+    (mut writer, unowned): (Owner<'a>, &Set<'_>),
 ) -> Vec<Owner<'a>> {
     let Comparison { removed, modified, added } = comparison;
     let set = modified.union(added);
-    let mut owners = let_go(owners, &set, &removed);
+    let mut owners = let_go(owners, &writer.api_version, (&set, &removed), elsewhere);
     writer.fields = set.difference(unowned);
     if !writer.fields.is_empty() {
         match owners.iter_mut().find(|it| it.is(&writer)) {
@@ -31,14 +33,21 @@ pub(super) fn update<'a>(
     cap(owners)
 }
 
-/// The owners without what somebody else has set or removed.
+/// The owners without what somebody else has set or removed through the version `here`. Who owns through a
+/// version that is neither this one nor one of `elsewhere` owns nothing any more.
 pub(super) fn let_go<'a>(
     owners: Vec<Owner<'a>>,
-    set: &Set<'_>,
-    removed: &Set<'_>,
+    here: &str,
+    (set, removed): (&Set<'_>, &Set<'_>),
+    elsewhere: &[Changes],
 ) -> Vec<Owner<'a>> {
     let less = |mut owner: Owner<'a>| {
-        owner.fields = owner.fields.difference(set).difference(removed);
+        owner.fields = if owner.api_version == here {
+            owner.fields.difference(set).difference(removed)
+        } else {
+            let there = elsewhere.iter().find(|it| it.api_version == owner.api_version)?;
+            owner.fields.difference(&there.set).difference(&there.removed)
+        };
         (!owner.fields.is_empty()).then_some(owner)
     };
     owners.into_iter().filter_map(less).collect()
