@@ -90,11 +90,15 @@ print("== Deleting")
 core.delete_collection_namespaced_config_map(NAMESPACE, label_selector="page")
 print("left:", [item.metadata.name for item in core.list_namespaced_config_map(NAMESPACE).items])
 # Each watch begins at a list from before the deletion: what is gone sooner than a watch is open would otherwise never be told to it.
-before = core.list_namespaced_pod(NAMESPACE).metadata.resource_version
+before = core.list_namespaced_pod(NAMESPACE)
+left = {pod.metadata.name for pod in before.items}
 apps.delete_namespaced_deployment("web", NAMESPACE, propagation_policy="Foreground")
-for event in watch.Watch().stream(core.list_namespaced_pod, NAMESPACE, resource_version=before, timeout_seconds=SECONDS_MAX):
-    if not core.list_namespaced_pod(NAMESPACE).items:
-        print("pods:", event["type"])
+for event in watch.Watch().stream(core.list_namespaced_pod, NAMESPACE, resource_version=before.metadata.resource_version, timeout_seconds=SECONDS_MAX):
+    # A list would be ahead of the watch.
+    name = event["object"].metadata.name
+    (left.discard if event["type"] == "DELETED" else left.add)(name)
+    if not left:
+        print("pods:", event["type"], core.list_namespaced_pod(NAMESPACE).items)
         break
 before = core.list_namespace().metadata.resource_version
 core.delete_namespace(NAMESPACE)
