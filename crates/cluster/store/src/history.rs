@@ -172,6 +172,10 @@ impl History {
 }
 
 fn next_of<'a>(events: &'a VecDeque<Arc<Event>>, watcher: &Watcher) -> Option<&'a Arc<Event>> {
-    let start = events.partition_point(|it| it.revision() <= watcher.cursor);
+    let start = match events.back() {
+        // Most have seen all but the newest.
+        Some(newest) if newest.revision().previous() == watcher.cursor => events.len() - 1,
+        _ => events.partition_point(|it| it.revision() <= watcher.cursor),
+    };
     events.range(start..).find(|it| it.entry.key.starts_with(&watcher.prefix))
 }
