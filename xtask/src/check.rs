@@ -54,8 +54,8 @@ const QUEUE_CLIENT: &str = "tests/clients/queue/tokio-nsq";
 const WHOLE: [(&str, &str); 7] = [CLIENTS, API, TOXIPROXY, QUEUE, KILLS, MACHINE, GRADED];
 const CLIENTS: (&str, &str) = ("coracle-clients", "scripts");
 const API: (&str, &str) = ("coracle-clients", "api");
-/// The package with the tests of a Rust client.
-const KUBE_RS: &str = "coracle-kube-rs";
+/// The program with the tests of a Rust client.
+const KUBE_RS: &str = "coracle_kube_rs";
 const TOXIPROXY: (&str, &str) = ("coracle-clients", "toxiproxy");
 const QUEUE: (&str, &str) = ("coracle-clients", "queue");
 pub(crate) const KILLS: (&str, &str) = ("coracle-machine", "kills");
@@ -224,9 +224,11 @@ fn api(run: &mut Run<'_>) -> anyhow::Result<()> {
     let mut command = run.whole(API)?;
     command.env("PYTHON", python).env("API_PYTHON", of_python).env("API_NODE", of_node);
     command.env("OLDER_KUBECTL", older_kubectl).env("HELM", helm);
+    // Of the whole workspace, as the step `unit` does it: alone it would want its dependencies with other
+    // features, which takes a minute.
     let mut build = process::cargo(run.root);
-    build.args(["test", "--no-run", "--locked", "--package", KUBE_RS, "--lib"]);
-    let built = process::build(&mut build)?.into_iter().find(|it| it.name == "coracle_kube_rs");
+    build.args(["test", "--no-run", "--locked", "--workspace"]);
+    let built = process::build(&mut build)?.into_iter().find(|it| it.name == KUBE_RS);
     command.env("KUBE_RS", built.context("cargo built no tests of kube")?.path);
     run.test(&mut command)
 }
