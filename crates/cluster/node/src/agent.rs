@@ -172,7 +172,7 @@ fn recipe(config: &Config, network: Arc<dyn PodNetwork>, host: Arc<dyn HostProce
     Recipe {
         executable: config.executable.clone(),
         run_dir: config.run_dir.clone(),
-        spec: SpareSpec { masked, place: config.run_dir.clone() },
+        spec: SpareSpec { masked, place: config.run_dir.clone(), cgroups: Vec::new() },
         network,
         host,
     }

@@ -7,6 +7,7 @@ use std::{
     io,
     mem::MaybeUninit,
     os::fd::{AsFd as _, BorrowedFd, OwnedFd},
+    path::PathBuf,
 };
 
 use rustix::{
@@ -16,6 +17,7 @@ use rustix::{
 };
 
 use crate::{
+    cgroups::{self, Cgroups},
     channel::{Channel, News},
     draft::Draft,
     files,
@@ -52,6 +54,8 @@ pub(crate) struct Container {
     /// What it runs in; `None` after its end.
     live: Option<Live>,
     log: Log,
+    /// Folders of its control groups.
+    cgroups: Vec<PathBuf>,
 }
 
 #[derive(Debug)]
@@ -108,26 +112,19 @@ impl Container {
         let log = Log::open(&spec.log).map_err(|it| {
             failed(Stage::Log, &format!("cannot open the log `{}`", spec.log.display()), &it)
         })?;
-        let begun = || -> io::Result<Live> {
-            // A draft that has died meanwhile hears nothing.
-            let draft = draft.filter(|it| it.channel.order(&pod.hostname, spec).is_ok());
-            let Draft { pid, pidfd, channel, stdout, stderr } = match draft {
-                Some(draft) => draft,
-                None => {
-                    let draft = Draft::fork(&pod.ground)?;
-                    draft.channel.order(&pod.hostname, spec)?;
-                    draft
-                }
-            };
-            let outputs = vec![
-                Output { pipe: stdout, lines: Lines::new(Stream::Stdout) },
-                Output { pipe: stderr, lines: Lines::new(Stream::Stderr) },
-            ];
-            Ok(Live { pid, pidfd, channel: Some(channel), outputs, deadline: None })
+        // A draft that has died meanwhile hears nothing.
+        let draft = draft.filter(|it| it.channel.order(&pod.hostname, spec).is_ok());
+        let draft = match draft {
+            Some(draft) => draft,
+            None => begin(pod, spec)?,
         };
-        let live = begun().map_err(|it| failed(Stage::Fork, "cannot start a process", &it))?;
-        let container =
-            Self { id: spec.id.clone(), phase: Phase::Creating { client }, live: Some(live), log };
+        let container = Self {
+            id: spec.id.clone(),
+            phase: Phase::Creating { client },
+            live: Some(Live::of(draft)),
+            log,
+            cgroups: spec.cgroups.clone(),
+        };
         let recorded = container.record(pod, boot);
         recorded.map_err(|it| {
             // The process ends with the channel that is dropped here.
@@ -259,7 +256,9 @@ impl Container {
         };
         let (code, signal) = exit_code(status);
         let (id, finished_at) = (self.id.clone(), time::now());
-        let exit = Exit { id, code, signal, started_at, finished_at, oom_killed: None };
+        cgroups::kill(&self.cgroups);
+        let oom_killed = cgroups::oom_killed(&self.cgroups);
+        let exit = Exit { id, code, signal, started_at, finished_at, oom_killed };
         self.phase = Phase::Exited(exit);
         self.exit()
     }
@@ -279,6 +278,11 @@ impl Container {
     /// Process id of the first process, while it runs.
     pub(crate) fn pid(&self) -> Option<u32> {
         self.live.as_ref().map(|it| it.pid)
+    }
+
+    /// Folders of its control groups.
+    pub(crate) fn cgroups(&self) -> &[PathBuf] {
+        &self.cgroups
     }
 
     /// The first process, if it runs the program.
@@ -325,6 +329,26 @@ impl Container {
         let message = format!("cannot {request} container `{}`: it is {state}", self.id);
         Failure { kind: FailureKind::WrongState, errno: 0, message }
     }
+}
+
+impl Live {
+    fn of(draft: Draft) -> Self {
+        let Draft { pid, pidfd, channel, stdout, stderr, cgroups: _ } = draft;
+        let outputs = vec![
+            Output { pipe: stdout, lines: Lines::new(Stream::Stdout) },
+            Output { pipe: stderr, lines: Lines::new(Stream::Stderr) },
+        ];
+        Self { pid, pidfd, channel: Some(channel), outputs, deadline: None }
+    }
+}
+
+/// A new first process, which has heard what it is of.
+fn begin(pod: &Pod, spec: &ContainerSpec) -> Result<Draft, StartError> {
+    let cgroups = Cgroups::open(&spec.cgroups)
+        .map_err(|it| failed(Stage::Cgroups, "cannot open the control groups", &it))?;
+    let begun = Draft::fork(&pod.ground, cgroups)
+        .and_then(|draft| draft.channel.order(&pod.hostname, spec).map(|()| draft));
+    begun.map_err(|it| failed(Stage::Fork, "cannot start a process", &it))
 }
 
 impl Output {

@@ -8,6 +8,7 @@ use std::{
     fs::File,
     io,
     os::fd::{AsFd as _, OwnedFd},
+    path::PathBuf,
 };
 
 use rustix::{
@@ -16,6 +17,7 @@ use rustix::{
 };
 
 use crate::{
+    cgroups::Cgroups,
     channel::Channel,
     child::{self, Ground, Stdio},
     container,
@@ -33,24 +35,27 @@ pub(crate) struct Draft {
     pub(crate) channel: Channel,
     pub(crate) stdout: OwnedFd,
     pub(crate) stderr: OwnedFd,
+    /// The control groups that it is in, or on its way to.
+    pub(crate) cgroups: Cgroups,
 }
 
 impl Draft {
-    pub(crate) fn fork(ground: &Ground) -> io::Result<Self> {
+    /// One that begins in these control groups.
+    pub(crate) fn fork(ground: &Ground, cgroups: Cgroups) -> io::Result<Self> {
         let null = rustix::fs::open("/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
         let (stdout, stdout_writer) = container::pipe()?;
         let (stderr, stderr_writer) = container::pipe()?;
         let (channel, child_end) = Channel::new()?;
-        let Some(process) = sys::fork(New::Container)? else {
+        let Some(process) = sys::fork(New::Container, cgroups.birthplace())? else {
             let stdio = Stdio {
                 stdin: null.as_fd(),
                 stdout: stdout_writer.as_fd(),
                 stderr: stderr_writer.as_fd(),
             };
-            child::container(ground, &child_end, stdio);
+            child::container(ground, &cgroups, &child_end, stdio);
         };
         let pid = process.pid.as_raw_nonzero().get().cast_unsigned();
-        Ok(Self { pid, pidfd: process.pidfd, channel, stdout, stderr })
+        Ok(Self { pid, pidfd: process.pidfd, channel, stdout, stderr, cgroups })
     }
 }
 
@@ -62,16 +67,17 @@ pub(crate) struct Ahead {
 }
 
 impl Ahead {
-    pub(crate) fn fork(ground: &Ground) -> io::Result<Self> {
+    pub(crate) fn fork(ground: &Ground, cgroups: Cgroups) -> io::Result<Self> {
         // First: what changes from here on is noticed.
         let copied = Copied::now()?;
-        Ok(Self { draft: Draft::fork(ground)?, copied })
+        Ok(Self { draft: Draft::fork(ground, cgroups)?, copied })
     }
 
-    /// The draft, if a root that is made now would be the same.
-    pub(crate) fn if_current(self) -> Option<Draft> {
+    /// The draft, if a root that is made now would be the same, and it is in these control groups.
+    pub(crate) fn if_current(self, cgroups: &[PathBuf]) -> Option<Draft> {
         let Self { draft, copied } = self;
-        copied.is_current().unwrap_or(false).then_some(draft)
+        let fits = draft.cgroups.are(cgroups) && copied.is_current().unwrap_or(false);
+        fits.then_some(draft)
     }
 }
 

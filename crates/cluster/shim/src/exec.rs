@@ -16,12 +16,13 @@ use rustix::{
 };
 
 use crate::{
+    cgroups::Cgroups,
     channel::{Channel, News},
     child::{self, Ground, Stdio},
-    container::{self, ClientId, Outcome},
+    container::{self, ClientId, Container, Outcome},
     sys::{self, New},
     time::Moment,
-    wire::{ExecSpec, Finished, Reply, Stage, StartError},
+    wire::{ExecSpec, Finished, Reply, Stage},
 };
 
 /// Output read at once.
@@ -48,15 +49,18 @@ struct Capture {
 }
 
 impl Exec {
-    /// Starts a process; the answer comes through the channel. `container` is the container's
-    /// first process.
+    /// Starts a process in a container that runs; the answer comes through the channel.
     pub(crate) fn start(
         ground: &Ground,
-        container: &OwnedFd,
+        container: &Container,
         spec: &ExecSpec,
         stdio: Option<[OwnedFd; 3]>,
         client: ClientId,
-    ) -> Result<Self, StartError> {
+    ) -> Result<Self, Reply> {
+        let first = container.running()?;
+        let cgroups = Cgroups::open(container.cgroups()).map_err(|it| {
+            container::failed(Stage::Cgroups, "cannot open the control groups", &it)
+        })?;
         let started = || -> io::Result<Self> {
             let (capture, [stdin, stdout, stderr]) = match (stdio, spec.output_max) {
                 (Some(stdio), None) => (None, stdio),
@@ -73,10 +77,10 @@ impl Exec {
                 }
             };
             let (channel, child_end) = Channel::new()?;
-            let Some(process) = fork_inside(container)? else {
+            let Some(process) = fork_inside(first, &cgroups)? else {
                 let stdio =
                     Stdio { stdin: stdin.as_fd(), stdout: stdout.as_fd(), stderr: stderr.as_fd() };
-                child::exec(ground, container, &spec.process, &child_end, stdio)
+                child::exec(ground, first, &spec.process, &child_end, stdio)
             };
             Ok(Self {
                 client,
@@ -88,7 +92,8 @@ impl Exec {
                 timed_out: false,
             })
         };
-        started().map_err(|it| container::failed(Stage::Fork, "cannot start a process", &it))
+        let started = started();
+        Ok(started.map_err(|it| container::failed(Stage::Fork, "cannot start a process", &it))?)
     }
 
     /// Reads the channel, which is readable.
@@ -181,21 +186,22 @@ impl Capture {
     }
 }
 
-/// A child in the PID namespace of a container: `None` in the child.
+/// A child in the PID namespace and the control groups of a container: `None` in the child.
 ///
 /// A process that goes into a PID namespace only has its children there, and without root it
 /// cannot go back; so a helper goes, and has a child for the shim. The shim reaps the helper like
 /// any child.
-fn fork_inside(container: &OwnedFd) -> io::Result<Option<sys::Child>> {
+fn fork_inside(container: &OwnedFd, cgroups: &Cgroups) -> io::Result<Option<sys::Child>> {
     let (reader, writer) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
-    if sys::fork(New::Child)?.is_some() {
+    if sys::fork(New::Child, None)?.is_some() {
         drop(writer);
         return read_child(&reader).map(Some);
     }
     let forked = || -> io::Result<Option<sys::Child>> {
+        cgroups.join()?;
         let kind = ThreadNameSpaceType::PROCESS_ID;
         rustix::thread::move_into_thread_name_spaces(container.as_fd(), kind)?;
-        sys::fork(New::Sibling)
+        sys::fork(New::Sibling, cgroups.birthplace())
     };
     // A process id, or an error number below zero.
     let number = match forked() {

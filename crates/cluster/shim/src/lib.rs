@@ -11,6 +11,7 @@
 
 pub mod wire;
 
+mod cgroups;
 mod channel;
 mod child;
 mod client;

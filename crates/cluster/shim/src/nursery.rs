@@ -34,7 +34,7 @@ pub(crate) fn raise(requests: &OwnedFd) -> io::Result<Option<Newborn>> {
         };
         let cluster = decoder.take_fd();
         // Of the same parent as the nursery, which waits for both.
-        match sys::fork(New::Sibling) {
+        match sys::fork(New::Sibling, None) {
             Ok(Some(_)) => {}
             Ok(None) => return Ok(Some(Newborn { control, spec, cluster })),
             Err(error) => {

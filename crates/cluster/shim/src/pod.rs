@@ -41,7 +41,7 @@ pub(crate) struct Pod {
 /// Makes the namespaces of a pod. `cluster` is the cluster's network namespace if this process is in
 /// the host's, and so will be the pod.
 pub(crate) fn prepare(spec: SpareSpec, cluster: Option<OwnedFd>) -> io::Result<Ground> {
-    let SpareSpec { masked, place } = spec;
+    let SpareSpec { masked, place, cgroups: _ } = spec;
     let mounts = open_namespace("mnt")?;
     let net = if let Some(cluster) = cluster {
         sys::unshare(UnshareFlags::NEWIPC | UnshareFlags::NEWUTS)?;

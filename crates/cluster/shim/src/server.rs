@@ -17,6 +17,7 @@ use rustix::{
 };
 
 use crate::{
+    cgroups::Cgroups,
     container::{ClientId, OutputIndex},
     draft::Ahead,
     files::{self, OwnRecord},
@@ -112,11 +113,13 @@ fn begin(
 ) -> io::Result<Option<(Shim, PathBuf)>> {
     // The nursery leads a session of its own; a signal to that is not for its shims.
     rustix::process::setsid()?;
+    let cgroups = spec.cgroups.clone();
     let ground = pod::prepare(spec, cluster)?;
+    let cgroups = Cgroups::open(&cgroups);
     let ready = Reply::Ready { pid: std::process::id() };
     crate::wire::send(&control.socket, &ready, &[ground.net()])?;
     // Without it the first container is begun when it is asked for, and what is wrong is told then.
-    let ahead = Ahead::fork(&ground).ok();
+    let ahead = cgroups.and_then(|it| Ahead::fork(&ground, it)).ok();
     let mut decoder = crate::wire::Decoder::default();
     let Some(request) = crate::wire::receive::<Request>(&control.socket, &mut decoder)? else {
         // Whoever wanted a shim is gone, and nobody else knows of this one.

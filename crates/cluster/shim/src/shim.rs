@@ -380,7 +380,7 @@ impl Shim {
                 message: format!("there is a container `{}` already", spec.id),
             }));
         }
-        let draft = self.ahead.take().and_then(Ahead::if_current);
+        let draft = self.ahead.take().and_then(|it| it.if_current(&spec.cgroups));
         self.containers.push(Container::create(&self.pod, &self.boot, draft, spec, client)?);
         Ok(())
     }
@@ -399,7 +399,7 @@ impl Shim {
             return Err(bad().into());
         }
         let container = self.containers.iter().find(|it| it.id() == spec.id);
-        let container = container.ok_or_else(|| not_found(&spec.id))?.running()?;
+        let container = container.ok_or_else(|| not_found(&spec.id))?;
         let exec = Exec::start(&self.pod.ground, container, spec, stdio, client)?;
         self.execs.push(exec);
         Ok(())

@@ -33,8 +33,11 @@ pub(crate) struct Child {
 
 /// A copy of this process: `None` in the new one.
 ///
-/// The caller has one thread, so the new process may allocate and take locks like any.
-pub(crate) fn fork(new: New) -> io::Result<Option<Child>> {
+/// The caller has one thread, so the new process may allocate and take locks like any. It begins in
+/// the control group of version 2 whose folder is given, else in the caller's.
+pub(crate) fn fork(new: New, cgroup: Option<BorrowedFd<'_>>) -> io::Result<Option<Child>> {
+    /// CLONE_INTO_CGROUP of linux/sched.h, Linux 5.7.
+    const INTO_CGROUP: u64 = 1 << 33;
     let mut pidfd: RawFd = -1;
     let (flags, exit_signal) = match new {
         New::Container => (libc::CLONE_NEWPID | libc::CLONE_NEWNS, libc::SIGCHLD),
@@ -42,8 +45,13 @@ pub(crate) fn fork(new: New) -> io::Result<Option<Child>> {
         // The signal is the one that its sibling would send.
         New::Sibling => (libc::CLONE_PARENT, 0),
     };
+    let mut flags = u64::from((flags | libc::CLONE_PIDFD).cast_unsigned());
+    if cgroup.is_some() {
+        flags |= INTO_CGROUP;
+    }
+    let cgroup = cgroup.map_or(0, |it| u64::from(it.as_raw_fd().cast_unsigned()));
     let arguments = [
-        u64::from((flags | libc::CLONE_PIDFD).cast_unsigned()),
+        flags,
         // Where the kernel writes the pidfd.
         ptr::from_mut(&mut pidfd) as u64,
         0,
@@ -52,9 +60,12 @@ pub(crate) fn fork(new: New) -> io::Result<Option<Child>> {
         0,
         0,
         0,
+        0,
+        0,
+        cgroup,
     ];
-    // SAFETY: `arguments` is a struct clone_args of version 0 (64 bytes: flags, pidfd, child_tid,
-    // parent_tid, exit_signal, stack, stack_size, tls). No memory is shared and no stack is given,
+    // SAFETY: `arguments` is a struct clone_args of version 2 (88 bytes: flags, pidfd, child_tid,
+    // parent_tid, exit_signal, stack, stack_size, tls, set_tid, set_tid_size, cgroup). No memory is shared and no stack is given,
     // so this is a fork; the process has one thread, so no lock is held by a thread the new one
     // lacks.
     let pid =

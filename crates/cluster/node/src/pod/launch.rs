@@ -77,6 +77,7 @@ pub(crate) fn recipe(
         hosts: None,
         shm_bytes: SHM_BYTES,
         log: folders.log(&container.name, attempt),
+        cgroups: Vec::new(),
     };
     let image_id = format!("link://{}", link.directory.display());
     let container = container.clone();

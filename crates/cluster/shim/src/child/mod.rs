@@ -23,6 +23,7 @@ use rustix::{
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::{
+    cgroups::Cgroups,
     sys,
     wire::{self, ContainerSpec, Decoder, ProcessSpec, Stage, StartError},
 };
@@ -88,9 +89,15 @@ pub(crate) struct Stdio<'a> {
 
 /// The first process of a container: makes what every root has, awaits the host name and the
 /// container, makes the rest, awaits the process to run, and runs it.
-pub(crate) fn container(ground: &Ground, channel: &OwnedFd, stdio: Stdio<'_>) -> ! {
+pub(crate) fn container(
+    ground: &Ground,
+    cgroups: &Cgroups,
+    channel: &OwnedFd,
+    stdio: Stdio<'_>,
+) -> ! {
     let mut decoder = Decoder::default();
     let mut prepared = || -> Result<ProcessSpec, StartError> {
+        cgroups.join().map_err(failed(Stage::Cgroups, "cannot join the control groups"))?;
         detach(&[channel.as_fd(), ground.net(), ground.mounts.as_fd()], stdio)?;
         if let Net::Own(net) = &ground.net {
             let kind = Some(LinkNameSpaceType::Network);

@@ -76,6 +76,11 @@ pub struct SpareSpec {
     /// A folder, for instance the run folder, over which each container has its root mounted while it
     /// is made, in its own mount namespace only.
     pub place: PathBuf,
+    /// Control groups for the first process of the pod's first container, so that it joins them ahead
+    /// of need. They may be renamed as soon as there is `Ready`; if they are not those of that
+    /// container by then, the process is not used.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub cgroups: Vec<PathBuf>,
 }
 
 /// Which pod a shim is for.
@@ -110,6 +115,10 @@ pub struct ContainerSpec {
     /// The log file (CRI format); its folder is made. Rotated files are `LOG.1` (the newest) to
     /// `LOG.4`.
     pub log: PathBuf,
+    /// Folders of control groups, at most one of each hierarchy, that every process of the container
+    /// is in from its first instruction on. What is left in them at its end is killed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub cgroups: Vec<PathBuf>,
 }
 
 /// Where a container's root comes from.
@@ -343,7 +352,8 @@ pub struct Exit {
     pub started_at: Option<String>,
     /// When it ended, RFC 3339 with nanoseconds.
     pub finished_at: String,
-    /// Whether the kernel killed it for want of memory; `None` is unknown.
+    /// Whether the kernel killed a process of it for want of memory; `None` without a control group
+    /// that tells.
     pub oom_killed: Option<bool>,
 }
 
@@ -370,6 +380,8 @@ pub enum Stage {
     Log,
     /// The new process.
     Fork,
+    /// Joining the control groups.
+    Cgroups,
     /// Joining the pod's namespaces.
     Namespaces,
     /// The container's root.

@@ -13,6 +13,7 @@
 )]
 
 mod crash;
+mod groups;
 mod place;
 mod running;
 mod world;
@@ -24,7 +25,7 @@ use crate::place::Place;
 type Scenario = fn(&Place);
 
 /// What is run on the host's side; most go into a cluster at once.
-const SCENARIOS: [(&str, Scenario); 24] = [
+const SCENARIOS: [(&str, Scenario); 28] = [
     ("process_gets_what_is_asked_for", world::process),
     ("container_is_alone", world::alone),
     ("network_of_the_host_is_shared", world::on_host),
@@ -43,6 +44,10 @@ const SCENARIOS: [(&str, Scenario); 24] = [
     ("probe_gets_output_and_code", running::exec_captured),
     ("exec_has_its_own_streams", running::exec_streams),
     ("requests_out_of_place_are_refused", running::refused),
+    ("processes_are_in_their_control_groups", groups::members),
+    ("control_groups_are_joined_ahead", groups::ahead),
+    ("want_of_memory_is_told", groups::memory),
+    ("processes_are_bounded", groups::processes),
     ("containers_outlive_the_cluster", crash::cluster_killed),
     ("containers_die_with_their_shim", crash::shim_killed),
     ("shims_without_a_pod_end_with_the_cluster", crash::spare_without_cluster),

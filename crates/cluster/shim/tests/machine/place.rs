@@ -78,8 +78,14 @@ impl Place {
 
     /// A shim that has no pod yet.
     pub(crate) fn spare(&self, nursery: &Nursery) -> Shim {
+        self.spare_in(nursery, Vec::new())
+    }
+
+    /// The same, whose first container begins in these control groups.
+    pub(crate) fn spare_in(&self, nursery: &Nursery, cgroups: Vec<PathBuf>) -> Shim {
         let masked = vec![self.state_dir.clone(), self.run_dir.clone()];
-        let control = nursery.spare(&SpareSpec { masked, place: self.run_dir.clone() }).unwrap();
+        let control =
+            nursery.spare(&SpareSpec { masked, place: self.run_dir.clone(), cgroups }).unwrap();
         let mut client = Client::from_socket(control);
         let (pid, _netns) = client.ready().unwrap();
         Shim { client, process: Process::open(pid).unwrap() }
@@ -152,6 +158,7 @@ impl Pod {
             hosts: None,
             shm_bytes: 1024 * 1024,
             log: self.log_path(id),
+            cgroups: Vec::new(),
         }
     }
 
