@@ -30,6 +30,7 @@ const MAY_USE: &[(&str, Uses)] = &[
     ("scheduler", Only(&["client", "api", "runtime"])),
     ("keeper", Only(&[])),
     ("shim", Only(&[])),
+    ("image", Only(&["runtime"])),
     ("node", Only(&["shim", "client", "api", "runtime"])),
     ("network", Only(&["client", "api", "runtime"])),
     ("queue", Only(&["runtime"])),
