@@ -31,7 +31,7 @@ const MAY_USE: &[(&str, Uses)] = &[
     ("keeper", Only(&[])),
     ("shim", Only(&[])),
     ("image", Only(&["runtime"])),
-    ("node", Only(&["shim", "client", "api", "runtime"])),
+    ("node", Only(&["image", "shim", "client", "api", "runtime"])),
     ("network", Only(&["client", "api", "runtime"])),
     ("queue", Only(&["runtime"])),
     ("compose", Only(&["api"])),
