@@ -1,0 +1,20 @@
+//! Images of containers: a store by content, and how images come into it and leave it.
+//!
+//! Nothing here knows Kubernetes, and nothing runs an image. What is in the store was verified when it
+//! came: the digest of what is there is what was asked for.
+
+mod copy;
+mod digest;
+mod image;
+pub mod load;
+mod progress;
+mod reference;
+pub mod spec;
+pub mod store;
+
+pub use digest::{Digest, Error as DigestError, Hasher, HashingReader};
+pub use image::{Image, ImageError, Layer};
+pub use progress::{Event, Progress};
+pub use reference::{Error as ReferenceError, Reason, Reference};
+pub use spec::{Compression, Config, Descriptor, ImageConfig, Platform};
+pub use store::Store;

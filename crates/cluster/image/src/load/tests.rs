@@ -1,0 +1,261 @@
+//! Archives as others make them, and such as nobody should.
+
+use std::{io::Write as _, sync::Mutex};
+
+use expect_test::{Expect, expect};
+use serde_json::json;
+
+use super::*;
+use crate::{Event, spec::media};
+
+/// A tar in memory.
+struct Tar(tar::Builder<Vec<u8>>);
+
+impl Tar {
+    fn new() -> Self {
+        Self(tar::Builder::new(Vec::new()))
+    }
+
+    fn file(mut self, path: &str, bytes: &[u8]) -> Self {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(bytes.len() as u64);
+        header.set_mode(0o644);
+        self.0.append_data(&mut header, path, bytes).unwrap();
+        self
+    }
+
+    fn link(mut self, path: &str, to: &str) -> Self {
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(tar::EntryType::Symlink);
+        header.set_size(0);
+        self.0.append_link(&mut header, path, to).unwrap();
+        self
+    }
+
+    fn done(self) -> Vec<u8> {
+        self.0.into_inner().unwrap()
+    }
+}
+
+fn config(layers: &[&[u8]]) -> Vec<u8> {
+    let Platform { architecture, os, .. } = Platform::host();
+    let ids: Vec<Digest> = layers.iter().map(|it| Digest::of(it)).collect();
+    let document = json!({"architecture": architecture, "os": os,
+        "config": {"Cmd": ["sh"]}, "rootfs": {"type": "layers", "diff_ids": ids}});
+    document.to_string().into_bytes()
+}
+
+/// Two images that share a layer, the second by a link, as older versions of Docker wrote them.
+fn docker_archive() -> Vec<u8> {
+    let (base, top) = (Tar::new().file("a", b"base").done(), Tar::new().file("b", b"top").done());
+    let manifest = json!([
+        {"Config": "one.json", "RepoTags": ["one:1", "quay.io/a/one:2"], "Layers": ["x/layer.tar"]},
+        {"Config": "two.json", "RepoTags": ["two:1"], "Layers": ["y/layer.tar", "z/layer.tar"]},
+    ]);
+    Tar::new()
+        .file("x/layer.tar", &base)
+        .link("y/layer.tar", "../x/layer.tar")
+        .file("z/layer.tar", &top)
+        .file("one.json", &config(&[&base]))
+        .file("two.json", &config(&[&base, &top]))
+        .file("manifest.json", manifest.to_string().as_bytes())
+        .done()
+}
+
+struct World {
+    folder: tempfile::TempDir,
+    store: Store,
+    events: Mutex<Vec<Event>>,
+}
+
+impl World {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path().join("images")).unwrap();
+        Self { folder, store, events: Mutex::default() }
+    }
+
+    fn load(&self, bytes: &[u8], name: Option<&str>) -> Result<Vec<Loaded>, Error> {
+        let path = self.folder.path().join("archive");
+        fs::write(&path, bytes).unwrap();
+        self.load_path(&path, name)
+    }
+
+    fn load_path(&self, path: &Path, name: Option<&str>) -> Result<Vec<Loaded>, Error> {
+        let name = name.map(|it| it.parse().unwrap());
+        let progress = |it| self.events.lock().unwrap().push(it);
+        load(&self.store, path, Options { name: name.as_ref(), progress: &progress })
+    }
+
+    fn names(&self) -> Vec<String> {
+        self.store.list().unwrap().into_iter().map(|it| it.name).collect()
+    }
+}
+
+fn check_error(result: Result<Vec<Loaded>, Error>, expected: Expect) {
+    expected.assert_eq(&result.unwrap_err().to_string());
+}
+
+const NAMES: [&str; 3] = ["docker.io/library/one:1", "docker.io/library/two:1", "quay.io/a/one:2"];
+
+#[test]
+fn docker_archive_with_two_images() {
+    let world = World::new();
+    let loaded = world.load(&docker_archive(), None).unwrap();
+    assert_eq!(world.names(), NAMES);
+    let two = world.store.resolve(&"two:1".parse().unwrap()).unwrap().unwrap();
+    assert_eq!(two.layers.len(), 2);
+    assert_eq!(two.layers[0].digest, two.layers[0].diff_id);
+    assert_eq!(loaded[1].image.as_ref().unwrap(), &two);
+    // The second time nothing is written.
+    world.events.lock().unwrap().clear();
+    assert_eq!(world.load(&docker_archive(), None).unwrap()[0].target, loaded[0].target);
+    let events = world.events.lock().unwrap();
+    assert!(events.iter().all(|it| matches!(it, Event::Present { .. })), "{events:?}");
+}
+
+#[test]
+fn compressed_archives_come_as_streams() {
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    gzip.write_all(&docker_archive()).unwrap();
+    let plain = docker_archive();
+    let zstd = ruzstd::encoding::compress_to_vec(
+        plain.as_slice(),
+        ruzstd::encoding::CompressionLevel::Fastest,
+    );
+    let mut targets = Vec::new();
+    for bytes in [gzip.finish().unwrap(), zstd, plain] {
+        let world = World::new();
+        let loaded = world.load(&bytes, None).unwrap();
+        assert_eq!(world.names(), NAMES);
+        targets.push(loaded[1].target.clone());
+    }
+    assert!(targets.iter().all(|it| *it == targets[0]));
+}
+
+#[test]
+fn what_cannot_be_sought_in_is_loaded() {
+    let world = World::new();
+    let bytes = docker_archive();
+    let options = Options { name: None, progress: &drop };
+    load_stream(&world.store, &mut bytes.as_slice(), options).unwrap();
+    assert_eq!(world.names(), NAMES);
+    let cut = &bytes[..2000];
+    let error = load_stream(&world.store, &mut &cut[..], options).unwrap_err();
+    assert!(matches!(error, Error::Read { .. } | Error::Store(_)), "{error:?}");
+}
+
+/// A layout with one image of a compressed layer.
+fn layout(name: &str) -> (Vec<(String, Vec<u8>)>, Digest) {
+    let layer = Tar::new().file("a", b"base").done();
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    gzip.write_all(&layer).unwrap();
+    let (packed, config) = (gzip.finish().unwrap(), config(&[&layer]));
+    let manifest = json!({"schemaVersion": 2, "mediaType": media::MANIFEST,
+        "config": Descriptor::of(media::CONFIG, &config),
+        "layers": [Descriptor::of(media::LAYER_GZIP, &packed)]});
+    let manifest = manifest.to_string().into_bytes();
+    let mut entry = Descriptor::of(media::MANIFEST, &manifest);
+    entry.annotations.insert(crate::spec::ANNOTATION_NAME.to_owned(), name.to_owned());
+    let index = json!({"schemaVersion": 2, "manifests": [entry]}).to_string().into_bytes();
+    let digest = Digest::of(&manifest);
+    let blobs = [packed, config, manifest];
+    let path = |it: &[u8]| format!("blobs/sha256/{}", Digest::of(it).hex());
+    let mut files: Vec<(String, Vec<u8>)> = blobs.into_iter().map(|it| (path(&it), it)).collect();
+    files.push(("index.json".to_owned(), index));
+    (files, digest)
+}
+
+fn archive(files: &[(String, Vec<u8>)]) -> Vec<u8> {
+    files.iter().fold(Tar::new(), |tar, (path, bytes)| tar.file(&format!("./{path}"), bytes)).done()
+}
+
+#[test]
+fn layout_as_folder_and_as_archive() {
+    let (files, digest) = layout("localhost/a/b:1");
+    let world = World::new();
+    assert_eq!(world.load(&archive(&files), None).unwrap()[0].target.digest, digest);
+    assert_eq!(world.names(), ["localhost/a/b:1"]);
+
+    let world = World::new();
+    let folder = world.folder.path().join("layout");
+    for (path, bytes) in &files {
+        let path = folder.join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, bytes).unwrap();
+    }
+    let loaded = world.load_path(&folder, None).unwrap();
+    assert_eq!(loaded[0].image.as_ref().unwrap().manifest, digest);
+    // The store is itself a layout.
+    let other = World::new();
+    other.load_path(world.store.folder(), None).unwrap();
+    assert_eq!(other.names(), world.names());
+}
+
+#[test]
+fn a_tag_alone_is_no_name() {
+    let (files, _) = layout("latest");
+    let world = World::new();
+    check_error(
+        world.load(&archive(&files), None),
+        expect!["the archive gives its image no name (latest): give one"],
+    );
+    world.load(&archive(&files), Some("web:7")).unwrap();
+    assert_eq!(world.names(), ["docker.io/library/web:7"]);
+}
+
+#[test]
+fn lies_are_refused() {
+    let (mut files, _) = layout("a:1");
+    files[0].1[20] ^= 1;
+    let world = World::new();
+    let error = world.load(&archive(&files), None).unwrap_err();
+    assert!(matches!(error, Error::Store(store::Error::Digest { .. })), "{error:?}");
+    files.remove(0);
+    let error = world.load(&archive(&files), None).unwrap_err();
+    assert!(matches!(error, Error::Missing(_)), "{error:?}");
+    assert_eq!(world.names(), Vec::<String>::new());
+
+    let layer = Tar::new().done();
+    let manifest = json!([{"Config": "c", "RepoTags": ["a:1"], "Layers": ["l"]}]).to_string();
+    let lying = Tar::new().file("l", &layer).file("c", &config(&[b"other"]));
+    let error = world.load(&lying.file("manifest.json", manifest.as_bytes()).done(), None);
+    assert!(matches!(error.unwrap_err(), Error::Layer { .. }));
+}
+
+#[test]
+fn other_things_are_named() {
+    let world = World::new();
+    let bytes = Tar::new().file("a", b"b").done();
+    let error = world.load(&bytes, None).unwrap_err().to_string();
+    assert!(error.contains("is no archive of images"), "{error}");
+    let rings = Tar::new().link("c", "d").link("d", "c");
+    let manifest = br#"[{"Config":"c","RepoTags":["a:1"],"Layers":[]}]"#;
+    check_error(
+        world.load(&rings.file("manifest.json", manifest).done(), None),
+        expect!["`c` in the archive: more than 8 links lead from one to the next"],
+    );
+    let outside = Tar::new().link("c", "../../etc/passwd").file("manifest.json", manifest);
+    check_error(
+        world.load(&outside.done(), None),
+        expect!["the archive refers to `c`, which is not in it: it was cut off, or made wrongly"],
+    );
+    let path = world.folder.path().join("nothing");
+    assert!(matches!(world.load_path(&path, None), Err(Error::Read { .. })));
+}
+
+#[test]
+fn a_layout_folder_cannot_lead_outside() {
+    let (files, _) = layout("a:1");
+    let world = World::new();
+    let folder = world.folder.path().join("layout/blobs/sha256");
+    fs::create_dir_all(&folder).unwrap();
+    let index = world.folder.path().join("layout/index.json");
+    fs::write(&index, &files.last().unwrap().1).unwrap();
+    for (path, _) in &files[..3] {
+        let link = world.folder.path().join("layout").join(path);
+        std::os::unix::fs::symlink("/etc/passwd", link).unwrap();
+    }
+    let error = world.load_path(index.parent().unwrap(), None).unwrap_err();
+    assert!(matches!(error, Error::Missing(_)), "{error:?}");
+}
