@@ -7,13 +7,17 @@ mod copy;
 mod digest;
 mod image;
 pub mod load;
+mod owners;
 mod progress;
 mod reference;
 pub mod spec;
 pub mod store;
+pub mod tarball;
+pub mod unpack;
 
 pub use digest::{Digest, Error as DigestError, Hasher, HashingReader};
 pub use image::{Image, ImageError, Layer};
+pub use owners::{IdMap, Nested, Owners, Range};
 pub use progress::{Event, Progress};
 pub use reference::{Error as ReferenceError, Reason, Reference};
 pub use spec::{Compression, Config, Descriptor, ImageConfig, Platform};

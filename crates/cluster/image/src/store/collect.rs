@@ -18,6 +18,7 @@ use crate::{
     Digest, Platform,
     image::{Document, Image},
     spec::ImageConfig,
+    unpack::chain_id,
 };
 
 /// How long the rest of an interrupted download stays to be gone on with.
@@ -246,7 +247,15 @@ impl Store {
                 }
                 None => {
                     if let Ok(config) = serde_json::from_slice::<ImageConfig>(&bytes) {
-                        reached.extend(config.rootfs.diff_ids);
+                        let diff_ids = &config.rootfs.diff_ids;
+                        reached.extend(diff_ids);
+                        // Some layers are unpacked for those below them only.
+                        let mut below = None;
+                        for diff_id in diff_ids {
+                            let chain = chain_id(below.as_ref(), diff_id);
+                            reached.insert(chain);
+                            below = Some(chain);
+                        }
                     }
                 }
             }
