@@ -33,7 +33,7 @@ pub use copy::copy;
 use crate::{Digest, Image, Layer, Owners, Store, store, tarball};
 
 /// The layers of an image, unpacked.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Layers {
     /// Folders for an overlay mount, topmost first; none for an image without layers. What a layer
     /// hides as a whole is not among them.
@@ -189,17 +189,41 @@ struct Marker {
 /// # Errors
 /// [`Error`]: the layer and what is wrong with it.
 pub fn ensure(store: &Store, image: &Image, owners: Owners) -> Result<Layers, Error> {
+    let layers = gather(store, image, owners, |place, lowers| place.ensure(lowers).map(Some))?;
+    // None is missing after it was ensured.
+    Ok(layers.unwrap_or_default())
+}
+
+/// The layers, if all of them are unpacked; reads one small file a layer.
+///
+/// # Errors
+/// [`Error`], if what is there cannot be read.
+pub fn find(store: &Store, image: &Image, owners: Owners) -> Result<Option<Layers>, Error> {
+    gather(store, image, owners, |place, _| place.find())
+}
+
+/// What is known of a layer that is unpacked: its folder, and what came of it.
+type Found = (PathBuf, Marker);
+
+/// Puts the layers of an image together; nothing if `of` has nothing for one of them.
+fn gather(
+    store: &Store,
+    image: &Image,
+    owners: Owners,
+    of: impl Fn(&Place<'_>, &[PathBuf]) -> Result<Option<Found>, Error>,
+) -> Result<Option<Layers>, Error> {
     let boot = boot_id()?;
-    let mut layers = Layers { folders: Vec::new(), lost: Lost::default(), unsettled: Vec::new() };
+    let mut layers = Layers::default();
     let mut chain: Option<Digest> = None;
     for layer in &image.layers {
-        chain = Some(chain_id(chain.as_ref(), &layer.diff_id));
-        let place =
-            Place { store, layer, chain: chain.unwrap_or(layer.diff_id), owners, boot: &boot };
-        let (folder, marker) = place.ensure(&layers.folders).map_err(|source| match source {
+        let below = chain_id(chain.as_ref(), &layer.diff_id);
+        chain = Some(below);
+        let place = Place { store, layer, chain: below, owners, boot: &boot };
+        let found = of(&place, &layers.folders).map_err(|source| match source {
             Error::Store(error) => Error::Store(error),
             other => Error::Layer { layer: layer.diff_id, source: Box::new(other) },
         })?;
+        let Some((folder, marker)) = found else { return Ok(None) };
         if marker.opaque {
             layers.folders.clear();
         }
@@ -211,7 +235,7 @@ pub fn ensure(store: &Store, image: &Image, owners: Owners) -> Result<Layers, Er
         layers.lost.devices += marker.lost.devices;
         layers.lost.attributes += marker.lost.attributes;
     }
-    Ok(layers)
+    Ok(Some(layers))
 }
 
 impl Layers {
@@ -260,7 +284,7 @@ struct Place<'a> {
 
 impl Place<'_> {
     /// The folder of the layer, and what came of it. `lowers` are the trees below, topmost first.
-    fn ensure(&self, lowers: &[PathBuf]) -> Result<(PathBuf, Marker), Error> {
+    fn ensure(&self, lowers: &[PathBuf]) -> Result<Found, Error> {
         if let Some(found) = self.find()? {
             return Ok(found);
         }
@@ -278,7 +302,7 @@ impl Place<'_> {
     }
 
     /// What is there, whether it is the layer's own or one of this chain only.
-    fn find(&self) -> Result<Option<(PathBuf, Marker)>, Error> {
+    fn find(&self) -> Result<Option<Found>, Error> {
         for hex in [&self.chain, &self.layer.diff_id] {
             let folder = self.store.layer_folder(hex).join(self.owners.name());
             let path = folder.join(COMPLETE);
@@ -298,12 +322,7 @@ impl Place<'_> {
         Ok(None)
     }
 
-    fn unpack(
-        &self,
-        home: &Path,
-        lock: &fs::File,
-        lowers: &[PathBuf],
-    ) -> Result<(PathBuf, Marker), Error> {
+    fn unpack(&self, home: &Path, lock: &fs::File, lowers: &[PathBuf]) -> Result<Found, Error> {
         let partial = format!("{}.partial", self.owners.name());
         let clear = |name: &str| {
             tree::remove(lock, name.as_bytes())
