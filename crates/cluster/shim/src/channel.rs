@@ -47,9 +47,11 @@ impl Channel {
         wire::send(&self.socket, container, &[])
     }
 
-    /// Sends the process to run. The child waits for it, so this does not block for long.
-    pub(crate) fn start(&self, process: &ProcessSpec) -> io::Result<()> {
-        wire::send(&self.socket, process, &[])
+    /// Sends the process to run, and its seccomp program. The child waits for it, so this does not
+    /// block for long.
+    pub(crate) fn start(&self, process: &ProcessSpec, seccomp: Option<OwnedFd>) -> io::Result<()> {
+        let beside: Vec<BorrowedFd<'_>> = seccomp.iter().map(OwnedFd::as_fd).collect();
+        wire::send(&self.socket, process, &beside)
     }
 
     /// Reads what the child has said; blocks if it has said nothing.

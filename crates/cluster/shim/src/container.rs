@@ -11,6 +11,7 @@ use std::{
 };
 
 use rustix::{
+    fs::{Mode, OFlags},
     io::Errno,
     pipe::PipeFlags,
     process::{Signal, WaitStatus},
@@ -19,6 +20,7 @@ use rustix::{
 use crate::{
     cgroups::{self, Cgroups},
     channel::{Channel, News},
+    child::Begin,
     draft::Draft,
     files,
     log::{Lines, Log, Stream},
@@ -27,8 +29,8 @@ use crate::{
     sys,
     time::{self, Moment},
     wire::{
-        ContainerSpec, ContainerStatus, Exit, Failure, FailureKind, ProcessSpec, Reply, Stage,
-        StartError, State,
+        ContainerSpec, ContainerStatus, Exit, Failure, FailureKind, PidNamespace, ProcessSpec,
+        Reply, Root, Stage, StartError, State, Stdin,
     },
 };
 
@@ -56,6 +58,10 @@ pub(crate) struct Container {
     log: Log,
     /// Folders of its control groups.
     cgroups: Vec<PathBuf>,
+    /// Whether its root is an image's.
+    image: bool,
+    /// Whether it has a user namespace of its own.
+    own_users: bool,
 }
 
 #[derive(Debug)]
@@ -81,6 +87,17 @@ enum Phase {
 struct Output {
     pipe: OwnedFd,
     lines: Lines,
+}
+
+/// A container that runs.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Running<'a> {
+    /// Its first process.
+    pub(crate) first: &'a OwnedFd,
+    /// Whether its root is an image's.
+    pub(crate) image: bool,
+    /// Whether it has a user namespace of its own.
+    pub(crate) own_users: bool,
 }
 
 /// What became of a container that was created or started.
@@ -109,6 +126,7 @@ impl Container {
         client: ClientId,
     ) -> Result<Self, StartError> {
         check_id(&spec.id)?;
+        check_supported(spec)?;
         let log = Log::open(&spec.log).map_err(|it| {
             failed(Stage::Log, &format!("cannot open the log `{}`", spec.log.display()), &it)
         })?;
@@ -124,6 +142,8 @@ impl Container {
             live: Some(Live::of(draft)),
             log,
             cgroups: spec.cgroups.clone(),
+            image: spec.root != Root::Host,
+            own_users: spec.user_namespace.is_some(),
         };
         let recorded = container.record(pod, boot);
         recorded.map_err(|it| {
@@ -146,7 +166,8 @@ impl Container {
         let (Phase::Created, Some(channel)) = (&self.phase, channel) else {
             return Err(self.wrong_state("start"));
         };
-        channel.start(process).map_err(|error| Failure {
+        let started = open_seccomp(process).and_then(|seccomp| channel.start(process, seccomp));
+        started.map_err(|error| Failure {
             kind: FailureKind::Other,
             errno: error.raw_os_error().unwrap_or(0),
             message: format!("cannot start container `{}`: {error}", self.id),
@@ -285,10 +306,13 @@ impl Container {
         &self.cgroups
     }
 
-    /// The first process, if it runs the program.
-    pub(crate) fn running(&self) -> Result<&OwnedFd, Failure> {
+    /// What a further process can be started in, if the container runs its program.
+    pub(crate) fn running(&self) -> Result<Running<'_>, Failure> {
+        let Self { image, own_users, .. } = *self;
         match (&self.phase, &self.live) {
-            (Phase::Running { .. }, Some(live)) => Ok(&live.pidfd),
+            (Phase::Running { .. }, Some(live)) => {
+                Ok(Running { first: &live.pidfd, image, own_users })
+            }
             _ => Err(self.wrong_state("exec")),
         }
     }
@@ -346,7 +370,7 @@ impl Live {
 fn begin(pod: &Pod, spec: &ContainerSpec) -> Result<Draft, StartError> {
     let cgroups = Cgroups::open(&spec.cgroups)
         .map_err(|it| failed(Stage::Cgroups, "cannot open the control groups", &it))?;
-    let begun = Draft::fork(&pod.ground, cgroups)
+    let begun = Draft::fork(&pod.ground, Begin::Told, cgroups)
         .and_then(|draft| draft.channel.order(&pod.hostname, spec).map(|()| draft));
     begun.map_err(|it| failed(Stage::Fork, "cannot start a process", &it))
 }
@@ -371,6 +395,17 @@ impl Output {
         }
         ControlFlow::Continue(())
     }
+}
+
+/// Opens the seccomp program of a process, for a child that cannot see it any more.
+pub(crate) fn open_seccomp(process: &ProcessSpec) -> io::Result<Option<OwnedFd>> {
+    let Some(path) = &process.seccomp else { return Ok(None) };
+    let file = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
+    file.map(Some).map_err(|error| {
+        let error = io::Error::from(error);
+        let path = path.display();
+        io::Error::new(error.kind(), format!("seccomp program `{path}`: {error}"))
+    })
 }
 
 /// A pipe whose reading end does not block.
@@ -399,6 +434,27 @@ fn check_id(id: &str) -> Result<(), StartError> {
     }
     let message = format!("container id `{id}` is not a name of letters, digits, `-`, `_` and `.`");
     Err(StartError { stage: Stage::Spec, errno: 0, message })
+}
+
+/// Refuses what this shim does not do, rather than to do something else.
+fn check_supported(spec: &ContainerSpec) -> Result<(), StartError> {
+    let linked = spec.root == Root::Host;
+    let unsupported = [
+        (spec.pid != PidNamespace::Own, "a PID namespace other than its own"),
+        (spec.stdin != Stdin::Empty, "an open standard input"),
+        (spec.tty, "a terminal"),
+        (linked && spec.user_namespace.is_some(), "a user namespace on the machine's root"),
+        (linked && !spec.devices.is_empty(), "devices on the machine's root"),
+        (linked && spec.privileged, "privileges on the machine's root"),
+    ];
+    match unsupported.into_iter().find(|it| it.0) {
+        None => Ok(()),
+        Some((_, what)) => {
+            let message =
+                format!("container `{}` asks for {what}, which is not supported", spec.id);
+            Err(StartError { stage: Stage::Spec, errno: 0, message })
+        }
+    }
 }
 
 /// A [`StartError`] of a system's error.

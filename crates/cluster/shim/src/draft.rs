@@ -19,7 +19,7 @@ use rustix::{
 use crate::{
     cgroups::Cgroups,
     channel::Channel,
-    child::{self, Ground, Stdio},
+    child::{self, Begin, Ground, Stdio},
     container,
     sys::{self, New},
 };
@@ -41,7 +41,7 @@ pub(crate) struct Draft {
 
 impl Draft {
     /// One that begins in these control groups.
-    pub(crate) fn fork(ground: &Ground, cgroups: Cgroups) -> io::Result<Self> {
+    pub(crate) fn fork(ground: &Ground, begin: Begin, cgroups: Cgroups) -> io::Result<Self> {
         let null = rustix::fs::open("/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
         let (stdout, stdout_writer) = container::pipe()?;
         let (stderr, stderr_writer) = container::pipe()?;
@@ -52,7 +52,7 @@ impl Draft {
                 stdout: stdout_writer.as_fd(),
                 stderr: stderr_writer.as_fd(),
             };
-            child::container(ground, &cgroups, &child_end, stdio);
+            child::container(ground, begin, &cgroups, &child_end, stdio);
         };
         let pid = process.pid.as_raw_nonzero().get().cast_unsigned();
         Ok(Self { pid, pidfd: process.pidfd, channel, stdout, stderr, cgroups })
@@ -70,7 +70,7 @@ impl Ahead {
     pub(crate) fn fork(ground: &Ground, cgroups: Cgroups) -> io::Result<Self> {
         // First: what changes from here on is noticed.
         let copied = Copied::now()?;
-        Ok(Self { draft: Draft::fork(ground, cgroups)?, copied })
+        Ok(Self { draft: Draft::fork(ground, Begin::Early, cgroups)?, copied })
     }
 
     /// The draft, if a root that is made now would be the same, and it is in these control groups.

@@ -11,15 +11,15 @@ use rustix::{
     fs::{Mode, OFlags},
     io::Errno,
     pipe::PipeFlags,
-    process::{Pid, PidfdFlags, Signal, WaitStatus},
+    process::{DumpableBehavior, Pid, PidfdFlags, Signal, WaitStatus},
     thread::ThreadNameSpaceType,
 };
 
 use crate::{
     cgroups::Cgroups,
     channel::{Channel, News},
-    child::{self, Ground, Stdio},
-    container::{self, ClientId, Container, Outcome},
+    child::{self, Ground, Setting, Stdio, Users},
+    container::{self, ClientId, Container, Outcome, Running},
     sys::{self, New},
     time::Moment,
     wire::{ExecSpec, Finished, Reply, Stage},
@@ -57,7 +57,7 @@ impl Exec {
         stdio: Option<[OwnedFd; 3]>,
         client: ClientId,
     ) -> Result<Self, Reply> {
-        let first = container.running()?;
+        let Running { first, image, own_users } = container.running()?;
         let cgroups = Cgroups::open(container.cgroups()).map_err(|it| {
             container::failed(Stage::Cgroups, "cannot open the control groups", &it)
         })?;
@@ -77,10 +77,14 @@ impl Exec {
                 }
             };
             let (channel, child_end) = Channel::new()?;
+            let seccomp = container::open_seccomp(&spec.process)?;
             let Some(process) = fork_inside(first, &cgroups)? else {
+                let initial = ground.initial_user_namespace;
+                let users = if own_users { Users::Of(first) } else { Users::Cluster { initial } };
+                let setting = Setting { users, image, seccomp };
                 let stdio =
                     Stdio { stdin: stdin.as_fd(), stdout: stdout.as_fd(), stderr: stderr.as_fd() };
-                child::exec(ground, first, &spec.process, &child_end, stdio)
+                child::exec(ground, first, setting, &spec.process, &child_end, stdio)
             };
             Ok(Self {
                 client,
@@ -199,6 +203,9 @@ fn fork_inside(container: &OwnedFd, cgroups: &Cgroups) -> io::Result<Option<sys:
     }
     let forked = || -> io::Result<Option<sys::Child>> {
         cgroups.join()?;
+        // From its first moment in the container nobody there can look into the child, which is a
+        // copy of the shim until it runs its program, and has its privileges.
+        rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
         let kind = ThreadNameSpaceType::PROCESS_ID;
         rustix::thread::move_into_thread_name_spaces(container.as_fd(), kind)?;
         sys::fork(New::Sibling, cgroups.birthplace())

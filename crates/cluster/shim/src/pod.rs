@@ -20,7 +20,7 @@ use rustix::{
 use crate::{
     child::{Ground, Net, open_namespace},
     sys,
-    wire::SpareSpec,
+    wire::{SpareSpec, Sysctl},
 };
 
 /// Inode of the machine's first user namespace: PROC_USER_INIT_INO of linux/proc_ns.h.
@@ -62,14 +62,106 @@ pub(crate) fn prepare(spec: SpareSpec, cluster: Option<OwnedFd>) -> io::Result<G
 
 impl Pod {
     /// The pod that has these namespaces from now on.
-    pub(crate) fn new(dir: PathBuf, hostname: String, ground: Ground) -> io::Result<Self> {
+    pub(crate) fn new(
+        dir: PathBuf,
+        hostname: String,
+        sysctls: &[Sysctl],
+        ground: Ground,
+    ) -> io::Result<Self> {
         if HOSTNAME_MAX < hostname.len() {
             let text = format!("host name `{hostname}` is longer than {HOSTNAME_MAX} bytes");
             return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
         }
         rustix::system::sethostname(hostname.as_bytes())?;
+        if !sysctls.is_empty() {
+            set_all(sysctls, &ground)?;
+        }
         Ok(Self { dir, hostname, ground })
     }
+}
+
+/// Sets kernel parameters of the pod's namespaces: this process is in that of IPC, and visits that of
+/// the network.
+fn set_all(sysctls: &[Sysctl], ground: &Ground) -> io::Result<()> {
+    let kind = Some(LinkNameSpaceType::Network);
+    let own = match &ground.net {
+        Net::Own(net) => {
+            let own = open_namespace("net")?;
+            rustix::thread::move_into_link_name_space(net.as_fd(), kind)?;
+            Some(own)
+        }
+        Net::Host(_) => None,
+    };
+    let set = sysctls.iter().try_for_each(|it| {
+        set(it, own.is_some()).map_err(|error| {
+            let text = format!("cannot set the sysctl `{}` to `{}`: {error}", it.name, it.value);
+            io::Error::new(error.kind(), text)
+        })
+    });
+    if let Some(own) = own {
+        rustix::thread::move_into_link_name_space(own.as_fd(), kind)?;
+    }
+    set
+}
+
+fn set(sysctl: &Sysctl, own_net: bool) -> io::Result<()> {
+    let Some((path, namespace)) = sysctl_path(&sysctl.name) else {
+        return Err(io::Error::other("it is not one that a pod has for itself"));
+    };
+    if namespace == Namespace::Net && !own_net {
+        return Err(io::Error::other("the pod shares the network of the host"));
+    }
+    let flags = OFlags::WRONLY | OFlags::CLOEXEC;
+    let file = rustix::fs::open(path, flags, Mode::empty())?;
+    rustix::io::write(file, sysctl.value.as_bytes())?;
+    Ok(())
+}
+
+/// Which namespace a kernel parameter belongs to.
+#[derive(Debug, PartialEq, Eq)]
+enum Namespace {
+    Net,
+    Ipc,
+}
+
+/// The file of a kernel parameter that is of a namespace, by a name with dots or slashes: whichever
+/// comes first separates, as sysctl(8) has it.
+fn sysctl_path(name: &str) -> Option<(PathBuf, Namespace)> {
+    /// Those of IPC that are no group of their own.
+    const IPC: [&str; 10] = [
+        "kernel/auto_msgmni",
+        "kernel/msgmax",
+        "kernel/msgmnb",
+        "kernel/msgmni",
+        "kernel/sem",
+        "kernel/shmall",
+        "kernel/shmmax",
+        "kernel/shmmni",
+        "kernel/shm_rmid_forced",
+        "kernel/sem_next_id",
+    ];
+    let swapped = match name.find(['.', '/']).map(|it| name.as_bytes().get(it)) {
+        Some(Some(b'.')) => true,
+        Some(Some(b'/')) => false,
+        _ => return None,
+    };
+    let path: String = name
+        .chars()
+        .map(|it| match it {
+            '.' if swapped => '/',
+            '/' if swapped => '.',
+            it => it,
+        })
+        .collect();
+    let plain = path.split('/').all(|it| !matches!(it, "" | "." | ".."));
+    let namespace = if path.starts_with("net/") {
+        Namespace::Net
+    } else if path.starts_with("fs/mqueue/") || IPC.contains(&path.as_str()) {
+        Namespace::Ipc
+    } else {
+        return None;
+    };
+    plain.then(|| (PathBuf::from("/proc/sys").join(path), namespace))
 }
 
 /// Lets every user of the pod listen on every port, as containerd does: the ports are the pod's.
@@ -83,4 +175,35 @@ fn open_ports() -> io::Result<()> {
     };
     rustix::io::write(file, b"0")?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use expect_test::{Expect, expect};
+
+    use super::*;
+
+    fn check(name: &str, expected: Expect) {
+        let shown = sysctl_path(name).map(|(path, of)| format!("{} {of:?}", path.display()));
+        expected.assert_eq(&shown.unwrap_or_default());
+    }
+
+    #[test]
+    fn only_what_is_of_a_namespace_is_set() {
+        check("net.core.somaxconn", expect!["/proc/sys/net/core/somaxconn Net"]);
+        check(
+            "net/ipv4/conf/eth0.1/forwarding",
+            expect!["/proc/sys/net/ipv4/conf/eth0.1/forwarding Net"],
+        );
+        check(
+            "net.ipv4.conf.eth0/1.forwarding",
+            expect!["/proc/sys/net/ipv4/conf/eth0.1/forwarding Net"],
+        );
+        check("kernel.shmmax", expect!["/proc/sys/kernel/shmmax Ipc"]);
+        check("fs.mqueue.msg_max", expect!["/proc/sys/fs/mqueue/msg_max Ipc"]);
+        check("kernel.core_pattern", expect![""]);
+        check("net/../kernel/core_pattern", expect![""]);
+        check("net./.kernel", expect![""]);
+        check("vm.swappiness", expect![""]);
+    }
 }

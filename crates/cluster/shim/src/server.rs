@@ -125,7 +125,7 @@ fn begin(
         // Whoever wanted a shim is gone, and nobody else knows of this one.
         return Ok(None);
     };
-    let Request::Pod(PodSpec { name, dir, hostname }) = request else {
+    let Request::Pod(PodSpec { name, dir, hostname, sysctls }) = request else {
         return Err(io::Error::other("the first message is not `pod`"));
     };
     let Some(lock) = files::lock(&dir)? else {
@@ -138,7 +138,7 @@ fn begin(
     // Refused where /proc cannot be written; then people see the nursery's arguments.
     title::set(&[&words[..], &[dir.as_os_str()]].concat()).ok();
     let cluster_net = ground.cluster_net();
-    let pod = Pod::new(dir.clone(), hostname, ground)?;
+    let pod = Pod::new(dir.clone(), hostname, &sysctls, ground)?;
     let boot = process::boot()?;
     let own = Process::of(std::process::id(), &boot)?;
     let listener = files::listen(&dir, BACKLOG)?;

@@ -11,7 +11,7 @@ use std::{
     ptr,
 };
 
-use rustix::{process::Pid, thread::UnshareFlags};
+use rustix::{mount::MountAttrFlags, process::Pid, thread::UnshareFlags};
 
 /// What a new process is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -172,11 +172,14 @@ fn signal_set(signals: &[i32]) -> libc::sigset_t {
     set
 }
 
-/// Makes a detached mount and everything mounted in it read-only.
-pub(crate) fn make_read_only(tree: BorrowedFd<'_>) -> io::Result<()> {
-    /// MOUNT_ATTR_RDONLY of linux/mount.h.
-    const RDONLY: u64 = 1;
-    set_mount(tree, [RDONLY, 0, 0, 0])
+/// Gives a detached mount and everything mounted in it attributes such as read-only.
+pub(crate) fn set_mounts(tree: BorrowedFd<'_>, attributes: MountAttrFlags) -> io::Result<()> {
+    set_mount(tree, libc::AT_RECURSIVE, [u64::from(attributes.bits()), 0, 0, 0])
+}
+
+/// Gives a mount attributes, and nothing that is mounted in it.
+pub(crate) fn set_this_mount(mount: BorrowedFd<'_>, attributes: MountAttrFlags) -> io::Result<()> {
+    set_mount(mount, 0, [u64::from(attributes.bits()), 0, 0, 0])
 }
 
 /// Lets nothing that is mounted in a detached mount show where it was copied from; the other way
@@ -184,12 +187,12 @@ pub(crate) fn make_read_only(tree: BorrowedFd<'_>) -> io::Result<()> {
 pub(crate) fn make_slave(tree: BorrowedFd<'_>) -> io::Result<()> {
     /// MS_SLAVE of linux/mount.h.
     const SLAVE: u64 = 1 << 19;
-    set_mount(tree, [0, 0, SLAVE, 0])
+    set_mount(tree, libc::AT_RECURSIVE, [0, 0, SLAVE, 0])
 }
 
-/// mount_setattr(2), Linux 5.12, on a mount and everything mounted in it.
-fn set_mount(tree: BorrowedFd<'_>, attributes: [u64; 4]) -> io::Result<()> {
-    let flags = libc::AT_EMPTY_PATH | libc::AT_RECURSIVE;
+/// mount_setattr(2), Linux 5.12.
+fn set_mount(tree: BorrowedFd<'_>, reach: i32, attributes: [u64; 4]) -> io::Result<()> {
+    let flags = libc::AT_EMPTY_PATH | reach;
     // SAFETY: `attributes` is a struct mount_attr of version 0 (32 bytes: attr_set, attr_clr,
     // propagation, userns_fd), and the path is an empty C string.
     let result = unsafe {
@@ -224,4 +227,32 @@ pub(crate) fn execute(program: &CStr, argv: &[CString], env: &[CString]) -> io::
     // SAFETY: all are C strings that live until the call is over, and both lists end with null.
     unsafe { libc::execve(program.as_ptr(), argv.as_ptr(), env.as_ptr()) };
     io::Error::last_os_error()
+}
+
+/// Filters the system calls of this process and of all it will start: seccomp(2). `program` is an array
+/// of struct sock_filter, which the kernel checks.
+pub(crate) fn seccomp(program: &[u8]) -> io::Result<()> {
+    /// SECCOMP_SET_MODE_FILTER of linux/seccomp.h.
+    const FILTER: libc::c_uint = 1;
+    /// Bytes of struct sock_filter: code, jt, jf, k.
+    const INSTRUCTION: usize = 8;
+    let (instructions, []) = program.as_chunks::<INSTRUCTION>() else {
+        return Err(io::ErrorKind::InvalidData.into());
+    };
+    let mut filter: Vec<libc::sock_filter> = instructions
+        .iter()
+        .map(|[code0, code1, jt, jf, k @ ..]| libc::sock_filter {
+            code: u16::from_ne_bytes([*code0, *code1]),
+            jt: *jt,
+            jf: *jf,
+            k: u32::from_ne_bytes(*k),
+        })
+        .collect();
+    let len = u16::try_from(filter.len()).map_err(|_| io::ErrorKind::InvalidData)?;
+    let program = libc::sock_fprog { len, filter: filter.as_mut_ptr() };
+    // SAFETY: `program` names `len` instructions, which live until the call is over.
+    match unsafe { libc::syscall(libc::SYS_seccomp, FILTER, 0, &raw const program) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
 }

@@ -72,12 +72,9 @@ pub(crate) fn recipe(
     let spec = wire::ContainerSpec {
         id: run_id(&container.name, attempt),
         root: wire::Root::Host,
-        mounts: Vec::new(),
-        resolv_conf: None,
-        hosts: None,
         shm_bytes: SHM_BYTES,
         log: folders.log(&container.name, attempt),
-        cgroups: Vec::new(),
+        ..wire::ContainerSpec::default()
     };
     let image_id = format!("link://{}", link.directory.display());
     let container = container.clone();

@@ -1,22 +1,30 @@
-//! The last steps before a program runs: limits, user, capabilities, working directory, look-up.
+//! The last steps before a program runs: limits, privileges, working directory, look-up.
 
 use std::{
     ffi::{CString, OsStr},
+    fs,
     io::{self, Read as _},
-    os::unix::ffi::OsStrExt as _,
+    os::{
+        fd::OwnedFd,
+        unix::{ffi::OsStrExt as _, fs::DirBuilderExt as _},
+    },
     path::{Path, PathBuf},
 };
 
 use rustix::{
-    fs::{Access, Gid, Mode, Uid},
-    process::{Resource, Signal},
-    thread::{CapabilitySet, CapabilitySets},
+    fs::{Access, Mode},
+    process::Resource,
 };
 
-use super::{Ground, cause, failed, refused};
+use super::{
+    cause, failed,
+    privileges::{self, Users},
+    refused,
+    user::{self, Identity},
+};
 use crate::{
     sys,
-    wire::{ProcessSpec, Rlimit, RlimitResource, Stage, StartError, User},
+    wire::{ProcessSpec, Rlimit, RlimitResource, Stage, StartError},
 };
 
 /// Where a program is looked up if its environment has no `PATH`: as in containerd.
@@ -28,55 +36,70 @@ const INTERPRETER_MAX: u64 = 256;
 /// File mode creation mask if none is asked for.
 const UMASK: u32 = 0o022;
 
-/// What root may do in a container: containerd's default set.
-const CAPABILITIES: CapabilitySet = CapabilitySet::CHOWN
-    .union(CapabilitySet::DAC_OVERRIDE)
-    .union(CapabilitySet::FSETID)
-    .union(CapabilitySet::FOWNER)
-    .union(CapabilitySet::MKNOD)
-    .union(CapabilitySet::NET_RAW)
-    .union(CapabilitySet::SETGID)
-    .union(CapabilitySet::SETUID)
-    .union(CapabilitySet::SETFCAP)
-    .union(CapabilitySet::SETPCAP)
-    .union(CapabilitySet::NET_BIND_SERVICE)
-    .union(CapabilitySet::SYS_CHROOT)
-    .union(CapabilitySet::KILL)
-    .union(CapabilitySet::AUDIT_WRITE);
+/// How a process is to be run, beside what it is.
+#[derive(Debug)]
+pub(crate) struct Setting<'a> {
+    pub(crate) users: Users<'a>,
+    /// Whether the root is an image's: it has users and folders of its own.
+    pub(crate) image: bool,
+    /// The seccomp program.
+    pub(crate) seccomp: Option<OwnedFd>,
+}
 
 /// Runs the program in place of this process; returns why it could not.
-pub(super) fn launch(ground: &Ground, process: &ProcessSpec) -> StartError {
-    match try_launch(ground, process) {
+pub(super) fn launch(setting: Setting<'_>, process: &ProcessSpec) -> StartError {
+    match try_launch(setting, process) {
         Ok(error) | Err(error) => error,
     }
 }
 
-fn try_launch(ground: &Ground, process: &ProcessSpec) -> Result<StartError, StartError> {
+fn try_launch(setting: Setting<'_>, process: &ProcessSpec) -> Result<StartError, StartError> {
     let argv = c_strings(&process.argv, "argument")?;
     let env = c_strings(&process.env, "environment variable")?;
     let Some(program) = process.argv.first() else {
         return Err(refused(Stage::Spec, "no command".to_owned()));
     };
+    let cwd = process.cwd.as_deref().unwrap_or(Path::new("/"));
+    let identity = match &process.user {
+        Some(user) => Some(user::resolve(user)?),
+        // An image's user is root unless it says otherwise.
+        None => setting.image.then(Identity::default),
+    };
+    let seccomp = setting.seccomp.map(privileges::read_seccomp).transpose()?;
     limit(&process.rlimits)?;
     rustix::process::umask(Mode::from_raw_mode(process.umask.unwrap_or(UMASK)));
-    drop_bounds(ground).map_err(failed(Stage::Privileges, "cannot limit the capabilities"))?;
-    if let Some(user) = &process.user {
-        become_user(user)?;
+    if setting.image {
+        make_cwd(cwd);
     }
-    drop_capabilities(ground).map_err(failed(Stage::Privileges, "cannot drop capabilities"))?;
-    if process.no_new_privs {
-        rustix::thread::set_no_new_privs(true)
-            .map_err(failed(Stage::Privileges, "cannot forbid new privileges"))?;
-    }
-    let cwd = process.cwd.as_deref().unwrap_or(Path::new("/"));
-    rustix::process::chdir(cwd).map_err(failed(
+    privileges::take_on(setting.users, identity.as_ref(), process, seccomp.as_deref())?;
+    go_to(cwd).map_err(failed(
         Stage::Cwd,
         format!("cannot use the working directory {:?}", cwd.display().to_string()),
     ))?;
     let path = look_up(program, &process.env)?;
     let file = c_string(path.as_os_str().as_bytes(), "command")?;
+    if let Some(program) = seccomp.filter(|_| process.no_new_privs) {
+        privileges::install(&program)?;
+    }
     let error = sys::execute(&file, &argv, &env);
     Ok(exec_failed(program, &path, &error))
+}
+
+/// Makes a working directory that the image lacks, as container runtimes do. Where that is not
+/// possible, going there says why.
+fn make_cwd(cwd: &Path) {
+    fs::DirBuilder::new().recursive(true).mode(0o755).create(cwd).ok();
+}
+
+/// Goes into a folder, which must be one that a path of the container leads to: `/proc/self/fd/7` may
+/// lead anywhere.
+fn go_to(cwd: &Path) -> io::Result<()> {
+    rustix::process::chdir(cwd)?;
+    let path = rustix::process::getcwd(Vec::new())?;
+    if path.to_bytes().starts_with(b"/") {
+        return Ok(());
+    }
+    Err(io::Error::other("it is outside of the container"))
 }
 
 fn limit(limits: &[Rlimit]) -> Result<(), StartError> {
@@ -97,58 +120,6 @@ fn limit(limits: &[Rlimit]) -> Result<(), StartError> {
         rustix::process::setrlimit(resource, new).map_err(failed(Stage::Privileges, what))?;
     }
     Ok(())
-}
-
-/// The capabilities that programs in the container may have at most.
-fn allowed(ground: &Ground) -> CapabilitySet {
-    if ground.initial_user_namespace { CAPABILITIES } else { CapabilitySet::empty() }
-}
-
-/// Takes the others from the bounding set, which programs run as root get theirs from.
-fn drop_bounds(ground: &Ground) -> io::Result<()> {
-    let allowed = allowed(ground);
-    for bit in 0..u64::BITS {
-        let capability = CapabilitySet::from_bits_retain(1 << bit);
-        match rustix::thread::capability_is_in_bounding_set(capability) {
-            Ok(true) if !allowed.contains(capability) => {
-                rustix::thread::remove_capability_from_bounding_set(capability)?;
-            }
-            Ok(_) => {}
-            // Beyond the last one this kernel knows.
-            Err(rustix::io::Errno::INVAL) => break,
-            Err(error) => return Err(error.into()),
-        }
-    }
-    Ok(())
-}
-
-fn drop_capabilities(ground: &Ground) -> io::Result<()> {
-    rustix::thread::clear_ambient_capability_set()?;
-    let permitted = rustix::thread::capabilities(None)?.permitted & allowed(ground);
-    let inheritable = CapabilitySet::empty();
-    let sets = CapabilitySets { effective: permitted, permitted, inheritable };
-    Ok(rustix::thread::set_capabilities(None, sets)?)
-}
-
-fn become_user(user: &User) -> Result<(), StartError> {
-    let own = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
-    if own == (user.uid, user.gid) && own.0 != 0 {
-        return Ok(());
-    }
-    let changed = || -> io::Result<()> {
-        let groups: Vec<Gid> = user.groups.iter().map(|it| Gid::from_raw(*it)).collect();
-        let (uid, gid) = (Uid::from_raw(user.uid), Gid::from_raw(user.gid));
-        rustix::thread::set_thread_groups(&groups)?;
-        rustix::thread::set_thread_res_gid(gid, gid, gid)?;
-        rustix::thread::set_thread_res_uid(uid, uid, uid)?;
-        // Changing the user made the kernel forget it.
-        Ok(rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?)
-    };
-    let what = format!(
-        "cannot run as user {}, group {}: without root there is only user {}, group {}",
-        user.uid, user.gid, own.0, own.1
-    );
-    changed().map_err(failed(Stage::Privileges, what))
 }
 
 /// The file of a program: as given if it has a `/`, else the first one in `PATH`.
@@ -197,7 +168,7 @@ fn exec_failed(program: &str, path: &Path, error: &io::Error) -> StartError {
 /// What the first line of a script names.
 fn interpreter(path: &Path) -> Option<String> {
     let mut content = Vec::new();
-    std::fs::File::open(path).ok()?.take(INTERPRETER_MAX).read_to_end(&mut content).ok()?;
+    fs::File::open(path).ok()?.take(INTERPRETER_MAX).read_to_end(&mut content).ok()?;
     let line = content.strip_prefix(b"#!")?.split(|it| *it == b'\n').next()?;
     let line = String::from_utf8_lossy(line);
     Some(line.split_ascii_whitespace().next()?.to_owned())
@@ -259,8 +230,8 @@ mod tests {
     fn reasons_name_the_interpreter() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("script");
-        std::fs::write(&path, "#!/no/such/shell -e\n").unwrap();
-        std::fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).unwrap();
+        fs::write(&path, "#!/no/such/shell -e\n").unwrap();
+        fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).unwrap();
         let error = exec_failed("./script", &path, &io::ErrorKind::NotFound.into());
         expect!["exec ./script: entity not found: `/no/such/shell` is missing"]
             .assert_eq(&error.message);

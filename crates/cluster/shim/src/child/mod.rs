@@ -5,7 +5,9 @@
 
 mod launch;
 mod mounts;
+mod privileges;
 mod root;
+mod user;
 mod volumes;
 
 use std::{
@@ -21,6 +23,9 @@ use rustix::{
     thread::{LinkNameSpaceType, ThreadNameSpaceType},
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+pub(crate) use launch::Setting;
+pub(crate) use privileges::Users;
 
 use crate::{
     cgroups::Cgroups,
@@ -87,36 +92,65 @@ pub(crate) struct Stdio<'a> {
     pub(crate) stderr: BorrowedFd<'a>,
 }
 
+/// What a container's first process begins with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Begin {
+    /// What the roots of all linked containers have, before it is told of its container.
+    Early,
+    /// Its container.
+    Told,
+}
+
 /// The first process of a container: makes what every root has, awaits the host name and the
 /// container, makes the rest, awaits the process to run, and runs it.
 pub(crate) fn container(
     ground: &Ground,
+    begin: Begin,
     cgroups: &Cgroups,
     channel: &OwnedFd,
     stdio: Stdio<'_>,
 ) -> ! {
-    let mut decoder = Decoder::default();
-    let mut prepared = || -> Result<ProcessSpec, StartError> {
-        cgroups.join().map_err(failed(Stage::Cgroups, "cannot join the control groups"))?;
-        detach(&[channel.as_fd(), ground.net(), ground.mounts.as_fd()], stdio)?;
-        if let Net::Own(net) = &ground.net {
-            let kind = Some(LinkNameSpaceType::Network);
-            rustix::thread::move_into_link_name_space(net.as_fd(), kind)
-                .map_err(failed(Stage::Namespaces, "cannot join the pod's network namespace"))?;
-        }
-        let root = root::Root::begin(ground)?;
-        let hostname: String = told(channel, &mut decoder)?;
-        let spec: ContainerSpec = told(channel, &mut decoder)?;
-        root.enter(&hostname, &spec)?;
-        let failed = failed(Stage::Fork, "cannot talk to the shim");
-        wire::send(channel, &Report::Prepared, &[]).map_err(&failed)?;
-        told(channel, &mut decoder)
-    };
-    let error = match prepared() {
-        Ok(process) => launch::launch(ground, &process),
-        Err(error) => error,
+    let launched = cgroups
+        .join()
+        .map_err(failed(Stage::Cgroups, "cannot join the control groups"))
+        .and_then(|()| prepare_and_launch(ground, begin, channel, stdio));
+    let error = match launched {
+        Ok(error) | Err(error) => error,
     };
     report(channel, error)
+}
+
+fn prepare_and_launch(
+    ground: &Ground,
+    begin: Begin,
+    channel: &OwnedFd,
+    stdio: Stdio<'_>,
+) -> Result<StartError, StartError> {
+    let mut decoder = Decoder::default();
+    detach(&[channel.as_fd(), ground.net(), ground.mounts.as_fd()], stdio)?;
+    if let Net::Own(net) = &ground.net {
+        let kind = Some(LinkNameSpaceType::Network);
+        rustix::thread::move_into_link_name_space(net.as_fd(), kind)
+            .map_err(failed(Stage::Namespaces, "cannot join the pod's network namespace"))?;
+    }
+    let early = match begin {
+        Begin::Early => Some(root::Root::begin_host(ground)?),
+        Begin::Told => None,
+    };
+    let hostname: String = told(channel, &mut decoder)?;
+    let spec: ContainerSpec = told(channel, &mut decoder)?;
+    let root = early.map_or_else(|| root::Root::begin(ground, &spec), Ok)?;
+    root.enter(&hostname, &spec)?;
+    let failed = failed(Stage::Fork, "cannot talk to the shim");
+    wire::send(channel, &Report::Prepared, &[]).map_err(&failed)?;
+    let process: ProcessSpec = told(channel, &mut decoder)?;
+    // Nothing of the cluster is held by who goes on to be the user's.
+    sys::close_others(&[channel.as_fd()]).map_err(&failed)?;
+    let initial = ground.initial_user_namespace;
+    let users = spec.user_namespace.as_ref().map_or(Users::Cluster { initial }, Users::New);
+    let setting =
+        Setting { users, image: spec.root != wire::Root::Host, seccomp: decoder.take_fd() };
+    Ok(launch::launch(setting, &process))
 }
 
 /// What the shim says next.
@@ -129,17 +163,20 @@ fn told<M: DeserializeOwned>(channel: &OwnedFd, decoder: &mut Decoder) -> Result
     }
 }
 
-/// A further process of a running container. The caller has seen to it that this child is in the
-/// container's PID namespace.
+/// A further process of a running container, `container` being its first one. The caller has seen to
+/// it that this child is in the container's PID namespace.
 pub(crate) fn exec(
     ground: &Ground,
     container: &OwnedFd,
+    setting: Setting<'_>,
     process: &ProcessSpec,
     channel: &OwnedFd,
     stdio: Stdio<'_>,
 ) -> ! {
     let joined = || -> Result<(), StartError> {
-        detach(&[channel.as_fd(), container.as_fd()], stdio)?;
+        let mut keep = vec![channel.as_fd(), container.as_fd()];
+        keep.extend(setting.seccomp.iter().map(OwnedFd::as_fd));
+        detach(&keep, stdio)?;
         let kinds = match ground.net {
             Net::Own(_) => ThreadNameSpaceType::MOUNT | ThreadNameSpaceType::NETWORK,
             // This process is there, and without root could not go there.
@@ -149,7 +186,7 @@ pub(crate) fn exec(
             .map_err(failed(Stage::Namespaces, "cannot join the container's namespaces"))
     };
     let error = match joined() {
-        Ok(()) => launch::launch(ground, process),
+        Ok(()) => launch::launch(setting, process),
         Err(error) => error,
     };
     report(channel, error)

@@ -4,12 +4,16 @@
 use std::{
     ffi::OsStr,
     io,
-    os::fd::{AsFd, OwnedFd},
-    path::Path,
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::ffi::OsStrExt as _,
+    },
+    path::{Path, PathBuf},
 };
 
 use rustix::{
     fs::{AtFlags, Mode, OFlags, ResolveFlags, StatxFlags},
+    io::Errno,
     mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags},
 };
 
@@ -55,9 +59,42 @@ pub(super) fn clone_read_only(dir: impl AsFd, path: impl AsRef<Path>) -> io::Res
     Ok(tree)
 }
 
+/// A copy of what a descriptor names, with everything mounted below it, not yet mounted anywhere.
+pub(super) fn clone_of(fd: impl AsFd) -> io::Result<OwnedFd> {
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE
+        | OpenTreeFlags::OPEN_TREE_CLOEXEC
+        | OpenTreeFlags::AT_RECURSIVE
+        | OpenTreeFlags::AT_EMPTY_PATH;
+    Ok(rustix::mount::open_tree(fd, "", flags)?)
+}
+
 /// Makes a copy read-only.
 pub(super) fn make_read_only(tree: impl AsFd) -> io::Result<()> {
-    sys::make_read_only(tree.as_fd())
+    restrict(tree, MountAttrFlags::MOUNT_ATTR_RDONLY)
+}
+
+/// Makes a mount read-only, and nothing that is mounted in it.
+pub(super) fn make_this_read_only(mount: impl AsFd) -> io::Result<()> {
+    sys::set_this_mount(mount.as_fd(), MountAttrFlags::MOUNT_ATTR_RDONLY)
+}
+
+/// Lets no device file of a mount be used.
+pub(super) fn forbid_devices(mount: impl AsFd) -> io::Result<()> {
+    sys::set_this_mount(mount.as_fd(), MountAttrFlags::MOUNT_ATTR_NODEV)
+}
+
+/// Gives a copy and everything mounted in it these attributes.
+pub(super) fn restrict(tree: impl AsFd, attributes: MountAttrFlags) -> io::Result<()> {
+    sys::set_mounts(tree.as_fd(), attributes)
+}
+
+/// Where a symbolic link leads; `None` if an entry of a folder is none, or missing.
+pub(super) fn link(dir: impl AsFd, name: &OsStr) -> io::Result<Option<PathBuf>> {
+    match rustix::fs::readlinkat(dir, name, Vec::new()) {
+        Ok(link) => Ok(Some(PathBuf::from(OsStr::from_bytes(link.to_bytes())))),
+        Err(Errno::INVAL | Errno::NOENT) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Lets nothing that is mounted in a copy show in what it was copied from.

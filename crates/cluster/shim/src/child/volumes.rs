@@ -10,12 +10,14 @@ use std::{
 use rustix::{mount::MountAttrFlags, thread::LinkNameSpaceType};
 
 use super::{Ground, failed, mounts, open_namespace};
-use crate::wire::{ContainerSpec, Source, Stage, StartError};
+use crate::wire::{ContainerSpec, Device, Root, Source, Stage, StartError};
 
 /// The sources of a container's mounts, not yet mounted anywhere.
 pub(super) struct Volumes {
     /// In the order of the container's mounts.
     pub(super) mounts: Vec<OwnedFd>,
+    /// In the order of the container's devices.
+    pub(super) devices: Vec<OwnedFd>,
     pub(super) resolv_conf: Option<OwnedFd>,
     pub(super) hosts: Option<OwnedFd>,
 }
@@ -36,30 +38,45 @@ pub(super) fn open(ground: &Ground, spec: &ContainerSpec) -> Result<Volumes, Sta
 }
 
 fn open_here(spec: &ContainerSpec) -> Result<Volumes, StartError> {
-    let file = |path: &Option<_>| path.as_deref().map(|it| open_bind(it, false)).transpose();
-    let mounts = spec.mounts.iter().map(|mount| match &mount.source {
-        Source::Bind { path } => open_bind(path, mount.read_only),
-        Source::Tmpfs { size_bytes } => {
-            let attributes = if mount.read_only {
-                MountAttrFlags::MOUNT_ATTR_RDONLY
-            } else {
-                MountAttrFlags::empty()
-            };
-            let options = [("mode", "1777"), ("size", &*size_bytes.to_string())];
-            let what = format!("cannot make a tmpfs for `{}`", mount.target.display());
-            mounts::new_with("tmpfs", &options, attributes).map_err(failed(Stage::Mount, what))
+    let file =
+        |path: &Option<_>| path.as_deref().map(|it| open_bind(it, restrictions(spec))).transpose();
+    let mounts = spec.mounts.iter().map(|mount| {
+        let mut attributes = restrictions(spec);
+        if mount.read_only {
+            attributes |= MountAttrFlags::MOUNT_ATTR_RDONLY;
+        }
+        match &mount.source {
+            Source::Bind { path } => open_bind(path, attributes),
+            Source::Tmpfs { size_bytes } => {
+                let options = [("mode", "1777"), ("size", &*size_bytes.to_string())];
+                let what = format!("cannot make a tmpfs for `{}`", mount.target.display());
+                mounts::new_with("tmpfs", &options, attributes).map_err(failed(Stage::Mount, what))
+            }
         }
     });
     let mounts = mounts.collect::<Result<_, _>>()?;
-    Ok(Volumes { mounts, resolv_conf: file(&spec.resolv_conf)?, hosts: file(&spec.hosts)? })
+    let device = |it: &Device| open_bind(&it.path, MountAttrFlags::empty());
+    let devices = spec.devices.iter().map(device).collect::<Result<_, _>>()?;
+    let (resolv_conf, hosts) = (file(&spec.resolv_conf)?, file(&spec.hosts)?);
+    Ok(Volumes { mounts, devices, resolv_conf, hosts })
 }
 
-fn open_bind(path: &Path, read_only: bool) -> Result<OwnedFd, StartError> {
+/// What no mount of a container may be used for. Root in a container of an image could otherwise make
+/// device files in a volume, and so reach the machine's disks.
+fn restrictions(spec: &ContainerSpec) -> MountAttrFlags {
+    if spec.root == Root::Host || spec.privileged {
+        MountAttrFlags::empty()
+    } else {
+        MountAttrFlags::MOUNT_ATTR_NODEV
+    }
+}
+
+fn open_bind(path: &Path, attributes: MountAttrFlags) -> Result<OwnedFd, StartError> {
     let open = || -> io::Result<OwnedFd> {
         let tree = mounts::clone(rustix::fs::CWD, path)?;
         mounts::keep_to_itself(&tree)?;
-        if read_only {
-            mounts::make_read_only(&tree)?;
+        if !attributes.is_empty() {
+            mounts::restrict(&tree, attributes)?;
         }
         Ok(tree)
     };

@@ -2,13 +2,19 @@
 //!
 //! How the messages travel is in `frames`; what is done about them is not here.
 
+mod container;
 mod frames;
+mod process;
 
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+pub use container::{
+    ContainerSpec, Device, IdMap, IdRange, Mount, PidNamespace, Root, Source, Stdin,
+};
 pub use frames::{Decoder, FDS_MAX, MESSAGE_MAX, encode, receive, send};
+pub use process::{ProcessSpec, Rlimit, RlimitResource, User};
 
 /// What a client asks for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -93,132 +99,20 @@ pub struct PodSpec {
     pub dir: PathBuf,
     /// Host name inside; at most 64 bytes.
     pub hostname: String,
-}
-
-/// A container, as far as it does not concern the process in it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ContainerSpec {
-    /// Unique among all containers the pod ever had, such as `web.0`, `web.1`: letters, digits,
-    /// `-`, `_` and `.`, not beginning with `.`; it names files.
-    pub id: String,
-    /// What the container sees as `/`.
-    pub root: Root,
-    /// Mounted in this order.
-    pub mounts: Vec<Mount>,
-    /// Files of the host that stand for these in the container: `/etc/resolv.conf` …
-    pub resolv_conf: Option<PathBuf>,
-    /// … and `/etc/hosts`.
-    pub hosts: Option<PathBuf>,
-    /// Size of /dev/shm, in bytes.
-    pub shm_bytes: u64,
-    /// The log file (CRI format); its folder is made. Rotated files are `LOG.1` (the newest) to
-    /// `LOG.4`.
-    pub log: PathBuf,
-    /// Folders of control groups, at most one of each hierarchy, that every process of the container
-    /// is in from its first instruction on. What is left in them at its end is killed.
+    /// Kernel parameters of the pod's own namespaces, set before it has any container.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub cgroups: Vec<PathBuf>,
+    pub sysctls: Vec<Sysctl>,
 }
 
-/// Where a container's root comes from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Root {
-    /// Linked source: the machine's own root.
-    Host,
-}
-
-/// A mount in a container.
+/// A kernel parameter.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Mount {
-    /// What is mounted.
-    pub source: Source,
-    /// Where, as an absolute path in the container. A missing mount point is made without writing
-    /// to the host.
-    pub target: PathBuf,
-    /// Whether, and with everything below it, it can only be read.
-    pub read_only: bool,
-}
-
-/// What is mounted.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case", deny_unknown_fields)]
-pub enum Source {
-    /// A folder or file of the host, with everything mounted below it.
-    Bind {
-        /// Absolute path on the host.
-        path: PathBuf,
-    },
-    /// A file system in memory, gone with the container.
-    Tmpfs {
-        /// Its size in bytes.
-        size_bytes: u64,
-    },
-}
-
-/// What runs in a container.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ProcessSpec {
-    /// The program and its arguments. A program without `/` is looked up in the `PATH` of `env`.
-    pub argv: Vec<String>,
-    /// `NAME=value`, exactly as the process gets them.
-    pub env: Vec<String>,
-    /// Working directory in the container; `None` is `/`.
-    pub cwd: Option<PathBuf>,
-    /// Another user than the invoking one: root only.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub user: Option<User>,
-    /// Limits to set; the others stay as they are.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub rlimits: Vec<Rlimit>,
-    /// File mode creation mask; `None` is 022.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub umask: Option<u32>,
-    /// Whether programs it runs can gain no privileges (`allowPrivilegeEscalation: false`).
-    #[serde(default)]
-    pub no_new_privs: bool,
-}
-
-/// A user by numbers.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct User {
-    /// User id.
-    pub uid: u32,
-    /// Group id.
-    pub gid: u32,
-    /// Supplementary groups.
-    pub groups: Vec<u32>,
-}
-
-/// A resource limit, see getrlimit(2).
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Rlimit {
-    /// Which.
-    pub resource: RlimitResource,
-    /// Soft limit; `None` is no limit.
-    pub soft: Option<u64>,
-    /// Hard limit; `None` is no limit.
-    pub hard: Option<u64>,
-}
-
-/// Which resource is limited.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-#[expect(missing_docs, reason = "the names of getrlimit(2)")]
-pub enum RlimitResource {
-    Core,
-    Cpu,
-    Data,
-    Fsize,
-    Memlock,
-    Nofile,
-    Nproc,
-    Stack,
+pub struct Sysctl {
+    /// Its name with dots or slashes, such as `net.core.somaxconn`: of the network (`net.`), of IPC
+    /// (`kernel.shm*`, `kernel.msg*`, `kernel.sem`, `fs.mqueue.`); any other is refused.
+    pub name: String,
+    /// What is written.
+    pub value: String,
 }
 
 /// A process to run in a running container.

@@ -14,6 +14,7 @@
 
 mod crash;
 mod groups;
+mod image;
 mod place;
 mod running;
 mod world;
@@ -25,7 +26,7 @@ use crate::place::Place;
 type Scenario = fn(&Place);
 
 /// What is run on the host's side; most go into a cluster at once.
-const SCENARIOS: [(&str, Scenario); 28] = [
+const SCENARIOS: [(&str, Scenario); 33] = [
     ("process_gets_what_is_asked_for", world::process),
     ("container_is_alone", world::alone),
     ("network_of_the_host_is_shared", world::on_host),
@@ -53,6 +54,11 @@ const SCENARIOS: [(&str, Scenario); 28] = [
     ("shims_without_a_pod_end_with_the_cluster", crash::spare_without_cluster),
     ("new_keeper_finds_the_namespaces", crash::all_killed_but_shims),
     ("new_keeper_finds_the_namespaces_from_the_hosts_network", crash::all_killed_on_host),
+    ("image_is_all_that_is_seen", image::root),
+    ("image_takes_changes_and_mounts", image::changes),
+    ("image_can_be_a_copy", image::copied),
+    ("image_says_who_its_users_are", image::users),
+    ("image_cannot_lead_astray", image::astray),
     ("start_is_fast", running::fast),
 ];
 

@@ -9,8 +9,7 @@ use std::{
 use coracle_shim::{
     Client, Error, Nursery, NurseryCommand, Process,
     wire::{
-        ContainerSpec, ExecSpec, Exit, Mount, PodSpec, ProcessSpec, Root, Source, SpareSpec,
-        StartError,
+        ContainerSpec, ExecSpec, Exit, Mount, PodSpec, ProcessSpec, Source, SpareSpec, StartError,
     },
 };
 use keeper::Namespaces;
@@ -93,7 +92,7 @@ impl Place {
 
     pub(crate) fn pod_spec(&self) -> PodSpec {
         let (name, hostname) = ("default/web-1".to_owned(), "web-1".to_owned());
-        PodSpec { name, dir: self.pod_dir(), hostname }
+        PodSpec { name, dir: self.pod_dir(), hostname, sysctls: Vec::new() }
     }
 
     /// Starts a pod; the caller is inside.
@@ -152,13 +151,9 @@ impl Pod {
     pub(crate) fn container(&self, id: &str) -> ContainerSpec {
         ContainerSpec {
             id: id.to_owned(),
-            root: Root::Host,
-            mounts: Vec::new(),
-            resolv_conf: None,
-            hosts: None,
             shm_bytes: 1024 * 1024,
             log: self.log_path(id),
-            cgroups: Vec::new(),
+            ..ContainerSpec::default()
         }
     }
 

@@ -296,7 +296,7 @@ pub(crate) fn nested(place: &Place) {
 pub(crate) fn user(place: &Place) {
     let root = rustix::process::geteuid().is_root();
     let mut pod = place.cluster_with_pod();
-    let user = User { uid: 1234, gid: 2345, groups: vec![3456] };
+    let user = User::Ids { uid: 1234, gid: 2345, groups: vec![3456] };
     let process = ProcessSpec { user: Some(user), ..sh("id; grep CapEff /proc/self/status") };
     let started = pod.start(pod.container("web.0"), process);
     if root {

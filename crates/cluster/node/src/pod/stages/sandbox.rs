@@ -135,6 +135,7 @@ async fn claim(place: &Place) -> Result<Option<Spare>, StageError> {
         name: format!("{namespace}/{}", text(metadata.and_then(|it| it.name.as_ref()))),
         dir: place.folders.run.clone(),
         hostname: place.pod.as_deref().map(|it| host_name(it, &machine.name)).unwrap_or_default(),
+        sysctls: Vec::new(),
     };
     let spare = if place.pod.as_deref().is_some_and(is_on_host) {
         place.context.spares.take_on_host().await
