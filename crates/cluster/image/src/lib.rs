@@ -3,11 +3,13 @@
 //! Nothing here knows Kubernetes, and nothing runs an image. What is in the store was verified when it
 //! came: the digest of what is there is what was asked for.
 
+mod assemble;
 mod copy;
 mod digest;
 mod image;
 pub mod load;
 mod owners;
+pub mod pack;
 mod progress;
 mod reference;
 pub mod spec;
@@ -15,6 +17,7 @@ pub mod store;
 pub mod tarball;
 pub mod unpack;
 
+pub use assemble::{Error as AssembleError, date};
 pub use digest::{Digest, Error as DigestError, Hasher, HashingReader};
 pub use image::{Image, ImageError, Layer};
 pub use owners::{IdMap, Nested, Owners, Range};
