@@ -78,7 +78,7 @@ impl Exec {
             };
             let (channel, child_end) = Channel::new()?;
             let seccomp = container::open_seccomp(&spec.process)?;
-            let Some(process) = fork_inside(first, &cgroups)? else {
+            let Some(process) = fork_inside(first, &cgroups, spec.process.oom_score_adj)? else {
                 let initial = ground.initial_user_namespace;
                 let users = if own_users { Users::Of(first) } else { Users::Cluster { initial } };
                 let setting = Setting { users, image, seccomp };
@@ -195,7 +195,11 @@ impl Capture {
 /// A process that goes into a PID namespace only has its children there, and without root it
 /// cannot go back; so a helper goes, and has a child for the shim. The shim reaps the helper like
 /// any child.
-fn fork_inside(container: &OwnedFd, cgroups: &Cgroups) -> io::Result<Option<sys::Child>> {
+fn fork_inside(
+    container: &OwnedFd,
+    cgroups: &Cgroups,
+    oom_score_adj: Option<i32>,
+) -> io::Result<Option<sys::Child>> {
     let (reader, writer) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
     if sys::fork(New::Child, None)?.is_some() {
         drop(writer);
@@ -203,6 +207,8 @@ fn fork_inside(container: &OwnedFd, cgroups: &Cgroups) -> io::Result<Option<sys:
     }
     let forked = || -> io::Result<Option<sys::Child>> {
         cgroups.join()?;
+        // Here, as the child has no right to: its files in /proc are nobody's.
+        oom_score_adj.map_or(Ok(()), child::set_oom_score_adj)?;
         // From its first moment in the container nobody there can look into the child, which is a
         // copy of the shim until it runs its program, and has its privileges.
         rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)?;

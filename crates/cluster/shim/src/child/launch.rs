@@ -67,6 +67,9 @@ fn try_launch(setting: Setting<'_>, process: &ProcessSpec) -> Result<StartError,
     };
     let seccomp = setting.seccomp.map(privileges::read_seccomp).transpose()?;
     limit(&process.rlimits)?;
+    if let Some(profile) = &process.apparmor {
+        privileges::confine(profile)?;
+    }
     rustix::process::umask(Mode::from_raw_mode(process.umask.unwrap_or(UMASK)));
     if setting.image {
         make_cwd(cwd);

@@ -25,7 +25,7 @@ use rustix::{
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 pub(crate) use launch::Setting;
-pub(crate) use privileges::Users;
+pub(crate) use privileges::{Users, set_oom_score_adj};
 
 use crate::{
     cgroups::Cgroups,
@@ -146,6 +146,10 @@ fn prepare_and_launch(
     let process: ProcessSpec = told(channel, &mut decoder)?;
     // Nothing of the cluster is held by who goes on to be the user's.
     sys::close_others(&[channel.as_fd()]).map_err(&failed)?;
+    if let Some(value) = process.oom_score_adj {
+        set_oom_score_adj(value)
+            .map_err(self::failed(Stage::Privileges, "cannot set oom_score_adj"))?;
+    }
     let initial = ground.initial_user_namespace;
     let users = spec.user_namespace.as_ref().map_or(Users::Cluster { initial }, Users::New);
     let setting =

@@ -238,6 +238,33 @@ fn become_user(identity: &Identity, users: Users<'_>, single: bool) -> Result<()
     changed().map_err(failed(Stage::Privileges, what))
 }
 
+/// Lets the program run under an AppArmor profile.
+pub(super) fn confine(profile: &str) -> Result<(), StartError> {
+    /// Where it is said, since Linux 5.8, and before, where another security module may be asked.
+    const FILES: [&str; 2] = ["/proc/self/attr/apparmor/exec", "/proc/self/attr/exec"];
+    /// Whether AppArmor is one of the machine's security modules.
+    const ENABLED: &str = "/sys/module/apparmor/parameters/enabled";
+    let quoted = format!("cannot use the AppArmor profile `{profile}`");
+    if !fs::read_to_string(ENABLED).is_ok_and(|it| it.trim() == "Y") {
+        if profile == "unconfined" {
+            return Ok(());
+        }
+        let message = format!("{quoted}: AppArmor is not enabled on this machine");
+        return Err(refused(Stage::Privileges, message));
+    }
+    let file = FILES.into_iter().find(|it| fs::exists(it).unwrap_or(false)).unwrap_or(FILES[0]);
+    fs::write(file, format!("exec {profile}")).map_err(failed(Stage::Privileges, quoted))
+}
+
+/// Says how soon the kernel is to end this process for want of memory. Without the right to lower it,
+/// it stays as it is.
+pub(crate) fn set_oom_score_adj(value: i32) -> io::Result<()> {
+    match fs::write("/proc/self/oom_score_adj", value.to_string()) {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
+        result => result,
+    }
+}
+
 /// Reads a seccomp program.
 pub(super) fn read_seccomp(file: OwnedFd) -> Result<Vec<u8>, StartError> {
     let mut bytes = Vec::new();

@@ -37,8 +37,8 @@ pub struct ProcessSpec {
     /// An AppArmor profile that is loaded, or `unconfined`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub apparmor: Option<String>,
-    /// How soon the kernel ends it for want of memory, -1000 to 1000. Where a lower value than the
-    /// shim's is forbidden, the lowest that is allowed.
+    /// How soon the kernel ends it for want of memory, -1000 to 1000. A lower value than the shim's
+    /// needs `CAP_SYS_RESOURCE`; without, it is the shim's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub oom_score_adj: Option<i32>,
 }
