@@ -21,6 +21,7 @@ mod server;
 mod sockets;
 mod spawn;
 mod standby;
+mod subordinate;
 mod sys;
 
 pub use client::{Client, Error, Standby};

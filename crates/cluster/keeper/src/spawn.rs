@@ -95,7 +95,9 @@ fn start(spawn: &Spawn<'_>, control: OwnedFd) -> io::Result<()> {
         }
         None => Stdio::null(),
     };
-    command.env_clear().stdin(control).stdout(Stdio::null()).stderr(log);
+    // It looks for programs that map further users.
+    let path = std::env::var_os("PATH").map(|it| ("PATH", it));
+    command.env_clear().envs(path).stdin(control).stdout(Stdio::null()).stderr(log);
     // Not waited for: it outlives the caller, and a caller that lives on ignores or reaps it.
     drop(command.spawn()?);
     Ok(())

@@ -26,8 +26,9 @@ use rustix::process::{Pid, Signal};
 
 type Scenario = fn(&Place);
 
-const SCENARIOS: [(&str, Scenario); 9] = [
+const SCENARIOS: [(&str, Scenario); 10] = [
     ("namespaces_are_entered_with_all_capabilities", entered),
+    ("further_users_are_mapped", further_users),
     ("sockets_are_the_hosts", sockets),
     ("second_keeper_is_refused", second),
     ("standby_takes_over_after_kill", standby),
@@ -42,6 +43,7 @@ fn main() -> ExitCode {
     let mut arguments = std::env::args_os().skip(1);
     match arguments.next().as_ref().and_then(|it| it.to_str()) {
         Some("keeper") => coracle_keeper::main(arguments),
+        Some("stage") => stage(arguments.next().unwrap().as_ref()),
         _ => scenarios::main(&SCENARIOS.map(|it| it.0), scenario),
     }
 }
@@ -114,6 +116,76 @@ fn entered(place: &Place) {
     let mount = Command::new("mount").args(["-t", "tmpfs", "none", "mounted"]).status().unwrap();
     assert!(mount.success());
     assert!(!fs::exists("mounted/file").unwrap());
+}
+
+/// Root lets an ordinary user have ranges of ids, in a mount namespace of its own.
+fn further_users(place: &Place) {
+    if !rustix::process::geteuid().is_root() {
+        // Whatever the machine gives to this user, the keeper starts, which the others show.
+        return;
+    }
+    let folder = place.run_dir.parent().unwrap();
+    let range = folder.join("range");
+    fs::write(&range, format!("nobody:{START}:{COUNT}\n")).unwrap();
+    for path in [folder, &place.run_dir] {
+        std::os::unix::fs::chown(path, Some(USER), Some(USER)).unwrap();
+    }
+    let mount = r#"mount --bind "$1" /etc/subuid && mount --bind "$1" /etc/subgid"#;
+    let user = format!("setpriv --reuid={USER} --regid={USER} --clear-groups");
+    let broken = folder.join("broken");
+    fs::create_dir(&broken).unwrap();
+    for program in ["newuidmap", "newgidmap"] {
+        let program = broken.join(program);
+        fs::write(&program, "#!/bin/sh\necho no luck >&2; exit 3\n").unwrap();
+        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    for path in ["/usr/bin:/bin", "/nowhere", broken.to_str().unwrap()] {
+        let script = format!(r#"{mount} && PATH={path} exec /usr/bin/{user} "$2" stage "$3""#);
+        let output = Command::new("unshare")
+            .args(["--mount", "sh", "-c", &script, "sh"])
+            .args([&range, &place.executable, folder])
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+}
+
+/// User and group `nobody`, and the ids that it is given.
+const USER: u32 = 65_534;
+const START: u32 = 100_000;
+const COUNT: u32 = 65_536;
+
+/// What the user does.
+fn stage(folder: &Path) -> ExitCode {
+    let place = Place { executable: std::env::current_exe().unwrap(), run_dir: folder.join("run") };
+    let log = folder.join("log");
+    let command = Spawn { log: Some(&log), ..place.command() };
+    let mut keeper = coracle_keeper::spawn(&command).unwrap();
+    let namespaces = keeper.namespaces().unwrap();
+    keeper.exit().unwrap();
+    coracle_keeper::enter(&namespaces).unwrap();
+    let words = |file: &str| -> Vec<u32> {
+        let text = fs::read_to_string(format!("/proc/self/{file}")).unwrap();
+        text.split_ascii_whitespace().map(|it| it.parse().unwrap()).collect()
+    };
+    let programs = ["newuidmap", "newgidmap"].map(|it| Path::new("/usr/bin").join(it));
+    let mapped = std::env::var_os("PATH") == Some("/usr/bin:/bin".into())
+        && programs.iter().all(|it| it.exists());
+    let said = fs::read_to_string(&log).unwrap();
+    fs::remove_file(&log).unwrap();
+    let own = vec![USER, USER, 1];
+    if mapped {
+        let both = [own, vec![START, START, COUNT]].concat();
+        assert_eq!([words("uid_map"), words("gid_map")], [both.clone(), both]);
+        std::os::unix::fs::chown(folder, Some(START), Some(START + COUNT - 1)).unwrap();
+        std::os::unix::fs::chown(folder, Some(USER), Some(USER)).unwrap();
+        assert_eq!(said, "");
+    } else {
+        assert_eq!([words("uid_map"), words("gid_map")], [own.clone(), own]);
+        let why = ["there is no program `newuidmap`", "newgidmap`: exit status: 3: no luck\n"];
+        assert!(why.iter().any(|it| said.contains(it)), "{said}");
+    }
+    ExitCode::SUCCESS
 }
 
 fn sockets(place: &Place) {
