@@ -13,6 +13,7 @@ use std::{
     time::Duration,
 };
 
+use runtime::Names;
 use rustix::io::Errno;
 use rustls::ClientConfig;
 use tokio::{
@@ -22,7 +23,7 @@ use tokio::{
 };
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
-use super::{names::Names, tls};
+use super::tls;
 use crate::{
     exchange::{Failure, FailureKind, Origin},
     plan::{Protocol, Reach, Transport},

@@ -4,7 +4,6 @@
 pub(crate) mod connect;
 pub(crate) mod http1;
 pub(crate) mod http2;
-mod names;
 pub(crate) mod tls;
 
 use std::{future::Future, sync::Arc};

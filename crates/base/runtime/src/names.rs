@@ -28,26 +28,34 @@ const ANSWER_MAX: usize = 4096;
 
 /// Why a name has no address.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum Error {
+pub enum NamesError {
+    /// The text cannot be one.
     #[error("not a host name")]
     NotAName,
+    /// Nobody knows it.
     #[error("no such host")]
     NotFound,
+    /// There is nobody to ask.
     #[error("no name server in /etc/resolv.conf")]
     NoServer,
+    /// Nobody said anything of use.
     #[error("no name server answered: {0}")]
     NoAnswer(io::Error),
 }
 
 /// Knows names. Each is resolved once; a run does not follow changes.
 #[derive(Debug, Default)]
-pub(crate) struct Names {
+pub struct Names {
     known: Mutex<BTreeMap<String, Vec<IpAddr>>>,
 }
 
 impl Names {
     /// Addresses of a host; at least one.
-    pub(crate) async fn resolve(&self, host: &str) -> Result<Vec<IpAddr>, Error> {
+    ///
+    /// # Errors
+    ///
+    /// [`NamesError`].
+    pub async fn resolve(&self, host: &str) -> Result<Vec<IpAddr>, NamesError> {
         if let Ok(address) = host.parse() {
             return Ok(vec![address]);
         }
@@ -62,7 +70,7 @@ impl Names {
     }
 }
 
-async fn look_up(host: &str) -> Result<Vec<IpAddr>, Error> {
+async fn look_up(host: &str) -> Result<Vec<IpAddr>, NamesError> {
     // A machine without one of the files has no such names, and nothing is wrong with that.
     let hosts = fs::read_to_string("/etc/hosts").unwrap_or_default();
     let addresses = in_hosts(&hosts, host);
@@ -73,10 +81,10 @@ async fn look_up(host: &str) -> Result<Vec<IpAddr>, Error> {
         return Ok(vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()]);
     }
     let resolver = Resolver::parse(&fs::read_to_string("/etc/resolv.conf").unwrap_or_default());
-    let mut found = Err(Error::NotFound);
+    let mut found = Err(NamesError::NotFound);
     for name in resolver.candidates(host)? {
         found = resolver.ask(&name).await;
-        if !matches!(found, Err(Error::NotFound)) {
+        if !matches!(found, Err(NamesError::NotFound)) {
             break;
         }
     }
@@ -125,7 +133,7 @@ impl Resolver {
     }
 
     /// The names to ask for, in order: one with a dot is tried as it is first.
-    fn candidates(&self, host: &str) -> Result<Vec<Name>, Error> {
+    fn candidates(&self, host: &str) -> Result<Vec<Name>, NamesError> {
         let absolute = format!("{}.", host.trim_end_matches('.'));
         let searched = self.search.iter().map(|it| format!("{host}.{}.", it.trim_end_matches('.')));
         let names: Vec<String> = if host.ends_with('.') {
@@ -135,37 +143,37 @@ impl Resolver {
         } else {
             searched.chain([absolute]).collect()
         };
-        names.iter().map(|it| Name::from_str(it).map_err(|_| Error::NotAName)).collect()
+        names.iter().map(|it| Name::from_str(it).map_err(|_| NamesError::NotAName)).collect()
     }
 
     /// Asks for addresses of both kinds; IPv4 first.
-    async fn ask(&self, name: &Name) -> Result<Vec<IpAddr>, Error> {
+    async fn ask(&self, name: &Name) -> Result<Vec<IpAddr>, NamesError> {
         let (four, six) =
             tokio::join!(self.ask_for(name, RecordType::A), self.ask_for(name, RecordType::AAAA));
         match (four, six) {
             (Ok(mut four), six) => {
                 four.extend(six.unwrap_or_default());
-                if four.is_empty() { Err(Error::NotFound) } else { Ok(four) }
+                if four.is_empty() { Err(NamesError::NotFound) } else { Ok(four) }
             }
             (Err(_), Ok(six)) if !six.is_empty() => Ok(six),
             (Err(error), _) => Err(error),
         }
     }
 
-    async fn ask_for(&self, name: &Name, kind: RecordType) -> Result<Vec<IpAddr>, Error> {
+    async fn ask_for(&self, name: &Name, kind: RecordType) -> Result<Vec<IpAddr>, NamesError> {
         let mut message = Message::new(fastrand::u16(..), MessageType::Query, OpCode::Query);
         message.metadata.recursion_desired = true;
         message.add_query(Query::query(name.clone(), kind));
-        let mut last = Error::NoServer;
+        let mut last = NamesError::NoServer;
         for server in std::iter::repeat_n(&self.servers, ROUNDS).flatten() {
             let answer = timeout(TRY, ask_server(*server, &message));
             match answer.await.map_err(io::Error::from).flatten() {
                 Ok(answer) => match answer.metadata.response_code {
                     ResponseCode::NoError => return Ok(addresses(&answer)),
                     ResponseCode::NXDomain => return Ok(Vec::new()),
-                    other => last = Error::NoAnswer(io::Error::other(other.to_string())),
+                    other => last = NamesError::NoAnswer(io::Error::other(other.to_string())),
                 },
-                Err(error) => last = Error::NoAnswer(error),
+                Err(error) => last = NamesError::NoAnswer(error),
             }
         }
         Err(last)
@@ -266,10 +274,10 @@ mod tests {
                 let found = resolver.ask(&known).await.unwrap();
                 assert_eq!(found, [IpAddr::from([10, 1, 2, 3])]);
                 let other = Name::from_str("other.test.").unwrap();
-                assert!(matches!(resolver.ask(&other).await, Err(Error::NotFound)));
+                assert!(matches!(resolver.ask(&other).await, Err(NamesError::NotFound)));
             } => {}
         }
         let nobody = Resolver { servers: Vec::new(), search: Vec::new() };
-        assert!(matches!(nobody.ask(&known).await, Err(Error::NoServer)));
+        assert!(matches!(nobody.ask(&known).await, Err(NamesError::NoServer)));
     }
 }
