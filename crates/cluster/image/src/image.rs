@@ -308,3 +308,65 @@ pub(crate) fn check_document_size(descriptor: &Descriptor) -> Result<(), store::
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Documents that are nearly right: known fields with values of every kind.
+    fn documents() -> impl Strategy<Value = String> {
+        let digest = format!("\"{}\"", Digest::of(b"x"));
+        let descriptor =
+            format!(r#"{{"mediaType":"{}","digest":{digest},"size":3}}"#, media::LAYER);
+        let value = prop::sample::select(vec![
+            "2".to_owned(),
+            "-1".to_owned(),
+            "null".to_owned(),
+            "\"\"".to_owned(),
+            "[]".to_owned(),
+            "{}".to_owned(),
+            format!("\"{}\"", media::INDEX),
+            format!("\"{}\"", media::MANIFEST),
+            descriptor.clone(),
+            format!("[{descriptor}]"),
+        ]);
+        let name = prop::sample::select(vec![
+            "schemaVersion",
+            "mediaType",
+            "config",
+            "layers",
+            "manifests",
+            "annotations",
+            "subject",
+        ]);
+        prop::collection::btree_map(name, value, 0..7).prop_map(|fields| {
+            let field = |(name, value): (&str, String)| format!("\"{name}\":{value}");
+            format!("{{{}}}", fields.into_iter().map(field).collect::<Vec<String>>().join(","))
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn documents_are_read_or_refused_with_a_reason(text in documents()) {
+            match Document::read(&Digest::of(b""), text.as_bytes()) {
+                // What is read is written and read as the same.
+                Ok(Document::Index(index)) => {
+                    let again = serde_json::to_vec(&index).unwrap();
+                    prop_assert_eq!(Document::parse(&again), Some(Document::Index(index)));
+                }
+                Ok(Document::Manifest(manifest)) => {
+                    let again = serde_json::to_vec(&manifest).unwrap();
+                    prop_assert_eq!(Document::parse(&again), Some(Document::Manifest(manifest)));
+                }
+                Err(error) => prop_assert!(!error.to_string().is_empty()),
+            }
+        }
+
+        #[test]
+        fn any_bytes_are_refused(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            prop_assert_eq!(Document::parse(&bytes), None);
+        }
+    }
+}

@@ -12,6 +12,7 @@ mod owners;
 pub mod pack;
 mod progress;
 mod reference;
+pub mod remote;
 pub mod spec;
 pub mod store;
 pub mod tarball;
