@@ -22,6 +22,8 @@ mod links;
 mod logs;
 mod probe;
 mod quantity;
+#[cfg_attr(not(test), expect(dead_code, reason = "for the launch of images, which follows"))]
+mod seccomp;
 mod volumes;
 
 pub use agent::{Agent, BuildError, Config, Peers, build};
