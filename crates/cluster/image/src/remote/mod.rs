@@ -8,6 +8,7 @@ mod download;
 mod error;
 mod keyring;
 mod pull;
+mod push;
 mod registries;
 mod session;
 mod transport;

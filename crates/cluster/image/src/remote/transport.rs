@@ -37,6 +37,12 @@ const ANSWER_BYTES_MAX: usize = 1 << 20;
 /// How long a connection that nobody uses stays open; registries close theirs after a minute.
 const IDLE: Duration = Duration::from_secs(30);
 
+/// A body that goes at once: a manifest at most.
+const SMALL_BODY_BYTES: u64 = 4 << 20;
+
+/// Longest upload of a blob: 100 GB at 10 Mbit/s.
+const UPLOAD_MAX: Duration = Duration::from_hours(24);
+
 /// What a request carries.
 pub(crate) type Body = BoxBody<Bytes, io::Error>;
 
@@ -121,7 +127,10 @@ impl Transport {
             after: self.patience.stall,
             attempts: 1,
         };
-        let answer = timeout(self.patience.stall + self.patience.connect, client.request(request));
+        // Who sends a body looks himself whether it goes on.
+        let sends = hyper::body::Body::size_hint(request.body()).lower() > SMALL_BODY_BYTES;
+        let wait = if sends { UPLOAD_MAX } else { self.patience.stall + self.patience.connect };
+        let answer = timeout(wait, client.request(request));
         answer.await.map_err(stalled)?.map_err(|error| {
             let registry = registry.clone();
             if error.is_connect() {

@@ -208,6 +208,11 @@ impl Writer {
         self.hasher.clone().finish()
     }
 
+    /// A text that no other writer has: the name of its file.
+    pub(crate) fn id(&self) -> String {
+        self.path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+    }
+
     /// How many bytes are there: where to go on.
     #[must_use]
     pub const fn offset(&self) -> u64 {
