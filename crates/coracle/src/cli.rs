@@ -163,6 +163,22 @@ pub(crate) struct LogsArguments {
 /// Variables of the invoking user that linked programs get: who they are, and where their tools lie.
 const INHERITED: [&str; 7] = ["HOME", "LANG", "LOGNAME", "PATH", "SHELL", "TERM", "USER"];
 
+/// What says how registries are reached: where credentials are (containers-auth.json(5), Docker's
+/// `config.json`) and through which proxy.
+const REGISTRIES: &[&str] = &[
+    "HOME",
+    "XDG_RUNTIME_DIR",
+    "XDG_CONFIG_HOME",
+    "REGISTRY_AUTH_FILE",
+    "DOCKER_CONFIG",
+    "HTTP_PROXY",
+    "HTTPS_PROXY",
+    "NO_PROXY",
+    "http_proxy",
+    "https_proxy",
+    "no_proxy",
+];
+
 /// Arguments of the cluster process.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct ClusterArguments {
@@ -222,9 +238,7 @@ fn run(
         Command::Load(arguments) => load::cli::run(&arguments),
         Command::Fault(arguments) => fault::run(&arguments),
         Command::Queue(arguments) => Ok(queue::run(&arguments)),
-        Command::Cluster(arguments) => {
-            cluster::main(directories, &arguments, environment.inherited.clone())
-        }
+        Command::Cluster(arguments) => cluster::main(directories, &arguments, environment),
     }
 }
 
@@ -244,6 +258,10 @@ pub(crate) fn read_environment() -> Environment {
         home: path("HOME"),
         kubeconfig: path("KUBECONFIG"),
         inherited: INHERITED.iter().filter_map(|it| Some(((*it).to_owned(), text(it)?))).collect(),
+        registries: REGISTRIES
+            .iter()
+            .filter_map(|it| Some(((*it).to_owned(), text(it)?)))
+            .collect(),
         uid: rustix::process::geteuid().as_raw(),
     }
 }

@@ -17,6 +17,9 @@ const FORMAT_VERSION: u32 = 1;
 /// kubeconfig context.
 const NAME_LENGTH_MAX: usize = 32;
 
+/// Name of the folder of images, beside the clusters' state folders.
+const IMAGES: &str = "images";
+
 /// What of the process environment decides where folders are. Read once, in `cli`.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Environment {
@@ -30,6 +33,8 @@ pub(crate) struct Environment {
     pub(crate) kubeconfig: Option<PathBuf>,
     /// What linked programs inherit, by name.
     pub(crate) inherited: Vec<(String, String)>,
+    /// What says how registries are reached, by name.
+    pub(crate) registries: Vec<(String, String)>,
     /// Effective user id.
     pub(crate) uid: u32,
 }
@@ -52,6 +57,8 @@ pub(crate) struct Directories {
     pub(crate) state: PathBuf,
     /// What need not: sockets, locks, process ids.
     pub(crate) run: PathBuf,
+    /// The store of images, which all clusters of a user share.
+    pub(crate) images: PathBuf,
     /// Beside it, where linked programs can look: commands for them.
     pub(crate) commands: PathBuf,
     uid: u32,
@@ -74,8 +81,9 @@ impl Directories {
         };
         // No name of a cluster begins so.
         let commands = run.join(format!(".{name}"));
+        let images = state.join(IMAGES);
         let (state, run) = (state.join(name), run.join(name));
-        Ok(Self { name: name.to_owned(), state, run, commands, uid })
+        Ok(Self { name: name.to_owned(), state, run, images, commands, uid })
     }
 
     /// Makes the folders with mode 0700 and checks that they are this user's and of a format that
@@ -233,6 +241,9 @@ fn check_name(name: &str) -> anyhow::Result<()> {
              `-`, beginning and ending with a letter or digit"
         );
     }
+    if name == IMAGES {
+        bail!("cluster name `{name}`: the images of all clusters lie there; use another name");
+    }
     Ok(())
 }
 
@@ -283,6 +294,7 @@ mod tests {
             name: "default".to_owned(),
             state: temporary.path().join("state"),
             run: temporary.path().join("run"),
+            images: temporary.path().join("images"),
             commands: temporary.path().join(".run"),
             uid: fs::metadata(temporary.path()).unwrap().uid(),
         };

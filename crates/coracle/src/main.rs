@@ -10,6 +10,7 @@ mod directories;
 mod down;
 mod events;
 mod fault;
+mod image;
 mod kubeconfig;
 mod lock;
 mod logs;
@@ -37,6 +38,8 @@ fn main() -> ExitCode {
     match arguments.next().as_deref().and_then(std::ffi::OsStr::to_str) {
         Some("shim") => shim::main(arguments),
         Some("keeper") => keeper::main(arguments),
+        // Of the cluster process, and without the environment that the parser's commands want.
+        Some(::image::worker::SUBCOMMAND) => image::worker(),
         Some("queue") => match arguments.next().as_deref().and_then(queue::Program::called) {
             // Its flags are none of the parser's: `-http-address` is not `-h`.
             Some(program) => program.main(arguments),

@@ -19,6 +19,7 @@ pub mod spec;
 pub mod store;
 pub mod tarball;
 pub mod unpack;
+pub mod worker;
 
 pub use assemble::{Error as AssembleError, date};
 pub use digest::{Digest, Error as DigestError, Hasher, HashingReader};
@@ -28,3 +29,7 @@ pub use progress::{Event, Progress};
 pub use reference::{Error as ReferenceError, Reason, Reference};
 pub use spec::{Compression, Config, Descriptor, ImageConfig, Platform};
 pub use store::Store;
+
+/// The annotation, among the store's names, of an image that came from a registry under that name: its
+/// value is empty. What is without was made or loaded here, and no registry has a newer one.
+pub const ANNOTATION_PULLED: &str = "dev.coracle.image.pulled";

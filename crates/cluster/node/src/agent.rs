@@ -11,6 +11,7 @@ use std::{
 };
 
 use client::{Cache, Caches, Change, Client, Events};
+use image::Owners;
 use k8s_openapi::api::core::v1::Pod;
 use runtime::{Clock, OnExit, Tasks};
 use shim::wire::SpareSpec;
@@ -24,6 +25,7 @@ use crate::{
     context::{Context, Folders, HostProcesses, PodNetwork, make_private},
     files::Dns,
     handle::{Handle, Registered, Registry},
+    images::Images,
     logs::Watcher,
     machine::Machine,
     pod::{
@@ -57,6 +59,10 @@ pub struct Config {
     /// Variables of the invoking user that linked source gets: HOME, PATH, USER, TERM. A pod's own
     /// variables override them.
     pub inherited: Vec<(String, String)>,
+    /// The store of images, which the user's clusters share.
+    pub images_dir: PathBuf,
+    /// Variables of the invoking user that say how registries are reached: credentials, proxies.
+    pub registries: Vec<(String, String)>,
     /// How pods resolve names.
     pub dns: Dns,
     /// Version of the program.
@@ -131,6 +137,9 @@ pub fn build(config: Config, peers: Peers, tasks: &Tasks) -> Result<Agent, Build
     let watcher = Watcher::new(tasks).map_err(BuildError::Watcher)?;
     let Peers { client, caches, network, host, clock } = peers;
     let cpus = usize::try_from(machine.cpu_millis.div_ceil(1000)).unwrap_or(1);
+    let (images, registries) = (config.images_dir.clone(), config.registries.clone());
+    let owners = Owners::of_process().map_err(BuildError::Machine)?;
+    let images = Images::new(images, registries, owners, Arc::clone(&host), tasks);
     let spares = Spares::new(recipe(&config, Arc::clone(&network), host), tasks);
     let registration = Registration {
         machine: machine.clone(),
@@ -153,6 +162,8 @@ pub fn build(config: Config, peers: Peers, tasks: &Tasks) -> Result<Agent, Build
         events,
         clock,
         objects: ReferredObjects::new(&caches),
+        images,
+        owners,
         starts: Semaphore::new(cpus.max(1) * STARTS_PER_CPU),
         begun: Instant::now(),
     };

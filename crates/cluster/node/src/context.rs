@@ -11,13 +11,15 @@ use std::{
 
 use client::{Client, Events};
 use futures_util::future::BoxFuture;
+use image::Owners;
 use k8s_openapi::api::core::v1::Pod;
 use runtime::Clock;
 use shim::NurseryCommand;
 use tokio::{net::TcpStream, sync::Semaphore, time::Instant};
 
 use crate::{
-    files::Dns, links::Links, machine::Machine, references::ReferredObjects, spares::Spares,
+    files::Dns, images::Images, links::Links, machine::Machine, references::ReferredObjects,
+    spares::Spares, volumes::Means,
 };
 
 /// A pod's network, as the node needs it.
@@ -74,6 +76,9 @@ pub(crate) struct Context {
     pub(crate) events: Events,
     pub(crate) clock: Clock,
     pub(crate) objects: ReferredObjects,
+    pub(crate) images: Images,
+    /// Who owns what images and volumes hold.
+    pub(crate) owners: Owners,
     /// Shims for pods that will begin.
     pub(crate) spares: Spares,
     /// Bounds how many sandboxes and containers are made at once.
@@ -91,6 +96,15 @@ impl Context {
     /// The tokio time at which [`Self::uptime`] will be `uptime`.
     pub(crate) fn instant(&self, uptime: Duration) -> Instant {
         self.begun + uptime
+    }
+
+    /// What a pod's volumes are made with.
+    pub(crate) fn means<'a>(&'a self, pod: &Pod, folders: &'a Folders) -> Means<'a> {
+        let spec = pod.spec.as_ref().and_then(|it| it.security_context.as_ref());
+        let group = spec.and_then(|it| it.fs_group).and_then(|it| u64::try_from(it).ok());
+        let group = group.map(|it| self.owners.on_disk(0, it).1);
+        let (objects, now) = (&self.objects, self.clock.now());
+        Means { folder: &folders.state, objects, now, group }
     }
 
     /// The links as last seen.
@@ -162,6 +176,16 @@ impl Folders {
     /// The log file of a run of a container.
     pub(crate) fn log(&self, container: &str, attempt: u32) -> PathBuf {
         self.logs.join(container).join(format!("{attempt}.log"))
+    }
+
+    /// What a run of a container of an image changes in its root.
+    pub(crate) fn writable(&self, container: &str, attempt: u32) -> PathBuf {
+        self.all_writable().join(format!("{container}.{attempt}"))
+    }
+
+    /// What all runs of containers of images have changed.
+    pub(crate) fn all_writable(&self) -> PathBuf {
+        self.state.join("containers")
     }
 
     /// The file that a run of a container finds at its `terminationMessagePath`.

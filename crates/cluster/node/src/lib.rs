@@ -18,6 +18,7 @@ mod pod;
 
 mod environment;
 mod files;
+mod images;
 mod links;
 mod logs;
 mod probe;

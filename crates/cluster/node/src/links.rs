@@ -36,16 +36,6 @@ impl Links {
     }
 }
 
-/// What a container without a link is told, as its waiting message.
-#[must_use]
-pub(crate) fn not_linked(image: &str) -> String {
-    let name = api::link::repository(image);
-    format!(
-        "image `{image}` cannot be run: images are not supported yet. Link it to local source: \
-         `links: {{NAME: {{image: {name}, run: [./program]}}}}` in coracle.yaml, then `coracle up`"
-    )
-}
-
 /// The link's entry point, its program's path made absolute if it is relative and not looked up in
 /// `PATH`.
 #[must_use]

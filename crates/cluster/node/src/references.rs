@@ -38,6 +38,14 @@ impl ReferredObjects {
         }
     }
 
+    /// What a pod's pull secrets hold, as text: `.dockerconfigjson`, or the older `.dockercfg` in its
+    /// form. What is missing or malformed is left out: the registry will say that it misses it.
+    pub(crate) fn pull_secrets(&self, pod: &Pod) -> Vec<String> {
+        let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
+        let secrets = pull_secrets(pod).filter_map(|it| self.secret(namespace, it));
+        secrets.filter_map(|it| docker_config(&it)).collect()
+    }
+
     /// Watches the object that holds the links, which every pod refers to.
     pub(crate) fn hold_links(&self) -> Arc<Single<ConfigMap>> {
         self.config_maps.hold(&links())
@@ -49,8 +57,22 @@ impl ReferredObjects {
     }
 }
 
+fn docker_config(secret: &Secret) -> Option<String> {
+    let data = secret.data.as_ref()?;
+    let text = |key: &str| String::from_utf8(data.get(key)?.0.clone()).ok();
+    let old = || text(".dockercfg").map(|it| format!("{{\"auths\":{it}}}"));
+    text(".dockerconfigjson").or_else(old)
+}
+
 fn links() -> Key {
     Key::namespaced(api::link::NAMESPACE, api::link::CONFIG_MAP)
+}
+
+/// The names of the Secrets with which a pod's images are pulled.
+fn pull_secrets(pod: &Pod) -> impl Iterator<Item = &str> {
+    let spec = pod.spec.as_ref();
+    let references = spec.and_then(|it| it.image_pull_secrets.as_deref()).unwrap_or_default();
+    references.iter().map(|it| it.name.as_str())
 }
 
 impl Objects for ReferredObjects {
@@ -112,6 +134,7 @@ impl<'a> Names<'a> {
             names.config_maps.extend(volume.config_map.iter().map(|it| it.name.as_str()));
             names.secrets.extend(volume.secret.iter().filter_map(|it| it.secret_name.as_deref()));
         }
+        names.secrets.extend(pull_secrets(pod));
         for (_, container) in containers(pod) {
             for source in container.env_from.as_deref().unwrap_or_default() {
                 names.config_maps.extend(source.config_map_ref.iter().map(|it| it.name.as_str()));

@@ -16,7 +16,7 @@ use anyhow::{Context as _, bail};
 
 use crate::{
     cli::{ClusterArguments, StartArguments},
-    directories::{Directories, write_private},
+    directories::{Directories, Environment, write_private},
     lock::{self, Lock},
     output, own,
     start::Answer,
@@ -28,6 +28,14 @@ const API_PORT_FIRST: u16 = 6443;
 
 /// How many ports after the first are tried: more clusters than one machine carries.
 const API_PORTS_TRIED: u16 = 100;
+
+/// What of the invoking user's environment goes on to the node.
+struct Variables {
+    /// For linked programs.
+    inherited: Vec<(String, String)>,
+    /// For who reaches registries.
+    registries: Vec<(String, String)>,
+}
 
 /// What the process has got before it entered the namespaces.
 struct Prepared {
@@ -41,16 +49,20 @@ struct Prepared {
 pub(crate) fn main(
     directories: &Directories,
     arguments: &ClusterArguments,
-    mut inherited: Vec<(String, String)>,
+    environment: &Environment,
 ) -> anyhow::Result<ExitCode> {
     tracing_subscriber::fmt().with_ansi(false).with_writer(io::stderr).init();
     let done = prepare(directories, &arguments.start).and_then(|prepared| {
-        own::install(&directories.commands, &mut inherited)?;
+        let mut variables = Variables {
+            inherited: environment.inherited.clone(),
+            registries: environment.registries.clone(),
+        };
+        own::install(&directories.commands, &mut variables.inherited)?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .enable_all()
             .build()
             .context("start the runtime")?;
-        runtime.block_on(running::run(directories, &arguments.start, prepared, inherited))
+        runtime.block_on(running::run(directories, &arguments.start, prepared, variables))
     });
     match done {
         Ok(()) => Ok(ExitCode::SUCCESS),

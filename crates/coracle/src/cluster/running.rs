@@ -13,7 +13,7 @@ use store::Store;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::{
-    Prepared,
+    Prepared, Variables,
     adapters::{NodeLogs, PodNetwork},
     answer,
 };
@@ -55,13 +55,13 @@ pub(super) async fn run(
     directories: &Directories,
     arguments: &StartArguments,
     prepared: Prepared,
-    inherited: Vec<(String, String)>,
+    variables: Variables,
 ) -> anyhow::Result<()> {
     let mut signals = Signals::listen()?;
     let Prepared { mut lock, host, listener, port } = prepared;
     let failed = Tasks::default();
     let components =
-        build(directories, arguments, &failed, host, inherited, (listener, port)).await?;
+        build(directories, arguments, &failed, host, variables, (listener, port)).await?;
     let version = env!("CARGO_PKG_VERSION").to_owned();
     let pid = rustix::process::getpid().as_raw_nonzero().get();
     let running = Running { pid, port, version };
@@ -85,7 +85,7 @@ async fn build(
     arguments: &StartArguments,
     failed: &Tasks,
     host: super::Host,
-    inherited: Vec<(String, String)>,
+    variables: Variables,
     (listener, port): (TcpListener, u16),
 ) -> anyhow::Result<Components> {
     let (api, clients, clock) = (failed.component(), failed.component(), Clock::system());
@@ -122,7 +122,7 @@ async fn build(
     scheduler::run(scheduler::Config { clock: clock.clone() }, &caches, &scheduler, &clients);
     let (pods, host) = (Arc::new(PodNetwork(network.clone())), Arc::new(host));
     let peers = Peers { client: named("kubelet"), caches, network: pods, host, clock };
-    let agent = node::build(node_config(directories, inherited, &network), peers, &clients)
+    let agent = node::build(node_config(directories, variables, &network), peers, &clients)
         .context("build the node")?;
     let node = agent.handle();
     connector.connect(node.clone());
@@ -133,7 +133,7 @@ async fn build(
 
 fn node_config(
     directories: &Directories,
-    inherited: Vec<(String, String)>,
+    variables: Variables,
     network: &network::Handle,
 ) -> node::Config {
     let addresses = network.addresses();
@@ -142,7 +142,9 @@ fn node_config(
         state_dir: directories.state.clone(),
         run_dir: directories.run.clone(),
         executable: "/proc/self/exe".into(),
-        inherited,
+        inherited: variables.inherited,
+        images_dir: directories.images.clone(),
+        registries: variables.registries,
         dns: Dns {
             server: addresses.dns(),
             domain: api::CLUSTER_DOMAIN.to_owned(),

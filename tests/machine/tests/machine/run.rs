@@ -235,14 +235,14 @@ pub(crate) fn container_sees_what_it_should() -> anyhow::Result<()> {
 pub(crate) fn unlinked_image_says_so() -> anyhow::Result<()> {
     let cluster = Cluster::new("unlinked")?;
     cluster.coracle(&["up", "--detach"])?;
-    cluster.kubectl(&["run", "web", "--image=nginx:1.27"])?;
+    cluster.kubectl(&["run", "web", "--image=nginx:1.27", "--image-pull-policy=Never"])?;
     let reason = "jsonpath={.status.containerStatuses[0].state.waiting.reason}";
     eventually("the pod says why it waits", || {
         Ok(cluster.kubectl(&["get", "pod", "web", "-o", reason])? == "ErrImageNeverPull")
     })?;
     let message = "jsonpath={.status.containerStatuses[0].state.waiting.message}";
     let message = cluster.kubectl(&["get", "pod", "web", "-o", message])?;
-    ensure!(message.contains("not supported yet") && message.contains("link"), "{message}");
+    ensure!(message.contains("is not present") && message.contains("links: "), "{message}");
     Ok(())
 }
 

@@ -12,6 +12,7 @@ mod push;
 mod registries;
 mod session;
 mod transport;
+mod user;
 
 pub use error::{Error, Kind};
 pub use keyring::{Credential, Keyring, KeyringError};
@@ -19,6 +20,7 @@ use registries::Endpoint;
 pub use registries::{Registries, RegistriesError};
 pub use transport::Patience;
 use transport::Transport;
+pub use user::{User, UserError};
 
 use crate::Reference;
 

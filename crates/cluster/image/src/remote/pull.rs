@@ -20,7 +20,8 @@ use super::{
     transport::local,
 };
 use crate::{
-    Descriptor, Digest, Image, ImageConfig, ImageError, Platform, Reference, Store,
+    ANNOTATION_PULLED, Descriptor, Digest, Image, ImageConfig, ImageError, Platform, Reference,
+    Store,
     image::{
         Document, check_document_size, check_layer, check_platform, choose, kind_of, layers,
         parse_config,
@@ -294,7 +295,9 @@ impl Pull<'_> {
                 store.put(bytes)?;
             }
             let image = Image::read(&store, &documents.target, &Platform::host())?;
-            store.tag(&name, &documents.target)?;
+            let mut named = documents.target;
+            named.annotations.insert(ANNOTATION_PULLED.to_owned(), String::new());
+            store.tag(&name, &named)?;
             Ok(image)
         };
         let done = tokio::task::spawn_blocking(finish).await;

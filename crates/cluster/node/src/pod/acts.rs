@@ -11,7 +11,8 @@ use shim::wire::{self, Request};
 use super::{
     decide::{Action, Decision},
     facts::run_id,
-    launch,
+    imaging,
+    launch::{self, Program},
     probing::{self, Told},
     report::Written,
     seen::{Routing, RunState, Sandbox, containers},
@@ -39,13 +40,26 @@ impl Worker {
         let Sandbox::Up { address } = self.sandbox else { return };
         let links = self.context.links();
         let pod = Arc::clone(&self.pod);
+        let credentials = self.context.objects.pull_secrets(&pod);
         for (_, container) in containers(&pod) {
             let facts = self.containers.entry(container.name.clone()).or_default();
             if facts.is_alive() {
                 continue;
             }
-            let pod = (pod.as_ref(), &self.place.folders);
-            let recipe = launch::recipe(&self.context, &links, pod, (container, 0), address);
+            let attempt = facts.run.as_ref().map_or(0, |it| it.attempt.saturating_add(1));
+            let image = container.image.as_deref().unwrap_or_default();
+            let program = match links.find(image) {
+                Some(link) => Ok(Program::Link(link)),
+                None => {
+                    let (credentials, nudge) = (&credentials, &self.wires.nudge);
+                    let run = imaging::Run { pod: &pod, container, attempt, credentials, nudge };
+                    let present = self.imaging.next(&self.context.images, &run, &self.teller);
+                    present.map(Program::Image)
+                }
+            };
+            let folders = &self.place.folders;
+            let of = launch::Of { pod: &pod, folders, container, attempt, address };
+            let recipe = program.and_then(|it| launch::recipe(&self.context, of, it));
             facts.blocked = recipe.err();
         }
     }
@@ -273,8 +287,8 @@ impl Worker {
         if !matches!(self.sandbox, Sandbox::Up { .. }) || self.parts.volumes.is_empty() {
             return;
         }
-        let (folder, now) = (&self.place.folders.state, self.context.clock.now());
-        if let Err(error) = volumes::set_up(&self.pod, folder, &self.context.objects, now) {
+        let means = self.context.means(&self.pod, &self.place.folders);
+        if let Err(error) = volumes::set_up(&self.pod, means) {
             // What is mounted stays as it was, as with the kubelet.
             self.teller.tell(&self.pod, None, (Warning, "FailedMount"), error.to_string());
         }
@@ -286,9 +300,15 @@ impl Worker {
         let Sandbox::Up { address } = self.sandbox else { return };
         let pod = Arc::clone(&self.pod);
         let Some((_, container)) = containers(&pod).find(|(_, it)| it.name == name) else { return };
-        let of = (pod.as_ref(), &self.place.folders);
+        let folders = &self.place.folders;
+        let of = launch::Of { pod: &pod, folders, container, attempt, address };
         let links = self.context.links();
-        let recipe = launch::recipe(&self.context, &links, of, (container, attempt), address);
+        let image = container.image.as_deref().unwrap_or_default();
+        let linked = links.find(image).map(Program::Link);
+        // Observed a moment ago; what changed since is observed anew.
+        let program = linked.or_else(|| self.imaging.of(name).map(Program::Image));
+        let Some(program) = program else { return };
+        let recipe = launch::recipe(&self.context, of, program);
         let facts = self.containers.entry(name.to_owned()).or_default();
         let launch::Recipe { launch, image_id } = match recipe {
             Ok(recipe) => recipe,

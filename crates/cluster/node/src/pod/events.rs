@@ -76,7 +76,7 @@ impl Teller {
             }
             match waiting {
                 Some(waiting) => {
-                    self.tell_wait(pod, name, container.image.as_deref(), waiting);
+                    self.tell_wait(pod, name, waiting);
                     self.told.insert(name.to_owned(), waiting.clone());
                 }
                 None => drop(self.told.remove(name)),
@@ -84,7 +84,7 @@ impl Teller {
         }
     }
 
-    fn tell_wait(&self, pod: &Pod, name: &str, image: Option<&str>, waiting: &Waiting) {
+    fn tell_wait(&self, pod: &Pod, name: &str, waiting: &Waiting) {
         let warn = |reason: &'static str, note: String| {
             self.tell(pod, Some(name), (EventType::Warning, reason), note);
         };
@@ -99,14 +99,6 @@ impl Teller {
                     "Back-off restarting failed container {name} in pod {pod}_{namespace}({uid})"
                 );
                 warn("BackOff", note);
-            }
-            "ErrImageNeverPull" => {
-                let image = image.unwrap_or_default();
-                let note = format!(
-                    "Container image \"{image}\" is not present with pull policy of Never: {message}"
-                );
-                warn("ErrImageNeverPull", note);
-                warn("Failed", "Error: ErrImageNeverPull".to_owned());
             }
             "CreateContainerConfigError" | "CreateContainerError" => {
                 warn("Failed", format!("Error: {message}"));

@@ -1,22 +1,60 @@
-//! How a container is to be run: its link, environment and command line, or why not yet.
+//! How a container is to be run: its link or image, environment and command line, or why not yet.
 //!
 //! Pure but for looking into caches; the stages add mounts and start it.
 
 use std::{net::Ipv4Addr, path::PathBuf};
 
+use api::link::Link;
+use image::Owners;
 use k8s_openapi::api::core::v1::{Container, Pod};
 use shim::wire;
 
-use super::{facts::run_id, seen::Waiting, stage::Launch};
+use super::{
+    facts::run_id,
+    privileges::{Privileges, Profile, privileges},
+    seen::Waiting,
+    stage::Launch,
+};
 use crate::{
     context::{Context, Folders},
     environment::{Place, command_line, environment},
     files::host_name,
-    links::{Links, entry_point, not_linked},
+    images::Present,
+    links::entry_point,
 };
 
 /// Size of /dev/shm: the default of container runtimes.
 const SHM_BYTES: u64 = 64 << 20;
+
+/// Where programs are looked up in an image that does not say it, as in containerd.
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// Files below /proc that tell of the machine what no container should know, as in containerd.
+const MASKED: [&str; 10] = [
+    "/proc/acpi",
+    "/proc/asound",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/sys/firmware",
+];
+
+/// Where root in a container must not write, as in containerd.
+const READ_ONLY: [&str; 5] =
+    ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+
+/// What a container's root is made of.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Program<'a> {
+    /// Linked source, on the machine's own root.
+    Link(&'a Link),
+    /// An image.
+    Image(&'a Present),
+}
 
 /// A container that can be started.
 #[derive(Debug)]
@@ -26,67 +64,199 @@ pub(crate) struct Recipe {
     pub(crate) image_id: String,
 }
 
-/// Composes the next run of `container`, or says what it has to wait for.
+/// A container of a pod, and the number of its run.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Of<'a> {
+    pub(crate) pod: &'a Pod,
+    pub(crate) folders: &'a Folders,
+    pub(crate) container: &'a Container,
+    pub(crate) attempt: u32,
+    /// The pod's address.
+    pub(crate) address: Ipv4Addr,
+}
+
+/// Composes the next run of a container, or says what it has to wait for.
 ///
 /// Linked source runs as the invoking user: `runAsUser` and the like are for images.
 pub(crate) fn recipe(
     context: &Context,
-    links: &Links,
-    (pod, folders): (&Pod, &Folders),
-    (container, attempt): (&Container, u32),
-    address: Ipv4Addr,
+    of: Of<'_>,
+    program: Program<'_>,
 ) -> Result<Recipe, Waiting> {
-    let wait = |reason: &str, message: String| Waiting {
-        reason: reason.to_owned(),
-        message: Some(message),
-    };
-    let image = container.image.as_deref().unwrap_or_default();
-    let Some(link) = links.find(image) else {
-        return Err(wait("ErrImageNeverPull", not_linked(image)));
-    };
+    let Of { pod, folders, container, attempt, address } = of;
     let place = Place {
         pod_ip: address,
         host_ip: context.address,
         cpu_millis: context.machine.cpu_millis,
         memory_bytes: context.machine.memory_bytes,
     };
-    let mut base = context.inherited.clone();
+    let mut base = match program {
+        Program::Link(_) => context.inherited.clone(),
+        Program::Image(present) => image_environment(present, container),
+    };
     base.push(("HOSTNAME".to_owned(), host_name(pod, &context.machine.name)));
     let environment = environment(pod, container, &place, &base, &context.objects)
         .map_err(|error| wait("CreateContainerConfigError", error.to_string()))?;
-    let argv = command_line(container, &entry_point(link), &environment);
+    let argv = command_line(container, &entry(program, container), &environment);
     if argv.is_empty() {
-        let message = format!(
-            "no command specified: neither the link of image `{image}` nor the container has one"
-        );
+        let image = container.image.as_deref().unwrap_or_default();
+        let message =
+            format!("no command specified: neither image `{image}` nor the container has one");
         return Err(wait("CreateContainerError", message));
     }
-    let cwd = container.working_dir.as_deref().filter(|it| !it.is_empty());
-    let process = wire::ProcessSpec {
-        argv,
-        env: environment.clone().into_variables().into_iter().map(variable).collect(),
-        cwd: Some(cwd.map_or_else(|| link.directory.clone(), PathBuf::from)),
-        no_new_privs: no_new_privileges(container),
-        ..wire::ProcessSpec::default()
+    let env = environment.clone().into_variables().into_iter().map(variable).collect();
+    let id = run_id(&container.name, attempt);
+    let log = folders.log(&container.name, attempt);
+    let spec = wire::ContainerSpec { id, log, shm_bytes: SHM_BYTES, ..Default::default() };
+    let cwd = container.working_dir.as_deref().filter(|it| !it.is_empty()).map(PathBuf::from);
+    let process = wire::ProcessSpec { argv, env, cwd, ..Default::default() };
+    let (process, spec, image_id) = match program {
+        Program::Link(link) => linked(link, container, process, spec),
+        Program::Image(present) => imaged(context, of, present, process, spec)?,
     };
-    let spec = wire::ContainerSpec {
-        id: run_id(&container.name, attempt),
-        root: wire::Root::Host,
-        shm_bytes: SHM_BYTES,
-        log: folders.log(&container.name, attempt),
-        ..wire::ContainerSpec::default()
-    };
-    let image_id = format!("link://{}", link.directory.display());
     let container = container.clone();
     let launch = Launch { container, attempt, environment, process, spec, started_at: None };
     Ok(Recipe { launch, image_id })
 }
 
-fn variable((name, value): (String, String)) -> String {
-    format!("{name}={value}")
+fn wait(reason: &str, message: String) -> Waiting {
+    Waiting { reason: reason.to_owned(), message: Some(message) }
 }
 
-fn no_new_privileges(container: &Container) -> bool {
+/// What `command` and `args` stand for or follow: an image's CMD gives way to either.
+fn entry(program: Program<'_>, container: &Container) -> Vec<String> {
+    match program {
+        Program::Link(link) => entry_point(link),
+        Program::Image(present) => {
+            let config = &present.image.config.config;
+            let mut entry = config.entrypoint.clone();
+            if container.args.as_ref().is_none_or(Vec::is_empty) {
+                entry.extend(config.cmd.iter().cloned());
+            }
+            entry
+        }
+    }
+}
+
+fn image_environment(present: &Present, container: &Container) -> Vec<(String, String)> {
+    let mut base = vec![("PATH".to_owned(), PATH.to_owned())];
+    if container.tty == Some(true) {
+        base.push(("TERM".to_owned(), "xterm".to_owned()));
+    }
+    for variable in &present.image.config.config.env {
+        let (name, value) = variable.split_once('=').unwrap_or((variable, ""));
+        base.retain(|(it, _)| it != name);
+        base.push((name.to_owned(), value.to_owned()));
+    }
+    base
+}
+
+fn linked(
+    link: &Link,
+    container: &Container,
+    process: wire::ProcessSpec,
+    spec: wire::ContainerSpec,
+) -> (wire::ProcessSpec, wire::ContainerSpec, String) {
     let context = container.security_context.as_ref();
-    context.and_then(|it| it.allow_privilege_escalation) == Some(false)
+    let forbidden = context.and_then(|it| it.allow_privilege_escalation) == Some(false);
+    let cwd = process.cwd.or_else(|| Some(link.directory.clone()));
+    let process = wire::ProcessSpec { cwd, no_new_privs: forbidden, ..process };
+    (process, spec, format!("link://{}", link.directory.display()))
+}
+
+fn imaged(
+    context: &Context,
+    of: Of<'_>,
+    present: &Present,
+    process: wire::ProcessSpec,
+    spec: wire::ContainerSpec,
+) -> Result<(wire::ProcessSpec, wire::ContainerSpec, String), Waiting> {
+    let Of { pod, folders, container, attempt, .. } = of;
+    let config = &present.image.config.config;
+    let refused = |message| wait("CreateContainerConfigError", message);
+    let image_user = config.user.as_str();
+    let may = privileges(pod, container, image_user).map_err(refused)?;
+    let of_image = Some(config.working_dir.as_str()).filter(|it| !it.is_empty());
+    let capabilities: Vec<String> = may.capabilities.iter().map(|it| (*it).to_owned()).collect();
+    let process = wire::ProcessSpec {
+        cwd: process.cwd.or_else(|| of_image.map(PathBuf::from)),
+        user: Some(user(&may, image_user)),
+        no_new_privs: may.no_new_privileges,
+        capabilities: Some(capabilities),
+        apparmor: match &may.apparmor {
+            Profile::Localhost(name) => Some(name.clone()),
+            Profile::Unconfined => Some("unconfined".to_owned()),
+            Profile::Default => None,
+        },
+        ..process
+    };
+    let paths = |list: &[&str]| list.iter().map(PathBuf::from).collect();
+    let (masked_paths, read_only_paths) =
+        if may.masks_proc { (paths(&MASKED), paths(&READ_ONLY)) } else { Default::default() };
+    let spec = wire::ContainerSpec {
+        root: wire::Root::Layers {
+            layers: present.layers.clone(),
+            writable: folders.writable(&container.name, attempt),
+            read_only: may.read_only_root,
+        },
+        user_namespace: user_namespace(&context.owners),
+        masked_paths,
+        read_only_paths,
+        privileged: may.privileged,
+        stdin: stdin(container),
+        tty: container.tty == Some(true),
+        pid: pid_namespace(pod),
+        ..spec
+    };
+    Ok((process, spec, present.id()))
+}
+
+fn user(may: &Privileges, image_user: &str) -> wire::User {
+    wire::User::Named {
+        text: may.user.map_or_else(|| image_user.to_owned(), |it| it.to_string()),
+        gid: may.group,
+        groups: may.groups.clone(),
+        strict: !may.image_groups,
+    }
+}
+
+fn stdin(container: &Container) -> wire::Stdin {
+    match (container.stdin, container.stdin_once) {
+        (Some(true), Some(true)) => wire::Stdin::Once,
+        (Some(true), _) => wire::Stdin::Open,
+        _ => wire::Stdin::Empty,
+    }
+}
+
+/// The whole map where there is one; else the container has the one identity that it runs as.
+fn user_namespace(owners: &Owners) -> Option<wire::IdMap> {
+    match owners {
+        Owners::Root => None,
+        Owners::Single { .. } => Some(wire::IdMap::default()),
+        Owners::Range { .. } => {
+            let (uids, gids) = owners.nested(0, 0)?;
+            let ranges = |it: Vec<image::IdMap>| it.into_iter().map(range).collect();
+            Some(wire::IdMap { uids: ranges(uids), gids: ranges(gids) })
+        }
+    }
+}
+
+fn range(of: image::IdMap) -> wire::IdRange {
+    let image::IdMap { inside, outside, count } = of;
+    wire::IdRange { inside, outside, count }
+}
+
+fn pid_namespace(pod: &Pod) -> wire::PidNamespace {
+    let spec = pod.spec.as_ref();
+    if spec.and_then(|it| it.host_pid) == Some(true) {
+        wire::PidNamespace::Host
+    } else if spec.and_then(|it| it.share_process_namespace) == Some(true) {
+        wire::PidNamespace::Pod
+    } else {
+        wire::PidNamespace::Own
+    }
+}
+
+fn variable((name, value): (String, String)) -> String {
+    format!("{name}={value}")
 }

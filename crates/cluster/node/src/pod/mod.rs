@@ -14,8 +14,10 @@ pub(crate) mod worker;
 
 mod acts;
 mod facts;
+mod imaging;
 mod last_words;
 mod launch;
+mod privileges;
 mod probing;
 mod tries;
 

@@ -7,7 +7,7 @@ use shim::wire::{ExecSpec, ProcessSpec, Reply, Request};
 
 use super::{
     facts::run_id,
-    launch,
+    launch::{self, Program},
     probing::Due,
     seen::containers,
     shim::{Connection, unexpected},
@@ -35,10 +35,19 @@ pub(super) async fn attempt(
         Check::Refused(reason) => Outcome::Unknown(reason),
         Check::Exec(argv) => {
             // With the variables and in the folder that the container itself would start with.
-            let of = (container, due.attempt);
+            let attempt = due.attempt;
+            let of = launch::Of { pod, folders, container, attempt, address };
             let links = context.links();
-            let recipe = launch::recipe(context, &links, (pod, folders), of, address);
-            let process = recipe.map(|it| it.launch.process).unwrap_or_default();
+            let image = container.image.as_deref().unwrap_or_default();
+            let present = context.images.present(image);
+            let linked = links.find(image).map(Program::Link);
+            let Some(program) = linked.or(present.as_ref().map(Program::Image)) else {
+                return Outcome::Unknown(format!("image `{image}` is gone"));
+            };
+            let process = match launch::recipe(context, of, program) {
+                Ok(recipe) => recipe.launch.process,
+                Err(waiting) => return Outcome::Unknown(waiting.message.unwrap_or_default()),
+            };
             match exec(due, ProcessSpec { argv, ..process }, &folders.run, timeout).await {
                 Ok(outcome) => outcome,
                 Err(error) => Outcome::Unknown(error.to_string()),

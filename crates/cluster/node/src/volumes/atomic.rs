@@ -14,7 +14,7 @@ use std::{
     collections::BTreeSet,
     fs,
     io::{self, ErrorKind},
-    os::unix::fs::{DirBuilderExt as _, PermissionsExt as _, symlink},
+    os::unix::fs::{DirBuilderExt as _, PermissionsExt as _, chown, symlink},
     path::Path,
 };
 
@@ -29,8 +29,14 @@ const DATA_NEXT: &str = "..data_tmp";
 /// Mode of the volume's folders.
 const FOLDER_MODE: u32 = 0o755;
 
-/// Makes `volume` hold exactly `files`. Returns whether anything had to change.
-pub(super) fn write(volume: &Path, files: &Files, now: Timestamp) -> io::Result<bool> {
+/// Makes `volume` hold exactly `files`, all of them of `group` if it is given. Returns whether anything
+/// had to change.
+pub(super) fn write(
+    volume: &Path,
+    files: &Files,
+    now: Timestamp,
+    group: Option<u32>,
+) -> io::Result<bool> {
     fs::DirBuilder::new().mode(FOLDER_MODE).recursive(true).create(volume)?;
     let current = fs::read_link(volume.join(DATA)).ok();
     if let Some(current) = &current
@@ -45,6 +51,9 @@ pub(super) fn write(volume: &Path, files: &Files, now: Timestamp) -> io::Result<
             fs::DirBuilder::new().mode(FOLDER_MODE).recursive(true).create(parent)?;
         }
         fs::write(&target, &file.bytes)?;
+        if group.is_some() {
+            chown(&target, None, group)?;
+        }
         fs::set_permissions(&target, fs::Permissions::from_mode(file.mode))?;
     }
     let next = volume.join(DATA_NEXT);
@@ -170,14 +179,14 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let volume = folder.path().join("volume");
         let now = Timestamp::UNIX_EPOCH;
-        assert!(write(&volume, &files(&[("a", "1"), ("etc/b", "2")]), now).unwrap());
-        assert!(!write(&volume, &files(&[("a", "1"), ("etc/b", "2")]), now).unwrap());
+        assert!(write(&volume, &files(&[("a", "1"), ("etc/b", "2")]), now, None).unwrap());
+        assert!(!write(&volume, &files(&[("a", "1"), ("etc/b", "2")]), now, None).unwrap());
         let first = "..1970_01_01_00_00_00.000000000";
         assert_eq!(names(&volume), [first, "..data", "a", "etc"]);
         assert_eq!(fs::read_to_string(volume.join("etc/b")).unwrap(), "2");
 
         let open = fs::read_link(volume.join("..data")).unwrap();
-        assert!(write(&volume, &files(&[("a", "3"), ("c", "4")]), now).unwrap());
+        assert!(write(&volume, &files(&[("a", "3"), ("c", "4")]), now, None).unwrap());
         assert_ne!(fs::read_link(volume.join("..data")).unwrap(), open);
         assert_eq!(names(&volume), ["..1970_01_01_00_00_00.000000001", "..data", "a", "c"]);
         assert_eq!(fs::read_to_string(volume.join("a")).unwrap(), "3");
@@ -187,10 +196,10 @@ mod tests {
     fn a_write_that_was_cut_short_is_put_right() {
         let folder = tempfile::tempdir().unwrap();
         let volume = folder.path();
-        write(volume, &files(&[("a", "1")]), Timestamp::UNIX_EPOCH).unwrap();
+        write(volume, &files(&[("a", "1")]), Timestamp::UNIX_EPOCH, None).unwrap();
         fs::create_dir(volume.join("..1970_01_01_00_00_00.000000001")).unwrap();
         symlink("nowhere", volume.join(DATA_NEXT)).unwrap();
-        assert!(write(volume, &files(&[("a", "2")]), Timestamp::UNIX_EPOCH).unwrap());
+        assert!(write(volume, &files(&[("a", "2")]), Timestamp::UNIX_EPOCH, None).unwrap());
         assert_eq!(fs::read_to_string(volume.join("a")).unwrap(), "2");
         assert_eq!(names(volume).len(), 3);
     }
@@ -216,9 +225,9 @@ mod tests {
                         (path.clone(), File { bytes: text.clone().into_bytes(), mode: 0o600 })
                     })
                     .collect();
-                write(folder.path(), &wanted, Timestamp::UNIX_EPOCH).unwrap();
+                write(folder.path(), &wanted, Timestamp::UNIX_EPOCH, None).unwrap();
                 let now = Timestamp::UNIX_EPOCH;
-                prop_assert!(!write(folder.path(), &wanted, now).unwrap(), "not idempotent");
+                prop_assert!(!write(folder.path(), &wanted, now, None).unwrap(), "not idempotent");
                 for (path, file) in &wanted {
                     prop_assert_eq!(&fs::read(folder.path().join(path)).unwrap(), &file.bytes);
                 }

@@ -46,24 +46,35 @@ pub(crate) struct SetUpError {
     pub reason: String,
 }
 
+/// What a pod's `fsGroup` may do with the files of volumes that cannot be written, as the kubelet
+/// has it.
+const GROUP_READS: u32 = 0o440;
+
 /// Where the volumes of a pod live: its folder in the state folder.
 #[must_use]
 pub(crate) fn folder(pod_folder: &Path) -> PathBuf {
     pod_folder.join("volumes")
 }
 
+/// What volumes are made with.
+#[derive(Clone, Copy)]
+pub(crate) struct Means<'a> {
+    /// The pod's folder in the state folder.
+    pub(crate) folder: &'a Path,
+    pub(crate) objects: &'a dyn Objects,
+    pub(crate) now: Timestamp,
+    /// The pod's `fsGroup`, as the group is called on the disk.
+    pub(crate) group: Option<u32>,
+}
+
 /// Sets up every volume of `pod`. To be repeated when a ConfigMap or Secret has changed: what is
 /// right already is not touched.
-pub(crate) fn set_up(
-    pod: &Pod,
-    pod_folder: &Path,
-    objects: &dyn Objects,
-    now: Timestamp,
-) -> Result<BTreeMap<String, Ready>, SetUpError> {
+pub(crate) fn set_up(pod: &Pod, means: Means<'_>) -> Result<BTreeMap<String, Ready>, SetUpError> {
     let volumes = pod.spec.as_ref().and_then(|it| it.volumes.as_deref()).unwrap_or_default();
     let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
+    let Means { folder: pod_folder, objects, now, group } = means;
     let folder = folder(pod_folder);
-    let maker = Maker { namespace, folder: &folder, objects, now };
+    let maker = Maker { namespace, folder: &folder, objects, now, group };
     let mut result = BTreeMap::new();
     for volume in volumes {
         let ready = maker
@@ -91,27 +102,31 @@ struct Maker<'a> {
     folder: &'a Path,
     objects: &'a dyn Objects,
     now: Timestamp,
+    group: Option<u32>,
 }
 
 impl Maker<'_> {
     fn set_up(&self, volume: &Volume) -> Result<Ready, String> {
         let path = self.folder.join(&volume.name);
         if let Some(source) = &volume.empty_dir {
-            empty_dir(&path, source)?;
+            empty_dir(&path, source, self.group)?;
             return Ok(Ready { path, read_only: false });
         }
         if let Some(source) = &volume.host_path {
             host_path::check(Path::new(&source.path), source.type_.as_deref().unwrap_or_default())?;
             return Ok(Ready { path: PathBuf::from(&source.path), read_only: false });
         }
-        let files = if let Some(source) = &volume.config_map {
+        let mut files = if let Some(source) = &volume.config_map {
             self.config_map(source)?
         } else if let Some(source) = &volume.secret {
             self.secret(source)?
         } else {
             return Err(format!("volumes of type {} are not supported yet", type_of(volume)));
         };
-        atomic::write(&path, &files, self.now)
+        if self.group.is_some() {
+            files.values_mut().for_each(|it| it.mode |= GROUP_READS);
+        }
+        atomic::write(&path, &files, self.now, self.group)
             .map_err(|error| format!("write `{}`: {error}", path.display()))?;
         Ok(Ready { path, read_only: true })
     }
@@ -153,7 +168,7 @@ impl Maker<'_> {
 
 /// A folder everybody in the pod may write to. On disk `sizeLimit` is not enforced (a kubelet evicts
 /// pods over it); in memory it is the file system's size.
-fn empty_dir(path: &Path, source: &EmptyDirVolumeSource) -> Result<(), String> {
+fn empty_dir(path: &Path, source: &EmptyDirVolumeSource, group: Option<u32>) -> Result<(), String> {
     let failed = |error: io::Error| format!("make `{}`: {error}", path.display());
     fs::create_dir_all(path).map_err(failed)?;
     match source.medium.as_deref().unwrap_or_default() {
@@ -164,7 +179,12 @@ fn empty_dir(path: &Path, source: &EmptyDirVolumeSource) -> Result<(), String> {
         }
         other => return Err(format!("emptyDir medium `{other}` is not supported yet")),
     }
-    fs::set_permissions(path, fs::Permissions::from_mode(0o777)).map_err(failed)
+    if group.is_some() {
+        std::os::unix::fs::chown(path, None, group).map_err(failed)?;
+    }
+    // What is made in it belongs to the group as well, if there is one.
+    let mode = if group.is_some() { 0o2777 } else { 0o777 };
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).map_err(failed)
 }
 
 /// The name of the field that says what a volume is.
@@ -187,7 +207,9 @@ mod tests {
         let pod = json!({ "metadata": { "namespace": "shop" },
             "spec": { "containers": [], "volumes": [volume] } });
         let pod: Pod = serde_json::from_value(pod).unwrap();
-        let text = match set_up(&pod, folder.path(), &Fixed, Timestamp::UNIX_EPOCH) {
+        let (folder_, now) = (folder.path(), Timestamp::UNIX_EPOCH);
+        let means = Means { folder: folder_, objects: &Fixed, now, group: None };
+        let text = match set_up(&pod, means) {
             Err(error) => format!("error: {error}\n"),
             Ok(volumes) => {
                 let ready = &volumes["v"];

@@ -1,15 +1,19 @@
 //! Containers: the last stage, which launches what the others have composed.
 
-use std::{fs, io::ErrorKind};
+use std::{
+    fs,
+    io::{self, ErrorKind},
+    path::PathBuf,
+};
 
-use shim::wire::{Reply, Request};
+use shim::wire::{Reply, Request, Root};
 
 use super::super::{
     facts::run_id,
     shim::{Connection, unexpected},
     stage::{Launch, Parts, Phase, Place, Stage, StageError},
 };
-use crate::logs::log_files;
+use crate::{context::make_private, logs::log_files};
 
 /// See the module.
 pub(crate) struct Containers;
@@ -39,6 +43,14 @@ impl Stage for Containers {
             }
         })
     }
+
+    fn stop<'a>(&'a self, place: &'a Place, _parts: &'a mut Parts) -> Phase<'a> {
+        // No run goes on with the root of another.
+        Box::pin(async {
+            let removed = remove_folder(place.folders.all_writable()).await;
+            removed.map_err(|it| StageError::new("FailedKillPod", it))
+        })
+    }
 }
 
 /// Runs of a container that are kept, with their logs: the present one and the one before, which is
@@ -51,6 +63,13 @@ async fn forget(place: &Place, connection: &mut Connection, container: &str, att
     if let Err(error) = connection.call(&remove).await {
         tracing::debug!(pod = place.folders.uid, container, attempt, %error, "run not removed");
     }
+    if let Err(error) = remove_folder(place.folders.writable(container, attempt)).await {
+        tracing::debug!(pod = place.folders.uid, container, attempt, %error, "root not removed");
+    }
+    forget_files(place, container, attempt);
+}
+
+fn forget_files(place: &Place, container: &str, attempt: u32) {
     let mut files = log_files(&place.folders.log(container, attempt));
     files.push(place.folders.termination_message(container, attempt));
     for file in files {
@@ -63,7 +82,19 @@ async fn forget(place: &Place, connection: &mut Connection, container: &str, att
     }
 }
 
+/// Removes what a container of an image has changed in its root, which may be many files.
+async fn remove_folder(folder: PathBuf) -> io::Result<()> {
+    match tokio::task::spawn_blocking(move || fs::remove_dir_all(folder)).await {
+        Ok(Err(error)) if error.kind() != ErrorKind::NotFound => Err(error),
+        Ok(_) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
 async fn run(place: &Place, launch: &mut Launch) -> Result<Connection, shim::Error> {
+    if let Root::Layers { writable, .. } = &launch.spec.root {
+        make_private(writable)?;
+    }
     let mut connection = Connection::open(&place.folders.run)?;
     let create = Request::Create(launch.spec.clone());
     let start = Request::Start { id: launch.spec.id.clone(), process: launch.process.clone() };

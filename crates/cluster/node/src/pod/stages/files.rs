@@ -2,6 +2,8 @@
 
 use std::{fs, io, path::PathBuf};
 
+use shim::wire::Root;
+
 use super::super::stage::{Launch, Parts, Phase, Place, Stage, StageError};
 use crate::{
     context::is_on_host,
@@ -29,8 +31,20 @@ impl Stage for PodFiles {
     ) -> Phase<'a> {
         if let Some(pod) = &place.pod {
             let own = OwnFiles::of(pod);
-            launch.spec.resolv_conf = own.resolv_conf.then(|| path(place, RESOLV_CONF));
-            launch.spec.hosts = own.hosts.then(|| path(place, HOSTS));
+            // Linked source has the machine's own before its eyes, an image has them not.
+            let image = launch.spec.root != Root::Host;
+            let of_machine = |file: &str| image.then(|| PathBuf::from(file));
+            let files = [
+                (own.resolv_conf, RESOLV_CONF, RESOLV_CONF_OF_MACHINE),
+                (own.hosts, HOSTS, HOSTS_OF_MACHINE),
+            ];
+            let [resolv_conf, hosts] =
+                files.map(
+                    |(own, name, machine)| {
+                        if own { Some(path(place, name)) } else { of_machine(machine) }
+                    },
+                );
+            (launch.spec.resolv_conf, launch.spec.hosts) = (resolv_conf, hosts);
         }
         Box::pin(std::future::ready(Ok(())))
     }
@@ -38,6 +52,7 @@ impl Stage for PodFiles {
 
 const RESOLV_CONF: &str = "resolv.conf";
 const HOSTS: &str = "hosts";
+const RESOLV_CONF_OF_MACHINE: &str = "/etc/resolv.conf";
 const HOSTS_OF_MACHINE: &str = "/etc/hosts";
 
 fn path(place: &Place, name: &str) -> PathBuf {

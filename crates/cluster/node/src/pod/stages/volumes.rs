@@ -1,6 +1,6 @@
 //! The pod's volumes, and each container's mounts of them.
 
-use std::{fs, io, path::PathBuf};
+use std::{fs, io, os::unix::fs::PermissionsExt as _, path::PathBuf};
 
 use shim::wire::{Mount, Source};
 
@@ -21,9 +21,7 @@ impl Stage for Volumes {
     fn prepare<'a>(&'a self, place: &'a Place, parts: &'a mut Parts) -> Phase<'a> {
         Box::pin(async {
             if let Some(pod) = &place.pod {
-                let context = &place.context;
-                let now = context.clock.now();
-                let volumes = volumes::set_up(pod, &place.folders.state, &context.objects, now);
+                let volumes = volumes::set_up(pod, place.context.means(pod, &place.folders));
                 parts.volumes = volumes.map_err(|it| StageError::new("FailedMount", it))?;
             }
             Ok(())
@@ -72,5 +70,7 @@ fn make_file(file: &std::path::Path) -> io::Result<()> {
     if let Some(folder) = file.parent() {
         make_private(folder)?;
     }
-    fs::OpenOptions::new().append(true).create(true).open(file).map(drop)
+    fs::OpenOptions::new().append(true).create(true).open(file)?;
+    // Whoever the container runs as.
+    fs::set_permissions(file, fs::Permissions::from_mode(0o666))
 }

@@ -1,0 +1,164 @@
+//! Images made ready by a process of its own: what it is told, and what it says.
+//!
+//! Whoever wants an image (the node of a cluster) starts the process in the user and mount namespace
+//! that its containers are mounted in, and on a network that reaches registries. The order is one line
+//! of JSON on its standard input, each report one on its standard error; when its standard input ends,
+//! it gives up. What was fetched by then is gone on with the next time.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use tokio::time::Instant;
+
+use crate::{
+    Image, Owners, Reference, Store,
+    remote::{self, Client, Keyring, Patience, User},
+    unpack,
+};
+
+/// The subcommand of the binary that is such a process.
+pub const SUBCOMMAND: &str = "image-worker";
+
+/// What is to be made ready.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Order {
+    /// The store.
+    pub store: PathBuf,
+    /// The image.
+    pub reference: String,
+    /// Whether a registry is asked.
+    pub fetch: Fetch,
+    /// Documents in the form of Docker's `config.json` that go before the user's own.
+    pub credentials: Vec<String>,
+    /// Variables of the user that say where credentials and proxies are.
+    pub environment: Vec<(String, String)>,
+}
+
+/// Whether a registry is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Fetch {
+    /// What is here is used, whatever a registry has.
+    Never,
+    /// Only for an image that is not here in full.
+    IfMissing,
+    /// What the name stands for now; only what is not here is fetched.
+    Always,
+}
+
+/// What the process says, once.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Report {
+    /// The image can be mounted.
+    Ready {
+        /// What was fetched, if a registry was asked.
+        fetched: Option<Fetched>,
+    },
+    /// It cannot.
+    Failed {
+        /// Names the image, the cause and what can be done.
+        message: String,
+    },
+}
+
+/// An image that a registry was asked for.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Fetched {
+    /// Bytes of its layers.
+    pub bytes: u64,
+    /// How long it took to get what was not here, and to unpack it.
+    pub seconds: f64,
+}
+
+/// Why an image could not be made ready.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The name is none.
+    #[error(transparent)]
+    Name(#[from] crate::ReferenceError),
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] crate::store::Error),
+    /// What is here cannot be run.
+    #[error(transparent)]
+    Image(#[from] crate::ImageError),
+    /// It is not here, and no registry is asked.
+    #[error("image `{0}` is not on this machine")]
+    Absent(Reference),
+    /// A registry does not give it.
+    #[error(transparent)]
+    Pull(#[from] remote::Error),
+    /// No connection can be made to anybody.
+    #[error("cannot speak with registries")]
+    Client(#[source] Box<remote::Kind>),
+    /// A file of the user says something else than where registries are.
+    #[error(transparent)]
+    User(#[from] remote::UserError),
+    /// A pull secret holds something else than credentials.
+    #[error("a pull secret of the pod cannot be used")]
+    Secret(#[from] remote::KeyringError),
+    /// Its layers cannot be unpacked.
+    #[error("cannot unpack image `{reference}`")]
+    Unpack {
+        /// The image.
+        reference: Reference,
+        /// The layer, and what is wrong with it.
+        source: Box<unpack::Error>,
+    },
+    /// The process's own identity.
+    #[error("cannot read the map of users")]
+    Owners(#[source] std::io::Error),
+}
+
+impl Order {
+    /// Carries the order out, in the namespaces that the calling process is in.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn carry_out(&self) -> Result<Option<Fetched>, Error> {
+        let begun = Instant::now();
+        let reference: Reference = self.reference.parse()?;
+        let store = Store::open(&self.store)?;
+        // Nothing of it is collected meanwhile.
+        let lease = store.lease()?;
+        let here = match self.fetch {
+            Fetch::Always => None,
+            Fetch::IfMissing | Fetch::Never => store.resolve(&reference)?,
+        };
+        let (image, pulled) = match (here, self.fetch) {
+            (Some(image), _) => (image, false),
+            (None, Fetch::Never) => return Err(Error::Absent(reference)),
+            (None, Fetch::IfMissing | Fetch::Always) => {
+                (self.pull(&store, &reference).await?, true)
+            }
+        };
+        lease.hold([image.target.digest])?;
+        let bytes = image.size();
+        let unpacked = tokio::task::spawn_blocking(move || unpack(&store, &image, reference));
+        unpacked.await.map_err(|it| Error::Owners(it.into()))??;
+        let seconds = begun.elapsed().as_secs_f64();
+        Ok(pulled.then_some(Fetched { bytes, seconds }))
+    }
+
+    async fn pull(&self, store: &Store, reference: &Reference) -> Result<Image, Error> {
+        let user = User::new(&self.environment, rustix::process::getuid().as_raw());
+        let mut keyring = Keyring::default();
+        for document in &self.credentials {
+            keyring.add_config(document.as_bytes())?;
+        }
+        user.add_credentials(&mut keyring)?;
+        let client = Client::new(user.registries()?, Patience::default());
+        let client = client.map_err(|it| Error::Client(Box::new(it)))?;
+        Ok(client.pull(store, reference, &keyring, &|_| {}).await?)
+    }
+}
+
+fn unpack(store: &Store, image: &Image, reference: Reference) -> Result<(), Error> {
+    let owners = Owners::of_process().map_err(Error::Owners)?;
+    let layers = unpack::ensure(store, image, owners);
+    layers.map(drop).map_err(|it| Error::Unpack { reference, source: Box::new(it) })
+}

@@ -1,0 +1,414 @@
+//! Images on the node: which can be run, and the work that makes them so. One piece of work per image
+//! and credentials, however many pods wait for it.
+//!
+//! Decides by [`availability`]; fetches and unpacks nothing itself: that does a process of its own
+//! ([`job`]), on the host's network, so that neither its memory nor its end is this process's.
+
+mod availability;
+mod job;
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    path::PathBuf,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    time::Duration,
+};
+
+use image::{Image, Owners, Reference, Store, worker};
+use runtime::{OnExit, Tasks};
+use tokio::{
+    sync::{Notify, Semaphore},
+    time::Instant,
+};
+
+pub(crate) use availability::Policy;
+
+use crate::context::HostProcesses;
+use availability::{Local, Seen, Verdict, Work, decide};
+
+/// Images that are fetched or unpacked at once: enough that a small one does not wait for a large
+/// one, few enough that they do not take each other's bandwidth.
+const JOBS_AT_ONCE: usize = 3;
+/// Images whose last failure or confirmation is remembered. Those that nobody waits for are forgotten
+/// beyond, so that their next use begins afresh.
+const REMEMBERED_MAX: usize = 1000;
+
+/// The node's images. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Images(Arc<Shared>);
+
+struct Shared {
+    store: Result<Store, String>,
+    folder: PathBuf,
+    environment: Vec<(String, String)>,
+    owners: Owners,
+    host: Arc<dyn HostProcesses>,
+    tasks: Tasks,
+    begun: Instant,
+    jobs: Semaphore,
+    entries: Mutex<BTreeMap<Key, Entry>>,
+}
+
+/// An image by name, with who asks for it: one's failure is not the other's.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Key {
+    reference: String,
+    credentials: Vec<String>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    work: Work,
+    /// In a row.
+    failures: u32,
+    /// When the last successful work ended.
+    ended: Option<Duration>,
+    /// When the work began that asked a registry last, with success.
+    confirmed: Option<Duration>,
+    /// What the last work has come to.
+    outcome: Outcome,
+    waiting: Vec<Weak<Notify>>,
+    /// When those who wait are told to look again.
+    again: Option<Duration>,
+}
+
+#[derive(Clone, Debug)]
+enum Outcome {
+    /// Nothing was fetched: it was there.
+    Found,
+    Fetched(worker::Fetched),
+    Failed(String),
+}
+
+/// An image that a container waits for.
+#[derive(Debug)]
+pub(crate) struct Wanted<'a> {
+    /// As the pod has it.
+    pub(crate) image: &'a str,
+    pub(crate) policy: Policy,
+    /// Since when the container waits to run, on the clock of [`Images::uptime`].
+    pub(crate) since: Duration,
+    /// `.dockerconfigjson` of the pod's pull secrets.
+    pub(crate) credentials: &'a [String],
+    /// Told when it should look again.
+    pub(crate) nudge: &'a Arc<Notify>,
+}
+
+/// What there is of an image.
+#[derive(Clone, Debug)]
+pub(crate) enum Looked {
+    /// It can be run.
+    Ready {
+        /// The image.
+        image: Box<Present>,
+        /// How it came here, for an Event.
+        note: String,
+    },
+    /// It is fetched or unpacked.
+    Pulling,
+    /// That failed: why.
+    Error(String),
+    /// That failed, and is tried again later: why it failed.
+    BackOff(String),
+    /// It is not there, and the policy is to fetch nothing.
+    Never,
+    /// Its name is none: why.
+    Invalid(String),
+}
+
+/// An image that can be run.
+#[derive(Clone, Debug)]
+pub(crate) struct Present {
+    /// The name that it was found by.
+    pub(crate) reference: Reference,
+    pub(crate) image: Image,
+    /// Unpacked layers, topmost first.
+    pub(crate) layers: Vec<PathBuf>,
+}
+
+impl Present {
+    /// What containers show as their `imageID`: the digest under which registries have it, or, of an
+    /// image that no registry knows, that of its configuration.
+    pub(crate) fn id(&self) -> String {
+        if self.image.target.annotations.contains_key(image::ANNOTATION_PULLED) {
+            format!("{}@{}", self.reference.name(), self.image.target.digest)
+        } else {
+            self.image.id.to_string()
+        }
+    }
+}
+
+impl fmt::Debug for Images {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Images").field("folder", &self.0.folder).finish_non_exhaustive()
+    }
+}
+
+impl Images {
+    /// The images in the store at `folder`. `environment` is the invoking user's, for credentials and
+    /// proxies.
+    pub(crate) fn new(
+        folder: PathBuf,
+        environment: Vec<(String, String)>,
+        owners: Owners,
+        host: Arc<dyn HostProcesses>,
+        tasks: &Tasks,
+    ) -> Self {
+        // Linked source runs without.
+        let store = Store::open(&folder).map_err(chain);
+        Self(Arc::new(Shared {
+            store,
+            folder,
+            environment,
+            owners,
+            host,
+            tasks: tasks.clone(),
+            begun: Instant::now(),
+            jobs: Semaphore::new(JOBS_AT_ONCE),
+            entries: Mutex::default(),
+        }))
+    }
+
+    /// Time since this began.
+    pub(crate) fn uptime(&self) -> Duration {
+        self.0.begun.elapsed()
+    }
+
+    /// The image, if it can be run as it is here, whatever the policy.
+    pub(crate) fn present(&self, image: &str) -> Option<Present> {
+        let reference = image.parse().ok()?;
+        self.0.local(&reference).ok()?.present
+    }
+
+    /// What there is of an image; begins to get it if it has to.
+    pub(crate) fn look(&self, wanted: &Wanted<'_>) -> Looked {
+        let reference: Reference = match wanted.image.parse() {
+            Ok(reference) => reference,
+            Err(error) => return Looked::Invalid(chain(error)),
+        };
+        let local = match self.0.local(&reference) {
+            Ok(local) => local,
+            Err(error) => return Looked::Error(error),
+        };
+        let key =
+            Key { reference: reference.to_string(), credentials: wanted.credentials.to_vec() };
+        let mut entries = self.0.entries();
+        forget(&mut entries);
+        let entry = entries.entry(key.clone()).or_insert_with(Entry::new);
+        let seen = Seen {
+            now: self.uptime(),
+            policy: wanted.policy,
+            wanted: wanted.since,
+            local: local.state(),
+            made_here: local.made_here,
+            confirmed: entry.confirmed,
+            work: entry.work,
+        };
+        match (decide(&seen), local.present) {
+            (Verdict::Run, Some(present)) => {
+                let note = entry.note(wanted);
+                return Looked::Ready { image: Box::new(present), note };
+            }
+            // Cannot be: it runs only what is ready, which is present.
+            (Verdict::Run, None) => return Looked::Never,
+            (Verdict::Never, _) => return Looked::Never,
+            (Verdict::Wait, _) => entry.wait(wanted.nudge),
+            (Verdict::Begin { fresh }, _) => {
+                entry.wait(wanted.nudge);
+                entry.work = Work::Going;
+                drop(entries);
+                self.begin(key, fresh, wanted.policy);
+                return Looked::Pulling;
+            }
+            (Verdict::Error(at), _) => {
+                self.look_again(key, entry, at, wanted.nudge);
+                return Looked::Error(entry.failure());
+            }
+            (Verdict::BackOff(at), _) => {
+                self.look_again(key, entry, at, wanted.nudge);
+                return Looked::BackOff(entry.failure());
+            }
+        }
+        Looked::Pulling
+    }
+
+    fn begin(&self, key: Key, fresh: bool, policy: Policy) {
+        let images = self.clone();
+        self.0.tasks.spawn("image", OnExit::Log, move |stop| async move {
+            // The semaphore is never closed.
+            let permit = images.0.jobs.acquire().await;
+            let begun = images.uptime();
+            let fetch = match policy {
+                Policy::Never => worker::Fetch::Never,
+                Policy::Always if fresh => worker::Fetch::Always,
+                Policy::Always | Policy::IfNotPresent => worker::Fetch::IfMissing,
+            };
+            let order = worker::Order {
+                store: images.0.folder.clone(),
+                reference: key.reference.clone(),
+                fetch,
+                credentials: key.credentials.clone(),
+                environment: images.0.environment.clone(),
+            };
+            let result = tokio::select! {
+                biased;
+                () = stop.cancelled() => return Ok(()),
+                result = job::run(&*images.0.host, &order) => result,
+            };
+            drop(permit);
+            images.end(&key, begun, fetch, result);
+            Ok(())
+        });
+    }
+
+    fn end(
+        &self,
+        key: &Key,
+        begun: Duration,
+        fetch: worker::Fetch,
+        result: Result<Option<worker::Fetched>, String>,
+    ) {
+        let now = self.uptime();
+        let mut entries = self.0.entries();
+        let Some(entry) = entries.get_mut(key) else { return };
+        match result {
+            Ok(fetched) => {
+                if fetch == worker::Fetch::Always {
+                    entry.confirmed = Some(begun);
+                }
+                entry.work = Work::Idle;
+                entry.failures = 0;
+                entry.ended = Some(now);
+                entry.outcome = fetched.map_or(Outcome::Found, Outcome::Fetched);
+            }
+            Err(message) => {
+                tracing::info!(image = key.reference, message, "image not available");
+                entry.failures = entry.failures.saturating_add(1);
+                entry.work = Work::Failed { at: now, failures: entry.failures };
+                entry.outcome = Outcome::Failed(message);
+            }
+        }
+        entry.nudge();
+    }
+
+    /// Has everybody who waits for an image look again at a time.
+    fn look_again(&self, key: Key, entry: &mut Entry, at: Duration, nudge: &Arc<Notify>) {
+        entry.wait(nudge);
+        if entry.again == Some(at) {
+            return;
+        }
+        entry.again = Some(at);
+        let (images, at) = (self.clone(), self.0.begun + at);
+        self.0.tasks.spawn("image-retry", OnExit::Log, move |stop| async move {
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => {}
+                () = tokio::time::sleep_until(at) => {
+                    if let Some(entry) = images.0.entries().get_mut(&key) {
+                        entry.nudge();
+                    }
+                }
+            }
+            Ok(())
+        });
+    }
+}
+
+impl Shared {
+    fn entries(&self) -> MutexGuard<'_, BTreeMap<Key, Entry>> {
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What the store has.
+    fn local(&self, reference: &Reference) -> Result<Here, String> {
+        let store = self.store.as_ref().map_err(Clone::clone)?;
+        let Some(image) = store.resolve(reference).map_err(chain)? else {
+            return Ok(Here { known: false, made_here: false, present: None });
+        };
+        // What comes from a registry says so.
+        let made_here = !image.target.annotations.contains_key(image::ANNOTATION_PULLED);
+        let layers = image::unpack::find(store, &image, self.owners).map_err(chain)?;
+        let reference = reference.clone();
+        let present = layers.map(|it| Present { reference, image, layers: it.folders });
+        Ok(Here { known: true, made_here, present })
+    }
+}
+
+/// What the store has of an image.
+struct Here {
+    known: bool,
+    made_here: bool,
+    present: Option<Present>,
+}
+
+impl Here {
+    fn state(&self) -> Local {
+        match (self.known, &self.present) {
+            (_, Some(_)) => Local::Ready,
+            (true, None) => Local::Packed,
+            (false, None) => Local::Absent,
+        }
+    }
+}
+
+impl Entry {
+    fn new() -> Self {
+        Self {
+            work: Work::Idle,
+            failures: 0,
+            ended: None,
+            confirmed: None,
+            outcome: Outcome::Found,
+            waiting: Vec::new(),
+            again: None,
+        }
+    }
+
+    fn wait(&mut self, nudge: &Arc<Notify>) {
+        self.waiting.retain(|it| it.strong_count() != 0);
+        if !self.waiting.iter().any(|it| it.as_ptr() == Arc::as_ptr(nudge)) {
+            self.waiting.push(Arc::downgrade(nudge));
+        }
+    }
+
+    fn nudge(&mut self) {
+        self.waiting.drain(..).filter_map(|it| it.upgrade()).for_each(|it| it.notify_one());
+    }
+
+    fn failure(&self) -> String {
+        match &self.outcome {
+            Outcome::Failed(message) => message.clone(),
+            Outcome::Found | Outcome::Fetched(_) => String::new(),
+        }
+    }
+
+    /// The kubelet's words about an image that is there. What was fetched is told to those who waited
+    /// for it.
+    fn note(&self, wanted: &Wanted<'_>) -> String {
+        let image = wanted.image;
+        match &self.outcome {
+            Outcome::Fetched(fetched) if self.ended.is_some_and(|it| wanted.since <= it) => {
+                let seconds = fetched.seconds;
+                format!(
+                    "Successfully pulled image \"{image}\" in {seconds:.3}s ({seconds:.3}s including \
+                     waiting). Image size: {} bytes.",
+                    fetched.bytes
+                )
+            }
+            _ => format!("Container image \"{image}\" already present on machine"),
+        }
+    }
+}
+
+/// An error with its causes.
+fn chain(error: impl std::error::Error + Send + Sync + 'static) -> String {
+    format!("{:#}", anyhow::Error::new(error))
+}
+
+/// Keeps the table of images bounded.
+fn forget(entries: &mut BTreeMap<Key, Entry>) {
+    if REMEMBERED_MAX <= entries.len() {
+        entries.retain(|_, it| it.work == Work::Going || !it.waiting.is_empty());
+    }
+}

@@ -1,0 +1,5 @@
+//! Images on the command line.
+
+mod worker;
+
+pub(crate) use worker::run as worker;

@@ -1,0 +1,67 @@
+//! `coracle image-worker`: the process that makes an image ready for a cluster, see [`image::worker`].
+
+use std::{
+    io::{self, BufRead as _, BufReader, Read as _, Write as _},
+    process::ExitCode,
+    sync::mpsc,
+};
+
+use anyhow::Context as _;
+use image::worker::{Fetched, Order, Report};
+
+use crate::output;
+
+/// Longest order: credentials of a few registries.
+const ORDER_MAX: u64 = 1 << 20;
+
+/// Reads the order, carries it out and reports.
+pub(crate) fn run() -> ExitCode {
+    match try_run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => output::failure(&error),
+    }
+}
+
+fn try_run() -> anyhow::Result<()> {
+    let mut line = String::new();
+    let mut input = BufReader::new(io::stdin().take(ORDER_MAX));
+    input.read_line(&mut line).context("read the order")?;
+    let order: Order = serde_json::from_str(&line).context("understand the order")?;
+    let (sender, ends) = mpsc::sync_channel(1);
+    let of_input = sender.clone();
+    thread("input", move || {
+        // An error is an end as well: nobody waits for the image any more.
+        drop(io::copy(&mut io::stdin(), &mut io::sink()));
+        drop(of_input.send(None));
+    })?;
+    // What it holds when this process ends are files, which the next one goes on with.
+    thread("work", move || drop(sender.send(Some(report(&order)))))?;
+    match ends.recv().context("wait for the work")? {
+        Some(report) => say(&report),
+        None => Ok(()),
+    }
+}
+
+fn report(order: &Order) -> Report {
+    match carry_out(order) {
+        Ok(fetched) => Report::Ready { fetched },
+        Err(error) => Report::Failed { message: format!("{error:#}") },
+    }
+}
+
+fn carry_out(order: &Order) -> anyhow::Result<Option<Fetched>> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.context("start the runtime")?;
+    Ok(runtime.block_on(order.carry_out())?)
+}
+
+fn thread(name: &str, work: impl FnOnce() + Send + 'static) -> anyhow::Result<()> {
+    let thread = std::thread::Builder::new().name(name.to_owned());
+    thread.spawn(work).map(drop).context("start a thread")
+}
+
+fn say(report: &Report) -> anyhow::Result<()> {
+    let mut text = serde_json::to_string(report).context("print a report")?;
+    text.push('\n');
+    io::stderr().write_all(text.as_bytes()).context("report")
+}
