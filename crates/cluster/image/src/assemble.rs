@@ -2,14 +2,14 @@
 //! same digest, whoever makes it and when.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs,
-    io::{self, Write},
+    io::{self, Read, Write},
     path::{Path, PathBuf},
 };
 
 use crate::{
-    Compression, Descriptor, Hasher, ImageConfig, Layer, Store,
+    Compression, Descriptor, Digest, Hasher, ImageConfig, Layer, Store,
     spec::{Manifest, media},
     store,
     tarball::{Entry, Kind, Time, Writer},
@@ -73,22 +73,30 @@ impl Plan {
         self.items.get(path)
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.items.is_empty()
+    }
+
     pub(crate) fn items(&self) -> impl Iterator<Item = (&[u8], &Item)> {
         self.items.iter().map(|(path, item)| (path.as_slice(), item))
     }
 
-    /// Plans the folders above everything planned that are not planned themselves.
+    /// Plans the folders that are missing, as root's.
     pub(crate) fn fill_folders(&mut self, time: Time) {
-        let mut missing = Vec::new();
+        for path in self.missing_folders() {
+            self.put(Item::folder(path, 0o755, time));
+        }
+    }
+
+    /// The folders above everything planned that are not planned themselves.
+    pub(crate) fn missing_folders(&self) -> BTreeSet<Vec<u8>> {
+        let mut missing = BTreeSet::new();
         for path in self.items.keys() {
             let slashes = path.iter().zip(0..).filter(|(it, _)| **it == b'/').map(|(_, at)| at);
             missing.extend(slashes.filter_map(|at: usize| path.get(..at)).map(<[u8]>::to_vec));
         }
-        for path in missing {
-            if !self.items.contains_key(&path) {
-                self.put(Item::folder(path, 0o755, time));
-            }
-        }
+        missing.retain(|it| !self.items.contains_key(it));
+        missing
     }
 
     /// Writes the layer into the store.
@@ -111,6 +119,27 @@ impl Plan {
             }
             Ok(())
         })
+    }
+
+    /// What the layer holds, as a digest: names, kinds, modes, owners, contents. Not the times.
+    pub(crate) fn digest(&self) -> Result<Digest, Error> {
+        let mut hasher = Hasher::default();
+        for (path, Item { entry, source }) in &self.items {
+            let (mode, owner) = (entry.mode, (entry.uid, entry.gid));
+            let about =
+                (String::from_utf8_lossy(path), &entry.kind, mode, owner, &entry.attributes);
+            hasher.update(format!("{about:?}\n").as_bytes());
+            hasher.update(path);
+            let contents = match (source, &entry.kind) {
+                (Source::Path(path), Kind::File { .. }) => {
+                    digest_of(path).map_err(|source| Error::File { path: path.clone(), source })?
+                }
+                (Source::Bytes(bytes), _) => Digest::of(bytes),
+                (Source::Path(_), _) => Digest::of(&[]),
+            };
+            hasher.update(contents.to_string().as_bytes());
+        }
+        Ok(hasher.finish())
     }
 }
 
@@ -144,6 +173,19 @@ impl Item {
 
 fn shown(entry: &Entry) -> PathBuf {
     PathBuf::from(String::from_utf8_lossy(&entry.name).into_owned())
+}
+
+fn digest_of(path: &Path) -> io::Result<Digest> {
+    let mut file = fs::File::open(path)?;
+    let mut hasher = Hasher::default();
+    let mut buffer = vec![0; BUFFER_BYTES];
+    loop {
+        let count = file.read(&mut buffer)?;
+        if count == 0 {
+            return Ok(hasher.finish());
+        }
+        hasher.update(buffer.get(..count).unwrap_or_default());
+    }
 }
 
 type Tar<'a> = Writer<Hashed<io::BufWriter<flate2::write::GzEncoder<&'a mut store::Writer>>>>;

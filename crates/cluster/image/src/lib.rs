@@ -4,6 +4,7 @@
 //! came: the digest of what is there is what was asked for.
 
 mod assemble;
+pub mod build;
 mod copy;
 mod digest;
 mod image;

@@ -29,6 +29,8 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 pub use copy::copy;
+pub(crate) use decompress::open as decompress;
+pub(crate) use tree::{OPAQUE, is_opaque, remove};
 
 use crate::{Digest, Image, Layer, Owners, Store, store, tarball};
 
@@ -189,7 +191,12 @@ struct Marker {
 /// # Errors
 /// [`Error`]: the layer and what is wrong with it.
 pub fn ensure(store: &Store, image: &Image, owners: Owners) -> Result<Layers, Error> {
-    let layers = gather(store, image, owners, |place, lowers| place.ensure(lowers).map(Some))?;
+    of_layers(store, &image.layers, owners)
+}
+
+/// As [`ensure`], for what is not an image yet.
+pub(crate) fn of_layers(store: &Store, layers: &[Layer], owners: Owners) -> Result<Layers, Error> {
+    let layers = gather(store, layers, owners, |place, lowers| place.ensure(lowers).map(Some))?;
     // None is missing after it was ensured.
     Ok(layers.unwrap_or_default())
 }
@@ -199,7 +206,7 @@ pub fn ensure(store: &Store, image: &Image, owners: Owners) -> Result<Layers, Er
 /// # Errors
 /// [`Error`], if what is there cannot be read.
 pub fn find(store: &Store, image: &Image, owners: Owners) -> Result<Option<Layers>, Error> {
-    gather(store, image, owners, |place, _| place.find())
+    gather(store, &image.layers, owners, |place, _| place.find())
 }
 
 /// What is known of a layer that is unpacked: its folder, and what came of it.
@@ -208,14 +215,14 @@ type Found = (PathBuf, Marker);
 /// Puts the layers of an image together; nothing if `of` has nothing for one of them.
 fn gather(
     store: &Store,
-    image: &Image,
+    all: &[Layer],
     owners: Owners,
     of: impl Fn(&Place<'_>, &[PathBuf]) -> Result<Option<Found>, Error>,
 ) -> Result<Option<Layers>, Error> {
     let boot = boot_id()?;
     let mut layers = Layers::default();
     let mut chain: Option<Digest> = None;
-    for layer in &image.layers {
+    for layer in all {
         let below = chain_id(chain.as_ref(), &layer.diff_id);
         chain = Some(below);
         let place = Place { store, layer, chain: below, owners, boot: &boot };
@@ -325,7 +332,7 @@ impl Place<'_> {
     fn unpack(&self, home: &Path, lock: &fs::File, lowers: &[PathBuf]) -> Result<Found, Error> {
         let partial = format!("{}.partial", self.owners.name());
         let clear = |name: &str| {
-            tree::remove(lock, name.as_bytes())
+            remove(lock, name.as_bytes())
                 .map_err(|it| Error::Folder { path: home.join(name), source: it.into() })
         };
         clear(&partial)?;
@@ -354,7 +361,7 @@ impl Place<'_> {
         let failed = |source| Error::Folder { path: folder.clone(), source };
         // One whose marker no longer holds.
         let home = tree::open_root(&home).map_err(|it| failed(it.into()))?;
-        tree::remove(&home, self.owners.name().as_bytes()).map_err(|it| failed(it.into()))?;
+        remove(&home, self.owners.name().as_bytes()).map_err(|it| failed(it.into()))?;
         fs::rename(&partial, &folder).map_err(failed)?;
         Ok((folder, marker))
     }

@@ -504,7 +504,7 @@ impl Node {
                 (name.to_str().unwrap().to_owned(), Self::read(&path.join(&name), files))
             });
             let children = children.collect();
-            let is_opaque = tree::is_opaque(&fs::File::open(path).unwrap().into()).unwrap();
+            let is_opaque = is_opaque(&fs::File::open(path).unwrap().into()).unwrap();
             return Self::Folder { mode: stat.mode() & 0o7777, is_opaque, children };
         }
         if kind.is_file() {

@@ -29,7 +29,7 @@ pub(super) const DEPTH_MAX: usize = 256;
 const FOLDER_NAMES_BYTES_MAX: usize = 256 << 20;
 
 /// Attributes that make a folder opaque: without root and with it. An image's own are never set.
-pub(super) const OPAQUE: [&str; 2] = ["user.overlay.opaque", "trusted.overlay.opaque"];
+pub(crate) const OPAQUE: [&str; 2] = ["user.overlay.opaque", "trusted.overlay.opaque"];
 
 /// Only within the tree, over no link and no mount.
 const BENEATH: ResolveFlags = ResolveFlags::BENEATH
@@ -316,7 +316,7 @@ pub(super) fn is_whiteout(stat: &Stat) -> bool {
 
 /// Removes what has the name, with all that is in it. Folders that cannot be looked into are opened
 /// up first.
-pub(super) fn remove(above: &impl AsFd, last: &[u8]) -> rustix::io::Result<()> {
+pub(crate) fn remove(above: &impl AsFd, last: &[u8]) -> rustix::io::Result<()> {
     match rustix::fs::unlinkat(above, path(last), AtFlags::empty()) {
         Ok(()) | Err(Errno::NOENT) => return Ok(()),
         Err(Errno::ISDIR) => {}
@@ -365,7 +365,7 @@ pub(super) fn give_open(file: &OwnedFd, uid: u32, gid: u32) -> rustix::io::Resul
 }
 
 /// Whether the folder hides what is below it.
-pub(super) fn is_opaque(folder: &OwnedFd) -> rustix::io::Result<bool> {
+pub(crate) fn is_opaque(folder: &OwnedFd) -> rustix::io::Result<bool> {
     for name in OPAQUE {
         let mut value = [0_u8; 1];
         match rustix::fs::fgetxattr(folder, name, value.as_mut_slice()) {
