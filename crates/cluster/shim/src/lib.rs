@@ -25,6 +25,7 @@ mod log;
 mod nursery;
 mod pod;
 mod process;
+mod seal;
 mod server;
 mod shim;
 mod spawn;

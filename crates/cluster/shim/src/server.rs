@@ -24,6 +24,7 @@ use crate::{
     nursery::{self, Newborn},
     pod::{self, Pod},
     process::{self, Process},
+    seal,
     shim::Shim,
     sys,
     time::Moment,
@@ -41,7 +42,7 @@ const SIGNALS: [i32; 4] = [libc::SIGCHLD, libc::SIGTERM, libc::SIGINT, libc::SIG
 /// The arguments are for people only; standard input is the control socket.
 #[must_use]
 pub fn main(_arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
-    match detach().and_then(run) {
+    match seal::seal().and_then(|()| detach()).and_then(run) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // Not eprintln: standard error may be closed, and that is no reason to panic.

@@ -144,16 +144,18 @@ fn prepare_and_launch(
     let failed = failed(Stage::Fork, "cannot talk to the shim");
     wire::send(channel, &Report::Prepared, &[]).map_err(&failed)?;
     let process: ProcessSpec = told(channel, &mut decoder)?;
+    let seccomp = decoder.take_fd();
+    let mut keep = vec![channel.as_fd()];
+    keep.extend(seccomp.iter().map(OwnedFd::as_fd));
     // Nothing of the cluster is held by who goes on to be the user's.
-    sys::close_others(&[channel.as_fd()]).map_err(&failed)?;
+    sys::close_others(&keep).map_err(&failed)?;
     if let Some(value) = process.oom_score_adj {
         set_oom_score_adj(value)
             .map_err(self::failed(Stage::Privileges, "cannot set oom_score_adj"))?;
     }
     let initial = ground.initial_user_namespace;
     let users = spec.user_namespace.as_ref().map_or(Users::Cluster { initial }, Users::New);
-    let setting =
-        Setting { users, image: spec.root != wire::Root::Host, seccomp: decoder.take_fd() };
+    let setting = Setting { users, image: spec.root != wire::Root::Host, seccomp };
     Ok(launch::launch(setting, &process))
 }
 

@@ -17,6 +17,7 @@ mod groups;
 mod image;
 mod place;
 mod running;
+mod security;
 mod world;
 
 use std::{ffi::OsString, fs, os::unix::fs::DirBuilderExt as _, path::Path, process::ExitCode};
@@ -26,7 +27,7 @@ use crate::place::Place;
 type Scenario = fn(&Place);
 
 /// What is run on the host's side; most go into a cluster at once.
-const SCENARIOS: [(&str, Scenario); 33] = [
+const SCENARIOS: [(&str, Scenario); 38] = [
     ("process_gets_what_is_asked_for", world::process),
     ("container_is_alone", world::alone),
     ("network_of_the_host_is_shared", world::on_host),
@@ -59,6 +60,11 @@ const SCENARIOS: [(&str, Scenario); 33] = [
     ("image_can_be_a_copy", image::copied),
     ("image_says_who_its_users_are", image::users),
     ("image_cannot_lead_astray", image::astray),
+    ("privileges_are_given_up", security::privileges),
+    ("nothing_of_the_cluster_is_held", security::held),
+    ("own_program_cannot_be_written", security::own_program),
+    ("machine_cannot_be_changed", security::machine),
+    ("further_users_are_mapped", security::ranges),
     ("start_is_fast", running::fast),
 ];
 
@@ -67,6 +73,8 @@ fn main() -> ExitCode {
     match arguments.next().as_ref().and_then(|it| it.to_str()) {
         Some("keeper") => keeper::main(arguments),
         Some("shim") => coracle_shim::main(arguments),
+        Some("hold") => security::hold(),
+        Some("ranges") => security::with_ranges(&arguments.collect::<Vec<OsString>>()),
         Some("stage") => crash::stage(&arguments.collect::<Vec<OsString>>()),
         _ => scenarios::main(&SCENARIOS.map(|it| it.0), scenario),
     }

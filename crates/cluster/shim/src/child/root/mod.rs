@@ -143,7 +143,10 @@ impl<'a> Root<'a> {
         target: &str,
         options: &[(&str, &str)],
     ) -> Result<(), StartError> {
-        let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+        let mut attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+        if kind != "devpts" {
+            attributes |= MountAttrFlags::MOUNT_ATTR_NODEV;
+        }
         let tree = mounts::new_with(kind, options, attributes)
             .map_err(failed(Stage::Root, format!("cannot mount `{target}`")))?;
         self.mount(tree, Path::new(target))
