@@ -57,6 +57,7 @@ pub(crate) async fn stop(directories: &Directories, delete: bool) -> anyhow::Res
         end_cluster(&running).await?;
     }
     stop_shims(directories).await?;
+    node::remove_cgroups(&directories.run).context("remove the pods' control groups")?;
     stop_keeper(directories).await?;
     if delete {
         progress.say("deleting state");

@@ -42,6 +42,10 @@ pub(crate) fn run(directories: &Directories, format: Format) -> anyhow::Result<E
 
 struct Seen {
     node_ready: bool,
+    /// What the node says of its pods' limits.
+    limits: String,
+    /// How many of these ask for some.
+    limited: usize,
     pods: usize,
     rows: Vec<Row>,
     waiting: Vec<Waiting>,
@@ -65,12 +69,24 @@ async fn observe(session: Session) -> anyhow::Result<Seen> {
     let deployments: Vec<&Deployment> = deployments.iter().map(AsRef::as_ref).collect();
     let pods: Vec<&Pod> = pods.iter().map(AsRef::as_ref).collect();
     let services: Vec<&Service> = services.iter().map(AsRef::as_ref).collect();
+    let nodes = nodes.list();
+    let limits = nodes
+        .iter()
+        .find_map(|it| it.metadata.annotations.as_ref()?.get(api::annotation::CGROUPS).cloned());
     Ok(Seen {
-        node_ready: nodes.list().iter().any(|it| is_ready(it)),
+        limits: limits.unwrap_or_default(),
+        limited: pods.iter().filter(|it| is_limited(it)).count(),
+        node_ready: nodes.iter().any(|it| is_ready(it)),
         pods: pods.len(),
         rows: deployments.iter().map(|it| row(it, &services)).collect(),
         waiting: progress::waiting(&deployments, &pods),
     })
+}
+
+fn is_limited(pod: &Pod) -> bool {
+    let containers = pod.spec.iter().flat_map(|it| &it.containers);
+    let limits = containers.filter_map(|it| it.resources.as_ref()?.limits.as_ref());
+    limits.into_iter().any(|it| !it.is_empty())
 }
 
 fn is_ready(node: &Node) -> bool {
@@ -106,6 +122,11 @@ fn text(directories: &Directories, running: &Running, seen: &Seen) -> String {
         if seen.node_ready { "ready" } else { "not ready" },
         seen.pods,
     );
+    // Where everything is enforced, or nobody asks for it, nobody need hear of it.
+    if seen.limited != 0 && seen.limits.contains("not limited") {
+        let (pods, limits) = (seen.limited, &seen.limits);
+        text.push_str(&format!("\n{pods} pods have limits; {limits}"));
+    }
     if !seen.rows.is_empty() {
         let header = ["NAMESPACE", "DEPLOYMENT", "READY", "PUBLISHED"].map(str::to_owned).to_vec();
         let row = |it: &Row| {
@@ -138,6 +159,7 @@ fn json_of(directories: &Directories, running: &Running, seen: &Seen) -> Value {
         "server": format!("https://127.0.0.1:{}", running.port),
         "nodeReady": seen.node_ready,
         "pods": seen.pods,
+        "limits": seen.limits,
         "deployments": seen.rows.iter().map(row).collect::<Vec<Value>>(),
         "waiting": seen.waiting.iter().map(waiting).collect::<Vec<Value>>(),
     })

@@ -6,6 +6,10 @@ use std::str::FromStr;
 /// (see [`Publish`]). A tool sets it; manifests for production do not need it.
 pub const PUBLISH: &str = "coracle.dev/publish";
 
+/// On a Node: what its pods are limited to by control groups and what not, and why, in words. The node
+/// writes it.
+pub const CGROUPS: &str = "coracle.dev/cgroups";
+
 /// One port published on the host: connections to `127.0.0.1:host_port` go to `service_port` of
 /// the Service. Printed and parsed as `HOSTPORT:PORT`; `PORT` alone means the same on both sides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

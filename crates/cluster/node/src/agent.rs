@@ -22,6 +22,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    cgroups::{Cgroups, oom::OomScores},
     context::{Context, Folders, HostProcesses, PodNetwork, make_private},
     files::Dns,
     handle::{Handle, Registered, Registry},
@@ -35,6 +36,7 @@ use crate::{
     references::ReferredObjects,
     register::{self, Registration},
     spares::{Recipe, Spares},
+    usage::Sampler,
 };
 
 /// Component of the node's events, as users know it.
@@ -140,16 +142,24 @@ pub fn build(config: Config, peers: Peers, tasks: &Tasks) -> Result<Agent, Build
     let (images, registries) = (config.images_dir.clone(), config.registries.clone());
     let owners = Owners::of_process().map_err(BuildError::Machine)?;
     let images = Images::new(images, registries, owners, Arc::clone(&host), tasks);
-    let spares = Spares::new(recipe(&config, Arc::clone(&network), host), tasks);
+    let cgroups = Arc::new(Cgroups::open(run_dir, machine.cpu_millis));
+    let oom_scores = OomScores::permitted();
+    tracing::info!(cgroups = describe(&cgroups, oom_scores), "control groups");
+    let recipe = recipe(&config, Arc::clone(&network), (host, Arc::clone(&cgroups)));
+    let spares = Spares::new(recipe, tasks);
     let registration = Registration {
         machine: machine.clone(),
         address: config.address,
         version: config.version,
         kubelet_version: config.kubelet_version,
         state: config.state_dir.clone(),
+        cgroups: describe(&cgroups, oom_scores),
     };
     let events = Events::new(client.clone(), COMPONENT, &machine.name, clock.clone(), tasks);
+    let sampler = Arc::new(Sampler::new(Arc::clone(&cgroups), clock.clone()));
     let context = Context {
+        cgroups,
+        oom_scores,
         spares: spares.clone(),
         machine,
         address: config.address,
@@ -169,15 +179,25 @@ pub fn build(config: Config, peers: Peers, tasks: &Tasks) -> Result<Agent, Build
     };
     let node_stops = watch::Sender::new(None);
     let registry = Arc::new(Registry::default());
-    let handle = Handle { registry, node_stops, watcher, spares };
+    let handle = Handle { registry, node_stops, watcher, spares, sampler };
     Ok(Agent { context: Arc::new(context), pods: caches.of(), registration, handle })
+}
+
+/// What pods are limited to and what not, for people.
+fn describe(cgroups: &Cgroups, scores: OomScores) -> String {
+    let words = [Some(cgroups.describe()), scores.describe()];
+    words.into_iter().flatten().collect::<Vec<_>>().join("; ")
 }
 
 /// Where glibc's name service cache listens (nscd(8)): it would answer for the machine's resolver, and
 /// knows nothing of the cluster's names.
 const NSCD: &str = "/run/nscd";
 
-fn recipe(config: &Config, network: Arc<dyn PodNetwork>, host: Arc<dyn HostProcesses>) -> Recipe {
+fn recipe(
+    config: &Config,
+    network: Arc<dyn PodNetwork>,
+    (host, cgroups): (Arc<dyn HostProcesses>, Arc<Cgroups>),
+) -> Recipe {
     let mut masked = vec![config.state_dir.clone(), config.run_dir.clone()];
     masked.extend(Some(PathBuf::from(NSCD)).filter(|it| it.is_dir()));
     Recipe {
@@ -186,6 +206,7 @@ fn recipe(config: &Config, network: Arc<dyn PodNetwork>, host: Arc<dyn HostProce
         spec: SpareSpec { masked, place: config.run_dir.clone(), cgroups: Vec::new() },
         network,
         host,
+        cgroups,
     }
 }
 
@@ -336,18 +357,33 @@ impl Dispatcher {
         }
     }
 
+    /// Removes control groups that an earlier process made for pods that never were.
+    fn clean_spares(&self, names: Vec<String>) {
+        for name in names {
+            let cgroups = Arc::clone(&self.context.cgroups);
+            self.tasks.spawn("orphan", OnExit::Log, |_| async move {
+                Ok(tokio::task::spawn_blocking(move || cgroups.remove_spare(&name)).await??)
+            });
+        }
+    }
+
     /// Ends and removes what is left of pods whose API objects went while no node ran.
     fn clean_orphans(&self) {
         let own = self.pods.list();
         let own = own.iter().filter(|it| self.is_own(it));
         let known: BTreeSet<&str> = own.filter_map(|it| it.metadata.uid.as_deref()).collect();
-        let uids = match Folders::all(&self.context) {
+        let mut uids = match Folders::all(&self.context) {
             Ok(uids) => uids,
             Err(error) => {
                 tracing::error!(%error, "folders of pods not read: what is left of old pods stays");
                 return;
             }
         };
+        let (with_cgroups, spares) = self.context.cgroups.found();
+        uids.extend(with_cgroups);
+        uids.sort();
+        uids.dedup();
+        self.clean_spares(spares);
         for uid in uids.into_iter().filter(|it| !known.contains(it.as_str())) {
             tracing::info!(pod = uid, "cleaning up after an unknown pod");
             let folders = Folders::of_orphan(&self.context, uid);

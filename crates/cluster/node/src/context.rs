@@ -18,8 +18,14 @@ use shim::NurseryCommand;
 use tokio::{net::TcpStream, sync::Semaphore, time::Instant};
 
 use crate::{
-    files::Dns, images::Images, links::Links, machine::Machine, references::ReferredObjects,
-    spares::Spares, volumes::Means,
+    cgroups::{Cgroups, oom::OomScores},
+    files::Dns,
+    images::Images,
+    links::Links,
+    machine::Machine,
+    references::ReferredObjects,
+    spares::Spares,
+    volumes::Means,
 };
 
 /// A pod's network, as the node needs it.
@@ -79,6 +85,8 @@ pub(crate) struct Context {
     pub(crate) images: Images,
     /// Who owns what images and volumes hold.
     pub(crate) owners: Owners,
+    pub(crate) cgroups: Arc<Cgroups>,
+    pub(crate) oom_scores: OomScores,
     /// Shims for pods that will begin.
     pub(crate) spares: Spares,
     /// Bounds how many sandboxes and containers are made at once.

@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    io,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -17,6 +18,7 @@ use crate::{
     context::Folders,
     logs::{self, LogOptions, LogsError, Watcher},
     spares::Spares,
+    usage::{Sampler, Usage},
 };
 
 /// How long beyond the grace period pods may take to be taken down when the node stops.
@@ -39,6 +41,11 @@ pub(crate) struct Registered {
 impl Registry {
     fn pods(&self) -> MutexGuard<'_, BTreeMap<Key, Registered>> {
         self.pods.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The pods, by name.
+    pub(crate) fn list(&self) -> Vec<(Key, Registered)> {
+        self.pods().iter().map(|(key, it)| (key.clone(), it.clone())).collect()
     }
 
     /// Registers a pod until the result is dropped.
@@ -77,6 +84,7 @@ pub struct Handle {
     pub(crate) node_stops: watch::Sender<Option<Duration>>,
     pub(crate) watcher: Watcher,
     pub(crate) spares: Spares,
+    pub(crate) sampler: Arc<Sampler>,
 }
 
 impl Handle {
@@ -98,6 +106,14 @@ impl Handle {
         let path = folders.log(&container, attempt);
         let source = logs::Source { path, run: (container, attempt), status };
         Ok(logs::read(source, options, &self.watcher)?.boxed())
+    }
+
+    /// What the machine and its pods use of CPU and memory. May take a second: see [`Usage`].
+    ///
+    /// # Errors
+    /// If the kernel does not tell.
+    pub async fn usage(&self) -> io::Result<Usage> {
+        self.sampler.usage(&self.registry).await
     }
 
     /// Stops every pod as if it were deleted, with at most `grace` for each, all at once; API

@@ -8,11 +8,13 @@
 mod agent;
 mod handle;
 
+mod cgroups;
 mod context;
 mod machine;
 mod references;
 mod register;
 mod spares;
+mod usage;
 
 mod pod;
 
@@ -28,7 +30,9 @@ mod seccomp;
 mod volumes;
 
 pub use agent::{Agent, BuildError, Config, Peers, build};
+pub use cgroups::remove_cgroups;
 pub use context::{HostProcesses, PodNetwork};
 pub use files::Dns;
 pub use handle::Handle;
 pub use logs::{LogOptions, LogsError};
+pub use usage::{PodUsage, Usage, Used};

@@ -54,6 +54,8 @@ pub(crate) struct Registration {
     pub kubelet_version: String,
     /// The state folder, for room left on its disk.
     pub state: PathBuf,
+    /// What pods are limited to and what not.
+    pub cgroups: String,
 }
 
 /// Registers the node, and keeps its Lease and conditions until told to stop.
@@ -106,9 +108,10 @@ impl Registration {
         let node: Node = serde_json::from_value(self.object()).map_err(client_result::malformed)?;
         match nodes.create(&PostParams::default(), &node).await {
             Err(error) if client::is_already_exists(&error) => {
-                let labels = json!({ "metadata": { "labels": self.labels() } });
+                let own = json!({ "labels": self.labels(), "annotations": self.annotations() });
+                let own = json!({ "metadata": own });
                 let params = PatchParams::default();
-                nodes.patch(&self.machine.name, &params, &Patch::Merge(labels)).await
+                nodes.patch(&self.machine.name, &params, &Patch::Merge(own)).await
             }
             other => other,
         }
@@ -125,11 +128,19 @@ impl Registration {
         })
     }
 
+    fn annotations(&self) -> Value {
+        json!({ api::annotation::CGROUPS: self.cgroups })
+    }
+
     fn object(&self) -> Value {
         json!({
             "apiVersion": "v1",
             "kind": "Node",
-            "metadata": { "name": self.machine.name, "labels": self.labels() },
+            "metadata": {
+                "name": self.machine.name,
+                "labels": self.labels(),
+                "annotations": self.annotations(),
+            },
             "spec": {},
         })
     }
@@ -287,6 +298,7 @@ mod tests {
             version: "0.1.0".to_owned(),
             kubelet_version: "v1.36.0".to_owned(),
             state: PathBuf::new(),
+            cgroups: String::new(),
         };
         let left = |memory_bytes| Left { memory_bytes, storage_bytes: 50 << 30, processes: 9999 };
         let at = |seconds| Timestamp::from_second(seconds).unwrap();

@@ -20,6 +20,7 @@ use shim::{
 use tokio::sync::{Notify, oneshot};
 
 use crate::{
+    cgroups::Cgroups,
     context::{HostProcesses, PodNetwork},
     pod::shim::Connection,
 };
@@ -37,6 +38,7 @@ pub(crate) struct Recipe {
     pub(crate) spec: SpareSpec,
     pub(crate) network: Arc<dyn PodNetwork>,
     pub(crate) host: Arc<dyn HostProcesses>,
+    pub(crate) cgroups: Arc<Cgroups>,
 }
 
 /// A shim without a pod. Who has no use for it calls [`Spare::discard`].
@@ -47,6 +49,8 @@ pub(crate) struct Spare {
     pub(crate) process: Option<Process>,
     /// What stands in place of a uid in the pods' network, and the address; none on the host's network.
     pub(crate) attached: Option<(String, Ipv4Addr)>,
+    /// The name of the control group that its first container is in, or comes to be.
+    pub(crate) cgroup: Option<String>,
 }
 
 /// The spare shims of the node. Cheap to clone.
@@ -88,7 +92,8 @@ impl Spares {
         Self(Arc::new(Shared { recipe, tasks: tasks.clone(), state, settled }))
     }
 
-    /// A shim for a pod: one that is there, or about to be, else a new one.
+    /// A shim for a pod: one that is there, or about to be, else a new one. If one was there, the next is
+    /// made when [`Self::refill`] says so.
     pub(crate) async fn take(&self) -> anyhow::Result<Spare> {
         let (ready, coming) = {
             let mut state = self.state();
@@ -101,6 +106,7 @@ impl Spares {
             });
             (ready, coming)
         };
+        let was_ready = ready.is_some();
         let spare = match (ready, coming) {
             (Some(spare), _) => Some(spare),
             (None, Some(coming)) => coming.await.ok(),
@@ -111,16 +117,20 @@ impl Spares {
             Some(spare) => Ok(spare),
             None => self.0.recipe.make(self).await,
         };
-        self.refill();
+        if !was_ready {
+            self.refill();
+        }
         spare
     }
 
     /// A new shim for a pod on the host's network. None is made ahead: there is little to make.
     pub(crate) async fn take_on_host(&self) -> anyhow::Result<Spare> {
         self.state().wanted = true;
-        let mut connection = self.0.recipe.fork(self, Where::Host).await?;
+        let mut connection = self.0.recipe.fork(self, Where::Host, Vec::new()).await?;
         match connection.answer().await.context("cannot start a shim")? {
-            Reply::Ready { .. } => Ok(Spare { connection, process: None, attached: None }),
+            Reply::Ready { .. } => {
+                Ok(Spare { connection, process: None, attached: None, cgroup: None })
+            }
             _ => anyhow::bail!("a new shim does not say that it is one"),
         }
     }
@@ -135,7 +145,7 @@ impl Spares {
             (state.nursery.take(), std::mem::take(&mut state.ready))
         };
         for spare in ready {
-            spare.discard(&*self.0.recipe.network).await;
+            spare.discard(self).await;
         }
         loop {
             let settled = self.0.settled.notified();
@@ -155,8 +165,14 @@ impl Spares {
         }
     }
 
-    fn refill(&self) {
+    /// Makes a shim for the next pod, in the background. Best when the pod that took the last one runs:
+    /// while the first process of a new one joins its control groups, which takes the kernel some
+    /// milliseconds, nobody else can make any.
+    pub(crate) fn refill(&self) {
         let mut state = self.state();
+        if !state.wanted {
+            return;
+        }
         let missing = SPARES.saturating_sub(state.ready.len() + state.making);
         state.making += missing;
         drop(state);
@@ -196,7 +212,7 @@ impl Spares {
                 Err(unwanted) => spare = unwanted,
             }
         }
-        spare.discard(&*self.0.recipe.network).await;
+        spare.discard(self).await;
     }
 
     fn nursery(&self, where_: Where) -> anyhow::Result<Arc<Nursery>> {
@@ -257,7 +273,22 @@ impl Drop for Making {
 
 impl Recipe {
     async fn make(&self, spares: &Spares) -> anyhow::Result<Spare> {
-        let mut connection = self.fork(spares, Where::Inside).await?;
+        let cgroups = Arc::clone(&self.cgroups);
+        let made = tokio::task::spawn_blocking(move || cgroups.spare()).await?;
+        // The pod's groups are made later, where somebody is told why they cannot be.
+        let (cgroup, folders) = made.ok().flatten().unzip();
+        let made = self.make_in(spares, folders.unwrap_or_default()).await;
+        match made {
+            Ok(spare) => Ok(Spare { cgroup, ..spare }),
+            Err(error) => {
+                self.remove(cgroup).await;
+                Err(error)
+            }
+        }
+    }
+
+    async fn make_in(&self, spares: &Spares, cgroups: Vec<PathBuf>) -> anyhow::Result<Spare> {
+        let mut connection = self.fork(spares, Where::Inside, cgroups).await?;
         let reply = connection.answer().await.context("cannot start a shim")?;
         let (Reply::Ready { pid }, Some(netns)) = (reply, connection.take_fd()) else {
             anyhow::bail!("a new shim does not say that it is one");
@@ -265,7 +296,8 @@ impl Recipe {
         let process = Process::open(pid).context("cannot open a new shim")?;
         match self.network.attach_spare(netns).await {
             Ok(attached) => {
-                Ok(Spare { connection, process: Some(process), attached: Some(attached) })
+                let (process, attached) = (Some(process), Some(attached));
+                Ok(Spare { connection, process, attached, cgroup: None })
             }
             Err(error) => {
                 drop(connection);
@@ -276,8 +308,13 @@ impl Recipe {
     }
 
     /// A new shim, from a new nursery if the old one was killed.
-    async fn fork(&self, spares: &Spares, where_: Where) -> anyhow::Result<Connection> {
-        let (of, spec) = (spares.clone(), self.spec.clone());
+    async fn fork(
+        &self,
+        spares: &Spares,
+        where_: Where,
+        cgroups: Vec<PathBuf>,
+    ) -> anyhow::Result<Connection> {
+        let (of, spec) = (spares.clone(), SpareSpec { cgroups, ..self.spec.clone() });
         let forked = tokio::task::spawn_blocking(move || {
             let nursery = of.nursery(where_)?;
             nursery.spare(&spec).or_else(|_| {
@@ -287,17 +324,29 @@ impl Recipe {
         });
         Ok(Connection::over(forked.await.context("cannot ask for a shim")??)?)
     }
+
+    /// Removes a control group that no pod has taken.
+    async fn remove(&self, cgroup: Option<String>) {
+        let Some(name) = cgroup else { return };
+        let cgroups = Arc::clone(&self.cgroups);
+        let removed = tokio::task::spawn_blocking(move || cgroups.remove_spare(&name)).await;
+        if let Ok(Err(error)) = removed {
+            tracing::warn!(%error, "a spare control group stays");
+        }
+    }
 }
 
 impl Spare {
-    /// Ends it, and gives its address back.
-    pub(crate) async fn discard(self, network: &dyn PodNetwork) {
+    /// Ends it, and gives back its address and control group.
+    pub(crate) async fn discard(self, spares: &Spares) {
+        let recipe = &spares.0.recipe;
         drop(self.connection);
         if let Some(process) = self.process {
             reap(process).await;
         }
+        recipe.remove(self.cgroup).await;
         let Some((attached, _)) = self.attached else { return };
-        if let Err(error) = network.detach(&attached).await {
+        if let Err(error) = recipe.network.detach(&attached).await {
             tracing::warn!(
                 error = format!("{error:#}"),
                 "a spare network namespace stays connected"

@@ -96,6 +96,19 @@ pub fn exits(dir: &Path) -> io::Result<Vec<Exit>> {
     Ok(found)
 }
 
+/// The process id of the first process of a container that runs; `None` if it does not. `dir` is the
+/// pod's run folder.
+///
+/// # Errors
+/// If the record cannot be read.
+pub fn first_process(dir: &Path, id: &str) -> io::Result<Option<u32>> {
+    match read::<Process>(&dir.join(format!("{id}.{PID}"))) {
+        Ok(process) => Ok(Some(process.pid).filter(|_| process.is_alive())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
 /// The processes recorded as containers, by id.
 pub(crate) fn recorded(dir: &Path) -> io::Result<Vec<(String, Process)>> {
     let id = |it: &Path| it.file_stem().unwrap_or_default().to_string_lossy().into_owned();

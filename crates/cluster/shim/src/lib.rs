@@ -34,7 +34,7 @@ mod time;
 mod title;
 
 pub use client::{Client, Error, Started, connect};
-pub use files::{Live, exits, live};
+pub use files::{Live, exits, first_process, live};
 pub use leftovers::{Leftover, LeftoversError, leftovers};
 pub use server::main;
 pub use spawn::{Nursery, NurseryCommand, Process};

@@ -172,6 +172,7 @@ impl Worker {
                 self.adopt(found);
             }
             Err(error) => {
+                self.context.spares.refill();
                 self.prepare_failures = self.prepare_failures.saturating_add(1);
                 let retry = self.context.uptime() + PREPARE_RETRY.delay(self.prepare_failures);
                 let message = error.to_string();
@@ -327,6 +328,7 @@ impl Worker {
     }
 
     fn take_started(&mut self, started: Started) {
+        self.context.spares.refill();
         let Started { container: name, attempt, image_id, result } = started;
         let pod = Arc::clone(&self.pod);
         let Some((_, container)) = containers(&pod).find(|(_, it)| it.name == name) else { return };
@@ -380,6 +382,9 @@ impl Worker {
             && container.ports.iter().flatten().any(|it| it.host_port.is_some_and(|it| it != 0))
         {
             tell("HostPortNotSupported", "hostPort is");
+        }
+        if let Some(note) = self.context.cgroups.unlimited(container) {
+            self.teller.tell(&self.pod, Some(name), (Warning, "LimitsNotEnforced"), note);
         }
     }
 

@@ -13,7 +13,7 @@ pub(crate) mod status;
 pub(crate) mod worker;
 
 mod acts;
-mod facts;
+pub(crate) mod facts;
 mod imaging;
 mod last_words;
 mod launch;

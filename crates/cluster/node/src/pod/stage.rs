@@ -20,7 +20,12 @@ use shim::{Process, wire};
 use super::{
     shim::Connection,
     stages::{
-        containers::Containers, files::PodFiles, network::Network, sandbox::Shim, volumes::Volumes,
+        cgroup::{Cgroup, NoCgroup},
+        containers::Containers,
+        files::PodFiles,
+        network::Network,
+        sandbox::Shim,
+        volumes::Volumes,
     },
 };
 use crate::{
@@ -75,6 +80,8 @@ pub(crate) struct Parts {
     pub(crate) connection: Option<Connection>,
     /// What stands in place of the pod's uid in the network, until the pod is attached.
     pub(crate) spare: Option<(String, Ipv4Addr)>,
+    /// The name of the control group that becomes the pod's.
+    pub(crate) cgroup: Option<String>,
     /// The pod's network namespace, until it is attached.
     pub(crate) netns: Option<OwnedFd>,
     /// The pod's address.
@@ -132,7 +139,8 @@ fn nothing<'a>() -> Phase<'a> {
 }
 
 /// Every stage, in the order of `prepare`.
-const STAGES: [&dyn Stage; 5] = [&Shim, &Network, &Volumes, &PodFiles, &Containers];
+const STAGES: [&dyn Stage; 7] =
+    [&NoCgroup, &Shim, &Cgroup, &Network, &Volumes, &PodFiles, &Containers];
 
 /// Prepares the place.
 pub(crate) async fn prepare(place: &Place, parts: &mut Parts) -> Result<(), StageError> {

@@ -50,10 +50,11 @@ impl Stage for Shim {
                 blocking(move || shim::leftovers(&run).map_err(|it| chain(&it))).await?;
             }
             match claim(place).await? {
-                Some(Spare { connection, process, attached }) => {
+                Some(Spare { connection, process, attached, cgroup }) => {
                     parts.process = process;
                     parts.connection = Some(connection);
                     parts.spare = attached;
+                    parts.cgroup = cgroup;
                 }
                 // Another process was quicker; it cannot have gone again.
                 None => drop(adopt(place, parts).await?),
@@ -150,7 +151,7 @@ async fn claim(place: &Place) -> Result<Option<Spare>, StageError> {
         Err(shim::Error::Failed(it)) if it.kind == FailureKind::AnotherShim => Ok(None),
         Err(error) => Err(StageError::sandbox(chain(&error))),
     };
-    spare.discard(&*place.context.network).await;
+    spare.discard(&place.context.spares).await;
     result
 }
 
@@ -222,7 +223,7 @@ fn chain(error: &dyn std::error::Error) -> String {
 }
 
 /// Runs what blocks for some milliseconds away from the runtime's threads.
-async fn blocking<T, E>(
+pub(super) async fn blocking<T, E>(
     work: impl FnOnce() -> Result<T, E> + Send + 'static,
 ) -> Result<T, StageError>
 where
