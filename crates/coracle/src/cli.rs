@@ -12,8 +12,10 @@ use crate::{
     directories::{Directories, Environment},
     down, events,
     fault::{self, FaultArguments},
+    image::{self, ImageArguments},
     kubeconfig, logs, output,
     queue::{self, QueueArguments},
+    registry::{self, RegistryArguments},
     snapshot::{self, Existing},
     status, up,
 };
@@ -84,6 +86,10 @@ enum Command {
         /// Name of the new cluster.
         new: String,
     },
+    /// Images of containers: get, list, remove and send them.
+    Image(ImageArguments),
+    /// A registry of images, for this machine: what clusters pull from and others push to.
+    Registry(RegistryArguments),
     /// Load a server, and measure what its users would see.
     Load(Box<load::cli::Arguments>),
     /// A TCP proxy that misbehaves on request: delays, rates, resets, black holes.
@@ -235,6 +241,8 @@ fn run(
         Command::Fork { new } => {
             snapshot::fork(directories, &Directories::resolve(&new, environment)?)
         }
+        Command::Image(arguments) => image::run(&arguments, directories, environment),
+        Command::Registry(arguments) => registry::run(&arguments, directories),
         Command::Load(arguments) => load::cli::run(&arguments),
         Command::Fault(arguments) => fault::run(&arguments),
         Command::Queue(arguments) => Ok(queue::run(&arguments)),

@@ -21,6 +21,7 @@ mod procfile;
 mod progress;
 mod project;
 mod queue;
+mod registry;
 mod session;
 mod snapshot;
 mod start;

@@ -140,9 +140,11 @@ impl Registry {
             Name::Tag(tag) => self.reference(repository, tag)?,
             Name::Digest(digest) => self.reference_of(repository, digest)?,
         };
-        self.hold(digest)?;
         let store = self.shared.store.clone();
         blocking(move || {
+            // Until it has its name.
+            let lease = store.lease()?;
+            lease.hold([digest])?;
             store.put(&bytes)?;
             store.tag(&reference, &descriptor)
         })

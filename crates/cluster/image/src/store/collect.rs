@@ -113,9 +113,8 @@ impl Store {
         let names = self.list()?;
         let mut unused: BTreeMap<(Option<SystemTime>, Digest), Vec<&Named>> = BTreeMap::new();
         for named in &names {
-            let mut reached = BTreeSet::new();
-            self.reach(named.target.digest, &mut reached);
-            if reached.is_disjoint(&used) {
+            // Who needs an image names it; a blob is also another image's.
+            if self.manifests(named.target.digest).is_disjoint(&used) {
                 let path = self.blob_path(&named.target.digest);
                 let touched = fs::metadata(path).and_then(|it| it.modified()).ok();
                 unused.entry((touched, named.target.digest)).or_default().push(named);
@@ -260,6 +259,22 @@ impl Store {
                 }
             }
         }
+    }
+
+    /// A manifest or index, and the manifests in the index.
+    fn manifests(&self, root: Digest) -> BTreeSet<Digest> {
+        let mut found = BTreeSet::new();
+        let mut next = vec![root];
+        while let Some(digest) = next.pop() {
+            if !found.insert(digest) {
+                continue;
+            }
+            let bytes = self.document(&digest).unwrap_or_default();
+            if let Some(Document::Index(index)) = Document::parse(&bytes) {
+                next.extend(index.manifests.iter().map(|it| it.digest));
+            }
+        }
+        found
     }
 
     /// How many bytes an image has in blobs, and when it was used last. For lists.

@@ -227,7 +227,11 @@ fn claims_and_leases_keep_what_they_name() {
         [&one, &two, &three]
             .map(|it| store.resolve(&name("x").with_digest(it.digest)).unwrap().is_some())
     };
+    // A blob of an image is not the image.
+    let blob = store.lease().unwrap();
+    blob.hold([Digest::of(b"three")]).unwrap();
     assert_eq!(collect(&store, Policy::Unused).names, ["docker.io/library/three:latest"]);
+    drop(blob);
     assert_eq!(there(), [true, true, false]);
     drop(lease);
     collect(&store, Policy::Nameless);

@@ -1,0 +1,110 @@
+//! Images that come and go, with what is seen of it.
+
+use std::{io, path::Path, process::ExitCode};
+
+use ::image::{
+    Digest, Image, Reference, Store,
+    load::{self, Loaded, Options},
+    remote::{Client, Keyring, Patience, User},
+};
+use anyhow::Context as _;
+use serde_json::json;
+use tokio::runtime::Runtime;
+
+use super::{find, shown::Parts};
+use crate::{cli::Format, directories::Environment, output};
+
+/// Gets images from their registries.
+pub(super) fn pull(
+    store: &Store,
+    environment: &Environment,
+    images: &[String],
+    insecure: &[String],
+    format: Format,
+) -> anyhow::Result<ExitCode> {
+    let references: Result<Vec<Reference>, _> = images.iter().map(|it| it.parse()).collect();
+    let (client, keyring) = client(environment, insecure)?;
+    let runtime = runtime()?;
+    for reference in references? {
+        let parts = Parts::start();
+        let note = |it| parts.note(it);
+        let image = runtime.block_on(client.pull(store, &reference, &keyring, &note))?;
+        tell(&[reference], &image.target.digest, Some(&image), format)?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Sends an image, by its name here, to its name there.
+pub(super) fn push(
+    store: &Store,
+    environment: &Environment,
+    (image, to): (&str, &str),
+    insecure: &[String],
+    format: Format,
+) -> anyhow::Result<ExitCode> {
+    let (image, to) = (find(store, image)?, to.parse::<Reference>()?);
+    let (client, keyring) = client(environment, insecure)?;
+    let parts = Parts::start();
+    let note = |it| parts.note(it);
+    let digest = runtime()?.block_on(client.push(store, &image, &to, &keyring, &note))?;
+    tell(&[to], &digest, Some(&image), format)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Gets images from a file, a folder or standard input.
+pub(super) fn load(
+    store: &Store,
+    path: &Path,
+    tag: Option<&str>,
+    format: Format,
+) -> anyhow::Result<ExitCode> {
+    let name: Option<Reference> = tag.map(str::parse).transpose()?;
+    let parts = Parts::start();
+    let note = |it| parts.note(it);
+    let options = Options { name: name.as_ref(), progress: &note };
+    let loaded = if path == Path::new("-") {
+        load::load_stream(store, &mut io::stdin(), options)?
+    } else {
+        load::load(store, path, options)?
+    };
+    for Loaded { names, target, image } in &loaded {
+        if let Err(error) = image {
+            output::note(&format!("warning: {error}; it can be pushed, and not run here"));
+        }
+        tell(names, &target.digest, image.as_ref().ok(), format)?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn tell(
+    names: &[Reference],
+    digest: &Digest,
+    image: Option<&Image>,
+    format: Format,
+) -> io::Result<()> {
+    match format {
+        Format::Json => {
+            let names: Vec<String> = names.iter().map(Reference::to_string).collect();
+            let id = image.map(|it| it.id);
+            output::line(&json!({"names": names, "digest": digest, "id": id}).to_string())
+        }
+        Format::Text => names.iter().try_for_each(|it| output::line(&format!("{it} {digest}"))),
+    }
+}
+
+/// A client with what the user's files say of registries.
+fn client(environment: &Environment, insecure: &[String]) -> anyhow::Result<(Client, Keyring)> {
+    let user = User::new(&environment.registries, environment.uid);
+    let mut keyring = Keyring::default();
+    user.add_credentials(&mut keyring)?;
+    let mut registries = user.registries()?;
+    for host in insecure {
+        registries.add_insecure(host);
+    }
+    Ok((Client::new(registries, Patience::default())?, keyring))
+}
+
+fn runtime() -> anyhow::Result<Runtime> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    runtime.context("start the runtime")
+}
