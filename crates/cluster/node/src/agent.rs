@@ -35,6 +35,7 @@ use crate::{
     },
     references::ReferredObjects,
     register::{self, Registration},
+    seccomp::Programs,
     spares::{Recipe, Spares},
     usage::Sampler,
 };
@@ -163,6 +164,7 @@ pub fn build(config: Config, peers: Peers, tasks: &Tasks) -> Result<Agent, Build
         spares: spares.clone(),
         machine,
         address: config.address,
+        seccomp: Programs::new(&config.run_dir),
         state_dir: config.state_dir,
         run_dir: config.run_dir,
         inherited: config.inherited,

@@ -24,6 +24,7 @@ use crate::{
     links::Links,
     machine::Machine,
     references::ReferredObjects,
+    seccomp::Programs,
     spares::Spares,
     volumes::Means,
 };
@@ -83,6 +84,8 @@ pub(crate) struct Context {
     pub(crate) clock: Clock,
     pub(crate) objects: ReferredObjects,
     pub(crate) images: Images,
+    /// Programs of seccomp, compiled once.
+    pub(crate) seccomp: Programs,
     /// Who owns what images and volumes hold.
     pub(crate) owners: Owners,
     pub(crate) cgroups: Arc<Cgroups>,

@@ -25,7 +25,6 @@ mod links;
 mod logs;
 mod probe;
 mod quantity;
-#[cfg_attr(not(test), expect(dead_code, reason = "for the launch of images, which follows"))]
 mod seccomp;
 mod volumes;
 

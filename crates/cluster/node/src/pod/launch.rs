@@ -2,7 +2,10 @@
 //!
 //! Pure but for looking into caches; the stages add mounts and start it.
 
-use std::{net::Ipv4Addr, path::PathBuf};
+use std::{
+    net::Ipv4Addr,
+    path::{Component, Path, PathBuf},
+};
 
 use api::link::Link;
 use image::Owners;
@@ -21,6 +24,7 @@ use crate::{
     files::host_name,
     images::Present,
     links::entry_point,
+    seccomp,
 };
 
 /// Size of /dev/shm: the default of container runtimes.
@@ -178,11 +182,14 @@ fn imaged(
     let may = privileges(pod, container, image_user).map_err(refused)?;
     let of_image = Some(config.working_dir.as_str()).filter(|it| !it.is_empty());
     let capabilities: Vec<String> = may.capabilities.iter().map(|it| (*it).to_owned()).collect();
+    let seccomp = seccomp_profile(&context.state_dir, &may.seccomp)
+        .and_then(|it| context.seccomp.program(&it, &capabilities).map_err(chain));
     let process = wire::ProcessSpec {
         cwd: process.cwd.or_else(|| of_image.map(PathBuf::from)),
         user: Some(user(&may, image_user)),
         no_new_privs: may.no_new_privileges,
         capabilities: Some(capabilities),
+        seccomp: seccomp.map_err(|it| wait("CreateContainerError", it))?,
         apparmor: match &may.apparmor {
             Profile::Localhost(name) => Some(name.clone()),
             Profile::Unconfined => Some("unconfined".to_owned()),
@@ -209,6 +216,26 @@ fn imaged(
         ..spec
     };
     Ok((process, spec, present.id()))
+}
+
+/// The profile of seccomp: those of the machine lie in the folder `seccomp` of the state folder.
+fn seccomp_profile(state: &Path, profile: &Profile) -> Result<seccomp::Profile, String> {
+    Ok(match profile {
+        Profile::Default => seccomp::Profile::RuntimeDefault,
+        Profile::Unconfined => seccomp::Profile::Unconfined,
+        Profile::Localhost(name) => {
+            let path = Path::new(name);
+            if !path.components().all(|it| matches!(it, Component::Normal(_))) {
+                return Err(format!("seccomp profile `{name}` is not a path below `seccomp`"));
+            }
+            seccomp::Profile::Localhost(state.join("seccomp").join(path))
+        }
+    })
+}
+
+/// An error with its causes.
+fn chain(error: impl std::error::Error + Send + Sync + 'static) -> String {
+    format!("{:#}", anyhow::Error::new(error))
 }
 
 fn user(may: &Privileges, image_user: &str) -> wire::User {

@@ -10,10 +10,14 @@ mod names;
 mod oci;
 
 use std::{
+    collections::BTreeMap,
     fs, io,
     os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
-    sync::atomic::{AtomicU64, Ordering},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 /// Longest profile that is read, in bytes: Docker's own has 13 000.
@@ -62,13 +66,52 @@ pub(crate) enum Error {
     },
 }
 
+/// The programs of a cluster: those that no file can change are compiled once.
+#[derive(Debug)]
+pub(crate) struct Programs {
+    run_dir: PathBuf,
+    /// Those of [`Profile::RuntimeDefault`], by capabilities. There are as many as pods think of.
+    known: Mutex<BTreeMap<Vec<String>, PathBuf>>,
+}
+
+/// Sets of capabilities whose programs are remembered; others are compiled each time.
+const KNOWN_MAX: usize = 100;
+
+impl Programs {
+    /// None yet. `run_dir` is the cluster's run folder.
+    pub(crate) fn new(run_dir: &Path) -> Self {
+        Self { run_dir: run_dir.to_owned(), known: Mutex::default() }
+    }
+
+    /// See [`program`].
+    pub(crate) fn program(
+        &self,
+        profile: &Profile,
+        capabilities: &[String],
+    ) -> Result<Option<PathBuf>, Error> {
+        let known = || self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if *profile != Profile::RuntimeDefault {
+            return program(&self.run_dir, profile, capabilities);
+        }
+        if let Some(path) = known().get(capabilities).filter(|it| it.exists()) {
+            return Ok(Some(path.clone()));
+        }
+        let path = program(&self.run_dir, profile, capabilities)?;
+        let mut known = known();
+        if let Some(path) = path.as_ref().filter(|_| known.len() < KNOWN_MAX) {
+            known.insert(capabilities.to_vec(), path.clone());
+        }
+        Ok(path)
+    }
+}
+
 /// The file with the program of a profile for a process with these capabilities (names with or without
 /// `CAP_`, or `ALL`), to be named in [`shim::wire::ProcessSpec::seccomp`]; `None` if it needs none.
 /// `run_dir` is the cluster's run folder. The file stays, for others that ask for the same.
 ///
 /// # Errors
 /// See [`Error`].
-pub(crate) fn program(
+fn program(
     run_dir: &Path,
     profile: &Profile,
     capabilities: &[String],

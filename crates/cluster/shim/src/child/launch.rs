@@ -55,7 +55,6 @@ pub(super) fn launch(setting: Setting<'_>, process: &ProcessSpec) -> StartError 
 
 fn try_launch(setting: Setting<'_>, process: &ProcessSpec) -> Result<StartError, StartError> {
     let argv = c_strings(&process.argv, "argument")?;
-    let env = c_strings(&process.env, "environment variable")?;
     let Some(program) = process.argv.first() else {
         return Err(refused(Stage::Spec, "no command".to_owned()));
     };
@@ -65,6 +64,13 @@ fn try_launch(setting: Setting<'_>, process: &ProcessSpec) -> Result<StartError,
         // An image's user is root unless it says otherwise.
         None => setting.image.then(Identity::default),
     };
+    let mut variables = process.env.clone();
+    if setting.image && !variables.iter().any(|it| it.starts_with("HOME=")) {
+        // As container runtimes do it, whatever Kubernetes says of the environment.
+        let home = identity.as_ref().and_then(|it| it.home.as_deref());
+        variables.push(format!("HOME={}", home.unwrap_or("/")));
+    }
+    let env = c_strings(&variables, "environment variable")?;
     let seccomp = setting.seccomp.map(privileges::read_seccomp).transpose()?;
     limit(&process.rlimits)?;
     if let Some(profile) = &process.apparmor {

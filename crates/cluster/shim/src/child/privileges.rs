@@ -206,7 +206,7 @@ fn drop_capabilities(allowed: CapabilitySet) -> io::Result<()> {
 
 fn become_user(identity: &Identity, users: Users<'_>, single: bool) -> Result<(), StartError> {
     let own = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
-    let Identity { uid, gid, groups } = identity;
+    let Identity { uid, gid, groups, .. } = identity;
     if single && own == (*uid, *gid) {
         // There is nothing to change, and no right to.
         return Ok(());

@@ -27,13 +27,15 @@ pub(super) struct Identity {
     pub(super) uid: u32,
     pub(super) gid: u32,
     pub(super) groups: Vec<u32>,
+    /// Its home folder, if `/etc/passwd` names one.
+    pub(super) home: Option<String>,
 }
 
 /// The user's numbers; the files are those that this process sees.
 pub(super) fn resolve(user: &User) -> Result<Identity, StartError> {
     match user {
         User::Ids { uid, gid, groups } => {
-            Ok(Identity { uid: *uid, gid: *gid, groups: groups.clone() })
+            Ok(Identity { uid: *uid, gid: *gid, groups: groups.clone(), home: None })
         }
         User::Named { text, gid, groups, strict } => {
             let (passwd, group) = (read("/etc/passwd")?, read("/etc/group")?);
@@ -49,7 +51,7 @@ pub(super) fn resolve(user: &User) -> Result<Identity, StartError> {
                     all.push(*group);
                 }
             }
-            Ok(Identity { uid: found.uid, gid, groups: all })
+            Ok(Identity { uid: found.uid, gid, groups: all, home: found.home })
         }
     }
 }
@@ -106,7 +108,8 @@ fn find(text: &str, passwd: &str, group: &str) -> Result<Identity, &'static str>
         }
         None => Vec::new(),
     };
-    Ok(Identity { uid, gid, groups })
+    let home = account.map(|it| it.home.to_owned()).filter(|it| !it.is_empty());
+    Ok(Identity { uid, gid, groups, home })
 }
 
 /// A text that is an id. What is none may be a name.
@@ -119,13 +122,16 @@ struct Account<'a> {
     name: &'a str,
     uid: u32,
     gid: u32,
+    home: &'a str,
 }
 
 fn accounts(passwd: &str) -> impl Iterator<Item = Account<'_>> {
     passwd.lines().filter_map(|line| {
         let mut fields = line.trim().split(':');
         let (name, _password) = (fields.next()?, fields.next()?);
-        Some(Account { name, uid: number(fields.next()?)?, gid: number(fields.next()?)? })
+        let (uid, gid) = (number(fields.next()?)?, number(fields.next()?)?);
+        let _comment = fields.next();
+        Some(Account { name, uid, gid, home: fields.next().unwrap_or_default() })
     })
 }
 
@@ -156,7 +162,7 @@ mod tests {
 
     fn check(text: &str, expected: Expect) {
         let shown = match find(text, PASSWD, GROUP) {
-            Ok(Identity { uid, gid, groups }) => format!("{uid}:{gid} {groups:?}"),
+            Ok(Identity { uid, gid, groups, .. }) => format!("{uid}:{gid} {groups:?}"),
             Err(why) => why.to_owned(),
         };
         expected.assert_eq(&shown);
