@@ -36,6 +36,7 @@ const STEPS: &[Step] = &[
     Step { name: "load", run: load },
     Step { name: "fault", run: fault },
     Step { name: "queue", run: queue },
+    Step { name: "images", run: images },
     Step { name: "clients", run: clients },
     Step { name: "api", run: api },
     Step { name: "machine", run: machine },
@@ -51,13 +52,14 @@ const SENSORS: &str = "examples/sensors/1-http";
 /// takes as long as to build them.
 const QUEUE_CLIENT: &str = "tests/clients/queue/tokio-nsq";
 /// Tests that need the built binary: package and test. They are no part of `cargo test`.
-const WHOLE: [(&str, &str); 7] = [CLIENTS, API, TOXIPROXY, QUEUE, KILLS, MACHINE, GRADED];
+const WHOLE: [(&str, &str); 8] = [CLIENTS, API, TOXIPROXY, QUEUE, IMAGES, KILLS, MACHINE, GRADED];
 const CLIENTS: (&str, &str) = ("coracle-clients", "scripts");
 const API: (&str, &str) = ("coracle-clients", "api");
 /// The program with the tests of a Rust client.
 const KUBE_RS: &str = "coracle_kube_rs";
 const TOXIPROXY: (&str, &str) = ("coracle-clients", "toxiproxy");
 const QUEUE: (&str, &str) = ("coracle-clients", "queue");
+const IMAGES: (&str, &str) = ("coracle-clients", "images");
 pub(crate) const KILLS: (&str, &str) = ("coracle-machine", "kills");
 const MACHINE: (&str, &str) = ("coracle-machine", "machine");
 const GRADED: (&str, &str) = ("coracle-graded", "graded");
@@ -209,6 +211,19 @@ fn queue(run: &mut Run<'_>) -> anyhow::Result<()> {
     command.env("QUEUE_RUST", client.context("cargo built no client")?.path);
     run.test(&mut command)?;
     let mut command = run.whole(KILLS)?;
+    run.test(&mut command)
+}
+
+/// Images and the registry, judged by skopeo, umoci and podman of Debian, where these are.
+fn images(run: &mut Run<'_>) -> anyhow::Result<()> {
+    let there = |it: &&str| process::read(Command::new(it).arg("--version")).is_ok();
+    if let Some(missing) = ["skopeo", "umoci", "podman"].iter().find(|it| !there(it)) {
+        println!(
+            "no {missing}: nothing was judged; on Debian: apt-get install skopeo umoci podman"
+        );
+        return Ok(());
+    }
+    let mut command = run.whole(IMAGES)?;
     run.test(&mut command)
 }
 

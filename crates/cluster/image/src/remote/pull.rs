@@ -142,6 +142,8 @@ impl Pull<'_> {
         if said != Some(here.target.digest.to_string().as_str()) {
             return Ok(None);
         }
+        // A registry has it, wherever this one came from.
+        let here = Image { target: pulled(here.target), ..here };
         self.store.tag(&self.name(), &here.target)?;
         Ok(Some(here))
     }
@@ -294,10 +296,9 @@ impl Pull<'_> {
             for bytes in documents.bytes.iter().rev() {
                 store.put(bytes)?;
             }
-            let image = Image::read(&store, &documents.target, &Platform::host())?;
-            let mut named = documents.target;
-            named.annotations.insert(ANNOTATION_PULLED.to_owned(), String::new());
-            store.tag(&name, &named)?;
+            let target = pulled(documents.target);
+            let image = Image::read(&store, &target, &Platform::host())?;
+            store.tag(&name, &target)?;
             Ok(image)
         };
         let done = tokio::task::spawn_blocking(finish).await;
@@ -328,6 +329,12 @@ where
             other => return other,
         }
     }
+}
+
+/// Notes of an image that a registry has it under this name.
+fn pulled(mut target: Descriptor) -> Descriptor {
+    target.annotations.insert(ANNOTATION_PULLED.to_owned(), String::new());
+    target
 }
 
 /// What kinds of manifest are understood.

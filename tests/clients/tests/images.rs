@@ -1,0 +1,235 @@
+//! Images and the registry, judged by skopeo, umoci and podman of Debian: what those make is loaded, what
+//! is stored they read, and what goes through the registry is the same on the other side.
+//!
+//! Nothing of the machine is used but these programs: images are made of nothing, in folders of the test.
+
+use std::{
+    env,
+    io::{BufRead as _, BufReader},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+};
+
+use anyhow::{Context as _, bail, ensure};
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+/// Longest that a program may take, in seconds: more than ten times what it takes.
+const SECONDS_MAX: &str = "60";
+
+/// Bytes of the image's only file: several pieces of every copy, and no work to speak of.
+const FILE_BYTES: usize = 3 << 20;
+
+fn variable(name: &str) -> anyhow::Result<PathBuf> {
+    let value = env::var_os(name).map(PathBuf::from);
+    value.with_context(|| format!("no {name}: run `cargo xtask test images`, which sets it"))
+}
+
+/// Folders of one test, and the programs in them.
+struct World {
+    folder: tempfile::TempDir,
+}
+
+impl World {
+    fn new() -> anyhow::Result<Self> {
+        let this = Self { folder: tempfile::tempdir()? };
+        // skopeo wants a policy, and Debian's is only there with other packages.
+        let policy = r#"{"default":[{"type":"insecureAcceptAnything"}]}"#;
+        std::fs::write(this.path("policy.json"), policy)?;
+        Ok(this)
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// Runs a program in the test's folder; its standard output.
+    fn run(&self, program: &Path, line: &str) -> anyhow::Result<String> {
+        let mut command = Command::new("timeout");
+        command.arg(SECONDS_MAX).arg(program).args(line.split_whitespace());
+        command.current_dir(self.folder.path()).stdin(Stdio::null());
+        for name in ["XDG_DATA_HOME", "XDG_RUNTIME_DIR", "HOME", "XDG_CONFIG_HOME"] {
+            let folder = self.path(name);
+            std::fs::create_dir_all(&folder)?;
+            command.env(name, folder);
+        }
+        let done = command.output().with_context(|| format!("start {}", program.display()))?;
+        let said = String::from_utf8_lossy(&done.stdout).into_owned();
+        if !done.status.success() {
+            let program = program.display();
+            let missing = if done.status.code() == Some(127) {
+                " (on Debian: apt-get install skopeo umoci podman)"
+            } else {
+                ""
+            };
+            let error = String::from_utf8_lossy(&done.stderr);
+            bail!("`{program} {line}`: {}{missing}\n{said}\n{error}", done.status);
+        }
+        Ok(said)
+    }
+
+    fn coracle(&self, line: &str) -> anyhow::Result<String> {
+        self.run(&variable("CORACLE")?, line)
+    }
+
+    fn skopeo(&self, line: &str) -> anyhow::Result<String> {
+        self.run(Path::new("skopeo"), &format!("--policy policy.json {line}"))
+    }
+
+    fn umoci(&self, line: &str) -> anyhow::Result<String> {
+        self.run(Path::new("umoci"), line)
+    }
+
+    /// The store, as others read it.
+    fn store(&self) -> PathBuf {
+        self.path("XDG_DATA_HOME").join("coracle/images")
+    }
+
+    /// An image of umoci's, of one file: the layout `layout` with the tag `1`.
+    fn image(&self) -> anyhow::Result<()> {
+        self.umoci("init --layout layout")?;
+        self.umoci("new --image layout:1")?;
+        std::fs::create_dir(self.path("tree"))?;
+        let content: Vec<u8> = (0..FILE_BYTES)
+            .map(|it| (it / 7).to_le_bytes().into_iter().fold(0, u8::wrapping_add))
+            .collect();
+        std::fs::write(self.path("tree/file"), content)?;
+        self.umoci("insert --image layout:1 tree /data")?;
+        self.umoci("config --image layout:1 --config.entrypoint /data/file --config.env A=b")?;
+        Ok(())
+    }
+
+    /// The digest that skopeo says an image has.
+    fn digest(&self, image: &str) -> anyhow::Result<String> {
+        let said = self.skopeo(&format!("inspect --tls-verify=false {image}"))?;
+        let said: Value = serde_json::from_str(&said)?;
+        let digest = said.get("Digest").and_then(Value::as_str).context("a digest")?;
+        Ok(digest.to_owned())
+    }
+
+    fn inspect(&self, image: &str) -> anyhow::Result<Value> {
+        Ok(serde_json::from_str(&self.coracle(&format!("image inspect {image}"))?)?)
+    }
+}
+
+fn text<'a>(value: &'a Value, pointer: &str) -> &'a str {
+    value.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
+}
+
+/// `coracle registry` over a folder of its own; killed when dropped.
+struct Registry {
+    child: Child,
+    /// HOST:PORT.
+    host: String,
+}
+
+impl Registry {
+    fn start(world: &World) -> anyhow::Result<Self> {
+        let mut command = Command::new(variable("CORACLE")?);
+        command.args(["registry", "--listen", "127.0.0.1:0", "-o", "json", "--folder"]);
+        command.arg(world.path("registry")).env("XDG_DATA_HOME", world.path("unused"));
+        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
+        let output = child.stdout.take().context("standard output of the registry")?;
+        let mut this = Self { child, host: String::new() };
+        let mut line = String::new();
+        BufReader::new(output).read_line(&mut line)?;
+        let said: Value = serde_json::from_str(&line).with_context(|| line.clone())?;
+        text(&said, "/host").clone_into(&mut this.host);
+        Ok(this)
+    }
+
+    /// Ends it as a user does.
+    fn stop(mut self) -> anyhow::Result<()> {
+        kill_process(Pid::from_child(&self.child), Signal::TERM)?;
+        let status = self.child.wait()?;
+        ensure!(status.success(), "coracle registry: {status}");
+        Ok(())
+    }
+}
+
+impl Drop for Registry {
+    fn drop(&mut self) {
+        // It has ended already if the test stopped it.
+        if self.child.try_wait().is_ok_and(|it| it.is_none()) {
+            drop(self.child.kill());
+            drop(self.child.wait());
+        }
+    }
+}
+
+#[test]
+fn archives_of_others_are_loaded_and_the_store_is_read_by_others() -> anyhow::Result<()> {
+    let world = World::new()?;
+    world.image()?;
+    let wanted = world.digest("oci:layout:1")?;
+    world.skopeo("copy -q oci:layout:1 docker-archive:docker.tar:test.example/web:docker")?;
+    world.skopeo("copy -q oci:layout:1 oci-archive:oci.tar:test.example/web:oci")?;
+    world.coracle("image load docker.tar")?;
+    world.coracle("image load oci.tar")?;
+    world.coracle("image load layout -t test.example/web:layout")?;
+    // A layout and its archive have manifests, which stay as they are; Docker's archive has none.
+    for tag in ["oci", "layout"] {
+        let found = world.inspect(&format!("test.example/web:{tag}"))?;
+        ensure!(text(&found, "/digest") == wanted, "{tag}: {found}");
+    }
+    let of_docker = world.inspect("test.example/web:docker")?;
+    let of_oci = world.inspect("test.example/web:oci")?;
+    ensure!(of_docker.get("id") == of_oci.get("id"), "{of_docker} {of_oci}");
+    ensure!(
+        text(&of_docker, "/config/Env/1") == "A=b" || text(&of_docker, "/config/Env/0") == "A=b"
+    );
+    let store = world.store();
+    let named = format!("oci:{}:test.example/web:docker", store.display());
+    ensure!(world.digest(&named)? == text(&of_docker, "/digest"));
+    let listed = world.umoci(&format!("ls --layout {}", store.display()))?;
+    ensure!(listed.lines().count() == 3, "{listed}");
+    // What skopeo takes out of the store is whole: it verifies every digest on the way.
+    world.skopeo(&format!("copy -q {named} dir:out"))?;
+    world.coracle("image rm test.example/web:docker test.example/web:oci")?;
+    ensure!(text(&world.inspect("test.example/web:layout")?, "/digest") == wanted);
+    world.coracle("image prune --all")?;
+    let blobs = std::fs::read_dir(store.join("blobs/sha256"))?.count();
+    ensure!(blobs == 0, "{blobs} blobs are left");
+    Ok(())
+}
+
+#[test]
+fn the_registry_serves_skopeo_and_podman() -> anyhow::Result<()> {
+    let world = World::new()?;
+    world.image()?;
+    let registry = Registry::start(&world)?;
+    let there = format!("docker://{}/team/web", registry.host);
+    world.skopeo(&format!("copy -q --dest-tls-verify=false oci:layout:1 {there}:oci"))?;
+    world.skopeo(&format!(
+        "copy -q --dest-tls-verify=false --format v2s2 oci:layout:1 {there}:docker"
+    ))?;
+    ensure!(world.digest(&format!("{there}:oci"))? == world.digest("oci:layout:1")?);
+    let tags: Value =
+        serde_json::from_str(&world.skopeo(&format!("list-tags --tls-verify=false {there}"))?)?;
+    ensure!(tags.pointer("/Tags/0") == Some(&Value::from("docker")), "{tags}");
+    // Both kinds come, and go on to another name.
+    let name = format!("{}/team/web", registry.host);
+    for tag in ["oci", "docker"] {
+        world.coracle(&format!("image pull {name}:{tag}"))?;
+        let digest = world.digest(&format!("{there}:{tag}"))?;
+        ensure!(text(&world.inspect(&format!("{name}:{tag}"))?, "/digest") == digest);
+        world.coracle(&format!("image push {name}:{tag} {name}/again:{tag}"))?;
+        ensure!(world.digest(&format!("{there}/again:{tag}"))? == digest);
+    }
+    let podman = |line: &str| {
+        let folders = "--root podman --runroot podman-run --storage-driver vfs";
+        world.run(Path::new("podman"), &format!("{folders} {line}"))
+    };
+    let id =
+        podman(&format!("pull -q --tls-verify=false --signature-policy policy.json {name}:oci"))?;
+    ensure!(text(&world.inspect(&format!("{name}:oci"))?, "/id").ends_with(id.trim()), "{id}");
+    podman(&format!(
+        "push -q --tls-verify=false --signature-policy policy.json {name}:oci {name}:podman"
+    ))?;
+    world.coracle(&format!("image pull {name}:podman"))?;
+    ensure!(text(&world.inspect(&format!("{name}:podman"))?, "/id").ends_with(id.trim()));
+    world.skopeo(&format!("delete --tls-verify=false {there}:podman"))?;
+    let gone = world.skopeo(&format!("inspect --tls-verify=false {there}:podman"));
+    ensure!(gone.is_err_and(|it| it.to_string().contains("manifest unknown")));
+    registry.stop()
+}
