@@ -270,6 +270,7 @@ pub(crate) fn read_environment() -> Environment {
             .iter()
             .filter_map(|it| Some(((*it).to_owned(), text(it)?)))
             .collect(),
+        time: text("SOURCE_DATE_EPOCH").and_then(|it| it.parse().ok()),
         uid: rustix::process::geteuid().as_raw(),
     }
 }

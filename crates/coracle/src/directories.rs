@@ -35,6 +35,8 @@ pub(crate) struct Environment {
     pub(crate) inherited: Vec<(String, String)>,
     /// What says how registries are reached, by name.
     pub(crate) registries: Vec<(String, String)>,
+    /// `SOURCE_DATE_EPOCH`: when what is built is said to be from, in seconds since 1970.
+    pub(crate) time: Option<i64>,
     /// Effective user id.
     pub(crate) uid: u32,
 }

@@ -11,7 +11,7 @@ use std::{
 use crate::{
     Compression, Descriptor, Digest, Hasher, ImageConfig, Layer, Store,
     spec::{Manifest, media},
-    store,
+    store::{self, Lease},
     tarball::{Entry, Kind, Time, Writer},
 };
 
@@ -99,9 +99,9 @@ impl Plan {
         missing
     }
 
-    /// Writes the layer into the store.
-    pub(crate) fn write(&self, store: &Store) -> Result<Layer, Error> {
-        layer(store, |tar| {
+    /// Writes the layer into the store, where the lease holds it.
+    pub(crate) fn write(&self, store: &Store, lease: &Lease) -> Result<Layer, Error> {
+        layer(store, lease, |tar| {
             for item in self.items.values() {
                 let failed = |source| match &item.source {
                     Source::Path(path) => Error::File { path: path.clone(), source },
@@ -191,8 +191,9 @@ fn digest_of(path: &Path) -> io::Result<Digest> {
 type Tar<'a> = Writer<Hashed<io::BufWriter<flate2::write::GzEncoder<&'a mut store::Writer>>>>;
 
 /// Writes a layer into the store; `fill` adds its entries.
-pub(crate) fn layer<E: From<Error>>(
+fn layer<E: From<Error>>(
     store: &Store,
+    lease: &Lease,
     fill: impl FnOnce(&mut Tar<'_>) -> Result<(), E>,
 ) -> Result<Layer, E> {
     let failed = |source| Error::File { path: store.staging_folder(), source };
@@ -207,12 +208,14 @@ pub(crate) fn layer<E: From<Error>>(
         encoder.finish().map_err(failed)?;
         hashed.hasher.finish()
     };
+    // Before it is there: a collection knows no other reason to leave it.
+    lease.hold([writer.digest(), diff_id]).map_err(Error::from)?;
     let blob = writer.commit().map_err(Error::from)?;
     let (digest, size) = (blob.digest, blob.size);
     Ok(Layer { digest, diff_id, size, compression: Compression::Gzip })
 }
 
-pub(crate) struct Hashed<W> {
+struct Hashed<W> {
     output: W,
     hasher: Hasher,
 }
@@ -233,11 +236,13 @@ impl<W: Write> Write for Hashed<W> {
 /// configuration's own list of them is replaced. Gives the manifest.
 pub(crate) fn image(
     store: &Store,
+    lease: &Lease,
     mut config: ImageConfig,
     layers: &[Layer],
 ) -> Result<Descriptor, Error> {
     config.rootfs.diff_ids = layers.iter().map(|it| it.diff_id).collect();
     let config = json(&config)?;
+    lease.hold([Digest::of(&config)])?;
     store.put(&config)?;
     let layer = |it: &Layer| Descriptor::new(it.compression.layer_media_type(), it.digest, it.size);
     let manifest = json(&Manifest {
@@ -249,6 +254,7 @@ pub(crate) fn image(
         subject: None,
         annotations: BTreeMap::new(),
     })?;
+    lease.hold([Digest::of(&manifest)])?;
     store.put(&manifest)?;
     Ok(Descriptor::of(media::MANIFEST, &manifest))
 }

@@ -17,6 +17,7 @@ mod enter;
 mod explain;
 mod inside;
 mod make;
+mod own;
 mod server;
 mod sockets;
 mod spawn;
@@ -26,6 +27,7 @@ mod sys;
 
 pub use client::{Client, Error, Standby};
 pub use enter::{EnterError, Namespaces, enter};
+pub use own::{OwnError, enter_own};
 pub use server::main;
 pub use spawn::{Process, Spawn, SpawnError, spawn};
 pub use wire::{Failure, FailureKind};

@@ -1,7 +1,10 @@
 //! `coracle image`: gets images, lists, removes and sends them. What is here is here for all clusters of
 //! the user.
 
+mod build;
+mod container;
 mod list;
+mod pack;
 mod shown;
 mod transfer;
 mod worker;
@@ -13,6 +16,9 @@ use anyhow::{Context as _, bail};
 use clap::{Args, Subcommand};
 use serde_json::json;
 pub(crate) use worker::run as worker;
+
+use build::BuildArguments;
+use pack::PackArguments;
 
 use crate::{
     cli::Format,
@@ -51,6 +57,10 @@ enum ImageCommand {
         #[arg(short, long, default_value = "text")]
         output: Format,
     },
+    /// Make an image of a Dockerfile. Its commands run in containers on the host's network.
+    Build(BuildArguments),
+    /// Make an image of a program, with the libraries that it needs, or of a folder.
+    Pack(PackArguments),
     /// List the images that are here.
     Ls {
         /// Format of the list.
@@ -113,8 +123,15 @@ pub(crate) fn run(
     directories: &Directories,
     environment: &Environment,
 ) -> anyhow::Result<ExitCode> {
+    if let ImageCommand::Build(arguments) = &arguments.command {
+        let pull = |store: &Store, name: &Reference| transfer::pull_one(store, environment, name);
+        return build::run(directories, arguments, environment.time, &pull);
+    }
     let store = Store::open(&directories.images).context("open the store of images")?;
     match &arguments.command {
+        ImageCommand::Pack(arguments) => pack::run(&store, arguments, environment.time),
+        // It opens the store where it is then.
+        ImageCommand::Build(_) => Ok(ExitCode::SUCCESS),
         ImageCommand::Pull { images, reach, output } => {
             transfer::pull(&store, environment, images, &reach.insecure, *output)
         }

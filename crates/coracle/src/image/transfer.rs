@@ -34,6 +34,18 @@ pub(super) fn pull(
     Ok(ExitCode::SUCCESS)
 }
 
+/// Gets the image that a build begins with.
+pub(super) fn pull_one(
+    store: &Store,
+    environment: &Environment,
+    reference: &Reference,
+) -> anyhow::Result<Image> {
+    let (client, keyring) = client(environment, &[])?;
+    let parts = Parts::start();
+    let note = |it| parts.note(it);
+    Ok(runtime()?.block_on(client.pull(store, reference, &keyring, &note))?)
+}
+
 /// Sends an image, by its name here, to its name there.
 pub(super) fn push(
     store: &Store,

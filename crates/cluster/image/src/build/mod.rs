@@ -16,6 +16,7 @@ mod ignore;
 mod instruction;
 mod parse;
 mod places;
+mod scratch;
 mod stage;
 mod stages;
 mod state;
@@ -46,9 +47,6 @@ pub struct Options {
     /// When the image is said to be from, in seconds since 1970: `SOURCE_DATE_EPOCH`. Without, it is
     /// from 1970, and what commands wrote has its own times.
     pub time: Option<i64>,
-    /// A folder of the build's own for what commands write, on a disk that overlays can write to;
-    /// the caller makes and removes it.
-    pub scratch: PathBuf,
 }
 
 /// What a build needs of the program that it is part of.
@@ -98,10 +96,9 @@ pub enum Event<'a> {
 pub struct Step<'a> {
     /// The image until now: folders for an overlay, topmost first.
     pub layers: &'a [PathBuf],
-    /// Where the overlay keeps what changes: an empty folder.
-    pub upper: &'a Path,
-    /// The overlay's own: an empty folder on the same disk.
-    pub work: &'a Path,
+    /// An empty folder: what the command changes is in `upper` in it afterwards, in the form of an
+    /// overlay's upper folder.
+    pub writable: &'a Path,
     /// What is run, and its arguments.
     pub arguments: &'a [String],
     /// `NAME=VALUE`.
@@ -220,8 +217,21 @@ pub fn build(
     let cache = cache::Cache::open(store, options.is_cached).map_err(cached)?;
     let owners = Owners::of_process()
         .map_err(|source| Error::Io { what: "read the map of ids".to_owned(), source })?;
-    let mut builder =
-        stage::Builder { store, lease, options, host, folder, ignore, cache, owners, done: vec![] };
+    let scratch = scratch::Scratch::new(store)
+        .map_err(|source| Error::Io { what: "make a folder to work in".to_owned(), source })?;
+    let (context, done) = (folder, Vec::new());
+    let mut builder = stage::Builder {
+        store,
+        lease,
+        options,
+        host,
+        folder: context,
+        ignore,
+        cache,
+        owners,
+        scratch,
+        done,
+    };
     let built = builder.run(&plan)?;
     builder.cache.tidy().map_err(cached)?;
     for argument in plan.unused(options) {

@@ -1,6 +1,6 @@
 //! Carries out the stages: each instruction changes the configuration, or makes a layer, or both.
 
-use std::{collections::BTreeMap, fs, path::PathBuf};
+use std::{collections::BTreeMap, path::PathBuf};
 
 use super::{
     Error, Event, Host, Options, Problem, Step, User,
@@ -11,6 +11,7 @@ use super::{
     ignore::Ignore,
     instruction::{self, Command, Instruction},
     places::{Place, View},
+    scratch::Scratch,
     stages::{Base, Stage, Stages, is_of_everybody, platforms},
     state::{State, absolute, exposed, healthcheck},
     users,
@@ -39,6 +40,7 @@ pub(super) struct Builder<'a> {
     pub(super) ignore: Ignore,
     pub(super) cache: Cache<'a>,
     pub(super) owners: Owners,
+    pub(super) scratch: Scratch,
     /// Stages that are built, by number.
     pub(super) done: Vec<(usize, State)>,
 }
@@ -77,7 +79,7 @@ impl Builder<'_> {
         };
         let mut config = state.image;
         config.created = Some(self.created());
-        Ok(assemble::image(self.store, config, &state.layers)?)
+        Ok(assemble::image(self.store, self.lease, config, &state.layers)?)
     }
 
     fn wrong(&self, line: usize, reason: impl Into<String>) -> Error {
@@ -272,8 +274,9 @@ impl Builder<'_> {
             return Ok(());
         }
         let key = format!("plan {} {}", plan.digest()?, self.time().seconds);
-        let layer =
-            self.cached(Digest::of(key.as_bytes()), at, |this| Ok(plan.write(this.store)?))?;
+        let layer = self.cached(Digest::of(key.as_bytes()), at, |this| {
+            Ok(plan.write(this.store, this.lease)?)
+        })?;
         state.note(self.created(), text, Some(layer));
         Ok(())
     }
@@ -294,7 +297,6 @@ impl Builder<'_> {
             }
         }
         let layer = make(self)?;
-        self.lease.hold([layer.digest, layer.diff_id])?;
         self.cache.note(&key, &layer).map_err(|source| Error::Io {
             what: format!("remember the step of line {}", at.line),
             source,
@@ -427,11 +429,10 @@ impl Builder<'_> {
             }
         };
         let layer = self.cached(Digest::of(key.as_bytes()), at, |this| {
-            let (upper, work) = (this.scratch("upper")?, this.scratch("work")?);
+            let writable = this.scratch("writable")?;
             let step = Step {
                 layers: &folders,
-                upper: &upper,
-                work: &work,
+                writable: &writable,
                 arguments: &arguments,
                 env: &env,
                 workdir: &workdir,
@@ -447,14 +448,13 @@ impl Builder<'_> {
                 let (file, command) = (this.options.dockerfile.clone(), arguments.join(" "));
                 return Err(Error::Failed { file, line: at.line, command, code });
             }
-            let plan = diff::plan(&upper, &image, this.owners, this.options.time);
+            let plan = diff::plan(&writable.join("upper"), &image, this.owners, this.options.time);
             let plan = plan.map_err(|source| Error::Io {
                 what: format!("read what the command of line {} has written", at.line),
                 source,
             })?;
-            let layer = plan.write(this.store)?;
-            this.scratch("upper")?;
-            this.scratch("work")?;
+            let layer = plan.write(this.store, this.lease)?;
+            this.scratch("writable")?;
             Ok(layer)
         })?;
         state.note(self.created(), &text, Some(layer));
@@ -463,17 +463,10 @@ impl Builder<'_> {
 
     /// An empty folder of the build's own.
     fn scratch(&self, name: &str) -> Result<PathBuf, Error> {
-        let path = self.options.scratch.join(name);
-        let make = || {
-            let scratch = fs::File::open(&self.options.scratch)?;
-            unpack::remove(&scratch, name.as_bytes())?;
-            fs::create_dir(&path)
-        };
-        make().map_err(|source| Error::Io {
-            what: format!("make the folder `{}`", path.display()),
+        self.scratch.empty(name).map_err(|source| Error::Io {
+            what: format!("make the folder `{}`", self.scratch.path().join(name).display()),
             source,
-        })?;
-        Ok(path)
+        })
     }
 }
 

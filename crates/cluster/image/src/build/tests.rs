@@ -28,13 +28,15 @@ impl Host for Fake<'_> {
         if text.contains("fail") {
             return Ok(3);
         }
-        fs::write(step.upper.join("ran"), format!("{text}\n{}", step.env.join("\n")))?;
-        fs::create_dir_all(step.upper.join("etc"))?;
-        fs::write(step.upper.join("etc/hosts"), "")?;
-        fs::hard_link(step.upper.join("ran"), step.upper.join("again"))?;
+        let upper = step.writable.join("upper");
+        fs::create_dir(&upper)?;
+        fs::write(upper.join("ran"), format!("{text}\n{}", step.env.join("\n")))?;
+        fs::create_dir_all(upper.join("etc"))?;
+        fs::write(upper.join("etc/hosts"), "")?;
+        fs::hard_link(upper.join("ran"), upper.join("again"))?;
         let device = rustix::fs::FileType::CharacterDevice;
         let mode = rustix::fs::Mode::empty();
-        rustix::fs::mknodat(rustix::fs::CWD, step.upper.join("gone"), device, mode, 0)?;
+        rustix::fs::mknodat(rustix::fs::CWD, upper.join("gone"), device, mode, 0)?;
         Ok(0)
     }
 
@@ -69,9 +71,7 @@ impl Bench {
     fn new(files: &[(&str, &str)]) -> Self {
         let place = tempfile::tempdir().unwrap();
         let path = |name: &str| place.path().join(name);
-        for name in ["context", "scratch"] {
-            fs::create_dir(path(name)).unwrap();
-        }
+        fs::create_dir(path("context")).unwrap();
         let options = Options {
             context: path("context"),
             dockerfile: path("context/Dockerfile"),
@@ -79,7 +79,6 @@ impl Bench {
             target: None,
             is_cached: true,
             time: None,
-            scratch: path("scratch"),
         };
         let store = Store::open(path("store")).unwrap();
         let this = Self { place, store, options };

@@ -19,6 +19,7 @@ use crate::{
     Config, Descriptor, ImageConfig, Platform, Store,
     assemble::{self, Item, Plan, date},
     spec::{Empty, History},
+    store::Lease,
     tarball::Time,
 };
 
@@ -95,11 +96,16 @@ pub enum Error {
 
 /// Packs the program or the folder `source` and gives the manifest of the image. The same files and
 /// options give the same one: owners are root's, times are `options.time`, modes are 0755 or, for
-/// files that cannot be executed, 0644.
+/// files that cannot be executed, 0644. `lease` holds what is made until it has a name.
 ///
 /// # Errors
 /// [`Error`].
-pub fn pack(store: &Store, source: &Path, options: &Options) -> Result<Descriptor, Error> {
+pub fn pack(
+    store: &Store,
+    lease: &Lease,
+    source: &Path,
+    options: &Options,
+) -> Result<Descriptor, Error> {
     let time = Time { seconds: options.time, nanoseconds: 0 };
     let read = |source: &Path| {
         let path = source.to_owned();
@@ -145,7 +151,7 @@ pub fn pack(store: &Store, source: &Path, options: &Options) -> Result<Descripto
         plan.put(Item::folder(b"tmp".to_vec(), 0o1777, time));
     }
     plan.fill_folders(time);
-    let layer = plan.write(store)?;
+    let layer = plan.write(store, lease)?;
     let platform = Platform::host();
     let created = Some(date(options.time));
     let config = ImageConfig {
@@ -161,7 +167,7 @@ pub fn pack(store: &Store, source: &Path, options: &Options) -> Result<Descripto
         }],
         ..ImageConfig::default()
     };
-    Ok(assemble::image(store, config, &[layer])?)
+    Ok(assemble::image(store, lease, config, &[layer])?)
 }
 
 fn config(options: &Options, entrypoint: Vec<String>) -> Config {

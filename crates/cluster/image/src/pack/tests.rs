@@ -15,7 +15,7 @@ struct Packed {
 fn packed(source: &Path, options: &Options) -> Packed {
     let place = tempfile::tempdir().unwrap();
     let store = Store::open(place.path().join("store")).unwrap();
-    let descriptor = pack(&store, source, options).unwrap();
+    let descriptor = pack(&store, &store.lease().unwrap(), source, options).unwrap();
     let name: Reference = "packed".parse().unwrap();
     store.tag(&name, &descriptor).unwrap();
     let image = store.resolve(&name).unwrap().unwrap();
@@ -89,7 +89,7 @@ fn scripts_bring_their_interpreters() {
     let script = place.path().join("script");
     fs::write(&script, "#!/nowhere/python\n").unwrap();
     let store = Store::open(place.path().join("store")).unwrap();
-    let error = pack(&store, &script, &Options::default()).unwrap_err();
+    let error = pack(&store, &store.lease().unwrap(), &script, &Options::default()).unwrap_err();
     assert!(error.to_string().contains("needs `/nowhere/python`"), "{error}");
 }
 
