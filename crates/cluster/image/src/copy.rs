@@ -1,5 +1,5 @@
-//! Copies a stream into a blob at the speed of the disk: one thread reads and makes the digest while
-//! another writes, and begins to flush early, so that the end does not wait for all of it.
+//! Copies a stream into a blob at the speed of the disk: one thread reads and makes the digest, another
+//! writes, and a third flushes what is written, so that the end does not wait for all of it.
 
 use std::{
     fs,
@@ -17,7 +17,10 @@ const PIECE_BYTES: usize = 512 << 10;
 /// Pieces on their way; more would only be memory.
 const PIECES: usize = 4;
 
-/// Content that is not worth a second thread.
+/// Bytes after which a flush begins, if none is under way: enough for the disk to be busy with.
+const FLUSH_BYTES: usize = 16 << 20;
+
+/// Content that is not worth more threads.
 const SMALL_BYTES: u64 = 1 << 20;
 
 /// Copies all of `reader`; returns how much it was.
@@ -34,20 +37,28 @@ pub(crate) fn copy(reader: &mut dyn Read, writer: &mut Writer) -> Result<u64, Er
 }
 
 fn copy_large(reader: &mut dyn Read, writer: &mut Writer) -> Result<(), Error> {
-    let file = writer.parts().0.try_clone();
-    let file = file.map_err(|source| Error::io("open", writer.path(), source))?;
+    let clone = |writer: &mut Writer| {
+        let file = writer.parts().0.try_clone();
+        file.map_err(|source| Error::io("open", writer.path(), source))
+    };
+    let (file, flushed) = (clone(writer)?, clone(writer)?);
     let path = writer.path().to_owned();
     let (full, pieces) = sync_channel(PIECES);
     let (done, empty) = sync_channel(PIECES);
+    let (flush, flushes) = sync_channel(1);
     for _ in 0..PIECES {
         // There is room for all of them.
         done.try_send(Vec::with_capacity(PIECE_BYTES)).unwrap_or_default();
     }
     let (read, written) = thread::scope(|scope| {
-        let write = scope.spawn(|| write_all(file, pieces, done));
+        // An error of a flush is told once only, so it must not be lost here.
+        let flush_all =
+            scope.spawn(move || flushes.into_iter().try_for_each(|()| flushed.sync_data()));
+        let write = scope.spawn(|| write_all(file, pieces, done, flush));
         let read = read_all(reader, writer, full, &empty);
-        let written = write.join().unwrap_or_else(|_| Err(io::Error::other("the writer panicked")));
-        (read, written)
+        let panicked = |_| Err(io::Error::other("a thread panicked"));
+        let written = write.join().unwrap_or_else(panicked);
+        (read, written.and(flush_all.join().unwrap_or_else(panicked)))
     });
     if let Err(source) = written {
         writer.restart()?;
@@ -85,9 +96,15 @@ fn write_all(
     mut file: fs::File,
     pieces: Receiver<Vec<u8>>,
     done: SyncSender<Vec<u8>>,
+    flush: SyncSender<()>,
 ) -> io::Result<()> {
+    let mut unflushed = 0;
     for piece in pieces {
         file.write_all(&piece)?;
+        unflushed += piece.len();
+        if unflushed > FLUSH_BYTES && flush.try_send(()).is_ok() {
+            unflushed = 0;
+        }
         // The reader may have come to its end already.
         done.send(piece).unwrap_or_default();
     }
