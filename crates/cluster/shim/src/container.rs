@@ -21,12 +21,12 @@ use crate::{
     cgroups::{self, Cgroups},
     channel::{Channel, News},
     child::Begin,
-    draft::Draft,
+    draft::{Draft, Processes},
     files,
     log::{Lines, Log, Stream},
     pod::Pod,
     process::Process,
-    sys,
+    stragglers, sys,
     time::{self, Moment},
     wire::{
         ContainerSpec, ContainerStatus, Exit, Failure, FailureKind, PidNamespace, ProcessSpec,
@@ -62,6 +62,7 @@ pub(crate) struct Container {
     image: bool,
     /// Whether it has a user namespace of its own.
     own_users: bool,
+    processes: PidNamespace,
 }
 
 #[derive(Debug)]
@@ -70,6 +71,8 @@ struct Live {
     pidfd: OwnedFd,
     channel: Option<Channel>,
     outputs: Vec<Output>,
+    /// Its mount namespace, if its processes do not end with the first one.
+    mounts: Option<u64>,
     /// When it is killed.
     deadline: Option<Moment>,
 }
@@ -98,6 +101,8 @@ pub(crate) struct Running<'a> {
     pub(crate) image: bool,
     /// Whether it has a user namespace of its own.
     pub(crate) own_users: bool,
+    /// Whether its PID namespace is the shim's.
+    pub(crate) on_host: bool,
 }
 
 /// What became of a container that was created or started.
@@ -144,6 +149,7 @@ impl Container {
             cgroups: spec.cgroups.clone(),
             image: spec.root != Root::Host,
             own_users: spec.user_namespace.is_some(),
+            processes: spec.pid,
         };
         let recorded = container.record(pod, boot);
         recorded.map_err(|it| {
@@ -183,6 +189,9 @@ impl Container {
         let pid = live.pid;
         match (channel.read(), &self.phase) {
             (News::Prepared, Phase::Creating { client }) => {
+                if self.processes != PidNamespace::Own {
+                    live.mounts = stragglers::mounts_of(pid);
+                }
                 let answer = Outcome::Answer(*client, Reply::Created { pid });
                 self.phase = Phase::Created;
                 answer
@@ -278,6 +287,9 @@ impl Container {
         let (code, signal) = exit_code(status);
         let (id, finished_at) = (self.id.clone(), time::now());
         cgroups::kill(&self.cgroups);
+        if let Some(mounts) = live.mounts {
+            stragglers::kill(mounts);
+        }
         let oom_killed = cgroups::oom_killed(&self.cgroups);
         let exit = Exit { id, code, signal, started_at, finished_at, oom_killed };
         self.phase = Phase::Exited(exit);
@@ -308,10 +320,11 @@ impl Container {
 
     /// What a further process can be started in, if the container runs its program.
     pub(crate) fn running(&self) -> Result<Running<'_>, Failure> {
-        let Self { image, own_users, .. } = *self;
+        let Self { image, own_users, processes, .. } = *self;
+        let on_host = processes == PidNamespace::Host;
         match (&self.phase, &self.live) {
             (Phase::Running { .. }, Some(live)) => {
-                Ok(Running { first: &live.pidfd, image, own_users })
+                Ok(Running { first: &live.pidfd, image, own_users, on_host })
             }
             _ => Err(self.wrong_state("exec")),
         }
@@ -362,7 +375,7 @@ impl Live {
             Output { pipe: stdout, lines: Lines::new(Stream::Stdout) },
             Output { pipe: stderr, lines: Lines::new(Stream::Stderr) },
         ];
-        Self { pid, pidfd, channel: Some(channel), outputs, deadline: None }
+        Self { pid, pidfd, channel: Some(channel), outputs, mounts: None, deadline: None }
     }
 }
 
@@ -370,7 +383,12 @@ impl Live {
 fn begin(pod: &Pod, spec: &ContainerSpec) -> Result<Draft, StartError> {
     let cgroups = Cgroups::open(&spec.cgroups)
         .map_err(|it| failed(Stage::Cgroups, "cannot open the control groups", &it))?;
-    let begun = Draft::fork(&pod.ground, Begin::Told, cgroups)
+    let processes = match (spec.pid, &pod.init) {
+        (PidNamespace::Own, _) | (PidNamespace::Pod, None) => Processes::Own,
+        (PidNamespace::Pod, Some(init)) => Processes::Of(init),
+        (PidNamespace::Host, _) => Processes::Here,
+    };
+    let begun = Draft::fork(&pod.ground, Begin::Told, cgroups, processes)
         .and_then(|draft| draft.channel.order(&pod.hostname, spec).map(|()| draft));
     begun.map_err(|it| failed(Stage::Fork, "cannot start a process", &it))
 }
@@ -440,7 +458,6 @@ fn check_id(id: &str) -> Result<(), StartError> {
 fn check_supported(spec: &ContainerSpec) -> Result<(), StartError> {
     let linked = spec.root == Root::Host;
     let unsupported = [
-        (spec.pid != PidNamespace::Own, "a PID namespace other than its own"),
         (spec.stdin != Stdin::Empty, "an open standard input"),
         (spec.tty, "a terminal"),
         (linked && spec.user_namespace.is_some(), "a user namespace on the machine's root"),

@@ -20,7 +20,7 @@ use crate::{
     cgroups::Cgroups,
     channel::Channel,
     child::{self, Begin, Ground, Stdio},
-    container,
+    container, inside,
     sys::{self, New},
 };
 
@@ -40,13 +40,23 @@ pub(crate) struct Draft {
 }
 
 impl Draft {
-    /// One that begins in these control groups.
-    pub(crate) fn fork(ground: &Ground, begin: Begin, cgroups: Cgroups) -> io::Result<Self> {
+    /// One that begins in these control groups, and in this PID namespace.
+    pub(crate) fn fork(
+        ground: &Ground,
+        begin: Begin,
+        cgroups: Cgroups,
+        processes: Processes<'_>,
+    ) -> io::Result<Self> {
         let null = rustix::fs::open("/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
         let (stdout, stdout_writer) = container::pipe()?;
         let (stderr, stderr_writer) = container::pipe()?;
         let (channel, child_end) = Channel::new()?;
-        let Some(process) = sys::fork(New::Container, cgroups.birthplace())? else {
+        let forked = match processes {
+            Processes::Own => sys::fork(New::Container, cgroups.birthplace()),
+            Processes::Of(first) => inside::fork(Some(first), New::ContainerBeside, &cgroups, None),
+            Processes::Here => sys::fork(New::ContainerHere, cgroups.birthplace()),
+        };
+        let Some(process) = forked? else {
             let stdio = Stdio {
                 stdin: null.as_fd(),
                 stdout: stdout_writer.as_fd(),
@@ -57,6 +67,17 @@ impl Draft {
         let pid = process.pid.as_raw_nonzero().get().cast_unsigned();
         Ok(Self { pid, pidfd: process.pidfd, channel, stdout, stderr, cgroups })
     }
+}
+
+/// Which PID namespace a container's first process is in.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Processes<'a> {
+    /// A new one.
+    Own,
+    /// That of this process.
+    Of(&'a OwnedFd),
+    /// That of the shim, the machine's.
+    Here,
 }
 
 /// A draft that was forked ahead of need.
@@ -70,7 +91,7 @@ impl Ahead {
     pub(crate) fn fork(ground: &Ground, cgroups: Cgroups) -> io::Result<Self> {
         // First: what changes from here on is noticed.
         let copied = Copied::now()?;
-        Ok(Self { draft: Draft::fork(ground, Begin::Early, cgroups)?, copied })
+        Ok(Self { draft: Draft::fork(ground, Begin::Early, cgroups, Processes::Own)?, copied })
     }
 
     /// The draft, if a root that is made now would be the same, and it is in these control groups.

@@ -10,9 +10,7 @@ use std::{
 use rustix::{
     fs::{Mode, OFlags},
     io::Errno,
-    pipe::PipeFlags,
-    process::{DumpableBehavior, Pid, PidfdFlags, Signal, WaitStatus},
-    thread::ThreadNameSpaceType,
+    process::{Pid, Signal, WaitStatus},
 };
 
 use crate::{
@@ -20,7 +18,8 @@ use crate::{
     channel::{Channel, News},
     child::{self, Ground, Setting, Stdio, Users},
     container::{self, ClientId, Container, Outcome, Running},
-    sys::{self, New},
+    inside,
+    sys::New,
     time::Moment,
     wire::{ExecSpec, Finished, Reply, Stage},
 };
@@ -57,7 +56,7 @@ impl Exec {
         stdio: Option<[OwnedFd; 3]>,
         client: ClientId,
     ) -> Result<Self, Reply> {
-        let Running { first, image, own_users } = container.running()?;
+        let Running { first, image, own_users, on_host } = container.running()?;
         let cgroups = Cgroups::open(container.cgroups()).map_err(|it| {
             container::failed(Stage::Cgroups, "cannot open the control groups", &it)
         })?;
@@ -78,7 +77,11 @@ impl Exec {
             };
             let (channel, child_end) = Channel::new()?;
             let seccomp = container::open_seccomp(&spec.process)?;
-            let Some(process) = fork_inside(first, &cgroups, spec.process.oom_score_adj)? else {
+            // Without root, nobody can be put into the machine's own PID namespace who left it.
+            let processes = (!on_host).then_some(first);
+            let oom_score_adj = spec.process.oom_score_adj;
+            let forked = inside::fork(processes, New::Sibling, &cgroups, oom_score_adj)?;
+            let Some(process) = forked else {
                 let initial = ground.initial_user_namespace;
                 let users = if own_users { Users::Of(first) } else { Users::Cluster { initial } };
                 let setting = Setting { users, image, seccomp };
@@ -188,55 +191,4 @@ impl Capture {
         }
         self.pipe = None;
     }
-}
-
-/// A child in the PID namespace and the control groups of a container: `None` in the child.
-///
-/// A process that goes into a PID namespace only has its children there, and without root it
-/// cannot go back; so a helper goes, and has a child for the shim. The shim reaps the helper like
-/// any child.
-fn fork_inside(
-    container: &OwnedFd,
-    cgroups: &Cgroups,
-    oom_score_adj: Option<i32>,
-) -> io::Result<Option<sys::Child>> {
-    let (reader, writer) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
-    if sys::fork(New::Child, None)?.is_some() {
-        drop(writer);
-        return read_child(&reader).map(Some);
-    }
-    let forked = || -> io::Result<Option<sys::Child>> {
-        cgroups.join()?;
-        // Here, as the child has no right to: its files in /proc are nobody's.
-        oom_score_adj.map_or(Ok(()), child::set_oom_score_adj)?;
-        // From its first moment in the container nobody there can look into the child, which is a
-        // copy of the shim until it runs its program, and has its privileges.
-        rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
-        let kind = ThreadNameSpaceType::PROCESS_ID;
-        rustix::thread::move_into_thread_name_spaces(container.as_fd(), kind)?;
-        sys::fork(New::Sibling, cgroups.birthplace())
-    };
-    // A process id, or an error number below zero.
-    let number = match forked() {
-        Ok(None) => return Ok(None),
-        Ok(Some(child)) => child.pid.as_raw_nonzero().get(),
-        Err(error) => -error.raw_os_error().unwrap_or(libc::EIO),
-    };
-    // A shim that is gone needs no answer.
-    rustix::io::write(&writer, &number.to_ne_bytes()).ok();
-    sys::exit(0)
-}
-
-/// What the helper says of the new child.
-fn read_child(reader: &OwnedFd) -> io::Result<sys::Child> {
-    let mut bytes = [0; size_of::<i32>()];
-    if rustix::io::retry_on_intr(|| rustix::io::read(reader, &mut bytes))? != bytes.len() {
-        return Err(io::Error::other("the process that should start it was killed"));
-    }
-    let number = i32::from_ne_bytes(bytes);
-    let pid = Pid::from_raw(number).filter(|_| 0 < number);
-    let pid = pid.ok_or_else(|| io::Error::from_raw_os_error(number.wrapping_neg()))?;
-    // It is our child: as long as we have not waited for it, the id is its own.
-    let pidfd = rustix::process::pidfd_open(pid, PidfdFlags::empty())?;
-    Ok(sys::Child { pid, pidfd })
 }

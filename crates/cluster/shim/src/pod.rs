@@ -12,6 +12,7 @@ use std::{
 };
 
 use rustix::{
+    event::{PollFd, PollFlags, Timespec},
     fs::{Mode, OFlags},
     io::Errno,
     thread::{LinkNameSpaceType, UnshareFlags},
@@ -19,7 +20,7 @@ use rustix::{
 
 use crate::{
     child::{Ground, Net, open_namespace},
-    sys,
+    inside, sys,
     wire::{SpareSpec, Sysctl},
 };
 
@@ -36,6 +37,8 @@ pub(crate) struct Pod {
     pub(crate) dir: PathBuf,
     pub(crate) hostname: String,
     pub(crate) ground: Ground,
+    /// The first process of the PID namespace that containers share, once one wants to.
+    pub(crate) init: Option<OwnedFd>,
 }
 
 /// Makes the namespaces of a pod. `cluster` is the cluster's network namespace if this process is in
@@ -76,7 +79,19 @@ impl Pod {
         if !sysctls.is_empty() {
             set_all(sysctls, &ground)?;
         }
-        Ok(Self { dir, hostname, ground })
+        Ok(Self { dir, hostname, ground, init: None })
+    }
+
+    /// Sees to it that there is a PID namespace for containers to share.
+    pub(crate) fn share_processes(&mut self) -> io::Result<()> {
+        let ended = |it: &OwnedFd| -> io::Result<bool> {
+            let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+            Ok(rustix::event::poll(&mut [PollFd::new(it, PollFlags::IN)], Some(&now))? != 0)
+        };
+        if self.init.as_ref().map_or(Ok(true), ended)? {
+            self.init = Some(inside::init()?);
+        }
+        Ok(())
     }
 }
 

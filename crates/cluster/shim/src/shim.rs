@@ -12,14 +12,17 @@ use rustix::{
 
 use crate::{
     connection::Connection,
-    container::{ClientId, Container, Outcome},
+    container::{self, ClientId, Container, Outcome},
     draft::Ahead,
     exec::Exec,
     files,
     pod::Pod,
     server::Source,
     time::Moment,
-    wire::{ContainerSpec, ExecSpec, Failure, FailureKind, Reply, Request, StartError, Status},
+    wire::{
+        ContainerSpec, ExecSpec, Failure, FailureKind, PidNamespace, Reply, Request, Stage,
+        StartError, Status,
+    },
 };
 
 /// Most clients at once: the node agent with some probes, a few commands. A further one is turned
@@ -380,7 +383,17 @@ impl Shim {
                 message: format!("there is a container `{}` already", spec.id),
             }));
         }
-        let draft = self.ahead.take().and_then(|it| it.if_current(&spec.cgroups));
+        let draft = match spec.pid {
+            PidNamespace::Own => self.ahead.take().and_then(|it| it.if_current(&spec.cgroups)),
+            PidNamespace::Host => None,
+            PidNamespace::Pod => {
+                self.pod.share_processes().map_err(|error| {
+                    let what = "cannot make a PID namespace for the pod";
+                    container::failed(Stage::Fork, what, &error)
+                })?;
+                None
+            }
+        };
         self.containers.push(Container::create(&self.pod, &self.boot, draft, spec, client)?);
         Ok(())
     }

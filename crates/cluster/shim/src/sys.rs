@@ -18,6 +18,10 @@ use rustix::{mount::MountAttrFlags, process::Pid, thread::UnshareFlags};
 pub(crate) enum New {
     /// The first process of a container: with a PID and a mount namespace of its own.
     Container,
+    /// The same in this process's PID namespace.
+    ContainerHere,
+    /// The same as a child of this process's parent, in the PID namespace that this process has joined.
+    ContainerBeside,
     /// A plain child.
     Child,
     /// A child of this process's parent.
@@ -41,6 +45,8 @@ pub(crate) fn fork(new: New, cgroup: Option<BorrowedFd<'_>>) -> io::Result<Optio
     let mut pidfd: RawFd = -1;
     let (flags, exit_signal) = match new {
         New::Container => (libc::CLONE_NEWPID | libc::CLONE_NEWNS, libc::SIGCHLD),
+        New::ContainerHere => (libc::CLONE_NEWNS, libc::SIGCHLD),
+        New::ContainerBeside => (libc::CLONE_NEWNS | libc::CLONE_PARENT, 0),
         New::Child => (0, libc::SIGCHLD),
         // The signal is the one that its sibling would send.
         New::Sibling => (libc::CLONE_PARENT, 0),
@@ -137,6 +143,16 @@ pub(crate) fn signal_fd(signals: &[i32]) -> io::Result<OwnedFd> {
     }
     // SAFETY: the kernel made this descriptor for us, and nobody else knows it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Lets no child of this process have to be waited for, and takes no signal otherwise.
+pub(crate) fn ignore_children() -> io::Result<()> {
+    reset_signals()?;
+    // SAFETY: SIG_IGN is no handler, so no code runs at a signal.
+    if unsafe { libc::signal(libc::SIGCHLD, libc::SIG_IGN) } == libc::SIG_ERR {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
 }
 
 /// Gives a child the signal mask and dispositions that a program expects at its start.

@@ -134,7 +134,7 @@ fn prepare_and_launch(
             .map_err(failed(Stage::Namespaces, "cannot join the pod's network namespace"))?;
     }
     let early = match begin {
-        Begin::Early => Some(root::Root::begin_host(ground)?),
+        Begin::Early => Some(root::Root::begin_host(ground, wire::PidNamespace::Own)?),
         Begin::Told => None,
     };
     let hostname: String = told(channel, &mut decoder)?;

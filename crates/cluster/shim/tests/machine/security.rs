@@ -8,7 +8,9 @@ use std::{
     process::{Command, ExitCode},
 };
 
-use coracle_shim::wire::{ContainerSpec, ExecSpec, IdMap, IdRange, ProcessSpec, Root, Stage, User};
+use coracle_shim::wire::{
+    ContainerSpec, ExecSpec, IdMap, IdRange, PidNamespace, ProcessSpec, Root, Stage, User,
+};
 use expect_test::expect;
 
 use crate::{
@@ -189,6 +191,56 @@ pub(crate) fn machine(place: &Place) {
         stdout F end
     "#]]
     .assert_eq(&pod.log("web.0"));
+}
+
+/// Containers that share their processes see each other, and end alone, with all that is theirs.
+pub(crate) fn shared(place: &Place) {
+    let mut pod = place.cluster_with_pod();
+    let layers = layers(place);
+    let count = |pod: &mut Pod, id: &str, name: &str| {
+        let script = format!("ps -o comm | grep -c '^{name}$'");
+        exec(pod, id, sh(&script)).unwrap()
+    };
+    for (id, pid) in [("a.0", PidNamespace::Pod), ("b.0", PidNamespace::Pod)] {
+        let spec = ContainerSpec { pid, ..container(place, &pod, &layers, id) };
+        let script = "sleep 1001 & (sleep 1002 &) ; exec sleep 1003";
+        pod.start(spec, sh(script)).unwrap();
+    }
+    let until = |pod: &mut Pod, id: &str, name: &str, number: &str| {
+        while count(pod, id, name) != number {
+            std::thread::yield_now();
+        }
+    };
+    until(&mut pod, "a.0", "sleep", "6\n");
+    let first = exec(&mut pod, "b.0", sh("ps -o comm,pid | grep ' 1$'")).unwrap();
+    assert!(first.starts_with("coracle pause"), "{first}");
+    pod.shim.client.stop("a.0", 9, 0).unwrap();
+    assert_eq!(pod.await_exit("a.0").signal, Some(9));
+    until(&mut pod, "b.0", "sleep", "3\n");
+    // And the machine's: nothing is left of it either.
+    let spec = ContainerSpec { pid: PidNamespace::Host, ..container(place, &pod, &layers, "c.0") };
+    // A number that nothing else on the machine has.
+    let this = std::process::id();
+    let seconds = format!("{this}000000");
+    pod.start(spec, sh(&format!("sleep {seconds} & exec sleep 1005"))).unwrap();
+    let seen = exec(&mut pod, "c.0", sh(&format!("cat /proc/{this}/comm; ls /proc/1/root 2>&1")));
+    let seen = seen.unwrap();
+    assert!(seen.contains("program") && !seen.contains("usr"), "{seen}");
+    let of_container = || {
+        let found = fs::read_dir("/proc").unwrap().flatten().filter(|it| {
+            let line = fs::read(it.path().join("cmdline")).unwrap_or_default();
+            line.starts_with(format!("sleep\0{seconds}\0").as_bytes())
+        });
+        found.count()
+    };
+    while of_container() != 1 {
+        std::thread::yield_now();
+    }
+    pod.shim.client.stop("c.0", 9, 0).unwrap();
+    pod.await_exit("c.0");
+    while of_container() != 0 {
+        std::thread::yield_now();
+    }
 }
 
 /// User and group `nobody`, and the ids that it is given.

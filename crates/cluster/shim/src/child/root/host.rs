@@ -22,7 +22,7 @@ use super::{
     HOSTNAME, HOSTS, RESOLV_CONF, Root, SysAccess, keep_to_itself,
     points::{clone_entries, fill},
 };
-use crate::wire::{ContainerSpec, Stage, StartError};
+use crate::wire::{ContainerSpec, PidNamespace, Stage, StartError};
 
 /// Entries of `/` that a container has its own of.
 const OWN: [&str; 3] = ["etc", "proc", "sys"];
@@ -32,7 +32,10 @@ const PROC_READ_ONLY: [&str; 5] = ["bus", "fs", "irq", "sys", "sysrq-trigger"];
 
 impl<'a> Root<'a> {
     /// Makes what the roots of all linked containers have.
-    pub(in super::super) fn begin_host(ground: &'a Ground) -> Result<Self, StartError> {
+    pub(in super::super) fn begin_host(
+        ground: &'a Ground,
+        pid: PidNamespace,
+    ) -> Result<Self, StartError> {
         keep_to_itself()?;
         // Before scratch is mounted below one of them.
         let entries = open_path(Path::new("/"))
@@ -46,7 +49,7 @@ impl<'a> Root<'a> {
             mounts::folder(&root.root, OsStr::new(name))
                 .map_err(failed(Stage::Root, format!("cannot make `/{name}`")))?;
         }
-        root.proc_and_sys(SysAccess::ReadOnly)?;
+        root.proc_and_sys(SysAccess::ReadOnly, pid)?;
         if ground.initial_user_namespace {
             // Elsewhere the kernel itself keeps everybody but real root from writing there.
             let protect = |it: &&str| root.make_read_only(&Path::new("/proc").join(it));

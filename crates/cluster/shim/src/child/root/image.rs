@@ -74,7 +74,7 @@ impl Root<'_> {
                 .map_err(failed(Stage::Root, format!("cannot use `/{name}` of the image")))?;
         }
         let access = if spec.privileged { SysAccess::Full } else { SysAccess::ReadOnly };
-        self.proc_and_sys(access)?;
+        self.proc_and_sys(access, spec.pid)?;
         self.image_dev(spec)?;
         for (device, tree) in spec.devices.iter().zip(devices) {
             self.mount(tree, &device.target)?;

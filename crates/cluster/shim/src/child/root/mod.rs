@@ -20,7 +20,7 @@ use rustix::{
 };
 
 use super::{Ground, Net, failed, mounts, open_path, volumes};
-use crate::wire::{self, ContainerSpec, Stage, StartError};
+use crate::wire::{self, ContainerSpec, PidNamespace, Stage, StartError};
 
 /// What programs may write to places that are the container's own, such as /etc; then they get
 /// ENOSPC.
@@ -54,7 +54,7 @@ impl<'a> Root<'a> {
     /// Begins the root of a container that is known: of [`wire::Root::Host`] or of an image.
     pub(super) fn begin(ground: &'a Ground, spec: &ContainerSpec) -> Result<Self, StartError> {
         match spec.root {
-            wire::Root::Host => Self::begin_host(ground),
+            wire::Root::Host => Self::begin_host(ground, spec.pid),
             wire::Root::Layers { .. } | wire::Root::Folder { .. } => {
                 keep_to_itself()?;
                 Self::scratch(ground)
@@ -103,7 +103,7 @@ impl<'a> Root<'a> {
     }
 
     /// Mounts `/proc` and `/sys` on folders that are there.
-    fn proc_and_sys(&mut self, access: SysAccess) -> Result<(), StartError> {
+    fn proc_and_sys(&mut self, access: SysAccess, pid: PidNamespace) -> Result<(), StartError> {
         let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID
             | MountAttrFlags::MOUNT_ATTR_NODEV
             | MountAttrFlags::MOUNT_ATTR_NOEXEC;
@@ -112,8 +112,16 @@ impl<'a> Root<'a> {
             mounts::attach(&tree, mounts::entry(&self.root, OsStr::new(name))?)?;
             mounts::mount_id(tree)
         };
-        let proc = mount("proc", "proc", attributes)
-            .map_err(failed(Stage::Root, "cannot mount `/proc`"))?;
+        let proc = match pid {
+            PidNamespace::Own | PidNamespace::Pod => mount("proc", "proc", attributes),
+            // Without root only who owns the PID namespace can mount it.
+            PidNamespace::Host => mounts::clone(rustix::fs::CWD, "/proc").and_then(|tree| {
+                mounts::keep_to_itself(&tree)?;
+                mounts::attach(&tree, mounts::entry(&self.root, OsStr::new("proc"))?)?;
+                mounts::mount_id(tree)
+            }),
+        };
+        let proc = proc.map_err(failed(Stage::Root, "cannot mount `/proc`"))?;
         let sys = match (&self.ground.net, access) {
             (Net::Own(_), SysAccess::ReadOnly) => {
                 mount("sysfs", "sys", attributes | MountAttrFlags::MOUNT_ATTR_RDONLY).map(drop)
