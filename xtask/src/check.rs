@@ -214,12 +214,16 @@ fn queue(run: &mut Run<'_>) -> anyhow::Result<()> {
     run.test(&mut command)
 }
 
-/// Images and the registry, judged by skopeo, umoci and podman of Debian, where these are.
+/// Programs of Debian that images are judged by.
+const JUDGES: [&str; 4] = ["skopeo", "umoci", "podman", "buildah"];
+
+/// Images, builds and the registry, judged by those, where they are.
 fn images(run: &mut Run<'_>) -> anyhow::Result<()> {
     let there = |it: &&str| process::read(Command::new(it).arg("--version")).is_ok();
-    if let Some(missing) = ["skopeo", "umoci", "podman"].iter().find(|it| !there(it)) {
+    if let Some(missing) = JUDGES.iter().find(|it| !there(it)) {
         println!(
-            "no {missing}: nothing was judged; on Debian: apt-get install skopeo umoci podman"
+            "no {missing}: nothing was judged; on Debian: apt-get install skopeo umoci podman buildah \
+             busybox-static"
         );
         return Ok(());
     }

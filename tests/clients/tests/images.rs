@@ -1,5 +1,6 @@
-//! Images and the registry, judged by skopeo, umoci and podman of Debian: what those make is loaded, what
-//! is stored they read, and what goes through the registry is the same on the other side.
+//! Images and the registry, judged by skopeo, umoci, podman and buildah of Debian: what those make is
+//! loaded, what is stored they read, what goes through the registry is the same on the other side, and
+//! what a Dockerfile says is built alike.
 //!
 //! Nothing of the machine is used but these programs: images are made of nothing, in folders of the test.
 
@@ -58,7 +59,7 @@ impl World {
         if !done.status.success() {
             let program = program.display();
             let missing = if done.status.code() == Some(127) {
-                " (on Debian: apt-get install skopeo umoci podman)"
+                " (on Debian: apt-get install skopeo umoci podman buildah busybox-static)"
             } else {
                 ""
             };
@@ -155,6 +156,94 @@ impl Drop for Registry {
             drop(self.child.wait());
         }
     }
+}
+
+/// What both build: stages, a user, links, removals, modes, owners, an archive, patterns.
+const DOCKERFILE: &str = r#"FROM scratch AS base
+COPY bin /bin
+COPY passwd group /etc/
+ENV PATH=/bin LANG="C.UTF-8"
+CMD ["sh"]
+FROM base AS run
+ARG GREETING=hello
+WORKDIR /work/deep
+RUN echo $GREETING > /greeting && mkdir -p /data/deep && touch /data/a /data/b && ln /data/a /data/hard && ln -s a /data/soft && chmod 4755 /data/b
+RUN rm -r /data/deep && rm /data/a && chown 100:101 /data/b
+FROM run
+COPY dir /copied
+COPY dir/ ./
+COPY *.md /md/
+COPY --chown=app:app --chmod=640 dir/x /chowned
+COPY --chown=app dir /home/app/
+ADD archive.tar /added/
+COPY --from=run /greeting /again
+LABEL a=b "c d"="e f"
+EXPOSE 80 81/udp
+VOLUME /v
+USER app
+STOPSIGNAL SIGINT
+ENTRYPOINT ["/bin/sh"]
+CMD ["-c", "echo"]
+"#;
+
+/// What a build needs beside, and a list of a tree: kinds, modes, owners, links, contents.
+const CONTEXT: &str = r#"set -e
+mkdir -p context/bin context/dir/deep; cd context
+cp "$(command -v busybox)" bin/busybox
+for name in sh echo mkdir touch ln chmod chown rm; do ln -s busybox bin/$name; done
+echo x > dir/x; echo y > dir/deep/y; ln -s x dir/link; echo no > secret.md; echo yes > kept.md
+printf '*.md\n!kept.md\nDockerfile\n' > .dockerignore
+printf 'root:x:0:0:root:/:/bin/sh\napp:x:100:101::/:/bin/sh\n' > passwd
+printf 'root:x:0:\napp:x:101:\n' > group
+tar -cf archive.tar dir
+"#;
+
+const LIST: &str = r#"set -e
+cd "$1/rootfs"
+rm -rf dev proc sys run etc/hosts etc/hostname etc/resolv.conf
+find . -mindepth 1 -printf '%p %y %m %U:%G %l\n' | sort
+find . -type f -print0 | sort -z | xargs -0 sha256sum
+find . -type f -links +1 | sort
+"#;
+
+/// Buildah mounts over files that it leaves in the image, and labels it; all else is the same.
+#[test]
+fn buildah_builds_the_same() -> anyhow::Result<()> {
+    if !rustix::process::geteuid().is_root() {
+        println!("not root: buildah would not keep owners, and nothing is compared");
+        return Ok(());
+    }
+    let world = World::new()?;
+    std::fs::write(world.path("context.sh"), CONTEXT)?;
+    std::fs::write(world.path("list.sh"), LIST)?;
+    world.run(Path::new("sh"), "context.sh")?;
+    std::fs::write(world.path("context/Dockerfile"), DOCKERFILE)?;
+    world.coracle("image build -t test.example/built context")?;
+    let buildah = |line: &str| {
+        let folders = "--root buildah --runroot buildah-run --storage-driver vfs";
+        world.run(Path::new("buildah"), &format!("{folders} {line}"))
+    };
+    let policy = "--signature-policy policy.json";
+    buildah(&format!("bud -q --isolation chroot {policy} -t built context"))?;
+    buildah(&format!("push -q {policy} built oci:theirs:1"))?;
+    let ours = format!("{}:test.example/built:latest", world.store().display());
+    world.umoci(&format!("unpack --image {ours} of-coracle"))?;
+    world.umoci("unpack --image theirs:1 of-buildah")?;
+    let list = |tree: &str| world.run(Path::new("sh"), &format!("list.sh {tree}"));
+    let (of_coracle, of_buildah) = (list("of-coracle")?, list("of-buildah")?);
+    ensure!(of_coracle == of_buildah, "coracle:\n{of_coracle}\nbuildah:\n{of_buildah}");
+    ensure!(of_coracle.lines().count() > 40, "{of_coracle}");
+    let config = |image: &str| -> anyhow::Result<Value> {
+        let said = world.skopeo(&format!("inspect --config {image}"))?;
+        let mut said: Value = serde_json::from_str(&said)?;
+        if let Some(labels) = said.pointer_mut("/config/Labels").and_then(Value::as_object_mut) {
+            labels.remove("io.buildah.version");
+        }
+        said.pointer("/config").cloned().context("a configuration")
+    };
+    let (of_coracle, of_buildah) = (config(&format!("oci:{ours}"))?, config("oci:theirs:1")?);
+    ensure!(of_coracle == of_buildah, "coracle: {of_coracle}\nbuildah: {of_buildah}");
+    Ok(())
 }
 
 #[test]
