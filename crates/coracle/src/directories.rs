@@ -112,6 +112,7 @@ impl Directories {
                     .with_context(|| format!("remove {what} folder `{}`", folder.display()))?;
             }
         }
+        self.release_images()?;
         for parent in [self.state.parent(), self.run.parent()].into_iter().flatten() {
             match fs::remove_dir(parent) {
                 Ok(()) => {}
@@ -120,6 +121,20 @@ impl Directories {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => tracing::debug!(folder = %parent.display(), %error, "folder kept"),
             }
+        }
+        Ok(())
+    }
+
+    /// What the cluster's pods needed of the images is needed no more; a store without images goes.
+    fn release_images(&self) -> anyhow::Result<()> {
+        if !self.images.exists() {
+            return Ok(());
+        }
+        let store = image::Store::open(&self.images).context("open the store of images")?;
+        store.release_all(&format!("{}.", self.name)).context("let go of images")?;
+        if store.is_unused().context("look for images")? {
+            fs::remove_dir_all(&self.images)
+                .with_context(|| format!("remove `{}`", self.images.display()))?;
         }
         Ok(())
     }

@@ -140,7 +140,8 @@ pub fn build(config: Config, peers: Peers, tasks: &Tasks) -> Result<Agent, Build
     let watcher = Watcher::new(tasks).map_err(BuildError::Watcher)?;
     let Peers { client, caches, network, host, clock } = peers;
     let cpus = usize::try_from(machine.cpu_millis.div_ceil(1000)).unwrap_or(1);
-    let (images, registries) = (config.images_dir.clone(), config.registries.clone());
+    let cluster = config.state_dir.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let (images, registries) = ((config.images_dir.clone(), cluster), config.registries.clone());
     let owners = Owners::of_process().map_err(BuildError::Machine)?;
     let images = Images::new(images, registries, owners, Arc::clone(&host), tasks);
     let cgroups = Arc::new(Cgroups::open(run_dir, machine.cpu_millis));

@@ -41,7 +41,8 @@ impl Store {
     /// Says which images somebody needs until he says otherwise, and replaces what he said before: the
     /// pods of a cluster. `owner` is the name of a file. An empty set removes the claim.
     ///
-    /// What is claimed is the digest of a manifest or an index, with all that it refers to.
+    /// What is claimed is the digest of a manifest or an index, with all that it refers to. A power cut may
+    /// undo it, as it ends what the images were needed for.
     ///
     /// # Errors
     ///
@@ -60,7 +61,26 @@ impl Store {
             };
         }
         let text: String = images.iter().map(|it| format!("{it}\n")).collect();
-        self.replace(&path, text.as_bytes())
+        let fresh = self.fresh_staging_path()?;
+        fs::write(&fresh, text.as_bytes())
+            .and_then(|()| fs::rename(&fresh, &path))
+            .map_err(|source| Error::io("write", &path, source))
+    }
+
+    /// Removes the claims of all owners whose names begin so: of a cluster that is no more.
+    ///
+    /// # Errors
+    ///
+    /// What the system says.
+    pub fn release_all(&self, prefix: &str) -> Result<(), Error> {
+        let _lock = self.lock()?;
+        for path in files(&self.folder.join("claims"))? {
+            let name = path.file_name().unwrap_or_default();
+            if name.to_string_lossy().starts_with(prefix) {
+                remove(&path)?;
+            }
+        }
+        Ok(())
     }
 
     /// What all claims name.

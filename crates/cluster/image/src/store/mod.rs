@@ -214,6 +214,22 @@ impl Store {
         }
     }
 
+    /// Whether there is nothing in it, and nobody who uses it.
+    ///
+    /// # Errors
+    ///
+    /// What the system says.
+    pub fn is_unused(&self) -> Result<bool, Error> {
+        let mut used = !self.list()?.is_empty();
+        for folder in ["blobs/sha256", "layers", "staging", "claims", "leases"] {
+            let path = self.folder.join(folder);
+            let mut entries =
+                fs::read_dir(&path).map_err(|source| Error::io("list", &path, source))?;
+            used |= entries.next().is_some();
+        }
+        Ok(!used)
+    }
+
     /// Notes that an image was used now: what was used least recently is removed first when the disk
     /// is full.
     ///

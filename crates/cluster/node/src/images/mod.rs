@@ -8,14 +8,14 @@ mod availability;
 mod job;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt,
     path::PathBuf,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak},
     time::Duration,
 };
 
-use image::{Image, Owners, Reference, Store, worker};
+use image::{Digest, Image, Owners, Reference, Store, worker};
 use runtime::{OnExit, Tasks};
 use tokio::{
     sync::{Notify, Semaphore},
@@ -39,8 +39,13 @@ const REMEMBERED_MAX: usize = 1000;
 pub(crate) struct Images(Arc<Shared>);
 
 struct Shared {
-    store: Result<Store, String>,
+    /// Opened when the first image is wanted: who runs linked source only needs none.
+    store: OnceLock<Store>,
     folder: PathBuf,
+    /// The cluster's name, with which its claims begin.
+    cluster: String,
+    /// What this process has claimed, by the uid of the pod.
+    claims: Mutex<BTreeMap<String, BTreeSet<Digest>>>,
     environment: Vec<(String, String)>,
     owners: Owners,
     host: Arc<dyn HostProcesses>,
@@ -146,20 +151,20 @@ impl fmt::Debug for Images {
 }
 
 impl Images {
-    /// The images in the store at `folder`. `environment` is the invoking user's, for credentials and
+    /// The images in the store at `folder`, for pods of the cluster of this name. `environment` is the invoking user's, for credentials and
     /// proxies.
     pub(crate) fn new(
-        folder: PathBuf,
+        (folder, cluster): (PathBuf, String),
         environment: Vec<(String, String)>,
         owners: Owners,
         host: Arc<dyn HostProcesses>,
         tasks: &Tasks,
     ) -> Self {
-        // Linked source runs without.
-        let store = Store::open(&folder).map_err(chain);
         Self(Arc::new(Shared {
-            store,
+            store: OnceLock::new(),
             folder,
+            cluster,
+            claims: Mutex::default(),
             environment,
             owners,
             host,
@@ -173,6 +178,47 @@ impl Images {
     /// Time since this began.
     pub(crate) fn uptime(&self) -> Duration {
         self.0.begun.elapsed()
+    }
+
+    /// Keeps an image from being removed until the pod is gone, whatever becomes of its name and of this
+    /// process.
+    pub(crate) async fn claim(&self, pod: &str, image: Digest) -> Result<(), String> {
+        let images = {
+            let mut claims = self.claims();
+            let images = claims.entry(pod.to_owned()).or_default();
+            if !images.insert(image) {
+                return Ok(());
+            }
+            images.clone()
+        };
+        let written = self.write_claim(pod.to_owned(), images).await;
+        if written.is_err() {
+            // To be tried again with the next run.
+            self.claims().get_mut(pod).map(|it| it.remove(&image));
+        }
+        written
+    }
+
+    /// The pod is gone. Also for one of which only the uid is known.
+    pub(crate) async fn release(&self, pod: &str) -> Result<(), String> {
+        self.claims().remove(pod);
+        if !self.0.folder.join("claims").exists() {
+            return Ok(());
+        }
+        self.write_claim(pod.to_owned(), BTreeSet::new()).await
+    }
+
+    async fn write_claim(&self, pod: String, images: BTreeSet<Digest>) -> Result<(), String> {
+        let this = self.clone();
+        let write = move || {
+            let owner = format!("{}.{pod}", this.0.cluster);
+            this.0.store()?.claim(&owner, &images).map_err(chain)
+        };
+        tokio::task::spawn_blocking(write).await.map_err(|it| it.to_string())?
+    }
+
+    fn claims(&self) -> MutexGuard<'_, BTreeMap<String, BTreeSet<Digest>>> {
+        self.0.claims.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The image, if it can be run as it is here, whatever the policy.
@@ -320,9 +366,17 @@ impl Shared {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn store(&self) -> Result<&Store, String> {
+        if let Some(store) = self.store.get() {
+            return Ok(store);
+        }
+        let store = Store::open(&self.folder).map_err(chain)?;
+        Ok(self.store.get_or_init(|| store))
+    }
+
     /// What the store has.
     fn local(&self, reference: &Reference) -> Result<Here, String> {
-        let store = self.store.as_ref().map_err(Clone::clone)?;
+        let store = self.store()?;
         let Some(image) = store.resolve(reference).map_err(chain)? else {
             return Ok(Here { known: false, made_here: false, present: None });
         };

@@ -18,6 +18,7 @@ use super::{
     seen::{Routing, RunState, Sandbox, containers},
     shim::Connection,
     stage::{self, Launch, Parts, Place, StageError},
+    stop_signal::stop_signal,
     tries,
     worker::{Done, Started, Worker},
 };
@@ -391,10 +392,21 @@ impl Worker {
     fn terminate(&mut self, name: &str, deadline: Duration, why: String) {
         self.teller.tell(&self.pod, Some(name), (Normal, "Killing"), why);
         let grace = deadline.saturating_sub(self.context.uptime());
-        self.signal(name, libc::SIGTERM, grace);
+        let signal = self.stop_signal(name);
+        self.signal(name, signal, grace);
         if let Some(facts) = self.containers.get_mut(name) {
             facts.stopping(deadline, false);
         }
+    }
+
+    fn stop_signal(&self, name: &str) -> i32 {
+        let found = containers(&self.pod).find(|(_, it)| it.name == name);
+        let Some((_, container)) = found else { return libc::SIGTERM };
+        let image = container.image.as_deref().unwrap_or_default();
+        let linked = self.context.links().find(image).is_some();
+        let present = if linked { None } else { self.context.images.present(image) };
+        let of_image = present.map(|it| it.image.config.config.stop_signal);
+        stop_signal(container, &of_image.unwrap_or_default())
     }
 
     /// Sends a signal; the shim follows it with SIGKILL after `grace`, even if this process dies.

@@ -119,7 +119,12 @@ pub(crate) fn recipe(
         Program::Image(present) => imaged(context, of, present, process, spec)?,
     };
     let container = container.clone();
-    let launch = Launch { container, attempt, environment, process, spec, started_at: None };
+    let image = match program {
+        Program::Link(_) => None,
+        Program::Image(present) => Some(present.image.target.digest),
+    };
+    let started_at = None;
+    let launch = Launch { container, attempt, environment, image, process, spec, started_at };
     Ok(Recipe { launch, image_id })
 }
 

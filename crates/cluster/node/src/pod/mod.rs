@@ -19,6 +19,7 @@ mod last_words;
 mod launch;
 mod privileges;
 mod probing;
+mod stop_signal;
 mod tries;
 
 mod events;

@@ -13,6 +13,7 @@
 use std::{collections::BTreeMap, net::Ipv4Addr, os::fd::OwnedFd, sync::Arc};
 
 use futures_util::future::BoxFuture;
+use image::Digest;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, Pod};
 use shim::{Process, wire};
@@ -98,6 +99,8 @@ pub(crate) struct Launch {
     pub(crate) container: Container,
     pub(crate) attempt: u32,
     pub(crate) environment: Environment,
+    /// What it is a run of, if not of linked source.
+    pub(crate) image: Option<Digest>,
     pub(crate) process: wire::ProcessSpec,
     pub(crate) spec: wire::ContainerSpec,
     /// Set by the last stage.

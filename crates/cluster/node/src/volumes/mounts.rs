@@ -2,11 +2,17 @@
 
 use std::{
     collections::BTreeMap,
-    fs, io,
+    ffi::OsStr,
+    io,
+    os::fd::OwnedFd,
     path::{Component, Path, PathBuf},
 };
 
 use k8s_openapi::api::core::v1::{Container, VolumeMount};
+use rustix::{
+    fs::{Mode, OFlags, ResolveFlags},
+    io::Errno,
+};
 
 use super::Ready;
 use crate::environment::{ConfigError, Environment, expand};
@@ -14,8 +20,11 @@ use crate::environment::{ConfigError, Environment, expand};
 /// One mount of a container.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Mount {
-    /// Path on the machine.
-    pub source: PathBuf,
+    /// The volume, as a path on the machine.
+    pub volume: PathBuf,
+    /// What of it is mounted, if not all: a relative path, which containers may lead elsewhere in the
+    /// volume at any moment.
+    pub below: Option<PathBuf>,
     /// Absolute path in the container.
     pub target: PathBuf,
     /// Whether the container may only read it.
@@ -24,8 +33,8 @@ pub(crate) struct Mount {
 
 /// The container's mounts, those above others first.
 ///
-/// A `subPath` is resolved now: what it names later is not seen, so a ConfigMap mounted by
-/// `subPath` is not updated, as Kubernetes documents.
+/// A `subPath` is resolved when the container starts: what it names later is not seen, so a ConfigMap
+/// mounted by `subPath` is not updated, as Kubernetes documents.
 pub(crate) fn mounts(
     container: &Container,
     volumes: &BTreeMap<String, Ready>,
@@ -37,14 +46,14 @@ pub(crate) fn mounts(
         let ready = volumes
             .get(name)
             .ok_or_else(|| ConfigError(format!("cannot find volume \"{name}\" to mount")))?;
-        let source = match sub_path(mount, environment)? {
-            Some(path) => resolve(&ready.path, &path).map_err(|error| {
+        let below = sub_path(mount, environment)?.map(|path| {
+            make_below(&ready.path, &path).map_err(|error| {
                 ConfigError(format!("subPath \"{path}\" of volume \"{name}\": {error}"))
-            })?,
-            None => ready.path.clone(),
-        };
+            })
+        });
         result.push(Mount {
-            source,
+            volume: ready.path.clone(),
+            below: below.transpose()?,
             target: Path::new("/").join(&mount.mount_path),
             read_only: ready.read_only || mount.read_only.unwrap_or_default(),
         });
@@ -67,36 +76,50 @@ fn sub_path(mount: &VolumeMount, environment: &Environment) -> Result<Option<Str
     Ok(Some(path))
 }
 
-/// The real path of `sub_path` below `volume`. Makes a folder if nothing is there; refuses what
-/// leads out, also by symbolic links.
-fn resolve(volume: &Path, sub_path: &str) -> io::Result<PathBuf> {
-    let refuse = |words: &str| Err(io::Error::new(io::ErrorKind::InvalidInput, words));
+/// Makes a folder at `sub_path` of a volume if nothing is there; refuses what leads out, also by symbolic
+/// links. What containers do to the volume meanwhile changes nothing outside of it.
+fn make_below(volume: &Path, sub_path: &str) -> io::Result<PathBuf> {
+    let refuse = |words: &str| io::Error::new(io::ErrorKind::InvalidInput, words);
     let relative = Path::new(sub_path);
     if !relative.components().all(|it| matches!(it, Component::Normal(_) | Component::CurDir)) {
-        return refuse("must be relative and not contain `..`");
+        return Err(refuse("must be relative and not contain `..`"));
     }
-    let volume = fs::canonicalize(volume)?;
-    let mut path = volume.clone();
-    // Step by step, so that nothing is made behind a link that leads out.
-    for component in relative.components() {
-        path.push(component);
-        path = match fs::canonicalize(&path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                fs::create_dir(&path)?;
-                path
-            }
-            other => other?,
-        };
-        if !path.starts_with(&volume) {
-            return refuse("leads out of the volume");
+    let volume = rustix::fs::open(volume, NAMED, Mode::empty())?;
+    let find = |path: &Path| -> io::Result<Option<OwnedFd>> {
+        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
+        match rustix::fs::openat2(&volume, path, NAMED, Mode::empty(), resolve) {
+            Ok(found) => Ok(Some(found)),
+            Err(Errno::NOENT) => Ok(None),
+            Err(Errno::XDEV) => Err(refuse("leads out of the volume")),
+            Err(error) => Err(error.into()),
         }
+    };
+    let mut path = PathBuf::from(".");
+    let mut parent = volume.try_clone()?;
+    for name in relative.components() {
+        path.push(name);
+        parent = match find(&path)? {
+            Some(found) => found,
+            None => make_folder(&parent, name.as_os_str())?,
+        };
     }
-    Ok(path)
+    Ok(relative.to_owned())
+}
+
+/// To name what is there.
+const NAMED: OFlags = OFlags::PATH.union(OFlags::CLOEXEC);
+
+fn make_folder(parent: &OwnedFd, name: &OsStr) -> io::Result<OwnedFd> {
+    match rustix::fs::mkdirat(parent, name, Mode::from_raw_mode(0o755)) {
+        Ok(()) | Err(Errno::EXIST) => {}
+        Err(error) => return Err(error.into()),
+    }
+    Ok(rustix::fs::openat(parent, name, NAMED | OFlags::NOFOLLOW, Mode::empty())?)
 }
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::symlink;
+    use std::{fs, os::unix::fs::symlink};
 
     use serde_json::{Value, json};
 
@@ -135,11 +158,11 @@ mod tests {
         symlink("/etc", volume.join("outside")).unwrap();
         let of = |path: &str| {
             let list = json!([{ "name": "v", "mountPath": "/a", "subPath": path }]);
-            mounts_of(&volume, list).map(|it| it[0].source.clone())
+            mounts_of(&volume, list).map(|it| it[0].below.clone().unwrap())
         };
-        let real = fs::canonicalize(&volume).unwrap();
-        assert_eq!(of("inside").unwrap(), real.join("file"));
-        assert_eq!(of("new/folder").unwrap(), real.join("new/folder"));
+        assert_eq!(of("inside").unwrap(), Path::new("inside"));
+        assert_eq!(of("new/folder").unwrap(), Path::new("new/folder"));
+        assert!(volume.join("new/folder").is_dir());
         for path in ["../x", "/etc", "outside", "outside/new"] {
             of(path).unwrap_err();
         }

@@ -7,7 +7,11 @@ use std::{
     path::Path,
 };
 
-use rustix::{mount::MountAttrFlags, thread::LinkNameSpaceType};
+use rustix::{
+    fs::{Mode, OFlags, ResolveFlags},
+    mount::MountAttrFlags,
+    thread::LinkNameSpaceType,
+};
 
 use super::{Ground, failed, mounts, open_namespace};
 use crate::wire::{ContainerSpec, Device, Root, Source, Stage, StartError};
@@ -47,6 +51,7 @@ fn open_here(spec: &ContainerSpec) -> Result<Volumes, StartError> {
         }
         match &mount.source {
             Source::Bind { path } => open_bind(path, attributes),
+            Source::BindBelow { folder, path } => open_below(folder, path, attributes),
             Source::Tmpfs { size_bytes } => {
                 let options = [("mode", "1777"), ("size", &*size_bytes.to_string())];
                 let what = format!("cannot make a tmpfs for `{}`", mount.target.display());
@@ -71,14 +76,32 @@ fn restrictions(spec: &ContainerSpec) -> MountAttrFlags {
     }
 }
 
-fn open_bind(path: &Path, attributes: MountAttrFlags) -> Result<OwnedFd, StartError> {
+/// Opens what is below a folder that programs of a container may be changing at this moment.
+fn open_below(
+    folder: &Path,
+    path: &Path,
+    attributes: MountAttrFlags,
+) -> Result<OwnedFd, StartError> {
     let open = || -> io::Result<OwnedFd> {
-        let tree = mounts::clone(rustix::fs::CWD, path)?;
-        mounts::keep_to_itself(&tree)?;
-        if !attributes.is_empty() {
-            mounts::restrict(&tree, attributes)?;
-        }
-        Ok(tree)
+        let flags = OFlags::PATH | OFlags::CLOEXEC;
+        let folder = rustix::fs::open(folder, flags, Mode::empty())?;
+        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
+        let below = rustix::fs::openat2(folder, path, flags, Mode::empty(), resolve)?;
+        prepared(mounts::clone_of(below)?, attributes)
     };
+    let shown = folder.join(path);
+    open().map_err(failed(Stage::Mount, format!("cannot mount `{}`", shown.display())))
+}
+
+fn prepared(tree: OwnedFd, attributes: MountAttrFlags) -> io::Result<OwnedFd> {
+    mounts::keep_to_itself(&tree)?;
+    if !attributes.is_empty() {
+        mounts::restrict(&tree, attributes)?;
+    }
+    Ok(tree)
+}
+
+fn open_bind(path: &Path, attributes: MountAttrFlags) -> Result<OwnedFd, StartError> {
+    let open = || prepared(mounts::clone(rustix::fs::CWD, path)?, attributes);
     open().map_err(failed(Stage::Mount, format!("cannot mount `{}`", path.display())))
 }

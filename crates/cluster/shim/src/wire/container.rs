@@ -106,6 +106,14 @@ pub enum Source {
         /// Absolute path on the host.
         path: PathBuf,
     },
+    /// What is below a folder of the host, with everything mounted below it. Nothing above the folder is
+    /// reached, whatever links somebody puts in the way.
+    BindBelow {
+        /// Absolute path of the folder on the host.
+        folder: PathBuf,
+        /// Relative path in it.
+        path: PathBuf,
+    },
     /// A file system in memory, gone with the container.
     Tmpfs {
         /// Its size in bytes.

@@ -30,6 +30,10 @@ impl Stage for Containers {
         launch: &'a mut Launch,
     ) -> Phase<'a> {
         Box::pin(async {
+            if let Some(image) = launch.image {
+                let claimed = place.context.images.claim(&place.folders.uid, image).await;
+                claimed.map_err(|it| StageError::new("Failed", it))?;
+            }
             match run(place, launch).await {
                 Ok(mut connection) => {
                     let old = launch.attempt.checked_sub(RUNS_KEPT);
@@ -49,6 +53,13 @@ impl Stage for Containers {
         Box::pin(async {
             let removed = remove_folder(place.folders.all_writable()).await;
             removed.map_err(|it| StageError::new("FailedKillPod", it))
+        })
+    }
+
+    fn clean<'a>(&'a self, place: &'a Place) -> Phase<'a> {
+        Box::pin(async {
+            let released = place.context.images.release(&place.folders.uid).await;
+            released.map_err(|it| StageError::new("FailedKillPod", it))
         })
     }
 }

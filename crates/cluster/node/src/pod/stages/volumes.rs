@@ -50,7 +50,10 @@ fn add(place: &Place, parts: &Parts, launch: &mut Launch) -> Result<(), StageErr
     let mounts = volumes::mounts::mounts(container, &parts.volumes, &launch.environment);
     let mounts = mounts.map_err(|it| StageError::new("Failed", it))?;
     launch.spec.mounts.extend(mounts.into_iter().map(|it| Mount {
-        source: Source::Bind { path: it.source },
+        source: match it.below {
+            Some(path) => Source::BindBelow { folder: it.volume, path },
+            None => Source::Bind { path: it.volume },
+        },
         target: it.target,
         read_only: it.read_only,
     }));

@@ -149,7 +149,9 @@ impl Root<'_> {
     /// look, in the state folder.
     pub(super) fn is_ours(&self, mount: &Mount) -> bool {
         let ours = match &mount.source {
-            Source::Bind { path } => self.ground.masked.iter().any(|it| path.starts_with(it)),
+            Source::Bind { path } | Source::BindBelow { folder: path, .. } => {
+                self.ground.masked.iter().any(|it| path.starts_with(it))
+            }
             Source::Tmpfs { .. } => true,
         };
         ours && !mount.read_only
