@@ -174,7 +174,7 @@ COPY dir /copied
 COPY dir/ ./
 COPY *.md /md/
 COPY --chown=app:app --chmod=640 dir/x /chowned
-COPY --chown=app dir /home/app/
+COPY --chown=app dir /home/user/
 ADD archive.tar /added/
 COPY --from=run /greeting /again
 LABEL a=b "c d"="e f"
