@@ -23,6 +23,36 @@ const TYPE: char = '\x1e';
 const FIELD: char = '\x1f';
 const DESCRIPTION: char = '\x1d';
 
+/// Where the types of metrics-server are, which no release of Kubernetes publishes.
+const METRICS: &str = "io.k8s.metrics.pkg.apis.metrics.v1beta1.";
+/// Fields with what they are for.
+type Fields = &'static [(&'static str, &'static str)];
+/// What each of them is for, and its fields.
+const DESCRIBED: [(&str, &str, Fields); 3] = [
+    (
+        "ContainerMetrics",
+        "What one container of a pod uses.",
+        &[("name", "Name of the container."), ("usage", USAGE)],
+    ),
+    (
+        "NodeMetrics",
+        "What a node uses, measured when it is asked for.",
+        &[("timestamp", TIMESTAMP), ("window", WINDOW), ("usage", USAGE)],
+    ),
+    (
+        "PodMetrics",
+        "What a pod uses, measured when it is asked for.",
+        &[
+            ("timestamp", TIMESTAMP),
+            ("window", WINDOW),
+            ("containers", "Its containers that run, each with what it uses."),
+        ],
+    ),
+];
+const USAGE: &str = "CPUs on average over the window, and the working set of memory at its end.";
+const TIMESTAMP: &str = "The end of the window.";
+const WINDOW: &str = "The time over which CPU time was counted.";
+
 fn main() -> io::Result<()> {
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-changed=../../../Cargo.lock");
@@ -39,6 +69,12 @@ fn main() -> io::Result<()> {
     }
     if types < TYPES_MIN {
         return Err(io::Error::other(format!("only {types} types found in k8s-openapi")));
+    }
+    for (name, of_type, fields) in DESCRIBED {
+        text.push_str(&format!("{TYPE}{METRICS}{name}{DESCRIPTION}{of_type}"));
+        for (field, value) in fields {
+            text.push_str(&format!("{FIELD}{field}{DESCRIPTION}{value}"));
+        }
     }
     let out = PathBuf::from(variable("OUT_DIR")?).join("descriptions.deflate");
     let mut encoder = DeflateEncoder::new(fs::File::create(out)?, Compression::best());

@@ -1,7 +1,7 @@
 //! The way to a node, for what only a node has. Given to the server from outside, so that this
 //! crate depends on no node.
 
-use std::{fmt, future::Future, io, pin::Pin};
+use std::{fmt, future::Future, io, pin::Pin, time::Duration};
 
 use api::status::Status;
 use bytes::Bytes;
@@ -19,6 +19,44 @@ pub trait NodeConnector: Send + Sync + fmt::Debug {
     /// The log of a container. Fails with the `Status` the client will see, such as `container
     /// "a" in pod "b" is waiting to start: ContainerCreating` (400).
     fn logs(&self, request: LogRequest) -> Answer<'_, LogStream>;
+
+    /// What the node and its pods use of CPU and memory. May take a second.
+    fn usage(&self) -> Answer<'_, Usage>;
+}
+
+/// What is used on the node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Usage {
+    /// Name of the node.
+    pub node: String,
+    /// All of the machine.
+    pub machine: Used,
+    /// Pods of which it is known, by namespace and name.
+    pub pods: Vec<PodUsage>,
+}
+
+/// What a pod uses.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PodUsage {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// Its containers by name.
+    pub containers: Vec<(String, Used)>,
+}
+
+/// What was used over some time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Used {
+    /// The end of that time.
+    pub at: Timestamp,
+    /// How long it was.
+    pub window: Duration,
+    /// Nanoseconds of CPU time a second.
+    pub cpu_nanos: u64,
+    /// The working set at its end, in bytes.
+    pub memory_bytes: u64,
 }
 
 /// Which log, and what of it (`PodLogOptions`).
@@ -57,7 +95,7 @@ pub struct LogOptions {
     pub limit_bytes: Option<u64>,
 }
 
-/// Stands in where there is no node: every log is refused with 503.
+/// Stands in where there is no node: everything is refused with 503.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct NoNode;
 
@@ -65,6 +103,11 @@ impl NodeConnector for NoNode {
     fn logs(&self, request: LogRequest) -> Answer<'_, LogStream> {
         let message = format!("node `{}` is not connected", request.node);
         let status = Status::new(api::status::Reason::ServiceUnavailable, message);
+        Box::pin(std::future::ready(Err(status)))
+    }
+
+    fn usage(&self) -> Answer<'_, Usage> {
+        let status = Status::new(api::status::Reason::ServiceUnavailable, "no node is connected");
         Box::pin(std::future::ready(Err(status)))
     }
 }

@@ -43,7 +43,9 @@ mod tests;
 pub use self::{
     addresses::ServiceRange,
     config::Config,
-    connector::{Answer, LogOptions, LogRequest, LogStream, NoNode, NodeConnector},
+    connector::{
+        Answer, LogOptions, LogRequest, LogStream, NoNode, NodeConnector, PodUsage, Usage, Used,
+    },
     http::body::Body,
     router::Router,
     server::{BuildError, ForkError, Server},

@@ -32,7 +32,7 @@ use crate::{
     },
     identity::{self, Identity},
     impersonation,
-    kinds::{Creation, KINDS, Kind, Subresource},
+    kinds::{Creation, KINDS, Kind, Source, Subresource},
     metrics::Asked,
     registry::{Call, Registry},
 };
@@ -286,7 +286,10 @@ impl Router {
             }
             Method::GET | Method::HEAD => {
                 allow("list")?;
-                registry.list(call)
+                match call.kind.source {
+                    Source::Store => registry.list(call),
+                    Source::Measured(what) => registry.list_measured(call, what).await,
+                }
             }
             Method::POST if call.kind.namespaced && call.namespace.is_none() => {
                 Err(Status::method_not_allowed(call.kind.resource()))
@@ -328,7 +331,10 @@ impl Router {
         match parts.method {
             Method::GET | Method::HEAD => {
                 allow("get")?;
-                registry.get(call)
+                match call.kind.source {
+                    Source::Store => registry.get(call),
+                    Source::Measured(what) => Box::pin(registry.get_measured(call, what)).await,
+                }
             }
             Method::PUT => {
                 allow("update")?;

@@ -158,6 +158,7 @@ pub fn build(config: Config, peers: Peers, tasks: &Tasks) -> Result<Agent, Build
         cgroups: describe(&cgroups, oom_scores),
     };
     let events = Events::new(client.clone(), COMPONENT, &machine.name, clock.clone(), tasks);
+    let name = Arc::from(machine.name.as_str());
     let sampler = Arc::new(Sampler::new(Arc::clone(&cgroups), clock.clone()));
     let context = Context {
         cgroups,
@@ -182,7 +183,7 @@ pub fn build(config: Config, peers: Peers, tasks: &Tasks) -> Result<Agent, Build
     };
     let node_stops = watch::Sender::new(None);
     let registry = Arc::new(Registry::default());
-    let handle = Handle { registry, node_stops, watcher, spares, sampler };
+    let handle = Handle { registry, node_stops, watcher, spares, sampler, name };
     Ok(Agent { context: Arc::new(context), pods: caches.of(), registration, handle })
 }
 

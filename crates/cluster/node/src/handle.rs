@@ -85,6 +85,7 @@ pub struct Handle {
     pub(crate) watcher: Watcher,
     pub(crate) spares: Spares,
     pub(crate) sampler: Arc<Sampler>,
+    pub(crate) name: Arc<str>,
 }
 
 impl Handle {
@@ -106,6 +107,12 @@ impl Handle {
         let path = folders.log(&container, attempt);
         let source = logs::Source { path, run: (container, attempt), status };
         Ok(logs::read(source, options, &self.watcher)?.boxed())
+    }
+
+    /// The node's name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
     }
 
     /// What the machine and its pods use of CPU and memory. May take a second: see [`Usage`].

@@ -124,6 +124,37 @@ impl NodeConnector for NodeLogs {
     fn logs(&self, request: LogRequest) -> apiserver::Answer<'_, LogStream> {
         Box::pin(async move { self.read(&request) })
     }
+
+    fn usage(&self) -> apiserver::Answer<'_, apiserver::Usage> {
+        Box::pin(async move {
+            let node = self.0.get().ok_or_else(|| {
+                Status::new(Reason::ServiceUnavailable, "the node is not connected yet".to_owned())
+            })?;
+            let usage = node.usage().await.map_err(|error| {
+                Status::new(Reason::InternalError, format!("cannot measure: {error}"))
+            })?;
+            Ok(usage_of(node.name(), usage))
+        })
+    }
+}
+
+fn usage_of(node: &str, usage: node::Usage) -> apiserver::Usage {
+    let used = |it: node::Used| apiserver::Used {
+        at: it.at,
+        window: it.window,
+        cpu_nanos: it.cpu_nanos,
+        memory_bytes: it.memory_bytes,
+    };
+    let pod = |it: node::PodUsage| apiserver::PodUsage {
+        namespace: it.namespace,
+        name: it.name,
+        containers: it.containers.into_iter().map(|(name, it)| (name, used(it))).collect(),
+    };
+    apiserver::Usage {
+        node: node.to_owned(),
+        machine: used(usage.machine),
+        pods: usage.pods.into_iter().map(pod).collect(),
+    }
 }
 
 fn log_options(options: &apiserver::LogOptions, now: Timestamp) -> node::LogOptions {

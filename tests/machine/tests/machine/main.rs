@@ -7,6 +7,7 @@
 mod clean;
 mod cluster;
 mod host;
+mod limits;
 mod probe;
 mod procfile;
 mod refuse;
@@ -29,6 +30,8 @@ const TESTS: &[(&str, Test)] = &[
     ("pods_outlive_the_keeper", survive::pods_outlive_the_keeper),
     ("up_replaces_keepers_that_all_died", survive::up_replaces_keepers_that_all_died),
     ("killed_container_is_restarted", survive::killed_container_is_restarted),
+    ("limits_are_enforced_or_said_not_to_be", limits::limits_are_enforced_or_said_not_to_be),
+    ("usage_is_told", limits::usage_is_told),
     ("killed_shim_is_replaced", survive::killed_shim_is_replaced),
     ("down_keeps_state_and_up_brings_it_back", survive::down_keeps_state_and_up_brings_it_back),
     ("nothing_is_left_after_down", clean::nothing_is_left_after_down),

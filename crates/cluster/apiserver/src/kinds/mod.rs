@@ -27,6 +27,7 @@ mod ip_address;
 mod job;
 mod lease;
 mod limit_range;
+mod metrics;
 mod namespace;
 mod network_policy;
 mod node;
@@ -71,6 +72,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 pub use self::causes::{Cause, Causes, Reason};
+pub(crate) use self::metrics::{cpu as cpu_quantity, memory as memory_quantity};
 pub(crate) use self::priority_class::SYSTEM as SYSTEM_PRIORITIES;
 pub use crate::object::parts::Parts;
 
@@ -142,6 +144,8 @@ pub static KINDS: &[&Kind] = &[
     &devices::RESOURCE_SLICE,
     &flow_schema::FLOW_SCHEMA,
     &priority_level_configuration::PRIORITY_LEVEL_CONFIGURATION,
+    &metrics::NODE_METRICS,
+    &metrics::POD_METRICS,
 ];
 
 /// Everything the generic request path must know about one kind of object.
@@ -171,6 +175,8 @@ pub struct Kind {
     pub verbs: &'static [&'static str],
     /// Name of the type in the published schema, such as `io.k8s.api.core.v1.Pod`.
     pub schema: &'static str,
+    /// Where objects come from.
+    pub source: Source,
     /// Which subresources exist.
     pub subresources: &'static [Subresource],
     /// Whether `metadata.generation` counts changes outside `metadata` and `status`. The request
@@ -263,6 +269,7 @@ impl Kind {
         namespaced: true,
         verbs: VERBS,
         schema: "",
+        source: Source::Store,
         subresources: &[],
         generation: false,
         creation: Creation::Kept,
@@ -396,6 +403,34 @@ impl Subresource {
         match self {
             Self::Status | Self::Approval | Self::EphemeralContainers | Self::Resize => true,
             Self::Scale | Self::Log | Self::Binding | Self::Eviction | Self::Finalize => false,
+        }
+    }
+}
+
+/// Where objects of a kind come from when they are read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// They are stored.
+    Store,
+    /// Nodes measure them.
+    Measured(Measured),
+}
+
+/// What nodes measure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Measured {
+    /// Themselves.
+    Nodes,
+    /// Their pods.
+    Pods,
+}
+
+impl Measured {
+    /// The kind of what is measured.
+    pub(crate) fn kind(self) -> &'static Kind {
+        match self {
+            Self::Nodes => &node::NODE,
+            Self::Pods => &pod::POD,
         }
     }
 }

@@ -109,6 +109,10 @@ fn of_reviews(kind: &Kind) -> Value {
 /// What a small object has of a kind that extends the cluster.
 fn of_extensions(kind: &Kind) -> Value {
     match kind.kind {
+        "NodeMetrics" => json!({"timestamp": "2024-01-01T00:00:00Z", "window": "15s",
+            "usage": {"cpu": "5m", "memory": "1Mi"}}),
+        "PodMetrics" => json!({"timestamp": "2024-01-01T00:00:00Z", "window": "15s",
+            "containers": [{"name": "c", "usage": {"cpu": "5m", "memory": "1Mi"}}]}),
         "CertificateSigningRequest" => json!({"spec": {"signerName": "example.com/s",
             "usages": ["client auth"],
             "request": "LS0tLS1CRUdJTiBDRVJUSUZJQ0FURSBSRVFVRVNULS0tLS0K"}}),

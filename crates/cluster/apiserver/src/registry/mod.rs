@@ -10,6 +10,7 @@ mod delete_collection;
 pub(crate) mod filter;
 pub(crate) mod keys;
 mod list;
+mod measured;
 mod options;
 mod past;
 mod pieces;

@@ -156,7 +156,10 @@ impl Definition {
     }
 }
 
-pub(crate) static TEXT: &str = include_str!("table.txt");
+/// Those of Kubernetes, and behind them those of metrics-server, which no document of Kubernetes has: from
+/// staging/src/k8s.io/metrics. A window is a message in protobuf, which is left out there.
+pub(crate) static TEXT: &str =
+    concat!(include_str!("table.txt"), "\n", include_str!("metrics.txt"));
 static TABLE: LazyLock<Vec<Paragraph>> = LazyLock::new(|| index(TEXT));
 /// Places in the table by group, version and kind.
 static OF_KINDS: LazyLock<HashMap<(&str, &str, &str), usize>> = LazyLock::new(|| {

@@ -10,6 +10,7 @@ mod https;
 mod lists;
 mod load;
 mod malformed;
+mod measured;
 mod metrics;
 mod objects;
 mod options;
@@ -35,8 +36,8 @@ use store::{Durability, Store};
 use tower::ServiceExt as _;
 
 use crate::{
-    Answer, Body, Config, LogRequest, LogStream, NodeConnector, Router, Server,
-    http::outgoing::Outgoing, identity::Identity, registry::Registry,
+    Answer, Body, Config, LogRequest, LogStream, NodeConnector, PodUsage, Router, Server, Usage,
+    Used, http::outgoing::Outgoing, identity::Identity, registry::Registry,
 };
 
 /// A server on a clock that begins at noon of the first day of 2026.
@@ -58,6 +59,23 @@ impl NodeConnector for Echo {
         let text = format!("{node} {namespace}/{pod}/{container} {options:?}\n");
         let stream: LogStream = Box::pin(futures_util::stream::iter([Ok(Bytes::from(text))]));
         Box::pin(std::future::ready(Ok(stream)))
+    }
+
+    fn usage(&self) -> Answer<'_, Usage> {
+        let used = |cpu_nanos, memory_bytes| Used {
+            at: "2026-01-01T12:00:00Z".parse().unwrap(),
+            window: Duration::from_millis(15_032),
+            cpu_nanos,
+            memory_bytes,
+        };
+        let pod = |name: &str| PodUsage {
+            namespace: "default".to_owned(),
+            name: name.to_owned(),
+            containers: vec![("app".to_owned(), used(250_000_000, 12 << 20))],
+        };
+        let machine = used(1_234_567_890, 3 << 30);
+        let usage = Usage { node: "one".to_owned(), machine, pods: vec![pod("a"), pod("gone")] };
+        Box::pin(std::future::ready(Ok(usage)))
     }
 }
 
