@@ -317,6 +317,14 @@ fn the_registry_serves_skopeo_and_podman() -> anyhow::Result<()> {
     ))?;
     world.coracle(&format!("image pull {name}:podman"))?;
     ensure!(text(&world.inspect(&format!("{name}:podman"))?, "/id").ends_with(id.trim()));
+    // Out of Podman's own store, which keeps layers unpacked.
+    let folders = "--root podman-overlay --runroot podman-run --storage-driver overlay";
+    let line =
+        format!("{folders} pull -q --tls-verify=false --signature-policy policy.json {name}:oci");
+    world.run(Path::new("podman"), &line)?;
+    world.coracle("image prune --all")?;
+    world.coracle(&format!("image load --from podman=podman-overlay {name}:oci"))?;
+    ensure!(text(&world.inspect(&format!("{name}:oci"))?, "/id").ends_with(id.trim()));
     world.skopeo(&format!("delete --tls-verify=false {there}:podman"))?;
     let gone = world.skopeo(&format!("inspect --tls-verify=false {there}:podman"));
     ensure!(gone.is_err_and(|it| it.to_string().contains("manifest unknown")));

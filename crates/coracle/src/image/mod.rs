@@ -46,10 +46,14 @@ enum ImageCommand {
         #[arg(short, long, default_value = "text")]
         output: Format,
     },
-    /// Get images from a file: of `docker save`, or an OCI layout as a folder or an archive.
+    /// Get images from a file: of `docker save`, or an OCI layout as a folder or an archive; or out of
+    /// the store of Podman or Docker.
     Load {
-        /// The file or folder, or `-` for standard input.
+        /// The file or folder, or `-` for standard input; with --from, the name of the image.
         path: PathBuf,
+        /// `podman` or `docker`, or either with the folder of its store: `podman=/srv/containers`.
+        #[arg(long, value_name = "PROGRAM[=FOLDER]")]
+        from: Option<String>,
         /// Name of the image, where the file gives it none or another one is wanted.
         #[arg(short, long, value_name = "NAME")]
         tag: Option<String>,
@@ -135,8 +139,9 @@ pub(crate) fn run(
         ImageCommand::Pull { images, reach, output } => {
             transfer::pull(&store, environment, images, &reach.insecure, *output)
         }
-        ImageCommand::Load { path, tag, output } => {
-            transfer::load(&store, path, tag.as_deref(), *output)
+        ImageCommand::Load { path, from, tag, output } => {
+            let local = from.as_deref().map(|it| transfer::local(it, environment)).transpose()?;
+            transfer::load(&store, (path, local.as_ref()), tag.as_deref(), *output)
         }
         ImageCommand::Ls { output } => list::ls(&store, *output),
         ImageCommand::Inspect { image } => list::inspect(&store, image),

@@ -1,13 +1,17 @@
 //! Images that come and go, with what is seen of it.
 
-use std::{io, path::Path, process::ExitCode};
+use std::{
+    io,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use ::image::{
     Digest, Image, Reference, Store,
-    load::{self, Loaded, Options},
+    load::{self, Loaded, Local, Options},
     remote::{Client, Keyring, Patience, User},
 };
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use serde_json::json;
 use tokio::runtime::Runtime;
 
@@ -63,10 +67,34 @@ pub(super) fn push(
     Ok(ExitCode::SUCCESS)
 }
 
-/// Gets images from a file, a folder or standard input.
+/// The store of another program: `podman`, `docker=/FOLDER`.
+pub(super) fn local(text: &str, environment: &Environment) -> anyhow::Result<Local> {
+    let (program, folder) = match text.split_once('=') {
+        Some((program, folder)) => (program, Some(PathBuf::from(folder))),
+        None => (text, None),
+    };
+    let below_home = || environment.home.as_ref().map(|it| it.join(".local/share"));
+    match (program, folder) {
+        ("podman", Some(folder)) => Ok(Local::Podman(folder)),
+        ("docker", folder) => {
+            Ok(Local::Docker(folder.unwrap_or_else(|| PathBuf::from("/var/lib/docker"))))
+        }
+        ("podman", None) if environment.uid == 0 => {
+            Ok(Local::Podman(PathBuf::from("/var/lib/containers/storage")))
+        }
+        ("podman", None) => {
+            let data = environment.data_home.clone().or_else(below_home);
+            let data = data.context("neither XDG_DATA_HOME nor HOME is set")?;
+            Ok(Local::Podman(data.join("containers/storage")))
+        }
+        _ => bail!("--from `{text}`: it is podman or docker, with =FOLDER or without"),
+    }
+}
+
+/// Gets images from a file, a folder, standard input or another program.
 pub(super) fn load(
     store: &Store,
-    path: &Path,
+    (path, local): (&Path, Option<&Local>),
     tag: Option<&str>,
     format: Format,
 ) -> anyhow::Result<ExitCode> {
@@ -74,7 +102,10 @@ pub(super) fn load(
     let parts = Parts::start();
     let note = |it| parts.note(it);
     let options = Options { name: name.as_ref(), progress: &note };
-    let loaded = if path == Path::new("-") {
+    let loaded = if let Some(local) = local {
+        let image = path.to_string_lossy().parse()?;
+        vec![load::load_local(store, local, &image, options)?]
+    } else if path == Path::new("-") {
         load::load_stream(store, &mut io::stdin(), options)?
     } else {
         load::load(store, path, options)?

@@ -213,7 +213,12 @@ fn open_in(folder: &Path, name: &str) -> Result<(Box<dyn Read + Send + 'static>,
 
 impl Into<'_> {
     /// Puts content into the store; what it is, is known at its end.
-    fn ingest(self, name: &str, size: Option<u64>, reader: &mut dyn Read) -> Result<Blob, Error> {
+    pub(super) fn ingest(
+        self,
+        name: &str,
+        size: Option<u64>,
+        reader: &mut dyn Read,
+    ) -> Result<Blob, Error> {
         let mut writer = self.store.writer()?;
         writer.copy(&mut Told::new(reader, name, size, self))?;
         self.lease.hold([writer.digest()])?;

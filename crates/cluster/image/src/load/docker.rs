@@ -58,24 +58,8 @@ impl Loader<'_> {
         }
         let layers: Result<Vec<Descriptor>, Error> =
             paths.iter().zip(&diff_ids).map(|(path, id)| self.layer(path, id)).collect();
-        let manifest = Manifest {
-            schema_version: 2,
-            media_type: Some(media::MANIFEST.to_owned()),
-            artifact_type: None,
-            config: self.put(media::CONFIG, &bytes)?,
-            layers: layers?,
-            subject: None,
-            annotations: BTreeMap::new(),
-        };
-        let bytes = serde_json::to_vec(&manifest).map_err(|error| malformed(error.to_string()))?;
-        let target = self.put(media::MANIFEST, &bytes)?;
+        let target = assemble(self.into, &part, &bytes, layers?)?;
         Ok(Found { target, names: entry.repo_tags.unwrap_or_default() })
-    }
-
-    fn put(&self, media_type: &str, bytes: &[u8]) -> Result<Descriptor, Error> {
-        self.into.lease.hold([Digest::of(bytes)])?;
-        let Blob { digest, size } = self.into.store.put(bytes)?;
-        Ok(Descriptor::new(media_type, digest, size))
     }
 
     fn layer(&mut self, path: &str, diff_id: &Digest) -> Result<Descriptor, Error> {
@@ -111,4 +95,30 @@ fn check(path: &str, diff_id: &Digest, layer: Descriptor) -> Result<Descriptor, 
         return Err(Error::Layer { part, expected, found });
     }
     Ok(layer)
+}
+
+/// Makes the manifest that an image has not, and puts both into the store.
+pub(super) fn assemble(
+    into: Into<'_>,
+    part: &str,
+    config: &[u8],
+    layers: Vec<Descriptor>,
+) -> Result<Descriptor, Error> {
+    let put = |media_type: &str, bytes: &[u8]| -> Result<Descriptor, Error> {
+        into.lease.hold([Digest::of(bytes)])?;
+        let Blob { digest, size } = into.store.put(bytes)?;
+        Ok(Descriptor::new(media_type, digest, size))
+    };
+    let manifest = Manifest {
+        schema_version: 2,
+        media_type: Some(media::MANIFEST.to_owned()),
+        artifact_type: None,
+        config: put(media::CONFIG, config)?,
+        layers,
+        subject: None,
+        annotations: BTreeMap::new(),
+    };
+    let bytes = serde_json::to_vec(&manifest)
+        .map_err(|error| Error::Malformed { part: part.to_owned(), reason: error.to_string() })?;
+    put(media::MANIFEST, &bytes)
 }

@@ -5,6 +5,7 @@
 
 mod archive;
 mod docker;
+mod local;
 mod oci;
 
 use std::{
@@ -14,6 +15,7 @@ use std::{
 };
 
 use archive::Archive;
+pub use local::Local;
 
 use crate::{
     Descriptor, Digest, Image, ImageError, Platform, Reference, ReferenceError, Store,
@@ -80,6 +82,14 @@ pub enum Error {
         expected: Digest,
         /// What it is.
         found: Digest,
+    },
+    /// Another program has no such image.
+    #[error("image `{name}` is not in the store of {local}")]
+    NotThere {
+        /// The image.
+        name: String,
+        /// The program and its folder.
+        local: Local,
     },
     /// A part cannot be used.
     #[error(transparent)]
@@ -153,6 +163,28 @@ pub fn load_stream(
 ) -> Result<Vec<Loaded>, Error> {
     let lease = store.lease()?;
     Into { store, lease: &lease, options }.stream(Path::new("-"), stream)
+}
+
+/// Takes an image out of the store of Docker or Podman on this machine. Those keep layers unpacked, so
+/// tars are put together again and must have the digests that the image's configuration says.
+///
+/// The manifest is made anew, as neither keeps the compressed layers of the one that it pulled: the image
+/// is the same by its id, and not by the digest of its manifest.
+///
+/// # Errors
+///
+/// [`Error`], of which [`Error::NotThere`] says that there is no such image.
+pub fn load_local(
+    store: &Store,
+    local: &Local,
+    image: &Reference,
+    options: Options<'_>,
+) -> Result<Loaded, Error> {
+    let lease = store.lease()?;
+    let into = Into { store, lease: &lease, options };
+    let target = local.image(into, image)?;
+    let found = Found { target, names: vec![image.to_string()] };
+    into.name(found, false)
 }
 
 /// Where images go.

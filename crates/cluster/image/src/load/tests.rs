@@ -259,3 +259,104 @@ fn a_layout_folder_cannot_lead_outside() {
     let error = world.load_path(index.parent().unwrap(), None).unwrap_err();
     assert!(matches!(error, Error::Missing(_)), "{error:?}");
 }
+
+/// What tar-split keeps of a tar: all but the content of files.
+fn split(tar: &[u8]) -> Vec<u8> {
+    use base64::{Engine as _, engine::general_purpose::STANDARD};
+    let mut lines = String::new();
+    let mut from = 0;
+    let segment =
+        |bytes: &[u8]| json!({"type": 2, "payload": STANDARD.encode(bytes)}).to_string() + "\n";
+    for entry in tar::Archive::new(tar).entries().unwrap() {
+        let entry = entry.unwrap();
+        let begin = usize::try_from(entry.raw_file_position()).unwrap();
+        let name = entry.path().unwrap().display().to_string();
+        lines += &segment(&tar[from..begin]);
+        lines += &(json!({"type": 1, "name": name, "size": entry.size()}).to_string() + "\n");
+        from = begin + usize::try_from(entry.size()).unwrap();
+    }
+    lines += &segment(&tar[from..]);
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    gzip.write_all(lines.as_bytes()).unwrap();
+    gzip.finish().unwrap()
+}
+
+fn write(path: &Path, bytes: impl AsRef<[u8]>) {
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    fs::write(path, bytes).unwrap();
+}
+
+/// The stores of both programs, with the same image.
+fn local_stores(root: &Path) -> [Local; 2] {
+    use base64::{Engine as _, engine::general_purpose::STANDARD};
+    let big = vec![7; 2_000_000];
+    let layers = [
+        Tar::new().file("etc/a", b"base").file("b", &big).done(),
+        Tar::new().file("c", b"top").done(),
+    ];
+    let contents: [&[(&str, &[u8])]; 2] = [&[("etc/a", b"base"), ("b", &big)], &[("c", b"top")]];
+    let config = config(&[&layers[0], &layers[1]]);
+    let id = Digest::of(&config);
+    let podman = root.join("podman");
+    let images = json!([{"id": id.hex(), "names": ["localhost/web:1"], "layer": "l1"}]);
+    write(&podman.join("overlay-images/images.json"), images.to_string());
+    let key = format!("={}", STANDARD.encode(id.to_string()));
+    write(&podman.join("overlay-images").join(id.hex()).join(key), &config);
+    let list = json!([{"id": "l1", "parent": "l0"}, {"id": "l0"}]);
+    write(&podman.join("overlay-layers/layers.json"), list.to_string());
+    let docker = root.join("docker");
+    let data = docker.join("image/overlay2");
+    let names = json!({"Repositories": {"web": {"web:1": id}}});
+    write(&data.join("repositories.json"), names.to_string());
+    write(&data.join("imagedb/content/sha256").join(id.hex()), &config);
+    let ids = [Digest::of(&layers[0]), Digest::of(&layers[1])];
+    let chains = [ids[0], Digest::of(format!("{} {}", ids[0], ids[1]).as_bytes())];
+    for index in 0..2 {
+        let name = format!("l{index}");
+        write(&podman.join(format!("overlay-layers/{name}.tar-split.gz")), split(&layers[index]));
+        let home = data.join("layerdb/sha256").join(chains[index].hex());
+        write(&home.join("tar-split.json.gz"), split(&layers[index]));
+        write(&home.join("cache-id"), &name);
+        for (path, content) in contents[index] {
+            write(&podman.join("overlay").join(&name).join("diff").join(path), content);
+            write(&docker.join("overlay2").join(&name).join("diff").join(path), content);
+        }
+    }
+    [Local::Podman(podman), Local::Docker(docker)]
+}
+
+#[test]
+fn layers_of_other_programs_are_put_together_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut targets = Vec::new();
+    for local in local_stores(folder.path()) {
+        let world = World::new();
+        let options = Options { name: None, progress: &drop };
+        let from = |name: &str| load_local(&world.store, &local, &name.parse().unwrap(), options);
+        let loaded = from("web:1").unwrap();
+        assert_eq!(loaded.image.unwrap().layers.len(), 2);
+        assert_eq!(world.names(), ["docker.io/library/web:1"]);
+        targets.push(loaded.target);
+        assert!(matches!(from("web:2").unwrap_err(), Error::NotThere { .. }));
+    }
+    assert_eq!(targets[0], targets[1]);
+}
+
+#[test]
+fn a_layer_that_was_changed_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let [podman, docker] = local_stores(folder.path());
+    let options = Options { name: None, progress: &drop };
+    let web = "web:1".parse().unwrap();
+    let file = folder.path().join("podman/overlay/l1/diff/c");
+    fs::write(&file, b"TOP").unwrap();
+    let error = load_local(&World::new().store, &podman, &web, options).unwrap_err();
+    assert!(matches!(error, Error::Layer { .. }), "{error}");
+    // What stands in the place of a file does not lead elsewhere.
+    let file = folder.path().join("docker/overlay2/l1/diff/c");
+    fs::remove_file(&file).unwrap();
+    write(&folder.path().join("secret"), b"top");
+    std::os::unix::fs::symlink(folder.path().join("secret"), &file).unwrap();
+    let error = load_local(&World::new().store, &docker, &web, options).unwrap_err();
+    assert!(matches!(error, Error::Store(store::Error::Io { .. })), "{error:?}");
+}
