@@ -24,7 +24,7 @@ pub(super) fn size(bytes: u64) -> String {
         if whole < 10_000 {
             break;
         }
-        whole = whole.div_ceil(1000);
+        whole = (whole + 500) / 1000;
         shown = format!("{}.{} {unit}", whole / 10, whole % 10);
     }
     shown
@@ -116,7 +116,7 @@ mod tests {
     #[test]
     fn sizes_and_ages() {
         let shown = [0, 999, 1000, 1_234_567, 99_950_000, 1 << 40].map(size);
-        assert_eq!(shown, ["0 B", "999 B", "1.0 kB", "1.3 MB", "100.0 MB", "1.2 TB"]);
+        assert_eq!(shown, ["0 B", "999 B", "1.0 kB", "1.2 MB", "100.0 MB", "1.1 TB"]);
         let ages = [5, 65, 7300, 200_000].map(|it| age(Duration::from_secs(it)));
         assert_eq!(ages, ["5s ago", "1m ago", "2h ago", "2d ago"]);
         assert_eq!(short("sha256:0123456789abcdef"), "0123456789ab");
