@@ -41,10 +41,21 @@ impl Channel {
         Ok((Self { socket: ours, decoder: Decoder::default() }, theirs))
     }
 
-    /// Sends the container. The child waits for it, or will in a moment.
-    pub(crate) fn order(&self, hostname: &str, container: &ContainerSpec) -> io::Result<()> {
+    /// Sends the container, and its standard input if it is not empty. The child waits for it, or will
+    /// in a moment.
+    pub(crate) fn order(
+        &self,
+        hostname: &str,
+        container: &ContainerSpec,
+        stdin: Option<BorrowedFd<'_>>,
+    ) -> io::Result<()> {
         wire::send(&self.socket, &hostname, &[])?;
-        wire::send(&self.socket, container, &[])
+        wire::send(&self.socket, container, stdin.as_slice())
+    }
+
+    /// What came beside the last message.
+    pub(crate) fn take_fd(&mut self) -> Option<OwnedFd> {
+        self.decoder.take_fd()
     }
 
     /// Sends the process to run, and its seccomp program. The child waits for it, so this does not

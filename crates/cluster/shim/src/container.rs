@@ -5,15 +5,12 @@
 
 use std::{
     io,
-    mem::MaybeUninit,
     os::fd::{AsFd as _, BorrowedFd, OwnedFd},
     path::PathBuf,
 };
 
 use rustix::{
     fs::{Mode, OFlags},
-    io::Errno,
-    pipe::PipeFlags,
     process::{Signal, WaitStatus},
 };
 
@@ -26,24 +23,18 @@ use crate::{
     log::{Lines, Log, Stream},
     pod::Pod,
     process::Process,
-    stragglers, sys,
+    stragglers,
+    streams::{self, Output, READS_AT_END, READS_PER_TURN},
+    sys,
     time::{self, Moment},
     wire::{
         ContainerSpec, ContainerStatus, Exit, Failure, FailureKind, PidNamespace, ProcessSpec,
-        Reply, Root, Stage, StartError, State, Stdin,
+        Reply, Root, Stage, StartError, State,
     },
 };
 
 /// Longest id: with its extension it is a file name.
 const ID_BYTES_MAX: usize = 200;
-
-/// Output read at once, and how often before others get their turn.
-const READ_BYTES: usize = 16 * 1024;
-const READS_PER_TURN: usize = 8;
-
-/// What is read after the end at most: what a pipe can hold, see pipe(7), and more than anybody
-/// sets. Only a process outside of the container could go on writing.
-const READS_AT_END: usize = 1024 * 1024 / READ_BYTES;
 
 /// A connection of the shim, as long as it lives.
 pub(crate) type ClientId = u64;
@@ -70,6 +61,8 @@ struct Live {
     pid: u32,
     pidfd: OwnedFd,
     channel: Option<Channel>,
+    /// Held, so that the standard input of the container does not end.
+    _stdin: Option<OwnedFd>,
     outputs: Vec<Output>,
     /// Its mount namespace, if its processes do not end with the first one.
     mounts: Option<u64>,
@@ -84,12 +77,6 @@ enum Phase {
     Starting { client: ClientId, started_at: String },
     Running { started_at: String },
     Exited(Exit),
-}
-
-#[derive(Debug)]
-struct Output {
-    pipe: OwnedFd,
-    lines: Lines,
 }
 
 /// A container that runs.
@@ -135,16 +122,20 @@ impl Container {
         let log = Log::open(&spec.log).map_err(|it| {
             failed(Stage::Log, &format!("cannot open the log `{}`", spec.log.display()), &it)
         })?;
+        let stdin = streams::stdin(spec)
+            .map_err(|it| failed(Stage::Fork, "cannot make the standard input", &it))?;
+        let (reader, writer) = stdin.unzip();
+        let reader = reader.as_ref().map(OwnedFd::as_fd);
         // A draft that has died meanwhile hears nothing.
-        let draft = draft.filter(|it| it.channel.order(&pod.hostname, spec).is_ok());
+        let draft = draft.filter(|it| it.channel.order(&pod.hostname, spec, reader).is_ok());
         let draft = match draft {
             Some(draft) => draft,
-            None => begin(pod, spec)?,
+            None => begin(pod, spec, reader)?,
         };
         let container = Self {
             id: spec.id.clone(),
             phase: Phase::Creating { client },
-            live: Some(Live::of(draft)),
+            live: Some(Live::of(draft, writer)),
             log,
             cgroups: spec.cgroups.clone(),
             image: spec.root != Root::Host,
@@ -189,6 +180,13 @@ impl Container {
         let pid = live.pid;
         match (channel.read(), &self.phase) {
             (News::Prepared, Phase::Creating { client }) => {
+                // A terminal takes the place of both outputs, which end.
+                if let Some(terminal) = channel.take_fd()
+                    && rustix::io::ioctl_fionbio(&terminal, true).is_ok()
+                {
+                    let lines = Lines::new(Stream::Stdout);
+                    live.outputs.push(Output { pipe: terminal, lines });
+                }
                 if self.processes != PidNamespace::Own {
                     live.mounts = stragglers::mounts_of(pid);
                 }
@@ -369,18 +367,30 @@ impl Container {
 }
 
 impl Live {
-    fn of(draft: Draft) -> Self {
+    fn of(draft: Draft, stdin: Option<OwnedFd>) -> Self {
         let Draft { pid, pidfd, channel, stdout, stderr, cgroups: _ } = draft;
         let outputs = vec![
             Output { pipe: stdout, lines: Lines::new(Stream::Stdout) },
             Output { pipe: stderr, lines: Lines::new(Stream::Stderr) },
         ];
-        Self { pid, pidfd, channel: Some(channel), outputs, mounts: None, deadline: None }
+        Self {
+            pid,
+            pidfd,
+            channel: Some(channel),
+            _stdin: stdin,
+            outputs,
+            mounts: None,
+            deadline: None,
+        }
     }
 }
 
 /// A new first process, which has heard what it is of.
-fn begin(pod: &Pod, spec: &ContainerSpec) -> Result<Draft, StartError> {
+fn begin(
+    pod: &Pod,
+    spec: &ContainerSpec,
+    stdin: Option<BorrowedFd<'_>>,
+) -> Result<Draft, StartError> {
     let cgroups = Cgroups::open(&spec.cgroups)
         .map_err(|it| failed(Stage::Cgroups, "cannot open the control groups", &it))?;
     let processes = match (spec.pid, &pod.init) {
@@ -389,30 +399,8 @@ fn begin(pod: &Pod, spec: &ContainerSpec) -> Result<Draft, StartError> {
         (PidNamespace::Host, _) => Processes::Here,
     };
     let begun = Draft::fork(&pod.ground, Begin::Told, cgroups, processes)
-        .and_then(|draft| draft.channel.order(&pod.hostname, spec).map(|()| draft));
+        .and_then(|draft| draft.channel.order(&pod.hostname, spec, stdin).map(|()| draft));
     begun.map_err(|it| failed(Stage::Fork, "cannot start a process", &it))
-}
-
-impl Output {
-    /// Reads and logs what there is; breaks at the end of the output.
-    fn pump(&mut self, log: &mut Log, reads: usize) -> std::ops::ControlFlow<()> {
-        use std::ops::ControlFlow;
-        // Not initialised: memory that is never written costs nothing.
-        let mut bytes = [MaybeUninit::<u8>::uninit(); READ_BYTES];
-        for _ in 0..reads {
-            match rustix::io::read(&self.pipe, &mut bytes) {
-                Ok(([], _)) => {
-                    self.lines.end(&time::now(), log);
-                    return ControlFlow::Break(());
-                }
-                Ok((bytes, _)) => self.lines.push(bytes, &time::now(), log),
-                Err(Errno::INTR) => {}
-                // Nothing more for now; a pipe has no other errors.
-                Err(_) => break,
-            }
-        }
-        ControlFlow::Continue(())
-    }
 }
 
 /// Opens the seccomp program of a process, for a child that cannot see it any more.
@@ -424,13 +412,6 @@ pub(crate) fn open_seccomp(process: &ProcessSpec) -> io::Result<Option<OwnedFd>>
         let path = path.display();
         io::Error::new(error.kind(), format!("seccomp program `{path}`: {error}"))
     })
-}
-
-/// A pipe whose reading end does not block.
-pub(crate) fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
-    let (reader, writer) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
-    rustix::io::ioctl_fionbio(&reader, true)?;
-    Ok((reader, writer))
 }
 
 /// Exit code and signal of a process that has ended.
@@ -458,8 +439,7 @@ fn check_id(id: &str) -> Result<(), StartError> {
 fn check_supported(spec: &ContainerSpec) -> Result<(), StartError> {
     let linked = spec.root == Root::Host;
     let unsupported = [
-        (spec.stdin != Stdin::Empty, "an open standard input"),
-        (spec.tty, "a terminal"),
+        (linked && spec.tty, "a terminal on the machine's root"),
         (linked && spec.user_namespace.is_some(), "a user namespace on the machine's root"),
         (linked && !spec.devices.is_empty(), "devices on the machine's root"),
         (linked && spec.privileged, "privileges on the machine's root"),

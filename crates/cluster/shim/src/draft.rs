@@ -20,7 +20,7 @@ use crate::{
     cgroups::Cgroups,
     channel::Channel,
     child::{self, Begin, Ground, Stdio},
-    container, inside,
+    inside, streams,
     sys::{self, New},
 };
 
@@ -48,8 +48,8 @@ impl Draft {
         processes: Processes<'_>,
     ) -> io::Result<Self> {
         let null = rustix::fs::open("/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
-        let (stdout, stdout_writer) = container::pipe()?;
-        let (stderr, stderr_writer) = container::pipe()?;
+        let (stdout, stdout_writer) = streams::pipe()?;
+        let (stderr, stderr_writer) = streams::pipe()?;
         let (channel, child_end) = Channel::new()?;
         let forked = match processes {
             Processes::Own => sys::fork(New::Container, cgroups.birthplace()),

@@ -18,7 +18,7 @@ use crate::{
     channel::{Channel, News},
     child::{self, Ground, Setting, Stdio, Users},
     container::{self, ClientId, Container, Outcome, Running},
-    inside,
+    inside, streams,
     sys::New,
     time::Moment,
     wire::{ExecSpec, Finished, Reply, Stage},
@@ -64,7 +64,7 @@ impl Exec {
             let (capture, [stdin, stdout, stderr]) = match (stdio, spec.output_max) {
                 (Some(stdio), None) => (None, stdio),
                 (_, max) => {
-                    let (pipe, writer) = container::pipe()?;
+                    let (pipe, writer) = streams::pipe()?;
                     let null = rustix::fs::open(
                         "/dev/null",
                         OFlags::RDONLY | OFlags::CLOEXEC,

@@ -31,6 +31,7 @@ mod server;
 mod shim;
 mod spawn;
 mod stragglers;
+mod streams;
 mod sys;
 mod time;
 mod title;

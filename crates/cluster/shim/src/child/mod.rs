@@ -7,6 +7,7 @@ mod launch;
 mod mounts;
 mod privileges;
 mod root;
+mod terminal;
 mod user;
 mod volumes;
 
@@ -37,7 +38,8 @@ use crate::{
 /// does.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Report {
-    /// The root is made; the process may be sent.
+    /// The root is made; the process may be sent. Beside it: the shim's end of the terminal, if there
+    /// is one.
     Prepared,
     /// The end.
     Failed(StartError),
@@ -142,7 +144,13 @@ fn prepare_and_launch(
     let root = early.map_or_else(|| root::Root::begin(ground, &spec), Ok)?;
     root.enter(&hostname, &spec)?;
     let failed = failed(Stage::Fork, "cannot talk to the shim");
-    wire::send(channel, &Report::Prepared, &[]).map_err(&failed)?;
+    if let Some(stdin) = decoder.take_fd() {
+        rustix::stdio::dup2_stdin(stdin).map_err(io::Error::from).map_err(&failed)?;
+    }
+    let terminal = if spec.tty { Some(terminal::open()?) } else { None };
+    let beside: Vec<BorrowedFd<'_>> = terminal.iter().map(OwnedFd::as_fd).collect();
+    wire::send(channel, &Report::Prepared, &beside).map_err(&failed)?;
+    drop(terminal);
     let process: ProcessSpec = told(channel, &mut decoder)?;
     let seccomp = decoder.take_fd();
     let mut keep = vec![channel.as_fd()];

@@ -5,11 +5,11 @@
 use std::{
     fs::{self, File},
     io::{self, Read as _},
-    os::fd::{AsFd as _, OwnedFd},
+    os::fd::{AsFd as _, BorrowedFd, OwnedFd},
 };
 
 use rustix::{
-    fs::{Gid, Uid},
+    fs::{FileType, Gid, Uid},
     io::Errno,
     process::{DumpableBehavior, Signal, WaitOptions},
     thread::{CapabilitySet, CapabilitySets, ThreadNameSpaceType, UnshareFlags},
@@ -215,6 +215,7 @@ fn become_user(identity: &Identity, users: Users<'_>, single: bool) -> Result<()
         let groups: Vec<Gid> = groups.iter().map(|it| Gid::from_raw(*it)).collect();
         let (uid, gid) = (Uid::from_raw(*uid), Gid::from_raw(*gid));
         rustix::thread::set_thread_groups(&groups)?;
+        own_stdio(uid)?;
         rustix::thread::set_thread_res_gid(gid, gid, gid)?;
         // What is left of the capabilities is dropped later.
         rustix::thread::set_keep_capabilities(true)?;
@@ -263,6 +264,25 @@ pub(crate) fn set_oom_score_adj(value: i32) -> io::Result<()> {
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
         result => result,
     }
+}
+
+/// Gives the user its standard streams, so that it can open `/dev/stdout`: pipes and terminals, but not
+/// the machine's /dev/null.
+fn own_stdio(user: Uid) -> io::Result<()> {
+    let own = |fd: BorrowedFd<'_>| -> io::Result<()> {
+        let is_pipe = FileType::from_raw_mode(rustix::fs::fstat(fd)?.st_mode).is_fifo();
+        if is_pipe || rustix::termios::isatty(fd) {
+            match rustix::fs::fchown(fd, Some(user), None) {
+                // Somebody else's, handed in by a client.
+                Err(Errno::PERM | Errno::INVAL) => {}
+                result => result?,
+            }
+        }
+        Ok(())
+    };
+    [rustix::stdio::stdin(), rustix::stdio::stdout(), rustix::stdio::stderr()]
+        .into_iter()
+        .try_for_each(own)
 }
 
 /// Reads a seccomp program.

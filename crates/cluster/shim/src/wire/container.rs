@@ -53,7 +53,8 @@ pub struct ContainerSpec {
     /// What standard input is.
     #[serde(default, skip_serializing_if = "Stdin::is_empty")]
     pub stdin: Stdin,
-    /// Whether standard input, output and error are a terminal.
+    /// Whether standard input, output and error are a terminal; its output is logged as `stdout`. Not
+    /// for [`Root::Host`].
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub tty: bool,
 }

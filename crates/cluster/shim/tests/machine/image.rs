@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use coracle_shim::wire::{ContainerSpec, ExecSpec, IdMap, ProcessSpec, Root, Stage, User};
+use coracle_shim::wire::{ContainerSpec, ExecSpec, IdMap, ProcessSpec, Root, Stage, Stdin, User};
 use expect_test::{Expect, expect};
 
 use crate::place::{Place, Pod, bind, process};
@@ -289,6 +289,48 @@ pub(crate) fn users(place: &Place) {
         expect!["uid=4321 gid=1234 groups=5678, 00000000 a80425fb, 4321:1234"],
         expect!["uid=4321 gid=1234, 00000000 a80425fb, 4321:1234"],
     );
+}
+
+/// Terminals, open standard inputs, and streams that another user than root opens anew.
+pub(crate) fn streams(place: &Place) {
+    let mut pod = place.cluster_with_pod();
+    let layers = layers(place);
+    let user = |uid| Some(User::Ids { uid, gid: uid, groups: Vec::new() });
+    let spec = ContainerSpec { tty: true, ..container(place, &pod, &layers, "tty.0") };
+    let script = "tty() { readlink /proc/self/fd/$1; }; tty 0; tty 2; echo out > /dev/stdout
+        echo console > /dev/console; stat -c %F /dev/console; echo err >&2; echo own > /dev/tty";
+    pod.start(spec, ProcessSpec { user: user(1000), ..sh(script) }).unwrap();
+    assert_eq!(pod.await_exit("tty.0").code, 0, "{}", pod.log("tty.0"));
+    expect![[r#"
+        stdout F /dev/pts/0
+        stdout F /dev/pts/0
+        stdout F out
+        stdout F console
+        stdout F character special file
+        stdout F err
+        stdout F own
+    "#]]
+    .assert_eq(&pod.log("tty.0"));
+    let spec = container(place, &pod, &layers, "pipe.0");
+    let script = "cat; echo out > /dev/stdout; echo end";
+    pod.start(spec, ProcessSpec { user: user(1000), ..sh(script) }).unwrap();
+    assert_eq!(pod.await_exit("pipe.0").code, 0, "{}", pod.log("pipe.0"));
+    assert_eq!(pod.log("pipe.0"), "stdout F out\nstdout F end\n");
+    let spec = ContainerSpec { stdin: Stdin::Open, ..container(place, &pod, &layers, "in.0") };
+    pod.start(spec, sh("echo begun; cat; echo end")).unwrap();
+    while pod.log("in.0").is_empty() {
+        std::thread::yield_now();
+    }
+    let script = "readlink /proc/1/fd/0 | grep -c pipe; grep -c ^State:.S /proc/1/status";
+    let exec = |pod: &mut Pod| {
+        let (id, process) = ("in.0".to_owned(), sh(script));
+        let exec = ExecSpec { id, process, output_max: None, timeout_ms: None };
+        pod.shim.client.exec_captured(exec, 4096).unwrap().output.unwrap()
+    };
+    while exec(&mut pod) != "1\n1\n" {
+        std::thread::yield_now();
+    }
+    assert_eq!(pod.log("in.0"), "stdout F begun\n");
 }
 
 /// Measures, and holds only against what would be a fault: a loaded machine is slow.

@@ -27,7 +27,7 @@ use crate::place::Place;
 type Scenario = fn(&Place);
 
 /// What is run on the host's side; most go into a cluster at once.
-const SCENARIOS: [(&str, Scenario); 40] = [
+const SCENARIOS: [(&str, Scenario); 41] = [
     ("process_gets_what_is_asked_for", world::process),
     ("container_is_alone", world::alone),
     ("network_of_the_host_is_shared", world::on_host),
@@ -65,6 +65,7 @@ const SCENARIOS: [(&str, Scenario); 40] = [
     ("own_program_cannot_be_written", security::own_program),
     ("machine_cannot_be_changed", security::machine),
     ("further_users_are_mapped", security::ranges),
+    ("standard_streams_are_as_asked_for", image::streams),
     ("processes_can_be_shared", security::shared),
     ("image_start_is_fast", image::fast),
     ("start_is_fast", running::fast),
