@@ -26,9 +26,10 @@ use rustix::process::{Pid, Signal};
 
 type Scenario = fn(&Place);
 
-const SCENARIOS: [(&str, Scenario); 10] = [
+const SCENARIOS: [(&str, Scenario); 11] = [
     ("namespaces_are_entered_with_all_capabilities", entered),
     ("further_users_are_mapped", further_users),
+    ("a_process_gets_namespaces_of_its_own", own),
     ("sockets_are_the_hosts", sockets),
     ("second_keeper_is_refused", second),
     ("standby_takes_over_after_kill", standby),
@@ -116,6 +117,22 @@ fn entered(place: &Place) {
     let mount = Command::new("mount").args(["-t", "tmpfs", "none", "mounted"]).status().unwrap();
     assert!(mount.success());
     assert!(!fs::exists("mounted/file").unwrap());
+}
+
+/// As a build has them: files and users are its own, the network is the machine's, and a program that
+/// it starts can be waited for.
+fn own(_: &Place) {
+    let name = |kind: &str| fs::read_link(format!("/proc/self/ns/{kind}")).unwrap();
+    let (user, mount, net) = (name("user"), name("mnt"), name("net"));
+    let uid = rustix::process::geteuid();
+    coracle_keeper::enter_own().unwrap();
+    assert_eq!(name("net"), net);
+    assert_ne!(name("mnt"), mount);
+    assert_eq!(name("user") == user, uid.is_root());
+    assert_eq!(rustix::process::geteuid(), uid);
+    // What is mounted here is seen by nobody else: the host is compared afterwards.
+    let status = Command::new("mount").args(["-t", "tmpfs", "own", "/mnt"]).status().unwrap();
+    assert!(status.success());
 }
 
 /// Root lets an ordinary user have ranges of ids, in a mount namespace of its own.
