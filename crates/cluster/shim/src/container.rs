@@ -4,6 +4,7 @@
 //! in `server`.
 
 use std::{
+    fs::File,
     io,
     os::fd::{AsFd as _, BorrowedFd, OwnedFd},
     path::PathBuf,
@@ -65,7 +66,7 @@ struct Live {
     _stdin: Option<OwnedFd>,
     outputs: Vec<Output>,
     /// Its mount namespace, if its processes do not end with the first one.
-    mounts: Option<u64>,
+    mounts: Option<File>,
     /// When it is killed.
     deadline: Option<Moment>,
 }
@@ -188,7 +189,8 @@ impl Container {
                     live.outputs.push(Output { pipe: terminal, lines });
                 }
                 if self.processes != PidNamespace::Own {
-                    live.mounts = stragglers::mounts_of(pid);
+                    // It fails only for a process that has just ended, before it ran anything.
+                    live.mounts = stragglers::open_mounts(pid).ok();
                 }
                 let answer = Outcome::Answer(*client, Reply::Created { pid });
                 self.phase = Phase::Created;
@@ -286,7 +288,7 @@ impl Container {
         let (id, finished_at) = (self.id.clone(), time::now());
         cgroups::kill(&self.cgroups);
         if let Some(mounts) = live.mounts {
-            stragglers::kill(mounts);
+            stragglers::kill(&mounts);
         }
         let oom_killed = cgroups::oom_killed(&self.cgroups);
         let exit = Exit { id, code, signal, started_at, finished_at, oom_killed };

@@ -2,7 +2,11 @@
 //! with the first one. They are those of its mount namespace, which they cannot leave without rights that
 //! only privileged containers have.
 
-use std::{fs, os::unix::fs::MetadataExt as _};
+use std::{
+    fs::{self, File},
+    io,
+    os::unix::fs::MetadataExt as _,
+};
 
 use rustix::process::{Pid, PidfdFlags, Signal};
 
@@ -10,13 +14,22 @@ use rustix::process::{Pid, PidfdFlags, Signal};
 /// this is bounded by control groups and limits, and is left to them.
 const ROUNDS_MAX: usize = 100;
 
-/// The number of a process's mount namespace.
-pub(crate) fn mounts_of(pid: u32) -> Option<u64> {
-    Some(fs::metadata(format!("/proc/{pid}/ns/mnt")).ok()?.ino())
+/// The mount namespace of a process. As long as it is open, no other one has its number.
+pub(crate) fn open_mounts(pid: u32) -> io::Result<File> {
+    File::open(path(pid))
+}
+
+fn mounts_of(pid: u32) -> Option<u64> {
+    Some(fs::metadata(path(pid)).ok()?.ino())
+}
+
+fn path(pid: u32) -> String {
+    format!("/proc/{pid}/ns/mnt")
 }
 
 /// Kills all processes of a mount namespace.
-pub(crate) fn kill(mounts: u64) {
+pub(crate) fn kill(mounts: &File) {
+    let Ok(mounts) = mounts.metadata().map(|it| it.ino()) else { return };
     for _ in 0..ROUNDS_MAX {
         let mut any = false;
         for pid in processes() {
