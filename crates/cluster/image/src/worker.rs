@@ -5,7 +5,7 @@
 //! of JSON on its standard input, each report one on its standard error; when its standard input ends,
 //! it gives up. What was fetched by then is gone on with the next time.
 
-use std::path::PathBuf;
+use std::{collections::BTreeSet, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -14,8 +14,12 @@ use tokio::time::Instant;
 use crate::{
     Image, Owners, Reference, Store,
     remote::{self, Client, Keyring, Patience, User},
+    store::Policy,
     unpack,
 };
+
+/// When images are removed to make room: the kubelet's marks.
+const WHEN_FULL: Policy = Policy::Pressure { high: 85, low: 80 };
 
 /// The subcommand of the binary that is such a process.
 pub const SUBCOMMAND: &str = "image-worker";
@@ -133,6 +137,7 @@ impl Order {
             (Some(image), _) => (image, false),
             (None, Fetch::Never) => return Err(Error::Absent(reference)),
             (None, Fetch::IfMissing | Fetch::Always) => {
+                make_room(&store).await;
                 (self.pull(&store, &reference).await?, true)
             }
         };
@@ -154,6 +159,23 @@ impl Order {
         let client = Client::new(user.registries()?, Patience::default());
         let client = client.map_err(|it| Error::Client(Box::new(it)))?;
         Ok(client.pull(store, reference, &keyring, &|_| {}).await?)
+    }
+}
+
+/// Removes images that nobody needs before more comes, if the disk is nearly full. Here, as only the
+/// cluster's user namespace may remove files of subordinate users.
+async fn make_room(store: &Store) {
+    let store = store.clone();
+    let collect = move || store.collect(&BTreeSet::new(), WHEN_FULL);
+    match tokio::task::spawn_blocking(collect).await {
+        Ok(Ok(collected)) => {
+            if !collected.names.is_empty() {
+                tracing::info!(images = ?collected.names, "removed, as the disk is nearly full");
+            }
+        }
+        // What is to come may still fit; if not, it says so itself.
+        Ok(Err(error)) => tracing::warn!(%error, "images are not collected"),
+        Err(error) => tracing::warn!(%error, "images are not collected"),
     }
 }
 

@@ -24,6 +24,10 @@ use crate::{
 /// How long the rest of an interrupted download stays to be gone on with.
 const REST_AGE_MAX: Duration = Duration::from_hours(24);
 
+/// How long an image must not have been used for a full disk to take it: it may have come for a pod that
+/// is about to claim it. The kubelet's `imageMinimumGCAge`.
+const USED_AGO_MIN: Duration = Duration::from_mins(2);
+
 /// What is removed beside content that nothing refers to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Policy {
@@ -68,16 +72,24 @@ impl Store {
     /// What the system says. What was removed until then is removed.
     pub fn collect(&self, keep: &BTreeSet<Digest>, policy: Policy) -> Result<Collected, Error> {
         let mut collected = Collected::default();
+        if let Policy::Pressure { high, .. } = policy
+            && self.used_percent()? <= u64::from(high)
+        {
+            // What nothing refers to may be of use to the next build or pull.
+            return Ok(collected);
+        }
         self.sweep(keep, policy != Policy::Nameless, &mut collected)?;
         loop {
             let removed = match policy {
                 Policy::Nameless => false,
-                Policy::Unused => self.forget(keep, usize::MAX, &mut collected)?,
+                Policy::Unused => {
+                    self.forget(keep, (usize::MAX, Duration::ZERO), &mut collected)?
+                }
                 Policy::Pressure { high, low } => {
                     // Once begun, it goes on to the low mark.
                     let mark = if collected.names.is_empty() { high } else { low };
                     self.used_percent()? > u64::from(mark)
-                        && self.forget(keep, 1, &mut collected)?
+                        && self.forget(keep, (1, USED_AGO_MIN), &mut collected)?
                 }
             };
             if !removed {
@@ -99,11 +111,12 @@ impl Store {
         Ok(100 - u64::try_from(free).unwrap_or(100).min(100))
     }
 
-    /// Takes up to `count` images' names away, least recently used first; whether there were any.
+    /// Takes the names of up to `count` images away that were not used for `age`, least recently used
+    /// first; whether there were any.
     fn forget(
         &self,
         keep: &BTreeSet<Digest>,
-        count: usize,
+        (count, age): (usize, Duration),
         collected: &mut Collected,
     ) -> Result<bool, Error> {
         let _lock = self.lock()?;
@@ -117,6 +130,9 @@ impl Store {
             if self.manifests(named.target.digest).is_disjoint(&used) {
                 let path = self.blob_path(&named.target.digest);
                 let touched = fs::metadata(path).and_then(|it| it.modified()).ok();
+                if age > touched.and_then(|it| it.elapsed().ok()).unwrap_or(age) {
+                    continue;
+                }
                 unused.entry((touched, named.target.digest)).or_default().push(named);
             }
         }

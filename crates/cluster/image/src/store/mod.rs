@@ -237,7 +237,11 @@ impl Store {
     ///
     /// What the system says.
     pub fn note_use(&self, image: &Image) -> Result<(), Error> {
-        let path = self.blob_path(&image.target.digest);
+        self.touch(&image.target.digest)
+    }
+
+    fn touch(&self, digest: &Digest) -> Result<(), Error> {
+        let path = self.blob_path(digest);
         let now = rustix::fs::Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_NOW };
         let times = rustix::fs::Timestamps { last_access: now, last_modification: now };
         rustix::fs::utimensat(rustix::fs::CWD, &path, &times, rustix::fs::AtFlags::empty())

@@ -51,6 +51,7 @@ impl Store {
         if self.blob_size(&target.digest)?.is_none() {
             return Err(Error::NoBlob(target.digest));
         }
+        self.touch(&target.digest)?;
         let blobs = self.folder.join("blobs/sha256");
         fs::File::open(&blobs)
             .and_then(|it| it.sync_all())

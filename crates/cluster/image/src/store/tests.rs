@@ -263,11 +263,12 @@ fn pressure_takes_the_least_recently_used_first() {
     }
     let used = store.resolve(&name("used")).unwrap().unwrap();
     store.note_use(&used).unwrap();
-    // Below the mark nothing goes; above a mark that is never reached, everything, in order.
+    // Below the mark nothing goes; above a mark that is never reached, all that may, in order.
     assert_eq!(collect(&store, Policy::Pressure { high: 100, low: 100 }).names.len(), 0);
     let gone = collect(&store, Policy::Pressure { high: 0, low: 0 }).names;
     let gone: Vec<String> = gone.iter().map(|it| name(it).familiar()).collect();
-    assert_eq!(gone, ["old:latest", "new:latest", "used:latest"]);
+    // What was used just now may be about to be claimed.
+    assert_eq!(gone, ["old:latest", "new:latest"]);
 }
 
 #[test]
