@@ -2,7 +2,7 @@
 //! steps that stop at the first failure. What a step checks is written where it is checked; here
 //! is only what is run, with which programs, as which user.
 
-mod as_user;
+pub(crate) mod as_user;
 
 use std::{
     io::{BufRead as _, BufReader},
@@ -157,8 +157,13 @@ fn clippy(run: &mut Run<'_>) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// What the scenarios of the shim and the keeper run in their containers and use: packages of Debian, and
+/// their programs.
+const SCENARIOS: [(&str, &str); 2] = [("busybox-static", "busybox"), ("uidmap", "newuidmap")];
+
 /// The fast tests: no binary, no other user, no network.
 fn unit(run: &mut Run<'_>) -> anyhow::Result<()> {
+    tools::debian(&SCENARIOS)?;
     let mut command = process::cargo(run.root);
     run.test(command.args(["test", "--quiet", "--locked", "--workspace", "--no-fail-fast"]))
 }
@@ -214,19 +219,18 @@ fn queue(run: &mut Run<'_>) -> anyhow::Result<()> {
     run.test(&mut command)
 }
 
-/// Programs of Debian that images are judged by.
-const JUDGES: [&str; 4] = ["skopeo", "umoci", "podman", "buildah"];
+/// Programs that images are judged by, or made of: packages of Debian, and their programs.
+const JUDGES: [(&str, &str); 5] = [
+    ("skopeo", "skopeo"),
+    ("umoci", "umoci"),
+    ("podman", "podman"),
+    ("buildah", "buildah"),
+    ("busybox-static", "busybox"),
+];
 
-/// Images, builds and the registry, judged by those, where they are.
+/// Images, builds and the registry, judged by those.
 fn images(run: &mut Run<'_>) -> anyhow::Result<()> {
-    let there = |it: &&str| process::read(Command::new(it).arg("--version")).is_ok();
-    if let Some(missing) = JUDGES.iter().find(|it| !there(it)) {
-        println!(
-            "no {missing}: nothing was judged; on Debian: apt-get install skopeo umoci podman buildah \
-             busybox-static"
-        );
-        return Ok(());
-    }
+    tools::debian(&JUDGES)?;
     let mut command = run.whole(IMAGES)?;
     run.test(&mut command)
 }

@@ -1,12 +1,15 @@
 //! Installs the pinned programs and libraries of others that tests use into `target/tools`, from the
-//! registry of their language and with that registry's ordinary client. It installs nothing elsewhere.
+//! registry of their language and with that registry's ordinary client. It installs nothing elsewhere,
+//! but for packages of Debian (`debian`).
 
 mod api;
+mod debian;
 mod libraries;
 mod queue;
 mod toxiproxy;
 
 pub(crate) use api::{Api, api};
+pub(crate) use debian::install as debian;
 pub(crate) use queue::{Queue, queue};
 pub(crate) use toxiproxy::{Toxiproxy, toxiproxy};
 

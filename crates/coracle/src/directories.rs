@@ -10,6 +10,8 @@ use std::{
 
 use anyhow::{Context as _, bail};
 
+use crate::removal;
+
 /// Version of the layout of the state folder. A newer one is refused, an older one migrated.
 const FORMAT_VERSION: u32 = 1;
 
@@ -108,7 +110,7 @@ impl Directories {
         for (what, folder) in self.folders() {
             if folder.exists() {
                 self.check_owner(what, folder)?;
-                fs::remove_dir_all(folder)
+                removal::remove(folder)
                     .with_context(|| format!("remove {what} folder `{}`", folder.display()))?;
             }
         }

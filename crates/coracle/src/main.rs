@@ -22,6 +22,7 @@ mod progress;
 mod project;
 mod queue;
 mod registry;
+mod removal;
 mod session;
 mod snapshot;
 mod start;
@@ -41,6 +42,7 @@ fn main() -> ExitCode {
         Some("keeper") => keeper::main(arguments),
         // Of the cluster process, and without the environment that the parser's commands want.
         Some(::image::worker::SUBCOMMAND) => image::worker(),
+        Some(removal::SUBCOMMAND) => removal::main(arguments),
         Some("queue") => match arguments.next().as_deref().and_then(queue::Program::called) {
             // Its flags are none of the parser's: `-http-address` is not `-h`.
             Some(program) => program.main(arguments),

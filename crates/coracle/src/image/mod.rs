@@ -81,7 +81,7 @@ enum ImageCommand {
         /// Its name.
         image: String,
         /// The name that it gets too.
-        name: String,
+        new: String,
     },
     /// Send an image to a registry.
     Push {
@@ -145,9 +145,9 @@ pub(crate) fn run(
         }
         ImageCommand::Ls { output } => list::ls(&store, *output),
         ImageCommand::Inspect { image } => list::inspect(&store, image),
-        ImageCommand::Tag { image, name } => {
-            let (found, name) = (find(&store, image)?, name.parse::<Reference>()?);
-            store.tag(&name, &found.target)?;
+        ImageCommand::Tag { image, new } => {
+            let (found, new) = (find(&store, image)?, new.parse::<Reference>()?);
+            store.tag(&new, &found.target)?;
             Ok(ExitCode::SUCCESS)
         }
         ImageCommand::Push { image, to, reach, output } => {

@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// Everything that belongs to a cluster: its own processes, and the probes in its pods.
-fn belongings(cluster: &Cluster) -> anyhow::Result<Vec<i32>> {
+pub(crate) fn belongings(cluster: &Cluster) -> anyhow::Result<Vec<i32>> {
     let program = std::env::current_exe()?.display().to_string();
     let mut found = processes(&["coracle", &cluster.name])?;
     found.extend(processes(&["coracle shim", &cluster.run_folder().display().to_string()])?);
@@ -19,7 +19,7 @@ fn belongings(cluster: &Cluster) -> anyhow::Result<Vec<i32>> {
     Ok(found.into_iter().map(|it| it.pid).collect())
 }
 
-fn unchanged(before: &Snapshot) -> anyhow::Result<()> {
+pub(crate) fn unchanged(before: &Snapshot) -> anyhow::Result<()> {
     // The kernel takes namespaces down in its own time.
     eventually("the host is as before", || Ok(Snapshot::take()? == *before))
         .with_context(|| format!("before: {before:#?}\nafter: {:#?}", Snapshot::take().ok()))

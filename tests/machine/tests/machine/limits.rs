@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use anyhow::{Context as _, ensure};
+use anyhow::{Context as _, bail, ensure};
 
 use crate::cluster::{Cluster, IMAGE, eventually};
 
@@ -54,7 +54,8 @@ pub(crate) fn limits_are_enforced_or_said_not_to_be() -> anyhow::Result<()> {
             Ok(events.contains("pod/still") && events.contains("cpu and memory limits"))
         })?;
         let status = cluster.coracle(&["status"])?;
-        return Ok(ensure!(status.contains("1 pods have limits; not limited: "), "{status}"));
+        ensure!(status.contains("1 pods have limits; not limited: "), "{status}");
+        return Ok(());
     }
     let record = fs::read_to_string(cluster.run_folder().join("cgroups"))?;
     let path = "jsonpath={.metadata.uid}";
@@ -93,8 +94,10 @@ pub(crate) fn usage_is_told() -> anyhow::Result<()> {
     })?;
     let nodes = cluster.kubectl(&["top", "nodes", "--no-headers"])?;
     let words: Vec<&str> = nodes.split_whitespace().collect();
-    ensure!(words.len() == 5 && words[4].ends_with('%') && words[3].ends_with("Mi"), "{nodes}");
+    let [_, _, _, memory, share] = words[..] else { bail!("{nodes}") };
+    ensure!(memory.ends_with("Mi") && share.ends_with('%'), "{nodes}");
     let one =
         cluster.kubectl(&["get", "podmetrics", "busy", "-o", "jsonpath={.containers[0].name}"])?;
-    Ok(ensure!(one == "sh", "{one}"))
+    ensure!(one == "sh", "{one}");
+    Ok(())
 }

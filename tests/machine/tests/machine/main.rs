@@ -7,6 +7,7 @@
 mod clean;
 mod cluster;
 mod host;
+mod images;
 mod limits;
 mod probe;
 mod procfile;
@@ -44,6 +45,13 @@ const TESTS: &[(&str, Test)] = &[
         procfile::pods_on_the_host_are_probed_and_routed_to,
     ),
     ("bad_procfiles_are_named", procfile::bad_procfiles_are_named),
+    ("image_containers_see_their_image_only", images::image_containers_see_their_image_only),
+    ("images_come_from_a_registry_on_loopback", images::images_come_from_a_registry_on_loopback),
+    ("image_of_a_pod_outlives_its_name", images::image_of_a_pod_outlives_its_name),
+    (
+        "nothing_of_images_is_left_after_killing_everything",
+        images::nothing_of_images_is_left_after_killing_everything,
+    ),
     ("used_port_is_named", refuse::used_port_is_named),
     ("unwritable_state_folder_is_named", refuse::unwritable_state_folder_is_named),
     ("full_state_folder_is_named", refuse::full_state_folder_is_named),

@@ -93,6 +93,15 @@ fn get(url: &str) -> std::io::Result<String> {
     }
 }
 
+/// Whether the root can be written; only in an image's, as another one is the machine's own.
+fn show_root() {
+    if std::env::vars().any(|(key, value)| key == "FROM" && value == "image") {
+        let file = "/written";
+        let written = std::fs::write(file, "x").map(|()| "written".to_owned());
+        println!("root {}", written.unwrap_or_else(|error| error.to_string()));
+    }
+}
+
 /// Everything about where this process finds itself, one fact a line.
 fn show() {
     for (key, value) in std::env::vars() {
@@ -117,6 +126,11 @@ fn show() {
         let entries = folder.map(std::fs::read_dir).map(|it| it.map(Iterator::count));
         println!("{key} {entries:?}");
     }
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    for line in status.lines() {
+        println!("status {line}");
+    }
+    show_root();
     println!("shown");
     // Stays, so that the pod is not restarted.
     loop {

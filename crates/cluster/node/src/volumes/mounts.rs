@@ -94,13 +94,15 @@ fn make_below(volume: &Path, sub_path: &str) -> io::Result<PathBuf> {
             Err(error) => Err(error.into()),
         }
     };
+    // As the kubelet has it: who may use the volume may use what is made in it.
+    let mode = Mode::from_raw_mode(rustix::fs::fstat(&volume)?.st_mode & 0o7777);
     let mut path = PathBuf::from(".");
     let mut parent = volume.try_clone()?;
     for name in relative.components() {
         path.push(name);
         parent = match find(&path)? {
             Some(found) => found,
-            None => make_folder(&parent, name.as_os_str())?,
+            None => make_folder(&parent, name.as_os_str(), mode)?,
         };
     }
     Ok(relative.to_owned())
@@ -109,12 +111,16 @@ fn make_below(volume: &Path, sub_path: &str) -> io::Result<PathBuf> {
 /// To name what is there.
 const NAMED: OFlags = OFlags::PATH.union(OFlags::CLOEXEC);
 
-fn make_folder(parent: &OwnedFd, name: &OsStr) -> io::Result<OwnedFd> {
-    match rustix::fs::mkdirat(parent, name, Mode::from_raw_mode(0o755)) {
+fn make_folder(parent: &OwnedFd, name: &OsStr, mode: Mode) -> io::Result<OwnedFd> {
+    match rustix::fs::mkdirat(parent, name, mode) {
         Ok(()) | Err(Errno::EXIST) => {}
         Err(error) => return Err(error.into()),
     }
-    Ok(rustix::fs::openat(parent, name, NAMED | OFlags::NOFOLLOW, Mode::empty())?)
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let folder = rustix::fs::openat(parent, name, flags, Mode::empty())?;
+    // The mask of this process is not the volume's.
+    rustix::fs::fchmod(&folder, mode)?;
+    Ok(folder)
 }
 
 #[cfg(test)]
