@@ -5,17 +5,16 @@
 //! of JSON on its standard input, each report one on its standard error; when its standard input ends,
 //! it gives up. What was fetched by then is gone on with the next time.
 
-use std::{collections::BTreeSet, path::PathBuf};
+use std::{collections::BTreeSet, io, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
-
 use tokio::time::Instant;
 
 use crate::{
     Image, Owners, Reference, Store,
     remote::{self, Client, Keyring, Patience, User},
     store::Policy,
-    unpack,
+    unpack::{self, Layers},
 };
 
 /// When images are removed to make room: the kubelet's marks.
@@ -115,15 +114,16 @@ pub enum Error {
     },
     /// The process's own identity.
     #[error("cannot read the map of users")]
-    Owners(#[source] std::io::Error),
+    Owners(#[source] io::Error),
 }
 
 impl Order {
-    /// Carries the order out, in the namespaces that the calling process is in.
+    /// Carries the order out, in the namespaces that the calling process is in. The layers are to be
+    /// settled when whoever waits for the image knows that it is ready.
     ///
     /// # Errors
     /// [`Error`].
-    pub async fn carry_out(&self) -> Result<Option<Fetched>, Error> {
+    pub async fn carry_out(&self) -> Result<(Option<Fetched>, Layers), Error> {
         let begun = Instant::now();
         let reference: Reference = self.reference.parse()?;
         let store = Store::open(&self.store)?;
@@ -144,9 +144,9 @@ impl Order {
         lease.hold([image.target.digest])?;
         let bytes = image.size();
         let unpacked = tokio::task::spawn_blocking(move || unpack(&store, &image, reference));
-        unpacked.await.map_err(|it| Error::Owners(it.into()))??;
+        let layers = unpacked.await.map_err(|it| Error::Owners(it.into()))??;
         let seconds = begun.elapsed().as_secs_f64();
-        Ok(pulled.then_some(Fetched { bytes, seconds }))
+        Ok((pulled.then_some(Fetched { bytes, seconds }), layers))
     }
 
     async fn pull(&self, store: &Store, reference: &Reference) -> Result<Image, Error> {
@@ -166,21 +166,18 @@ impl Order {
 /// cluster's user namespace may remove files of subordinate users.
 async fn make_room(store: &Store) {
     let store = store.clone();
-    let collect = move || store.collect(&BTreeSet::new(), WHEN_FULL);
-    match tokio::task::spawn_blocking(collect).await {
-        Ok(Ok(collected)) => {
-            if !collected.names.is_empty() {
-                tracing::info!(images = ?collected.names, "removed, as the disk is nearly full");
-            }
-        }
-        // What is to come may still fit; if not, it says so itself.
-        Ok(Err(error)) => tracing::warn!(%error, "images are not collected"),
-        Err(error) => tracing::warn!(%error, "images are not collected"),
+    let collect = move || store.collect(&BTreeSet::new(), WHEN_FULL).map(drop);
+    let collected = tokio::task::spawn_blocking(collect).await;
+    // What is to come may still fit; if not, it says so itself.
+    if let Err(error) =
+        collected.map_err(io::Error::other).and_then(|it| it.map_err(io::Error::other))
+    {
+        tracing::warn!(%error, "images are not collected");
     }
 }
 
-fn unpack(store: &Store, image: &Image, reference: Reference) -> Result<(), Error> {
+fn unpack(store: &Store, image: &Image, reference: Reference) -> Result<Layers, Error> {
     let owners = Owners::of_process().map_err(Error::Owners)?;
     let layers = unpack::ensure(store, image, owners);
-    layers.map(drop).map_err(|it| Error::Unpack { reference, source: Box::new(it) })
+    layers.map_err(|it| Error::Unpack { reference, source: Box::new(it) })
 }

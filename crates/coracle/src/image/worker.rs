@@ -7,7 +7,10 @@ use std::{
 };
 
 use anyhow::Context as _;
-use image::worker::{Fetched, Order, Report};
+use image::{
+    unpack::Layers,
+    worker::{Fetched, Order, Report},
+};
 
 use crate::output;
 
@@ -35,21 +38,19 @@ fn try_run() -> anyhow::Result<()> {
         drop(of_input.send(None));
     })?;
     // What it holds when this process ends are files, which the next one goes on with.
-    thread("work", move || drop(sender.send(Some(report(&order)))))?;
+    thread("work", move || drop(sender.send(Some(carry_out(&order)))))?;
     match ends.recv().context("wait for the work")? {
-        Some(report) => say(&report),
+        Some(Ok((fetched, layers))) => {
+            say(&Report::Ready { fetched })?;
+            // Nobody waits for this.
+            layers.settle().context("flush the layers to the disk")
+        }
+        Some(Err(error)) => say(&Report::Failed { message: format!("{error:#}") }),
         None => Ok(()),
     }
 }
 
-fn report(order: &Order) -> Report {
-    match carry_out(order) {
-        Ok(fetched) => Report::Ready { fetched },
-        Err(error) => Report::Failed { message: format!("{error:#}") },
-    }
-}
-
-fn carry_out(order: &Order) -> anyhow::Result<Option<Fetched>> {
+fn carry_out(order: &Order) -> anyhow::Result<(Option<Fetched>, Layers)> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.context("start the runtime")?;
     Ok(runtime.block_on(order.carry_out())?)
