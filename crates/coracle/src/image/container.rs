@@ -19,29 +19,8 @@ use crate::{directories::Directories, output};
 /// Begins the name of a build's run folder. No name of a cluster begins so.
 const PREFIX: &str = ".build-";
 
-/// Size of /dev/shm: the default of container runtimes.
-const SHM_BYTES: u64 = 64 << 20;
-
 /// The only container of a step.
 const NAME: &str = "run";
-
-/// Files that tell of the machine what no container should know, as in containerd.
-const MASKED: [&str; 10] = [
-    "/proc/acpi",
-    "/proc/asound",
-    "/proc/kcore",
-    "/proc/keys",
-    "/proc/latency_stats",
-    "/proc/sched_debug",
-    "/proc/scsi",
-    "/proc/timer_list",
-    "/proc/timer_stats",
-    "/sys/firmware",
-];
-
-/// Where root in a container must not write, as in containerd.
-const READ_ONLY: [&str; 5] =
-    ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
 /// Runs containers, one after the other.
 #[derive(Debug)]
@@ -110,11 +89,11 @@ fn container(step: &Step<'_>, log: PathBuf) -> anyhow::Result<ContainerSpec> {
         },
         resolv_conf: host("/etc/resolv.conf"),
         hosts: host("/etc/hosts"),
-        shm_bytes: SHM_BYTES,
+        shm_bytes: wire::SHM_BYTES,
         log,
         user_namespace: user_namespace(&owners, step),
-        masked_paths: paths(&MASKED),
-        read_only_paths: paths(&READ_ONLY),
+        masked_paths: paths(&wire::MASKED_PATHS),
+        read_only_paths: paths(&wire::READ_ONLY_PATHS),
         ..ContainerSpec::default()
     })
 }

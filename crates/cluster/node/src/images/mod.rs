@@ -130,6 +130,8 @@ pub(crate) struct Present {
     pub(crate) image: Image,
     /// Unpacked layers, topmost first.
     pub(crate) layers: Vec<PathBuf>,
+    /// Files whose owner or group is the user's own instead of what the image says.
+    pub(crate) owners_lost: u64,
 }
 
 impl Present {
@@ -384,7 +386,10 @@ impl Shared {
         let made_here = !image.target.annotations.contains_key(image::ANNOTATION_PULLED);
         let layers = image::unpack::find(store, &image, self.owners).map_err(chain)?;
         let reference = reference.clone();
-        let present = layers.map(|it| Present { reference, image, layers: it.folders });
+        let present = layers.map(|it| {
+            let owners_lost = it.lost.owners;
+            Present { reference, image, layers: it.folders, owners_lost }
+        });
         Ok(Here { known: true, made_here, present })
     }
 }

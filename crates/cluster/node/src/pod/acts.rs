@@ -4,7 +4,6 @@ use std::{sync::Arc, time::Duration};
 
 use client::EventType::{Normal, Warning};
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Container;
 use runtime::Backoff;
 use shim::wire::{self, Request};
 
@@ -362,30 +361,6 @@ impl Worker {
                 );
                 facts.start_failed(attempt, message, self.context.clock.now());
             }
-        }
-    }
-
-    /// Says what a container asks for and does not get.
-    fn tell_unsupported(&self, container: &Container) {
-        let name = container.name.as_str();
-        let tell = |reason, what: &str| {
-            let note = format!("{what} not supported yet: container {name} goes without");
-            self.teller.tell(&self.pod, Some(name), (Warning, reason), note);
-        };
-        let lifecycle = container.lifecycle.as_ref();
-        if lifecycle.is_some_and(|it| it.post_start.is_some()) {
-            tell("FailedPostStartHook", "postStart hooks are");
-        }
-        if lifecycle.is_some_and(|it| it.pre_stop.is_some()) {
-            tell("FailedPreStopHook", "preStop hooks are");
-        }
-        if !is_on_host(&self.pod)
-            && container.ports.iter().flatten().any(|it| it.host_port.is_some_and(|it| it != 0))
-        {
-            tell("HostPortNotSupported", "hostPort is");
-        }
-        if let Some(note) = self.context.cgroups.unlimited(container) {
-            self.teller.tell(&self.pod, Some(name), (Warning, "LimitsNotEnforced"), note);
         }
     }
 

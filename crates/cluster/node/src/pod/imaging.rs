@@ -75,6 +75,11 @@ impl Imaging {
         }
     }
 
+    /// Files of the images whose owners this machine could not give them.
+    pub(super) fn owners_lost(&self) -> u64 {
+        self.0.values().filter_map(|it| it.present.as_ref()).map(|it| it.owners_lost).sum()
+    }
+
     /// The image that a container is to run with now.
     pub(super) fn of(&self, container: &str) -> Option<&Present> {
         self.0.get(container)?.present.as_ref()

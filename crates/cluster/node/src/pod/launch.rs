@@ -27,29 +27,8 @@ use crate::{
     seccomp,
 };
 
-/// Size of /dev/shm: the default of container runtimes.
-const SHM_BYTES: u64 = 64 << 20;
-
 /// Where programs are looked up in an image that does not say it, as in containerd.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-
-/// Files below /proc that tell of the machine what no container should know, as in containerd.
-const MASKED: [&str; 10] = [
-    "/proc/acpi",
-    "/proc/asound",
-    "/proc/kcore",
-    "/proc/keys",
-    "/proc/latency_stats",
-    "/proc/sched_debug",
-    "/proc/scsi",
-    "/proc/timer_list",
-    "/proc/timer_stats",
-    "/sys/firmware",
-];
-
-/// Where root in a container must not write, as in containerd.
-const READ_ONLY: [&str; 5] =
-    ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
 /// What a container's root is made of.
 #[derive(Clone, Copy, Debug)]
@@ -111,7 +90,7 @@ pub(crate) fn recipe(
     let env = environment.clone().into_variables().into_iter().map(variable).collect();
     let id = run_id(&container.name, attempt);
     let log = folders.log(&container.name, attempt);
-    let spec = wire::ContainerSpec { id, log, shm_bytes: SHM_BYTES, ..Default::default() };
+    let spec = wire::ContainerSpec { id, log, shm_bytes: wire::SHM_BYTES, ..Default::default() };
     let cwd = container.working_dir.as_deref().filter(|it| !it.is_empty()).map(PathBuf::from);
     let process = wire::ProcessSpec { argv, env, cwd, ..Default::default() };
     let (process, spec, image_id) = match program {
@@ -203,8 +182,11 @@ fn imaged(
         ..process
     };
     let paths = |list: &[&str]| list.iter().map(PathBuf::from).collect();
-    let (masked_paths, read_only_paths) =
-        if may.masks_proc { (paths(&MASKED), paths(&READ_ONLY)) } else { Default::default() };
+    let (masked_paths, read_only_paths) = if may.masks_proc {
+        (paths(&wire::MASKED_PATHS), paths(&wire::READ_ONLY_PATHS))
+    } else {
+        Default::default()
+    };
     let spec = wire::ContainerSpec {
         root: wire::Root::Layers {
             layers: present.layers.clone(),

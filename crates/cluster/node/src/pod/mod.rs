@@ -21,6 +21,7 @@ mod privileges;
 mod probing;
 mod stop_signal;
 mod tries;
+mod unsupported;
 
 mod events;
 mod report;

@@ -25,6 +25,7 @@ pub(super) struct Model {
     pub(super) uptime: Duration,
     pub(super) sandbox: Sandbox,
     pub(super) routing: Routing,
+    pub(super) owners_lost: u64,
     pub(super) containers: BTreeMap<String, ContainerSeen>,
     pub(super) end: Option<End>,
     /// What was done, in words.
@@ -45,6 +46,7 @@ impl Model {
             uptime: Duration::ZERO,
             sandbox: Sandbox::Absent,
             routing: Routing::Routed,
+            owners_lost: 0,
             containers: BTreeMap::new(),
             end: None,
             log: Vec::new(),
@@ -65,6 +67,7 @@ impl Model {
             node_stops: self.node_stops,
             sandbox: &self.sandbox,
             routing: self.routing,
+            owners_lost: self.owners_lost,
             containers: &self.containers,
         }
     }

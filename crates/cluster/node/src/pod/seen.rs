@@ -24,6 +24,8 @@ pub(crate) struct Seen<'a> {
     pub sandbox: &'a Sandbox,
     /// Whether traffic may still arrive.
     pub routing: Routing,
+    /// Files of the containers' images whose owners this machine could not give them.
+    pub owners_lost: u64,
     /// Facts of each container by name. A name that is missing has no facts yet.
     pub containers: &'a BTreeMap<String, ContainerSeen>,
 }

@@ -239,7 +239,19 @@ fn conditions(seen: &Seen<'_>, status: &mut PodStatus) {
     ] {
         set_condition(seen, status, kind, verdict);
     }
+    if seen.owners_lost != 0 {
+        let message = format!(
+            "{} files of the images belong to another user or group than the images say: without root that \
+             needs newuidmap, and ranges for the user in /etc/subuid and /etc/subgid",
+            seen.owners_lost
+        );
+        let verdict = Verdict::no("NoSubordinateIDs", Some(message));
+        set_condition(seen, status, IMAGE_OWNERS, verdict);
+    }
 }
+
+/// Whether the files of images have the owners that the images say. It is there only if they have not.
+const IMAGE_OWNERS: &str = "coracle.dev/ImageOwners";
 
 #[derive(Clone)]
 struct Verdict {

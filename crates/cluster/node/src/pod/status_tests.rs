@@ -68,6 +68,26 @@ fn running() {
 }
 
 #[test]
+fn owners_that_could_not_be_given_are_told() {
+    let mut model = two("Always");
+    model.owners_lost = 7;
+    check(
+        &mut model,
+        &expect![[r#"
+        "Running" "10.244.0.9" "10.244.0.1"
+        "PodReadyToStartContainers"="True"
+        "Initialized"="True"
+        "Ready"="True"
+        "ContainersReady"="True"
+        "PodScheduled"="True"
+        "coracle.dev/ImageOwners"="False" NoSubordinateIDs 7 files of the images belong to another user or group than the images say: without root that needs newuidmap, and ranges for the user in /etc/subuid and /etc/subgid
+        "a" running ready=true started=true restarts=0 "coracle://1234.a.0"
+        "b" running ready=true started=true restarts=0 "coracle://1234.b.0"
+    "#]],
+    );
+}
+
+#[test]
 fn not_ready() {
     let mut model = two("Always");
     model.facts("a").health.ready = false;

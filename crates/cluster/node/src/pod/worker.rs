@@ -249,6 +249,7 @@ impl Worker {
             node_stops: *self.wires.node_stops.borrow(),
             sandbox: &self.sandbox,
             routing: self.routing,
+            owners_lost: self.imaging.owners_lost(),
             containers: &self.containers,
         }
     }

@@ -4,6 +4,29 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+/// Size of /dev/shm where nobody says otherwise, in bytes: the default of container runtimes.
+pub const SHM_BYTES: u64 = 64 << 20;
+
+/// What tells of the machine what no container should know, for [`ContainerSpec::masked_paths`]:
+/// containerd's list.
+pub const MASKED_PATHS: [&str; 10] = [
+    "/proc/acpi",
+    "/proc/asound",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/sys/firmware",
+];
+
+/// Where root in a container must not write, for [`ContainerSpec::read_only_paths`]: containerd's
+/// list.
+pub const READ_ONLY_PATHS: [&str; 5] =
+    ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+
 /// A container, as far as it does not concern the process in it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -4,7 +4,7 @@ use std::{fs, io, os::fd::OwnedFd, path::Path, time::Duration};
 
 use k8s_openapi::api::core::v1::Pod;
 use rustix::process::{Pid, PidfdFlags};
-use shim::wire::{FailureKind, PodSpec, Reply, Request};
+use shim::wire::{FailureKind, PodSpec, Reply, Request, Sysctl};
 use tokio::io::{Interest, unix::AsyncFd};
 
 use super::super::{
@@ -136,7 +136,7 @@ async fn claim(place: &Place) -> Result<Option<Spare>, StageError> {
         name: format!("{namespace}/{}", text(metadata.and_then(|it| it.name.as_ref()))),
         dir: place.folders.run.clone(),
         hostname: place.pod.as_deref().map(|it| host_name(it, &machine.name)).unwrap_or_default(),
-        sysctls: Vec::new(),
+        sysctls: sysctls(place.pod.as_deref()),
     };
     let spare = if place.pod.as_deref().is_some_and(is_on_host) {
         place.context.spares.take_on_host().await
@@ -220,6 +220,13 @@ fn chain(error: &dyn std::error::Error) -> String {
         cause = error.source();
     }
     words
+}
+
+/// Settings of the kernel that the pod wants in its own namespaces.
+fn sysctls(pod: Option<&Pod>) -> Vec<Sysctl> {
+    let context = pod.and_then(|it| it.spec.as_ref()?.security_context.as_ref());
+    let wanted = context.and_then(|it| it.sysctls.as_deref()).unwrap_or_default();
+    wanted.iter().map(|it| Sysctl { name: it.name.clone(), value: it.value.clone() }).collect()
 }
 
 /// Runs what blocks for some milliseconds away from the runtime's threads.

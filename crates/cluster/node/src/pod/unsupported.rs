@@ -1,0 +1,47 @@
+//! What a pod asks for and does not get: said in an Event each, never passed over.
+
+use client::EventType::Warning;
+use image::Owners;
+use k8s_openapi::api::core::v1::Container;
+
+use super::worker::Worker;
+use crate::context::is_on_host;
+
+impl Worker {
+    /// Says what a container that has started goes without.
+    pub(super) fn tell_unsupported(&self, container: &Container) {
+        let name = container.name.as_str();
+        let tell = |reason, what: &str| {
+            let note = format!("{what} not supported yet: container {name} goes without");
+            self.teller.tell(&self.pod, Some(name), (Warning, reason), note);
+        };
+        let lifecycle = container.lifecycle.as_ref();
+        if lifecycle.is_some_and(|it| it.post_start.is_some()) {
+            tell("FailedPostStartHook", "postStart hooks are");
+        }
+        if lifecycle.is_some_and(|it| it.pre_stop.is_some()) {
+            tell("FailedPreStopHook", "preStop hooks are");
+        }
+        if !is_on_host(&self.pod)
+            && container.ports.iter().flatten().any(|it| it.host_port.is_some_and(|it| it != 0))
+        {
+            tell("HostPortNotSupported", "hostPort is");
+        }
+        let spec = self.pod.spec.as_ref();
+        if spec.is_some_and(|it| it.host_ipc == Some(true)) {
+            tell("HostIPCNotSupported", "hostIPC is");
+        }
+        // Without root every container has a user namespace.
+        if self.context.owners == Owners::Root
+            && spec.is_some_and(|it| it.host_users == Some(false))
+        {
+            tell("UserNamespaceNotSupported", "hostUsers: false is");
+        }
+        if spec.is_some_and(|it| it.runtime_class_name.is_some()) {
+            tell("RuntimeClassNotSupported", "runtimeClassName is");
+        }
+        if let Some(note) = self.context.cgroups.unlimited(container) {
+            self.teller.tell(&self.pod, Some(name), (Warning, "LimitsNotEnforced"), note);
+        }
+    }
+}
