@@ -105,6 +105,11 @@ impl Cluster {
         run(self.command(&["down", "--delete"])).await
     }
 
+    /// Runs a command of the cluster's user, which must succeed.
+    pub(crate) async fn run(&self, arguments: &[&str]) -> anyhow::Result<()> {
+        run(self.command(arguments)).await
+    }
+
     /// A connection to the API, as soon as it says that it is ready.
     pub(crate) async fn ready(&self, tasks: &Tasks) -> anyhow::Result<Connection> {
         loop {
@@ -118,7 +123,8 @@ impl Cluster {
         }
     }
 
-    fn command(&self, arguments: &[&str]) -> Command {
+    /// A command of the cluster's user, not yet started.
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(&self.coracle);
         command
             .args(arguments)

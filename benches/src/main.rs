@@ -12,6 +12,7 @@ mod fault;
 mod generator;
 mod http;
 mod idle;
+mod images;
 mod kubeconfig;
 mod objects;
 mod peers;
@@ -59,6 +60,9 @@ struct Arguments {
     output: Format,
 }
 
+/// Pods of images that are started one after another.
+const IMAGE_PODS: usize = 50;
+
 /// What is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Part {
@@ -68,6 +72,8 @@ enum Part {
     Idle,
     /// From creating a pod to its running; memory of a pod.
     Pods,
+    /// Pods of images, and builds.
+    Images,
     /// Creates and gets over TLS.
     Objects,
     /// Lists, tables, events, applies and a snapshot of a full cluster.
@@ -162,6 +168,10 @@ async fn without_cluster(
     if wanted(Part::Backlog) {
         progress("measuring what waits in the queue");
         report.add("backlog", queue::measure_backlog(coracle).await);
+    }
+    if wanted(Part::Images) {
+        progress("starting pods of images, and building one");
+        report.add("images", images::measure(coracle, IMAGE_PODS, tasks).await);
     }
     if wanted(Part::Api) {
         progress("filling a cluster");

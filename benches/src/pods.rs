@@ -18,9 +18,12 @@ use crate::{
     report::{Aim, Figure, Samples},
 };
 
-const PODS: &str = "/api/v1/namespaces/default/pods";
+pub(crate) const PODS: &str = "/api/v1/namespaces/default/pods";
 const LINKS: &str = "/api/v1/namespaces/kube-system/configmaps";
 const IMAGE: &str = "bench/idle";
+
+/// In place of a phase.
+const GONE: &str = "gone";
 
 /// Longest wait for one pod.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -89,7 +92,7 @@ async fn link(connection: &mut Connection) -> anyhow::Result<()> {
 }
 
 /// Waits until pods can be created at all: they need the account of their namespace.
-async fn service_account(connection: &mut Connection) -> anyhow::Result<()> {
+pub(crate) async fn service_account(connection: &mut Connection) -> anyhow::Result<()> {
     let path = "/api/v1/namespaces/default/serviceaccounts/default";
     let there = async {
         while connection.get(path).await.is_err() {
@@ -111,7 +114,7 @@ fn pod(name: &str) -> Bytes {
 }
 
 /// A watch of the pods: one JSON document a line.
-struct Events {
+pub(crate) struct Events {
     body: Incoming,
     buffer: BytesMut,
     /// The last phase of each pod.
@@ -119,7 +122,7 @@ struct Events {
 }
 
 impl Events {
-    async fn open(endpoint: &Endpoint, tasks: &Tasks) -> anyhow::Result<Self> {
+    pub(crate) async fn open(endpoint: &Endpoint, tasks: &Tasks) -> anyhow::Result<Self> {
         let mut connection = endpoint.connect(tasks).await?;
         let answer = connection
             .send(
@@ -135,8 +138,17 @@ impl Events {
     }
 
     /// Waits until a pod runs.
-    async fn running(&mut self, name: &str) -> anyhow::Result<()> {
-        while self.phases.get(name).map(String::as_str) != Some("Running") {
+    pub(crate) async fn running(&mut self, name: &str) -> anyhow::Result<()> {
+        self.until(name, "Running").await
+    }
+
+    /// Waits until a pod is gone.
+    pub(crate) async fn gone(&mut self, name: &str) -> anyhow::Result<()> {
+        self.until(name, GONE).await
+    }
+
+    async fn until(&mut self, name: &str, phase: &str) -> anyhow::Result<()> {
+        while self.phases.get(name).map(String::as_str) != Some(phase) {
             let frame = self.body.frame().await.context("the watch has ended")??;
             if let Ok(data) = frame.into_data() {
                 self.buffer.extend_from_slice(&data);
@@ -155,7 +167,8 @@ impl Events {
         if let (Some(name), Some(phase)) =
             (text("/object/metadata/name"), text("/object/status/phase"))
         {
-            self.phases.insert(name, phase);
+            let gone = text("/type").as_deref() == Some("DELETED");
+            self.phases.insert(name, if gone { GONE.to_owned() } else { phase });
         }
     }
 }

@@ -213,6 +213,13 @@ fn merge_patch(before: Option<&Value>, wanted: &Value) -> Value {
     Value::Object(patch)
 }
 
+/// What a merge patch makes of nothing.
+fn without_nulls(patch: &Value) -> Value {
+    let Some(fields) = patch.as_object() else { return patch.clone() };
+    let there = fields.iter().filter(|(_, value)| !value.is_null());
+    Value::Object(there.map(|(key, value)| (key.clone(), without_nulls(value))).collect())
+}
+
 fn unknown_kind(object: &Object, error: kube::Error) -> anyhow::Error {
     let place = object.place("kind");
     let what = format!("{} {}", object.api_version(), object.kind());
@@ -283,7 +290,9 @@ pub(crate) async fn merge(client: &Client, object: &Value) -> anyhow::Result<()>
     let done = match send(client, Method::PATCH, &url, body).await {
         Err(error) if is_not_found(&error) => {
             let url = format!("{}?{}", target.collection(), parameters());
-            send(client, Method::POST, &url, Some(("application/json", &object.value))).await
+            // What a patch takes away is not there in the first place.
+            let value = without_nulls(&object.value);
+            send(client, Method::POST, &url, Some(("application/json", &value))).await
         }
         done => done,
     };
@@ -299,6 +308,13 @@ mod tests {
     #[track_caller]
     fn check(before: Value, wanted: Value, expected: Expect) {
         expected.assert_eq(&merge_patch(Some(&before), &wanted).to_string());
+    }
+
+    #[test]
+    fn a_patch_of_nothing_has_no_nulls() {
+        let patch = json!({ "data": { "a": null, "b": "1" }, "kind": "ConfigMap" });
+        let object = json!({ "data": { "b": "1" }, "kind": "ConfigMap" });
+        assert_eq!(without_nulls(&patch), object);
     }
 
     #[test]

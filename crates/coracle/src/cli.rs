@@ -122,6 +122,9 @@ pub(crate) struct UpArguments {
     /// With --detach: give up waiting after this many seconds; what runs goes on running.
     #[arg(long, default_value = "300", value_parser = parse_seconds)]
     pub(crate) timeout: Duration,
+    /// Run the images themselves where `coracle.yaml` links local source in their place.
+    #[arg(long)]
+    pub(crate) no_links: bool,
     #[command(flatten)]
     pub(crate) start: StartArguments,
 }

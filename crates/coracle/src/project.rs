@@ -143,6 +143,11 @@ impl Project {
         of_service.map(publish).collect()
     }
 
+    /// Forgets the links of the file. Returns their names.
+    pub(crate) fn unlink(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.links).into_keys().collect()
+    }
+
     /// Builds every link that says how, one after the other, telling `say` which. What the builds
     /// print goes to standard error.
     pub(crate) fn build(&self, mut say: impl FnMut(&str)) -> anyhow::Result<()> {

@@ -6,7 +6,7 @@ use std::{
     process::ExitCode,
 };
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use api::link::{self, Link};
 use k8s_openapi::api::{apps::v1::Deployment, core::v1::Pod};
 use runtime::OnExit;
@@ -37,20 +37,24 @@ const KINDS_FIRST: [&str; 6] =
 /// Runs the command.
 pub(crate) fn run(directories: &Directories, arguments: &UpArguments) -> anyhow::Result<ExitCode> {
     let mut progress = Progress::start();
-    let (objects, project) = match &arguments.path {
+    let (objects, mut project) = match &arguments.path {
         Some(path) => match procfile::find(path)? {
+            Some(file) if arguments.no_links => {
+                bail!("`{}` has no images to run: leave --no-links out", file.display());
+            }
             Some(file) => procfile::read(&file)?,
             None => (in_order(manifest::read(path)?), Project::read(path)?),
         },
         None => (Vec::new(), Project::default()),
     };
+    let unlinked = if arguments.no_links { project.unlink() } else { Vec::new() };
     project.build(|text| progress.say(text))?;
     // What may be wrong with the folder is said by `ensure`.
     if !matches!(lock::running(&directories.run), Ok(Some(_))) {
         progress.say(&format!("starting cluster `{}`", directories.name));
     }
     let (running, started) = start::ensure(directories, &arguments.start)?;
-    let up = Up { directories, arguments, objects, project, running, started };
+    let up = Up { directories, arguments, objects, project, unlinked, running, started };
     let ended = session::run(directories, async |session| up.follow(session, progress).await)?;
     match ended {
         End::Code(code) => Ok(code),
@@ -85,6 +89,8 @@ struct Up<'a> {
     arguments: &'a UpArguments,
     objects: Vec<Object>,
     project: Project,
+    /// Links that are not to be used.
+    unlinked: Vec<String>,
     running: Running,
     started: bool,
 }
@@ -130,12 +136,14 @@ impl Up<'_> {
     /// Tells the cluster which images are linked to local source.
     async fn link(&self, session: &Session) -> anyhow::Result<()> {
         let links: BTreeMap<String, Link> = self.project.links(&self.directories.commands)?;
-        if links.is_empty() {
+        if links.is_empty() && self.unlinked.is_empty() {
             return Ok(());
         }
-        let mut data = BTreeMap::new();
+        // Null takes away what an earlier command may have said.
+        let mut data: BTreeMap<String, Option<String>> =
+            self.unlinked.iter().map(|it| (it.clone(), None)).collect();
         for (name, link) in links {
-            data.insert(name, serde_json::to_string(&link).context("print a link")?);
+            data.insert(name, Some(serde_json::to_string(&link).context("print a link")?));
         }
         let object = json!({
             "apiVersion": "v1",
