@@ -54,6 +54,17 @@ pub(crate) fn nothing_is_left_after_killing_everything() -> anyhow::Result<()> {
     unchanged(&before)
 }
 
+/// Its object goes at once, and nobody is left to say that the containers are gone.
+pub(crate) fn nothing_is_left_of_a_pod_deleted_by_force() -> anyhow::Result<()> {
+    let cluster = Cluster::running("forced", &pod("web", &["serve", "8080"]))?;
+    let running = belongings(&cluster)?.len();
+    cluster.kubectl(&["delete", "pod", "web", "--grace-period=0", "--force"])?;
+    let folders = cluster.run_folder().join("pods");
+    eventually("its processes and folders are gone", || {
+        Ok(fs::read_dir(&folders)?.count() == 0 && belongings(&cluster)?.len() < running)
+    })
+}
+
 /// On a bridge, service addresses work only with this switch on; here there is no bridge. Only root
 /// can turn it from outside; as an ordinary user the network's own tests do it from inside.
 pub(crate) fn routing_needs_no_bridge_netfilter() -> anyhow::Result<()> {

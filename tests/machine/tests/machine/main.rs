@@ -37,6 +37,7 @@ const TESTS: &[(&str, Test)] = &[
     ("down_keeps_state_and_up_brings_it_back", survive::down_keeps_state_and_up_brings_it_back),
     ("nothing_is_left_after_down", clean::nothing_is_left_after_down),
     ("nothing_is_left_after_killing_everything", clean::nothing_is_left_after_killing_everything),
+    ("nothing_is_left_of_a_pod_deleted_by_force", clean::nothing_is_left_of_a_pod_deleted_by_force),
     ("routing_needs_no_bridge_netfilter", clean::routing_needs_no_bridge_netfilter),
     ("processes_share_the_network_of_the_host", procfile::processes_share_the_network_of_the_host),
     ("processes_outlive_everything_but_shims", procfile::processes_outlive_everything_but_shims),

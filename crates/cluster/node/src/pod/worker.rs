@@ -230,7 +230,9 @@ impl Worker {
         tokio::select! {
             Some(done) = self.pending.next() => Heard::Done(Box::new(done)),
             notice = notices => Heard::Notice(notice),
-            changed = self.wires.input.changed() => match changed {
+            // Of a pod that has vanished there will be no more news, and the agent has let go of it:
+            // its containers are still to be ended.
+            changed = self.wires.input.changed(), if !self.vanished => match changed {
                 Ok(()) => Heard::Input,
                 Err(_) => Heard::Orphaned,
             },
