@@ -8,6 +8,9 @@ use clap::Args;
 
 use crate::output;
 
+/// Most warnings that are shown: who has more has left out a library that much needs.
+const WARNINGS_MAX: usize = 20;
+
 /// Arguments of `image pack`.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct PackArguments {
@@ -73,8 +76,19 @@ pub(crate) fn run(
         time: time.unwrap_or(0),
     };
     let lease = store.lease()?;
-    let target = pack::pack(store, &lease, &arguments.source, &options)?;
-    store.tag(&name, &target)?;
-    output::line(&format!("{name} {}", target.digest))?;
+    let packed = pack::pack(store, &lease, &arguments.source, &options)?;
+    store.tag(&name, &packed.target)?;
+    warn(&packed.warnings);
+    output::line(&format!("{name} {}", packed.target.digest))?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Says what is missing in the image, which may never be used.
+fn warn(warnings: &[pack::Error]) {
+    for warning in warnings.iter().take(WARNINGS_MAX) {
+        output::note(&format!("warning: {warning}"));
+    }
+    if let Some(more) = warnings.len().checked_sub(WARNINGS_MAX).filter(|it| *it != 0) {
+        output::note(&format!("warning: and {more} more files of which something is missing"));
+    }
 }

@@ -12,9 +12,10 @@ use std::{
 use super::{
     Error,
     elf::{Elf, Needs, needs},
+    place::{planned, relative, resolved},
 };
 use crate::{
-    assemble::{Item, Plan},
+    assemble::{Item, Plan, Source},
     tarball::{Kind, Time},
 };
 
@@ -42,6 +43,8 @@ struct File {
     to: PathBuf,
     /// Where the files that need it look for what it needs.
     inherited: Vec<Folder>,
+    /// Whether the image is of no use without what it needs.
+    is_run: bool,
 }
 
 /// Adds to a plan what its files need.
@@ -55,6 +58,7 @@ pub(super) struct Closure<'a> {
     configured: Vec<PathBuf>,
     /// Libraries that were found: the loader uses one of a name for all.
     found: BTreeMap<(bool, u16, String), PathBuf>,
+    warnings: Vec<Error>,
 }
 
 impl<'a> Closure<'a> {
@@ -63,27 +67,44 @@ impl<'a> Closure<'a> {
         let mut lines = CONFIGURATION_LINES_MAX;
         read_configuration(Path::new("/etc/ld.so.conf"), &mut configured, &mut lines);
         let (todo, seen, found) = (Vec::new(), BTreeSet::new(), BTreeMap::new());
-        Self { plan, time, todo, seen, configured, found }
+        Self { plan, time, todo, seen, configured, found, warnings: Vec::new() }
     }
 
-    /// Plans all that the files of the plan need. Says whether the C library is among it.
-    pub(super) fn run(mut self) -> Result<bool, Error> {
+    /// Plans all that the files at the paths `run` need, which must be there, and all that the other files
+    /// of the plan need, as far as it is there. Says whether the C library is among it, and what is not.
+    pub(super) fn run(mut self, run: &[PathBuf]) -> Result<(bool, Vec<Error>), Error> {
+        for path in run {
+            if let Some((from, to)) = planned(self.plan, path) {
+                self.all_of(File { from, to, inherited: Vec::new(), is_run: true })?;
+            }
+        }
         let files = self.plan.items().filter_map(|(path, item)| {
-            let crate::assemble::Source::Path(from) = &item.source else { return None };
+            let Source::Path(from) = &item.source else { return None };
             let is_file = matches!(item.entry.kind, Kind::File { .. });
             let to = Path::new("/").join(std::ffi::OsStr::from_bytes(path));
-            is_file.then(|| File { from: from.clone(), to, inherited: Vec::new() })
+            let file = File { from: from.clone(), to, inherited: Vec::new(), is_run: false };
+            is_file.then_some(file)
         });
-        self.todo = files.collect();
+        for file in files.collect::<Vec<_>>() {
+            self.all_of(file)?;
+        }
+        let has_libc = self.found.keys().any(|(_, _, name)| name.starts_with("libc."));
+        Ok((has_libc, self.warnings))
+    }
+
+    /// What the file needs, and what that needs.
+    fn all_of(&mut self, file: File) -> Result<(), Error> {
+        self.todo.push(file);
         while let Some(file) = self.todo.pop() {
             if !self.seen.insert(file.to.clone()) {
                 continue;
             }
-            let failed = |source| Error::Read { path: file.from.clone(), source };
-            match needs(&file.from).map_err(failed)? {
-                Needs::Nothing => {}
-                Needs::Elf(elf) => self.elf(&file, &elf)?,
-                Needs::Script { interpreter, argument } => {
+            match needs(&file.from) {
+                Ok(Needs::Nothing) => {}
+                Ok(Needs::Elf(elf)) => self.elf(&file, &elf)?,
+                // Text that the kernel does not run as a program has no interpreter of its own.
+                Ok(Needs::Script { .. }) if !file.is_run && !self.is_executable(&file) => {}
+                Ok(Needs::Script { interpreter, argument }) => {
                     self.program(&file, &interpreter)?;
                     if interpreter.ends_with("/env")
                         && let Some(program) = argument
@@ -91,32 +112,59 @@ impl<'a> Closure<'a> {
                         self.program(&file, program.split(' ').next_back().unwrap_or(&program))?;
                     }
                 }
+                // An ELF file that is not one, as those who test with it have it.
+                Err(source) if source.kind() == std::io::ErrorKind::InvalidData => {
+                    self.lacks(&file, Error::Read { path: file.from.clone(), source })?;
+                }
+                Err(source) => return Err(Error::Read { path: file.from.clone(), source }),
             }
         }
-        Ok(self.found.keys().any(|(_, _, name)| name.starts_with("libc.")))
+        Ok(())
+    }
+
+    fn is_executable(&self, file: &File) -> bool {
+        let item = self.plan.get(relative(&file.to));
+        item.is_some_and(|it| it.entry.mode & 0o111 != 0)
+    }
+
+    /// Something is missing: that ends it for what is run, and is said of all else.
+    fn lacks(&mut self, by: &File, error: Error) -> Result<(), Error> {
+        if by.is_run {
+            return Err(error);
+        }
+        self.warnings.push(error);
+        Ok(())
+    }
+
+    fn misses(&mut self, by: &File, needed: &str) -> Result<(), Error> {
+        self.lacks(by, Error::Missing { file: by.from.clone(), needed: needed.to_owned() })
+    }
+
+    /// What is at a path, in the image or else on the machine.
+    fn at(&self, path: &Path) -> Option<(PathBuf, PathBuf)> {
+        let to_same = || path.exists().then(|| (path.to_owned(), path.to_owned()));
+        planned(self.plan, path).or_else(to_same)
     }
 
     /// An interpreter of a script: by its path, or looked for.
     fn program(&mut self, by: &File, name: &str) -> Result<(), Error> {
-        let path = match name.starts_with('/') {
-            true => Some(PathBuf::from(name)).filter(|it| it.exists()),
-            false => PROGRAMS.iter().map(|it| Path::new(it).join(name)).find(|it| it.exists()),
+        let found = match name.starts_with('/') {
+            true => self.at(Path::new(name)),
+            false => PROGRAMS.iter().find_map(|it| self.at(&Path::new(it).join(name))),
         };
-        let missing = || Error::Missing { file: by.from.clone(), needed: name.to_owned() };
-        let path = path.ok_or_else(missing)?;
-        self.add(&path.clone(), path, Vec::new())
+        match found {
+            Some((from, to)) => self.add(&from, to, Vec::new(), by),
+            None => self.misses(by, name),
+        }
     }
 
     fn elf(&mut self, file: &File, elf: &Elf) -> Result<(), Error> {
-        let missing =
-            |needed: &str| Error::Missing { file: file.from.clone(), needed: needed.to_owned() };
         let is_musl = elf.loader.as_ref().is_some_and(|it| it.contains("ld-musl"));
         if let Some(loader) = &elf.loader {
-            let loader = PathBuf::from(loader);
-            if !loader.exists() {
-                return Err(missing(&loader.to_string_lossy()));
+            match self.at(Path::new(loader)) {
+                Some((from, to)) => self.add(&from, to, Vec::new(), file)?,
+                None => return self.misses(file, loader),
             }
-            self.add(&loader.clone(), loader, Vec::new())?;
         }
         let expand = |paths: &[String]| paths.iter().flat_map(|it| expanded(it, file)).collect();
         let rpath: Vec<Folder> = expand(&elf.rpath);
@@ -129,20 +177,24 @@ impl<'a> Closure<'a> {
         let inherited: Vec<Folder> = rpath.iter().chain(&file.inherited).cloned().collect();
         for name in &elf.needed {
             let key = (elf.kind.0, elf.kind.1, name.clone());
-            if name.contains('/') {
-                let path = PathBuf::from(name);
-                if !path.is_absolute() || !path.exists() {
-                    return Err(missing(name));
+            let is_path = name.contains('/');
+            if !is_path && self.found.contains_key(&key) {
+                continue;
+            }
+            let found = match is_path {
+                true => {
+                    Some(Path::new(name)).filter(|it| it.is_absolute()).and_then(|it| self.at(it))
                 }
-                self.add(&path.clone(), path, inherited.clone())?;
+                false => self.find(name, elf, &own, is_musl),
+            };
+            let Some((from, to)) = found else {
+                self.misses(file, name)?;
                 continue;
+            };
+            if !is_path {
+                self.found.insert(key, to.clone());
             }
-            if self.found.contains_key(&key) {
-                continue;
-            }
-            let (from, to) = self.find(name, elf, &own, is_musl).ok_or_else(|| missing(name))?;
-            self.found.insert(key, to.clone());
-            self.add(&from, to, inherited.clone())?;
+            self.add(&from, to, inherited.clone(), file)?;
         }
         Ok(())
     }
@@ -162,16 +214,18 @@ impl<'a> Closure<'a> {
         for (from, to) in own {
             // What the image has there itself is meant first.
             let to = to.join(name);
-            if let Some(item) = self.plan.get(relative(&to))
-                && let crate::assemble::Source::Path(path) = &item.source
-            {
-                return Some((path.clone(), to));
+            if let Some(found) = planned(self.plan, &to) {
+                return Some((found.0, to));
             }
             if fits(&from.join(name)) {
                 return Some((from.join(name), to));
             }
         }
         let default = defaults(elf.kind.1, is_musl);
+        let in_image = |it: &PathBuf| planned(self.plan, &it.join(name)).filter(|it| fits(&it.0));
+        if let Some(found) = default.iter().find_map(in_image) {
+            return Some(found);
+        }
         let configured = if is_musl { &[][..] } else { &self.configured };
         // The image has no cache of the loader: what is elsewhere goes where it looks anyway.
         let place = default.first()?.join(name);
@@ -186,23 +240,27 @@ impl<'a> Closure<'a> {
         default.iter().map(|it| it.join(name)).find(|it| fits(it)).map(|it| (it.clone(), it))
     }
 
-    fn add(&mut self, from: &Path, to: PathBuf, inherited: Vec<Folder>) -> Result<(), Error> {
+    /// Plans what `by` needs, unless it is planned, and what that needs.
+    fn add(
+        &mut self,
+        from: &Path,
+        to: PathBuf,
+        inherited: Vec<Folder>,
+        by: &File,
+    ) -> Result<(), Error> {
         let failed = |source| Error::Read { path: from.to_owned(), source };
         let from = fs::canonicalize(from).map_err(failed)?;
         let size = fs::metadata(&from).map_err(failed)?.len();
-        if self.plan.get(relative(&to)).is_none() {
-            let path = relative(&to).to_vec();
+        let Some(place) = resolved(self.plan, &to) else {
+            return self.misses(by, &to.to_string_lossy());
+        };
+        if self.plan.get(relative(&place)).is_none() {
+            let path = relative(&place).to_vec();
             self.plan.put(Item::file(path, &from, size, 0o755, self.time));
         }
-        self.todo.push(File { from, to, inherited });
+        self.todo.push(File { from, to: place, inherited, is_run: by.is_run });
         Ok(())
     }
-}
-
-/// The path of the image without its first slash.
-fn relative(path: &Path) -> &[u8] {
-    let bytes = path.as_os_str().as_bytes();
-    bytes.strip_prefix(b"/").unwrap_or(bytes)
 }
 
 /// One folder of an RPATH or RUNPATH, for the machine and for the image.

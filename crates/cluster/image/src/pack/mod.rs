@@ -6,6 +6,7 @@
 
 mod closure;
 mod elf;
+mod place;
 
 use std::{
     collections::BTreeMap,
@@ -23,11 +24,16 @@ use crate::{
     tarball::Time,
 };
 
+use place::{planned, relative};
+
 /// Most files of one image: far more than a program with its libraries has.
 const FILES_MAX: usize = 1_000_000;
 
 /// Where a program goes, below the root.
 const PROGRAMS: &str = "bin";
+
+/// Where what is run is looked for when the image has no `PATH`, as by whoever runs it.
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 const PASSWD: &str = "root:x:0:0:root:/:/sbin/nologin\n\
     nobody:x:65534:65534:nobody:/nonexistent:/sbin/nologin\n";
@@ -57,7 +63,16 @@ pub struct Options {
     pub time: i64,
 }
 
-/// Why nothing was packed.
+/// What was packed.
+#[derive(Debug)]
+pub struct Packed {
+    /// The manifest of the image.
+    pub target: Descriptor,
+    /// What files of folders need and what is nowhere, and entry points that are not there.
+    pub warnings: Vec<Error>,
+}
+
+/// Why nothing was packed, or what is missing in what was.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The layer or the image.
@@ -86,6 +101,9 @@ pub enum Error {
     /// Something that an image cannot have: a socket, a device.
     #[error("`{path}` is no file, no folder and no symbolic link", path = .0.display())]
     Kind(PathBuf),
+    /// What is to be run is not in the image.
+    #[error("the entry point `{0}` is not in the image")]
+    EntryPoint(String),
     /// A path in the image that is not one.
     #[error("`{0}` is not a path in an image")]
     Path(String),
@@ -94,9 +112,12 @@ pub enum Error {
     Many,
 }
 
-/// Packs the program or the folder `source` and gives the manifest of the image. The same files and
-/// options give the same one: owners are root's, times are `options.time`, modes are 0755 or, for
-/// files that cannot be executed, 0644. `lease` holds what is made until it has a name.
+/// Packs the program or the folder `source`. The same files and options give the same image: owners are
+/// root's, times are `options.time`, modes are 0755 or, for files that cannot be executed, 0644; folders
+/// where everybody may write are 1777. `lease` holds what is made until it has a name.
+///
+/// What is run, and each file that is named by itself, must find all that it needs. What is in a folder
+/// need not: nobody knows which of it is used.
 ///
 /// # Errors
 /// [`Error`].
@@ -105,7 +126,7 @@ pub fn pack(
     lease: &Lease,
     source: &Path,
     options: &Options,
-) -> Result<Descriptor, Error> {
+) -> Result<Packed, Error> {
     let time = Time { seconds: options.time, nanoseconds: 0 };
     let read = |source: &Path| {
         let path = source.to_owned();
@@ -113,32 +134,32 @@ pub fn pack(
     };
     let mut plan = Plan::default();
     let mut entrypoint = options.entrypoint.clone();
+    // What must find all that it needs.
+    let mut run = Vec::new();
     if fs::metadata(source).map_err(read(source))?.is_dir() {
         add(&mut plan, source, Vec::new(), time)?;
     } else {
         let name = source.file_name().unwrap_or(OsStr::new("program"));
-        let path = [PROGRAMS.as_bytes(), b"/", name.as_bytes()].concat();
+        let path = Path::new("/").join(PROGRAMS).join(name);
         if entrypoint.is_empty() {
-            entrypoint = vec![format!("/{}", String::from_utf8_lossy(&path))];
+            entrypoint = vec![path.to_string_lossy().into_owned()];
         }
-        add(&mut plan, source, path, time)?;
+        add(&mut plan, source, relative(&path).to_vec(), time)?;
+        run.push(path);
     }
     for (from, to) in &options.add {
-        let refused = || Error::Path(to.clone());
-        let is_folder = to.ends_with('/') && !from.is_dir();
-        let to = to.trim_matches('/');
-        if to.split('/').any(|it| matches!(it, "." | "..")) {
-            return Err(refused());
+        let path = place_of(from, to)?;
+        add(&mut plan, from, path.clone(), time)?;
+        if !from.is_dir() {
+            run.push(Path::new("/").join(OsStr::from_bytes(&path)));
         }
-        let mut path = to.as_bytes().to_vec();
-        if is_folder || path.is_empty() && !from.is_dir() {
-            let name = from.file_name().ok_or_else(refused)?;
-            let slash = if path.is_empty() { &[][..] } else { b"/" };
-            path = [&path, slash, name.as_bytes()].concat();
-        }
-        add(&mut plan, from, path, time)?;
     }
-    let has_libc = closure::Closure::new(&mut plan, time).run()?;
+    let first = entrypoint.first().or(options.cmd.first());
+    let found = first.and_then(|it| what_is_run(&plan, it, options));
+    let lost = if found.is_none() { first.cloned().map(Error::EntryPoint) } else { None };
+    run.extend(found);
+    let (has_libc, mut warnings) = closure::Closure::new(&mut plan, time).run(&run)?;
+    warnings.extend(lost);
     let mut offer = |path: &str, text: &str| {
         if has_libc && plan.get(path.as_bytes()).is_none() {
             plan.put(Item::bytes(path, text.as_bytes().to_vec(), 0o644, time));
@@ -167,7 +188,34 @@ pub fn pack(
         }],
         ..ImageConfig::default()
     };
-    Ok(assemble::image(store, lease, config, &[layer])?)
+    Ok(Packed { target: assemble::image(store, lease, config, &[layer])?, warnings })
+}
+
+/// Where a file or folder of `--add` goes, below the root.
+fn place_of(from: &Path, to: &str) -> Result<Vec<u8>, Error> {
+    let refused = || Error::Path(to.to_owned());
+    let is_folder = to.ends_with('/') && !from.is_dir();
+    let to = to.trim_matches('/');
+    if to.split('/').any(|it| matches!(it, "." | "..")) {
+        return Err(refused());
+    }
+    let mut path = to.as_bytes().to_vec();
+    if is_folder || path.is_empty() && !from.is_dir() {
+        let name = from.file_name().ok_or_else(refused)?;
+        let slash = if path.is_empty() { &[][..] } else { b"/" };
+        path = [&path, slash, name.as_bytes()].concat();
+    }
+    Ok(path)
+}
+
+/// The path in the image of the program that a word of the entry point means.
+fn what_is_run(plan: &Plan, word: &str, options: &Options) -> Option<PathBuf> {
+    let there = |path: PathBuf| planned(plan, &path).is_some().then_some(path);
+    if word.contains('/') {
+        return there(Path::new("/").join(&options.workdir).join(word));
+    }
+    let path = options.env.iter().rev().find_map(|it| it.strip_prefix("PATH="));
+    path.unwrap_or(PATH).split(':').find_map(|it| there(Path::new("/").join(it).join(word)))
 }
 
 fn config(options: &Options, entrypoint: Vec<String>) -> Config {
@@ -209,7 +257,9 @@ fn add(plan: &mut Plan, from: &Path, to: Vec<u8>, time: Time) -> Result<(), Erro
                 next.push((entry.path(), to));
             }
             if !to.is_empty() {
-                plan.put(Item::folder(to, 0o755, time));
+                let mode =
+                    if found.permissions().mode() & 0o1777 == 0o1777 { 0o1777 } else { 0o755 };
+                plan.put(Item::folder(to, mode, time));
             }
         } else if kind.is_symlink() {
             let target = fs::read_link(&from).map_err(failed)?;

@@ -10,18 +10,22 @@ struct Packed {
     digest: crate::Digest,
     config: Config,
     root: PathBuf,
+    warnings: Vec<String>,
 }
 
 fn packed(source: &Path, options: &Options) -> Packed {
     let place = tempfile::tempdir().unwrap();
     let store = Store::open(place.path().join("store")).unwrap();
-    let descriptor = pack(&store, &store.lease().unwrap(), source, options).unwrap();
+    let super::Packed { target: descriptor, warnings } =
+        pack(&store, &store.lease().unwrap(), source, options).unwrap();
+    let warnings = warnings.iter().map(ToString::to_string).collect();
     let name: Reference = "packed".parse().unwrap();
     store.tag(&name, &descriptor).unwrap();
     let image = store.resolve(&name).unwrap().unwrap();
     let layers = unpack::ensure(&store, &image, Owners::of_process().unwrap()).unwrap();
     let root = layers.folders[0].clone();
-    Packed { _place: place, digest: descriptor.digest, config: image.config.config, root }
+    let config = image.config.config;
+    Packed { _place: place, digest: descriptor.digest, config, root, warnings }
 }
 
 /// What the loader itself says that a program needs.
@@ -135,4 +139,68 @@ fn origin_is_where_the_file_is() {
     // Within the folder it is there already; the program alone brings it along.
     assert!(packed.root.join("lib/libseven.so").is_file());
     assert!(packed.root.join("opt/lib/libseven.so").is_file());
+}
+
+/// In a folder lies much that nobody runs; of it only what lacks something is said.
+#[test]
+fn only_what_is_run_must_be_whole() {
+    let place = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str, mode: u32| {
+        let path = place.path().join(name);
+        fs::write(&path, text).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+    };
+    write("lacks", "#!/nowhere/python\n", 0o755);
+    write("text", "#!/nowhere/perl\n", 0o644);
+    write("torn", "\x7fELF and no more", 0o644);
+    write("good", "#!/usr/bin/tar\n", 0o755);
+    let words = |it: &str| vec![it.to_owned()];
+    let good = Options { entrypoint: words("/good"), ..Options::default() };
+    let found = packed(place.path(), &good);
+    assert!(found.root.join("usr/bin/tar").is_file());
+    assert_eq!(found.warnings.len(), 2, "{:?}", found.warnings);
+    assert!(found.warnings[0].contains("lacks` needs `/nowhere/python`"), "{:?}", found.warnings);
+    assert!(found.warnings[1].contains("torn`"), "{:?}", found.warnings);
+
+    let elsewhere = Options { cmd: words("other"), ..Options::default() };
+    let warnings = packed(place.path(), &elsewhere).warnings;
+    assert!(warnings.contains(&"the entry point `other` is not in the image".to_owned()));
+    let failure = |options: Options| {
+        let store = tempfile::tempdir().unwrap();
+        let store = Store::open(store.path()).unwrap();
+        pack(&store, &store.lease().unwrap(), place.path(), &options).unwrap_err().to_string()
+    };
+    // Named in whatever way, what is run must be whole, and what is named by itself.
+    let path = || vec!["PATH=/bin:/".to_owned()];
+    let by_path = Options { entrypoint: words("lacks"), env: path(), ..Options::default() };
+    let by_command = Options { cmd: words("./lacks"), ..Options::default() };
+    let add = vec![(place.path().join("lacks"), "/opt/".to_owned())];
+    for options in [by_path, by_command, Options { add, ..good }] {
+        let error = failure(options);
+        assert!(error.contains("lacks` needs `/nowhere/python`"), "{error}");
+    }
+}
+
+/// A folder may be a whole system: its own libraries are meant, wherever its links lead.
+#[test]
+fn libraries_of_a_folder_come_before_those_of_the_machine() {
+    let place = tempfile::tempdir().unwrap();
+    let path = |name: &str| place.path().join(name);
+    fs::create_dir_all(path("usr/lib")).unwrap();
+    fs::create_dir_all(path("tmp")).unwrap();
+    fs::set_permissions(path("tmp"), fs::Permissions::from_mode(0o1777)).unwrap();
+    std::os::unix::fs::symlink("usr/lib", path("lib")).unwrap();
+    let tar = Path::new("/usr/bin/tar");
+    let library = packed(tar, &Options::default());
+    let is_libc = |it: &PathBuf| it.ends_with("libc.so.6");
+    let libc = walk(&library.root).into_iter().find(is_libc).unwrap();
+    fs::copy(&libc, path("usr/lib/libc-of-the-folder.so")).unwrap();
+    std::os::unix::fs::symlink("libc-of-the-folder.so", path("usr/lib/libc.so.6")).unwrap();
+    let add = vec![(tar.to_owned(), "/bin/tar".to_owned())];
+    let found = packed(place.path(), &Options { add, ..Options::default() });
+    let all: Vec<PathBuf> = walk(&found.root).into_iter().filter(is_libc).collect();
+    assert_eq!(all, [found.root.join("usr/lib/libc.so.6")]);
+    assert!(fs::symlink_metadata(found.root.join("lib")).unwrap().is_symlink());
+    let mode = fs::metadata(found.root.join("tmp")).unwrap().permissions().mode();
+    assert_eq!(mode & 0o7777, 0o1777);
 }
