@@ -166,8 +166,7 @@ impl Spares {
     }
 
     /// Makes a shim for the next pod, in the background. Best when the pod that took the last one runs:
-    /// while the first process of a new one joins its control groups, which takes the kernel some
-    /// milliseconds, nobody else can make any.
+    /// making one takes the processors as long as a start.
     pub(crate) fn refill(&self) {
         let mut state = self.state();
         if !state.wanted {

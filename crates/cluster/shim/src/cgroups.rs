@@ -21,8 +21,13 @@ use rustix::{
 /// `CGROUP2_SUPER_MAGIC` of linux/magic.h.
 const VERSION_2: i64 = 0x6367_7270;
 
-/// The file that lists a group's processes, and by which one joins.
+/// The file that lists a group's processes.
 const PROCESSES: &str = "cgroup.procs";
+
+/// The file by which a thread joins a group of version 1: the calling one at once. Whoever moves a whole
+/// process, by `cgroup.procs`, first waits until no processor is in the midst of a fork or an exit, which
+/// takes the kernel 5 to 30 ms after a quiet time.
+const THREADS: &str = "tasks";
 
 /// The file that, written, kills everything in a group and below: version 2, Linux 5.14.
 const KILL: &str = "cgroup.kill";
@@ -38,8 +43,8 @@ pub(crate) struct Cgroups(Vec<Group>);
 #[derive(Debug)]
 struct Group {
     folder: File,
-    procs: File,
-    is_version_2: bool,
+    /// By which a process joins; it is forked into one of version 2.
+    threads: Option<File>,
 }
 
 impl Cgroups {
@@ -50,16 +55,14 @@ impl Cgroups {
 
     /// The group into which a process can be forked, which spares it joining.
     pub(crate) fn birthplace(&self) -> Option<BorrowedFd<'_>> {
-        self.0.iter().find(|it| it.is_version_2).map(|it| it.folder.as_fd())
+        self.0.iter().find(|it| it.threads.is_none()).map(|it| it.folder.as_fd())
     }
 
-    /// Puts this process, which has one thread, into those it was not forked into. The first one to
-    /// do so for a while waits for the kernel, for some milliseconds.
+    /// Puts this process, which has one thread, into those it was not forked into.
     pub(crate) fn join(&self) -> io::Result<()> {
-        // The process that writes it.
+        // The thread that writes it. By a number of its own it would have to wait as well.
         const SELF: &[u8] = b"0";
-        let rest = self.0.iter().filter(|it| !it.is_version_2);
-        rest.map(|it| &it.procs).try_for_each(|mut it| it.write_all(SELF))
+        self.0.iter().filter_map(|it| it.threads.as_ref()).try_for_each(|mut it| it.write_all(SELF))
     }
 
     /// Whether these are the groups with these folders.
@@ -82,9 +85,12 @@ impl Group {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let folder = rustix::fs::open(path, flags, Mode::empty()).map_err(named)?;
         let flags = OFlags::WRONLY | OFlags::CLOEXEC;
-        let procs = rustix::fs::openat(&folder, PROCESSES, flags, Mode::empty()).map_err(named)?;
-        let is_version_2 = rustix::fs::fstatfs(&folder)?.f_type == VERSION_2;
-        Ok(Self { folder: folder.into(), procs: procs.into(), is_version_2 })
+        let threads = if rustix::fs::fstatfs(&folder)?.f_type == VERSION_2 {
+            None
+        } else {
+            Some(rustix::fs::openat(&folder, THREADS, flags, Mode::empty()).map_err(named)?.into())
+        };
+        Ok(Self { folder: folder.into(), threads })
     }
 }
 
@@ -164,7 +170,7 @@ mod tests {
         let (spare, other) = (dir.path().join("spare"), dir.path().join("other"));
         for folder in [&spare, &other] {
             fs::create_dir(folder).unwrap();
-            fs::write(folder.join(PROCESSES), "").unwrap();
+            fs::write(folder.join(THREADS), "").unwrap();
         }
         let groups = Cgroups::open(std::slice::from_ref(&spare)).unwrap();
         let renamed = dir.path().join("renamed");
@@ -172,7 +178,7 @@ mod tests {
         assert!(groups.are(std::slice::from_ref(&renamed)));
         assert!(!groups.are(&[spare]) && !groups.are(&[other]) && !groups.are(&[]));
         groups.join().unwrap();
-        assert_eq!(fs::read_to_string(renamed.join(PROCESSES)).unwrap(), "0");
+        assert_eq!(fs::read_to_string(renamed.join(THREADS)).unwrap(), "0");
         assert!(Cgroups::default().are(&[]));
     }
 }

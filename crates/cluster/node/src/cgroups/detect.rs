@@ -184,7 +184,7 @@ impl<'a> Mount<'a> {
 
     fn is_writable(&self, folder: &Path) -> bool {
         let files: &[&str] = match self.version {
-            Version::One => &["", "cgroup.procs"],
+            Version::One => &["", "cgroup.procs", "tasks"],
             Version::Two => &["", "cgroup.procs", "cgroup.subtree_control"],
         };
         files.iter().all(|it| rustix::fs::access(folder.join(it), Access::WRITE_OK).is_ok())

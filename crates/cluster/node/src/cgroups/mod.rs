@@ -3,7 +3,7 @@
 //! All that is known of groups is their names, so a new process finds what an old one made. A
 //! kubelet has one more level, a group per class of service; it limits nothing that the shares of
 //! pods do not, and without it groups of version 1 can be made ahead of their pod and then be
-//! renamed, which takes the kernel's wait for the first member of a group off the way of a pod.
+//! renamed, with the first member in them.
 //!
 //! Which processes are in a group is up to the shims.
 

@@ -57,6 +57,7 @@ impl Machine {
         fs::create_dir_all(&folder).unwrap();
         for (file, text) in [
             ("cgroup.procs", ""),
+            ("tasks", ""),
             ("cgroup.controllers", controllers),
             ("cgroup.subtree_control", ""),
         ] {
