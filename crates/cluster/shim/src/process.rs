@@ -9,6 +9,9 @@ use rustix::{
 };
 use serde::{Deserialize, Serialize};
 
+/// Number of the field of `/proc/PID/stat` that says when the process started.
+const START_TIME: usize = 22;
+
 /// A process: its id, when it started, and in which boot of the machine.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Process {
@@ -20,15 +23,24 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    /// The process that has the id now.
+    /// The process that has the id now, also if it has ended and nobody has awaited it: a child that
+    /// fails at once is still somebody, whose reason is to be heard.
+    ///
+    /// # Errors
+    /// `NotFound` if there is none.
     pub(crate) fn of(pid: u32, boot: &str) -> io::Result<Self> {
-        let start_time = start_time(pid).ok_or(io::ErrorKind::NotFound)?;
+        let stat = stat(pid).ok_or(io::ErrorKind::NotFound)?;
+        let start_time = field(&stat, START_TIME).ok_or(io::ErrorKind::NotFound)?;
         Ok(Self { pid, start_time, boot: boot.to_owned() })
     }
 
     /// Whether the process is there, and has not ended.
     pub(crate) fn is_alive(&self) -> bool {
-        start_time(self.pid) == Some(self.start_time) && boot().is_ok_and(|it| it == self.boot)
+        let is_same = |stat: &str| {
+            // Ended, and waiting for its parent.
+            !stat.starts_with(['Z', 'X']) && field(stat, START_TIME) == Some(self.start_time)
+        };
+        stat(self.pid).is_some_and(|it| is_same(&it)) && boot().is_ok_and(|it| it == self.boot)
     }
 
     /// Kills the process and awaits its end, which for the first process of a PID namespace is the
@@ -67,15 +79,6 @@ pub(crate) fn boot() -> io::Result<String> {
     Ok(fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned())
 }
 
-/// When the process with this id started; `None` if there is none, or it has ended and waits for
-/// its parent.
-fn start_time(pid: u32) -> Option<u64> {
-    const START_TIME: usize = 22;
-    let stat = stat(pid)?;
-    let state = stat.split(' ').next()?;
-    if matches!(state, "Z" | "X") { None } else { field(&stat, START_TIME) }
-}
-
 /// `/proc/PID/stat` from its third field on, see proc(5).
 pub(crate) fn stat(pid: u32) -> Option<String> {
     let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
@@ -91,6 +94,8 @@ pub(crate) fn field(stat: &str, number: usize) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
+    use rustix::process::{WaitId, WaitIdOptions};
+
     use super::*;
 
     #[test]
@@ -99,6 +104,18 @@ mod tests {
         assert!(process.is_alive());
         assert!(!Process { start_time: process.start_time + 1, ..process.clone() }.is_alive());
         assert!(!Process { boot: "another".to_owned(), ..process }.is_alive());
+    }
+
+    #[test]
+    fn a_process_that_has_ended_is_known_until_it_is_awaited() {
+        let mut child = std::process::Command::new("/bin/true").spawn().unwrap();
+        let pid = Pid::from_child(&child);
+        let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
+        rustix::process::waitid(WaitId::Pid(pid), options).unwrap();
+        let process = Process::of(child.id(), &boot().unwrap()).unwrap();
+        assert!(!process.is_alive());
+        assert!(child.wait().unwrap().success());
+        assert_eq!(Process::of(child.id(), "").unwrap_err().kind(), io::ErrorKind::NotFound);
     }
 
     #[test]

@@ -422,6 +422,10 @@ impl Node {
                 if target == name {
                     return self.descend(above)?.find(&[last]).map(|_| ());
                 }
+                if name.starts_with(&format!("{target}/")) {
+                    // By then it is a folder.
+                    return None;
+                }
                 let parts: Vec<&str> = target.split('/').collect();
                 let found = self.find(&parts)?.clone();
                 if matches!(found, Self::Folder { .. }) || target.starts_with(&format!("{name}/")) {
