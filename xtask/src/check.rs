@@ -45,7 +45,8 @@ const STEPS: &[Step] = &[
 ];
 
 /// Workspaces of their own: examples, which a user copies away.
-const EXAMPLES: &[&str] = &[SENSORS, "examples/sensors/2-queue"];
+const EXAMPLES: [&str; 2] = [SENSORS, "examples/sensors/2-queue"];
+const EXAMPLES_FOLDER: &str = "examples/sensors";
 /// The one that the machine tests run.
 const SENSORS: &str = "examples/sensors/1-http";
 /// One more: a client of the queue, whose dependencies are not ours. It is not linted: to check them all
@@ -188,6 +189,17 @@ fn build_example(example: &Path) -> anyhow::Result<PathBuf> {
     Ok(example.join("target/bin"))
 }
 
+/// Builds the examples as their READMEs do it for images, but not for release. That the programs need no
+/// library is what this workspace's own configuration of cargo says.
+fn build_for_images(root: &Path) -> anyhow::Result<()> {
+    for example in EXAMPLES {
+        let mut command = process::cargo(&root.join(example));
+        command.args(["install", "--quiet", "--debug", "--locked", "--path", ".", "--root"]);
+        process::run(command.args(["target/static", "--target", "host-tuple"]))?;
+    }
+    Ok(())
+}
+
 /// The load generator graded by its judge, against the clock: one to three minutes on a machine with
 /// nothing else to do, six at most.
 fn load(run: &mut Run<'_>) -> anyhow::Result<()> {
@@ -260,6 +272,9 @@ fn api(run: &mut Run<'_>) -> anyhow::Result<()> {
 fn machine(run: &mut Run<'_>) -> anyhow::Result<()> {
     let mut command = run.whole(MACHINE)?;
     command.env("SENSORS", build_example(&run.root.join(SENSORS))?);
+    build_for_images(run.root)?;
+    command.env("EXAMPLES", run.root.join(EXAMPLES_FOLDER));
+    command.env("SYSTEMS", tools::systems(run.root)?);
     run.test(&mut command)
 }
 
@@ -282,6 +297,9 @@ fn machine_as_user(run: &mut Run<'_>) -> anyhow::Result<()> {
     let example = run.root.join(SENSORS);
     build_example(&example)?;
     command.env("SENSORS", stage.example(&example)?);
+    build_for_images(run.root)?;
+    command.env("EXAMPLES", stage.images(EXAMPLES.map(|it| run.root.join(it)))?);
+    command.env("SYSTEMS", stage.folder(&tools::systems(run.root)?)?);
     run.test(&mut command)
 }
 

@@ -1,16 +1,18 @@
 //! Installs the pinned programs and libraries of others that tests use into `target/tools`, from the
 //! registry of their language and with that registry's ordinary client. It installs nothing elsewhere,
-//! but for packages of Debian (`debian`).
+//! but for packages of Debian that are used where they are (`debian`).
 
 mod api;
 mod debian;
 mod libraries;
 mod queue;
+mod systems;
 mod toxiproxy;
 
 pub(crate) use api::{Api, api};
 pub(crate) use debian::install as debian;
 pub(crate) use queue::{Queue, queue};
+pub(crate) use systems::systems;
 pub(crate) use toxiproxy::{Toxiproxy, toxiproxy};
 
 use std::{
@@ -75,6 +77,7 @@ pub(crate) fn all(root: &Path) -> anyhow::Result<PathBuf> {
     toxiproxy(root)?;
     queue(root)?;
     api(root)?;
+    systems(root)?;
     install(root)
 }
 

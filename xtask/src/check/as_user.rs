@@ -47,11 +47,12 @@ impl Stage {
     }
 
     /// A copy of the folder `source` and all that is in it.
-    pub(crate) fn folder(&self, source: &Path) -> anyhow::Result<()> {
+    pub(crate) fn folder(&self, source: &Path) -> anyhow::Result<PathBuf> {
         let name = source.file_name().with_context(|| format!("{}", source.display()))?;
         let copy = self.path().join(name);
         process::run(Command::new("cp").arg("-r").arg(source).arg(&copy))?;
-        process::run(Command::new("chmod").args(["-R", "a+rX"]).arg(&copy))
+        process::run(Command::new("chmod").args(["-R", "a+rX"]).arg(&copy))?;
+        Ok(copy)
     }
 
     /// A folder with the manifests of `example` and its programs.
@@ -70,6 +71,30 @@ impl Stage {
             }
         }
         Ok(folder)
+    }
+
+    /// A folder with folders of all `examples`: what images are built of and run by.
+    pub(crate) fn images(
+        &self,
+        examples: impl IntoIterator<Item = PathBuf>,
+    ) -> anyhow::Result<PathBuf> {
+        let images = self.path().join("images");
+        for example in examples {
+            let folder = images.join(example.file_name().context("name of the example")?);
+            for part in ["", "target/static/bin"] {
+                let (from, to) = (example.join(part), folder.join(part));
+                fs::create_dir_all(&to).with_context(|| format!("create {}", to.display()))?;
+                let entries = fs::read_dir(&from);
+                for entry in entries.with_context(|| format!("list {}", from.display()))? {
+                    let path = entry.with_context(|| format!("list {}", from.display()))?.path();
+                    if path.is_file() {
+                        copy(&path, &to)?;
+                    }
+                }
+            }
+        }
+        process::run(Command::new("chmod").args(["-R", "a+rX"]).arg(&images))?;
+        Ok(images)
     }
 
     /// The command that runs `program` as the user, with an environment made for it.

@@ -209,7 +209,7 @@ fn succeeded(what: &str, output: &Output) -> anyhow::Result<String> {
 }
 
 /// The program that an environment variable names.
-fn program(variable: &str) -> anyhow::Result<PathBuf> {
+pub(crate) fn program(variable: &str) -> anyhow::Result<PathBuf> {
     #[expect(clippy::disallowed_methods, reason = "how the programs under test are handed over")]
     let path = std::env::var(variable);
     let path =
@@ -220,4 +220,14 @@ fn program(variable: &str) -> anyhow::Result<PathBuf> {
 /// The folder of the example's programs, built by whoever runs the tests.
 pub(crate) fn example_programs() -> anyhow::Result<PathBuf> {
     program("SENSORS")
+}
+
+/// The folder with systems of Debian, one for each program that images are made for.
+pub(crate) fn debian_systems() -> anyhow::Result<PathBuf> {
+    program("SYSTEMS")
+}
+
+/// The folder with the examples, each with programs that need no library.
+pub(crate) fn examples() -> anyhow::Result<PathBuf> {
+    program("EXAMPLES")
 }

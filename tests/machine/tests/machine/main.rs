@@ -11,8 +11,10 @@ mod images;
 mod limits;
 mod probe;
 mod procfile;
+mod programs;
 mod refuse;
 mod run;
+mod sensors;
 mod survive;
 
 use libtest_mimic::{Arguments, Trial};
@@ -53,6 +55,11 @@ const TESTS: &[(&str, Test)] = &[
         "nothing_of_images_is_left_after_killing_everything",
         images::nothing_of_images_is_left_after_killing_everything,
     ),
+    ("sensors_run_from_images", sensors::sensors_run_from_images),
+    ("sensors_run_from_images_by_a_queue", sensors::sensors_run_from_images_by_a_queue),
+    ("nginx_serves_a_config_map", programs::nginx_serves_a_config_map),
+    ("postgresql_keeps_its_data", programs::postgresql_keeps_its_data),
+    ("python_service_runs", programs::python_service_runs),
     ("used_port_is_named", refuse::used_port_is_named),
     ("unwritable_state_folder_is_named", refuse::unwritable_state_folder_is_named),
     ("full_state_folder_is_named", refuse::full_state_folder_is_named),
