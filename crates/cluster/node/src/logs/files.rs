@@ -8,7 +8,7 @@
 use std::{
     fs::File,
     io::{self, ErrorKind, Read as _, Seek as _, SeekFrom},
-    os::unix::fs::MetadataExt as _,
+    os::unix::fs::{FileExt as _, MetadataExt as _},
     path::{Path, PathBuf},
 };
 
@@ -22,25 +22,35 @@ const CHUNK_BYTES: usize = 64 * 1024;
 pub(super) struct Files {
     path: PathBuf,
     open: Option<File>,
+    /// Bytes from here to what was the end when this was opened.
+    written: u64,
 }
 
 impl Files {
     /// At the oldest record, or, with `tail`, so many records before the newest.
     pub(super) fn open(path: PathBuf, tail: Option<u64>) -> io::Result<Self> {
-        let mut files = Self { path, open: None };
+        let mut files = Self { path, open: None, written: 0 };
         let mut older: Vec<File> = Vec::new();
-        let mut wanted = tail;
+        let (mut wanted, mut seen) = (tail, Vec::new());
         // From the newest to the oldest, until there are enough lines.
         for index in 0..=ROTATED_MAX {
             let Some(mut file) = open(&files.name(index))? else { continue };
+            let metadata = file.metadata()?;
+            // Rotated since it was looked at under the name before.
+            if seen.contains(&metadata.ino()) {
+                continue;
+            }
+            seen.push(metadata.ino());
+            let end = end_of_lines(&file, metadata.len())?;
             let enough = match wanted {
                 None => false,
                 Some(lines) => {
-                    let found = seek_to_tail(&mut file, lines)?;
+                    let found = seek_to_tail(&mut file, end, lines)?;
                     wanted = Some(lines - found);
                     found == lines
                 }
             };
+            files.written += end.saturating_sub(file.stream_position()?);
             older.push(file);
             if enough {
                 break;
@@ -48,6 +58,20 @@ impl Files {
         }
         files.open = older.pop();
         Ok(files)
+    }
+
+    /// As [`Self::read`], up to what was the end when this was opened: a container that writes faster than
+    /// somebody reads would be read for ever.
+    pub(super) fn read_written(&mut self, buffer: &mut Vec<u8>) -> io::Result<bool> {
+        if self.written == 0 {
+            return Ok(false);
+        }
+        let before = buffer.len();
+        let more = self.read(buffer)?;
+        let room = usize::try_from(self.written).unwrap_or(usize::MAX);
+        buffer.truncate(before.saturating_add(room));
+        self.written -= u64::try_from(buffer.len() - before).unwrap_or(self.written);
+        Ok(more)
     }
 
     /// Appends the next bytes to `buffer`; `false` if there are none now.
@@ -110,7 +134,7 @@ fn name(path: &Path, index: u32) -> PathBuf {
 pub(crate) fn tail(path: &Path, lines: u64) -> io::Result<Vec<u8>> {
     let mut files = Files::open(path.to_owned(), Some(lines))?;
     let mut buffer = Vec::new();
-    while files.read(&mut buffer)? {}
+    while files.read_written(&mut buffer)? {}
     Ok(buffer)
 }
 
@@ -122,22 +146,33 @@ fn open(path: &Path) -> io::Result<Option<File>> {
     }
 }
 
-/// Moves to the beginning of the last `lines` lines. Returns how many there are, at most `lines`.
-fn seek_to_tail(file: &mut File, lines: u64) -> io::Result<u64> {
-    let mut end = file.seek(SeekFrom::End(0))?;
+/// Where the last line ends that is whole: one may just be being written.
+fn end_of_lines(file: &File, size: u64) -> io::Result<u64> {
+    let start = size.saturating_sub(u64::try_from(CHUNK_BYTES).unwrap_or(u64::MAX));
+    let mut chunk = vec![0; usize::try_from(size - start).unwrap_or(CHUNK_BYTES)];
+    file.read_exact_at(&mut chunk, start)?;
+    let last = chunk.iter().rposition(|it| *it == b'\n').map_or(0, |it| it + 1);
+    Ok(start + u64::try_from(last).unwrap_or_default())
+}
+
+/// Moves to the beginning of the last `lines` lines before `size`. Returns how many there are, at most
+/// `lines`.
+fn seek_to_tail(file: &mut File, size: u64, lines: u64) -> io::Result<u64> {
+    let mut end = size;
     let mut found = 0;
     let mut chunk = Vec::new();
     if lines == 0 {
+        file.seek(SeekFrom::Start(size))?;
         return Ok(0);
     }
     // A line begins after the line feed of the one before it; the last line feed ends the last.
     let mut last = true;
     while end != 0 {
-        let size = u64::try_from(CHUNK_BYTES).unwrap_or(u64::MAX).min(end);
-        let start = end - size;
+        let length = u64::try_from(CHUNK_BYTES).unwrap_or(u64::MAX).min(end);
+        let start = end - length;
         file.seek(SeekFrom::Start(start))?;
         chunk.clear();
-        file.take(size).read_to_end(&mut chunk)?;
+        file.take(length).read_to_end(&mut chunk)?;
         for (index, byte) in chunk.iter().enumerate().rev() {
             if *byte != b'\n' {
                 last = false;
@@ -155,7 +190,6 @@ fn seek_to_tail(file: &mut File, lines: u64) -> io::Result<u64> {
         }
         end = start;
     }
-    let size = file.seek(SeekFrom::End(0))?;
     file.seek(SeekFrom::Start(0))?;
     Ok(found + u64::from(size != 0))
 }
@@ -204,6 +238,21 @@ mod tests {
             let mut files = Files::open(log.clone(), Some(lines)).unwrap();
             assert_eq!(u64::try_from(read(&mut files).len()).unwrap(), lines * 1000);
         }
+    }
+
+    #[test]
+    fn what_comes_later_is_not_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let log = folder.path().join("0.log");
+        let rotated = folder.path().join("0.log.1");
+        fs::write(&rotated, "a\nb\n").unwrap();
+        fs::write(&log, "c\nbeg").unwrap();
+        let mut files = Files::open(log.clone(), Some(2)).unwrap();
+        fs::rename(&log, &rotated).unwrap();
+        fs::write(&log, "d\n").unwrap();
+        let mut buffer = Vec::new();
+        while files.read_written(&mut buffer).unwrap() {}
+        assert_eq!(String::from_utf8(buffer).unwrap(), "b\nc\n");
     }
 
     #[test]

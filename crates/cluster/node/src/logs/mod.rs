@@ -187,7 +187,11 @@ impl Reading {
             // Looked at before reading: what was written until then is read below.
             let running = is_running(&self.source.status.borrow_and_update(), container, *attempt);
             let mut records = Vec::new();
-            let more = match self.files.read(&mut records) {
+            let read = match self.changes {
+                Some(_) => self.files.read(&mut records),
+                None => self.files.read_written(&mut records),
+            };
+            let more = match read {
                 Ok(more) => more,
                 Err(error) => {
                     tracing::warn!(path = %self.source.path.display(), %error, "log is unreadable");
