@@ -76,6 +76,17 @@ pub enum Kind {
         /// Why.
         cause: String,
     },
+    /// Its certificate is not accepted.
+    #[error(
+        "the certificate of {registry} is not trusted: {cause}; if it is right, put its authority into \
+         /etc/containers/certs.d/{registry}/ca.crt or ~/.config/containers/certs.d/{registry}/ca.crt"
+    )]
+    Untrusted {
+        /// Who.
+        registry: String,
+        /// Why.
+        cause: String,
+    },
     /// It began to answer and stopped.
     #[error(
         "{registry} sent nothing for {after:?}, {attempts} times in a row; what has come is kept for the next try"

@@ -4,6 +4,7 @@
 //! size, and what came before a connection broke is not asked for again.
 
 mod auth;
+mod certificates;
 mod download;
 mod error;
 mod keyring;
@@ -38,7 +39,7 @@ impl Client {
     ///
     /// [`Kind::Local`] if TLS cannot be set up.
     pub fn new(registries: Registries, patience: Patience) -> Result<Self, Kind> {
-        Ok(Self { transport: Transport::new(patience)?, registries })
+        Ok(Self { transport: Transport::new(registries.certificates(), patience)?, registries })
     }
 }
 

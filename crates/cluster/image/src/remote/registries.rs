@@ -3,6 +3,7 @@
 
 use serde::Deserialize;
 
+use super::certificates::Folder;
 use crate::Reference;
 
 /// Largest configuration.
@@ -16,6 +17,7 @@ const DOCKER_HUB_API: &str = "registry-1.docker.io";
 pub struct Registries {
     entries: Vec<Entry>,
     insecure: Vec<String>,
+    certificates: Vec<Folder>,
 }
 
 /// Why the configuration cannot be used.
@@ -100,6 +102,19 @@ impl Registries {
     /// Lets a host (`HOST` or `HOST:PORT`) be spoken to without TLS or with any certificate.
     pub fn add_insecure(&mut self, host: &str) {
         self.insecure.push(host.to_owned());
+    }
+
+    /// Adds what is set up for the TLS of registries; of two for the same host the earlier one counts.
+    pub(crate) fn add_certificates(&mut self, folders: Vec<Folder>) {
+        for folder in folders {
+            if self.certificates.iter().all(|it| it.host != folder.host) {
+                self.certificates.push(folder);
+            }
+        }
+    }
+
+    pub(crate) fn certificates(&self) -> &[Folder] {
+        &self.certificates
     }
 
     /// The places for an image, in the order to try them; the registry itself is the last.
@@ -227,6 +242,20 @@ mod tests {
         assert_eq!(check("", "[::1]:5000/a"), ["[::1]:5000/a insecure"]);
         assert_eq!(check("", "10.0.0.1:5000/a"), ["10.0.0.1:5000/a"]);
         assert_eq!(check("", "localhost.example.com/a"), ["localhost.example.com/a"]);
+    }
+
+    #[test]
+    fn certificates_of_the_user_go_before_those_of_the_machine() {
+        let (own, machine) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        for path in [own.path().join("a.test"), machine.path().join("a.test")] {
+            std::fs::create_dir(path).unwrap();
+        }
+        let folders =
+            |it: &tempfile::TempDir| super::super::certificates::folders(it.path()).unwrap();
+        let mut registries = Registries::default();
+        registries.add_certificates(folders(&own));
+        registries.add_certificates(folders(&machine));
+        assert_eq!(registries.certificates(), folders(&own));
     }
 
     #[test]

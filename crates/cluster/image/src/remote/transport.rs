@@ -2,6 +2,7 @@
 //! redirect that is not looked at.
 
 use std::{
+    collections::BTreeMap,
     future::Future,
     io,
     net::SocketAddr,
@@ -29,7 +30,7 @@ use rustls::{ClientConfig, RootCertStore};
 use tokio::time::timeout;
 use tower::Service;
 
-use super::error::Kind;
+use super::{certificates::Folder, error::Kind};
 
 /// Largest answer that is not content: errors and tokens.
 const ANSWER_BYTES_MAX: usize = 1 << 20;
@@ -76,13 +77,15 @@ impl Default for Patience {
 pub(crate) struct Transport {
     strict: Inner,
     lenient: Inner,
+    /// Those with certificates of their own, by HOST[:PORT]; or why these cannot be used.
+    own: BTreeMap<String, Result<Inner, String>>,
     pub(crate) patience: Patience,
 }
 
 type Inner = Client<HttpsConnector<HttpConnector<Resolver>>, Body>;
 
 impl Transport {
-    pub(crate) fn new(patience: Patience) -> Result<Self, Kind> {
+    pub(crate) fn new(folders: &[Folder], patience: Patience) -> Result<Self, Kind> {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let builder = || {
             ClientConfig::builder_with_provider(Arc::clone(&provider))
@@ -95,6 +98,8 @@ impl Transport {
             tracing::warn!(%error, "some certificates of this machine cannot be read");
         }
         roots.add_parsable_certificates(found.certs);
+        let own = folders.iter().map(|it| (it, it.config(Arc::clone(&provider), &roots)));
+        let own: Vec<_> = own.collect();
         let strict = builder()?.with_root_certificates(roots).with_no_client_auth();
         let any = Arc::new(AnyCertificate::new(&provider));
         let lenient = builder()?.dangerous().with_custom_certificate_verifier(any);
@@ -111,7 +116,11 @@ impl Transport {
                 .pool_idle_timeout(IDLE)
                 .build(connector.enable_http1().wrap_connector(tcp))
         };
-        Ok(Self { strict: client(strict), lenient: client(lenient), patience })
+        let own = own.into_iter().map(|(folder, config)| {
+            (folder.host.clone(), config.map(&client).map_err(|it| it.to_string()))
+        });
+        let own = own.collect();
+        Ok(Self { strict: client(strict), lenient: client(lenient), own, patience })
     }
 
     /// Sends a request and waits for the head of the answer. `insecure` takes any certificate.
@@ -121,7 +130,15 @@ impl Transport {
         insecure: bool,
     ) -> Result<Response<Incoming>, Kind> {
         let registry = request.uri().authority().map(ToString::to_string).unwrap_or_default();
-        let client = if insecure { &self.lenient } else { &self.strict };
+        let client = match self.own.get(&registry) {
+            _ if insecure => &self.lenient,
+            Some(Ok(own)) => own,
+            Some(Err(why)) => {
+                let source = io::Error::other(why.clone());
+                return Err(local("use the certificates of the registry", source));
+            }
+            None => &self.strict,
+        };
         let stalled = |_| Kind::Stalled {
             registry: registry.clone(),
             after: self.patience.stall,
@@ -133,6 +150,9 @@ impl Transport {
         let answer = timeout(wait, client.request(request));
         answer.await.map_err(stalled)?.map_err(|error| {
             let registry = registry.clone();
+            if is_distrust(&error) {
+                return Kind::Untrusted { registry, cause: chain(&error) };
+            }
             if error.is_connect() {
                 return Kind::Unreachable { registry, cause: chain(&error) };
             }
@@ -204,6 +224,23 @@ pub(crate) fn full(bytes: impl Into<Bytes>) -> Body {
 
 pub(crate) const fn local(what: &'static str, source: io::Error) -> Kind {
     Kind::Local { what, source }
+}
+
+/// Whether a certificate was not accepted.
+fn is_distrust(error: &(dyn std::error::Error + 'static)) -> bool {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(rustls::Error::InvalidCertificate(_)) = error.downcast_ref() {
+            return true;
+        }
+        // What an error of the system's kind is made of is not its source.
+        let inner = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        next = match inner {
+            Some(inner) => Some(inner),
+            None => error.source(),
+        };
+    }
+    false
 }
 
 /// An error with all its causes, as HTTP libraries hide what matters in the last one.

@@ -8,10 +8,13 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{Keyring, KeyringError, Registries, RegistriesError};
+use super::{Keyring, KeyringError, Registries, RegistriesError, certificates};
 
 /// The machine's own configuration of registries.
 const REGISTRIES_OF_MACHINE: &str = "/etc/containers/registries.conf";
+
+/// The machine's own certificates of registries.
+const CERTIFICATES_OF_MACHINE: [&str; 2] = ["/etc/containers/certs.d", "/etc/docker/certs.d"];
 
 /// Why a file of the user cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -71,7 +74,7 @@ impl<'a> User<'a> {
     }
 
     /// What the user's, else the machine's, `registries.conf` says, and the files beside it in
-    /// `registries.conf.d`, in the order of their names.
+    /// `registries.conf.d`, in the order of their names; and which certificates registries have (`certs.d`).
     ///
     /// # Errors
     /// [`UserError`]; a file that is not there is none.
@@ -86,6 +89,17 @@ impl<'a> User<'a> {
             let Some(bytes) = read(&path)? else { continue };
             let added = registries.add_file(&String::from_utf8_lossy(&bytes));
             added.map_err(|source| UserError::Registries { path, source })?;
+        }
+        let own = self.config_home().map(|it| it.join("containers/certs.d"));
+        for path in own.into_iter().chain(CERTIFICATES_OF_MACHINE.map(PathBuf::from)) {
+            match certificates::folders(&path) {
+                Ok(folders) => registries.add_certificates(folders),
+                // Root's, for root: other registries than those do without.
+                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                    tracing::warn!(path = %path.display(), %error, "certificates are not read");
+                }
+                Err(source) => return Err(UserError::Read { path, source }),
+            }
         }
         Ok(registries)
     }
