@@ -39,7 +39,7 @@ pub(crate) fn create(
         namespace_takes_objects(store, kind, new)?;
     }
     if (kind.group, kind.kind) == ("", "Pod") {
-        service_account(new);
+        service_account(store, new)?;
         default_tolerations(new);
         priority(store, new)?;
     }
@@ -80,14 +80,36 @@ fn namespace_takes_objects(store: &Store, kind: &Kind, new: &Value) -> Result<()
     }))
 }
 
-/// ServiceAccount: a pod has one. Tokens are not mounted, as there are none yet.
-fn service_account(pod: &mut Value) {
+/// As much of an account as a pod takes over.
+#[derive(Deserialize)]
+struct Account {
+    #[serde(rename = "imagePullSecrets", default)]
+    image_pull_secrets: Vec<Value>,
+}
+
+/// ServiceAccount: a pod has one, and its pull secrets unless it has some of its own. Tokens are not
+/// mounted, as there are none yet.
+fn service_account(store: &Store, pod: &mut Value) -> Result<(), Status> {
     let given = object::text(pod, &["spec", "serviceAccountName"]);
     let old_name = object::text(pod, &["spec", "serviceAccount"]);
     let name = [given, old_name, "default"].into_iter().find(|it| !it.is_empty());
-    let name = json!(name.unwrap_or_default());
-    object::set(pod, &["spec", "serviceAccountName"], name.clone());
-    object::set(pod, &["spec", "serviceAccount"], name);
+    let name = name.unwrap_or_default().to_owned();
+    object::set(pod, &["spec", "serviceAccountName"], json!(name));
+    object::set(pod, &["spec", "serviceAccount"], json!(name));
+    let own = object::at(pod, &["spec", "imagePullSecrets"]).and_then(Value::as_array);
+    if own.is_some_and(|it| !it.is_empty()) {
+        return Ok(());
+    }
+    let Some(kind) = KINDS.iter().find(|it| it.kind == "ServiceAccount") else { return Ok(()) };
+    let key = keys::object(kind, object::meta(pod, "namespace"), &name);
+    // In a new namespace the account may come after the first pods.
+    let Some(entry) = store.get(&key) else { return Ok(()) };
+    let account: Account = serde_json::from_slice(&entry.value)
+        .map_err(|error| Status::internal(&format!("decode service account `{name}`: {error}")))?;
+    if !account.image_pull_secrets.is_empty() {
+        object::set(pod, &["spec", "imagePullSecrets"], Value::Array(account.image_pull_secrets));
+    }
+    Ok(())
 }
 
 /// DefaultTolerationSeconds: a pod stays five minutes on a node that is not ready or reachable.
