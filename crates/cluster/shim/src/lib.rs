@@ -39,5 +39,6 @@ mod title;
 pub use client::{Client, Error, Started, connect};
 pub use files::{Live, exits, first_process, live};
 pub use leftovers::{Leftover, LeftoversError, leftovers};
+pub use pod::{SysctlScope, sysctl_scope};
 pub use server::main;
 pub use spawn::{Nursery, NurseryCommand, Process};

@@ -120,28 +120,42 @@ fn set_all(sysctls: &[Sysctl], ground: &Ground) -> io::Result<()> {
 }
 
 fn set(sysctl: &Sysctl, own_net: bool) -> io::Result<()> {
-    let Some((path, namespace)) = sysctl_path(&sysctl.name) else {
+    let Some((path, scope)) = sysctl_path(&sysctl.name) else {
         return Err(io::Error::other("it is not one that a pod has for itself"));
     };
-    if namespace == Namespace::Net && !own_net {
+    if scope == SysctlScope::Net && !own_net {
         return Err(io::Error::other("the pod shares the network of the host"));
     }
     let flags = OFlags::WRONLY | OFlags::CLOEXEC;
-    let file = rustix::fs::open(path, flags, Mode::empty())?;
+    let file = rustix::fs::open(path, flags, Mode::empty()).map_err(|errno| {
+        if errno == Errno::ACCESS && scope == SysctlScope::Ipc {
+            // Linux gives those of IPC to the root of the user namespace, and there is none.
+            return io::Error::other("only a cluster of root's may set it");
+        }
+        errno.into()
+    })?;
     rustix::io::write(file, sysctl.value.as_bytes())?;
     Ok(())
 }
 
-/// Which namespace a kernel parameter belongs to.
-#[derive(Debug, PartialEq, Eq)]
-enum Namespace {
+/// Which namespace of a pod a kernel parameter belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SysctlScope {
+    /// That of the network.
     Net,
+    /// That of inter-process communication.
     Ipc,
+}
+
+/// The namespace of the kernel parameter of this name; `None` if it is the whole machine's.
+#[must_use]
+pub fn sysctl_scope(name: &str) -> Option<SysctlScope> {
+    sysctl_path(name).map(|(_, scope)| scope)
 }
 
 /// The file of a kernel parameter that is of a namespace, by a name with dots or slashes: whichever
 /// comes first separates, as sysctl(8) has it.
-fn sysctl_path(name: &str) -> Option<(PathBuf, Namespace)> {
+fn sysctl_path(name: &str) -> Option<(PathBuf, SysctlScope)> {
     /// Those of IPC that are no group of their own.
     const IPC: [&str; 10] = [
         "kernel/auto_msgmni",
@@ -169,14 +183,14 @@ fn sysctl_path(name: &str) -> Option<(PathBuf, Namespace)> {
         })
         .collect();
     let plain = path.split('/').all(|it| !matches!(it, "" | "." | ".."));
-    let namespace = if path.starts_with("net/") {
-        Namespace::Net
+    let scope = if path.starts_with("net/") {
+        SysctlScope::Net
     } else if path.starts_with("fs/mqueue/") || IPC.contains(&path.as_str()) {
-        Namespace::Ipc
+        SysctlScope::Ipc
     } else {
         return None;
     };
-    plain.then(|| (PathBuf::from("/proc/sys").join(path), namespace))
+    plain.then(|| (PathBuf::from("/proc/sys").join(path), scope))
 }
 
 /// Lets every user of the pod listen on every port, as containerd does: the ports are the pod's.

@@ -31,7 +31,7 @@ use self::{
 
 /// Most processes and threads of a pod. A kubelet sets none, so that a fork bomb takes the machine,
 /// which here is somebody's own. Large Java and database servers have some hundreds to a thousand.
-const POD_PIDS_MAX: u64 = 4096;
+pub(crate) const POD_PIDS_MAX: u64 = 4096;
 
 /// What the pods together leave of the machine's process ids: one in so many.
 const PIDS_LEFT: u64 = 8;

@@ -9,7 +9,7 @@ use std::{collections::BTreeMap, time::Duration};
 use k8s_openapi::api::core::v1::Container;
 
 use super::{
-    crash_loop,
+    admission, crash_loop,
     seen::{Exit, RestartPolicy, Role, Routing, Run, RunState, Sandbox, Seen, Waiting},
 };
 
@@ -192,7 +192,7 @@ fn run(seen: &Seen<'_>, out: &mut Decision) {
 /// Whether no container will ever run again: the pod has succeeded or failed.
 #[must_use]
 pub(crate) fn is_over(seen: &Seen<'_>) -> bool {
-    if seen.is_final() {
+    if seen.is_final() || admission::refusal(seen.pod).is_some() {
         return true;
     }
     let failed_init = seen

@@ -6,6 +6,7 @@ use client::{EventType, Events, Resource as _};
 use k8s_openapi::api::core::v1::{ObjectReference, Pod};
 
 use super::{
+    admission::{Refusal, refusal},
     decide::Decision,
     seen::{Waiting, containers},
 };
@@ -17,6 +18,8 @@ pub(crate) struct Teller {
     events: Events,
     waiting: Mutex<Vec<Told>>,
     told: std::collections::BTreeMap<String, Waiting>,
+    /// It was told that the pod never runs.
+    refused: bool,
 }
 
 /// An event that is not recorded yet.
@@ -31,7 +34,7 @@ struct Told {
 impl Teller {
     pub(crate) fn new(events: Events) -> Self {
         let (waiting, told) = (Mutex::default(), std::collections::BTreeMap::new());
-        Self { events, waiting, told }
+        Self { events, waiting, told, refused: false }
     }
 
     /// Records what waits.
@@ -81,6 +84,18 @@ impl Teller {
                 }
                 None => drop(self.told.remove(name)),
             }
+        }
+    }
+
+    /// Why the pod never runs, unless its status says so already.
+    pub(super) fn tell_refusal(&mut self, pod: &Pod) {
+        let known = pod.status.as_ref().is_some_and(|it| it.phase.as_deref() == Some("Failed"));
+        if known || self.refused {
+            return;
+        }
+        if let Some(Refusal { reason, message }) = refusal(pod) {
+            self.refused = true;
+            self.tell(pod, None, (EventType::Warning, reason), message);
         }
     }
 

@@ -19,6 +19,7 @@ use super::{
     stage::Launch,
 };
 use crate::{
+    cgroups::{POD_PIDS_MAX, detect::Controller},
     context::{Context, Folders},
     environment::{Place, command_line, environment},
     files::host_name,
@@ -90,7 +91,8 @@ pub(crate) fn recipe(
     let env = environment.clone().into_variables().into_iter().map(variable).collect();
     let id = run_id(&container.name, attempt);
     let log = folders.log(&container.name, attempt);
-    let spec = wire::ContainerSpec { id, log, shm_bytes: wire::SHM_BYTES, ..Default::default() };
+    let (pid, shm_bytes) = (pid_namespace(pod), wire::SHM_BYTES);
+    let spec = wire::ContainerSpec { id, log, shm_bytes, pid, ..Default::default() };
     let cwd = container.working_dir.as_deref().filter(|it| !it.is_empty()).map(PathBuf::from);
     let process = wire::ProcessSpec { argv, env, cwd, ..Default::default() };
     let (process, spec, image_id) = match program {
@@ -174,6 +176,7 @@ fn imaged(
         no_new_privs: may.no_new_privileges,
         capabilities: Some(capabilities),
         seccomp: seccomp.map_err(|it| wait("CreateContainerError", it))?,
+        rlimits: rlimits(context),
         apparmor: match &may.apparmor {
             Profile::Localhost(name) => Some(name.clone()),
             Profile::Unconfined => Some("unconfined".to_owned()),
@@ -199,10 +202,20 @@ fn imaged(
         privileged: may.privileged,
         stdin: stdin(container),
         tty: container.tty == Some(true),
-        pid: pid_namespace(pod),
         ..spec
     };
     Ok((process, spec, present.id()))
+}
+
+/// Where no control group does it, the kernel limits the processes of a container by its user namespace: who
+/// forks without end would have all that the user may have.
+fn rlimits(context: &Context) -> Vec<wire::Rlimit> {
+    if context.owners == Owners::Root || context.cgroups.lacks(Controller::Pids).is_none() {
+        return Vec::new();
+    }
+    let own = rustix::process::getrlimit(rustix::process::Resource::Nproc).maximum;
+    let most = Some(POD_PIDS_MAX.min(own.unwrap_or(POD_PIDS_MAX)));
+    vec![wire::Rlimit { resource: wire::RlimitResource::Nproc, soft: most, hard: most }]
 }
 
 /// The profile of seccomp: those of the machine lie in the folder `seccomp` of the state folder.

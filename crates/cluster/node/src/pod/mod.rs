@@ -13,6 +13,7 @@ pub(crate) mod status;
 pub(crate) mod worker;
 
 mod acts;
+mod admission;
 pub(crate) mod facts;
 mod imaging;
 mod last_words;

@@ -14,6 +14,7 @@ use k8s_openapi::{
 };
 
 use super::{
+    admission,
     decide::{Decision, is_leaving, is_over},
     qos,
     seen::{ContainerSeen, Exit, RestartPolicy, Role, RunState, Sandbox, Seen, Waiting},
@@ -54,7 +55,14 @@ pub(crate) fn status(seen: &Seen<'_>, decision: &Decision, host_ip: Ipv4Addr) ->
         status.pod_ip = Some(address.to_string());
         status.pod_ips = Some(vec![PodIP { ip: address.to_string() }]);
     }
-    if !seen.is_final() {
+    if let Some(admission::Refusal { reason, message }) = admission::refusal(seen.pod) {
+        status.phase = Some("Failed".to_owned());
+        status.reason = Some(reason.to_owned());
+        status.message = Some(format!("Pod was rejected: {message}"));
+        // Nothing of them ever was.
+        status.container_statuses = None;
+        status.init_container_statuses = None;
+    } else if !seen.is_final() {
         status.phase = Some(phase(seen, &status).to_owned());
     }
     conditions(seen, &mut status);

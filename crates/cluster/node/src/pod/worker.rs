@@ -259,6 +259,7 @@ impl Worker {
     /// Tells the API, and everybody who looks, how the pod is. Returns whether the API knows it all.
     fn tell(&mut self, decision: &Decision) -> bool {
         self.teller.tell_waits(&self.pod, decision);
+        self.teller.tell_refusal(&self.pod);
         let status = status(&self.seen(), decision, self.context.address);
         self.wires.status.send_if_modified(|it| {
             let changed = *it != status;

@@ -72,7 +72,7 @@ fn try_launch(setting: Setting<'_>, process: &ProcessSpec) -> Result<StartError,
     }
     let env = c_strings(&variables, "environment variable")?;
     let seccomp = setting.seccomp.map(privileges::read_seccomp).transpose()?;
-    limit(&process.rlimits)?;
+    limit(process.rlimits.iter().filter(|it| it.resource != RlimitResource::Nproc))?;
     if let Some(profile) = &process.apparmor {
         privileges::confine(profile)?;
     }
@@ -111,7 +111,8 @@ fn go_to(cwd: &Path) -> io::Result<()> {
     Err(io::Error::other("it is outside of the container"))
 }
 
-fn limit(limits: &[Rlimit]) -> Result<(), StartError> {
+/// Sets limits of this process, and so of all that it begins.
+pub(super) fn limit<'a>(limits: impl Iterator<Item = &'a Rlimit>) -> Result<(), StartError> {
     for limit in limits {
         let resource = match limit.resource {
             RlimitResource::Core => Resource::Core,

@@ -15,10 +15,10 @@ use rustix::{
     thread::{CapabilitySet, CapabilitySets, ThreadNameSpaceType, UnshareFlags},
 };
 
-use super::{failed, refused, user::Identity};
+use super::{failed, launch, refused, user::Identity};
 use crate::{
     sys::{self, New},
-    wire::{IdMap, IdRange, ProcessSpec, Stage, StartError},
+    wire::{IdMap, IdRange, ProcessSpec, RlimitResource, Stage, StartError},
 };
 
 /// What root may do in a container: containerd's default set.
@@ -70,6 +70,9 @@ pub(super) fn take_on(
 ) -> Result<(), StartError> {
     let allowed = allowed(users, process)?;
     let single = enter(users, identity)?;
+    // In its own user namespace only: there the kernel counts the processes of that namespace. A limit
+    // that was there before would count what all others of this user run as well.
+    launch::limit(process.rlimits.iter().filter(|it| it.resource == RlimitResource::Nproc))?;
     // From here on a process that is in the container already could otherwise look into this one,
     // which is still a copy of the shim, and take over what it holds.
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)

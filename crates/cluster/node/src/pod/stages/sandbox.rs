@@ -88,11 +88,7 @@ impl Stage for Shim {
 /// A field of the pod that asks for namespaces it cannot have here.
 fn unsupported(pod: Option<&Pod>) -> Option<&'static str> {
     let spec = pod?.spec.as_ref()?;
-    let asked = [
-        ("hostPID", spec.host_pid),
-        ("hostIPC", spec.host_ipc),
-        ("shareProcessNamespace", spec.share_process_namespace),
-    ];
+    let asked = [("hostIPC", spec.host_ipc)];
     asked.into_iter().find(|(_, it)| *it == Some(true)).map(|(field, _)| field)
 }
 

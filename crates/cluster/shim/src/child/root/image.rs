@@ -3,8 +3,9 @@
 //!
 //! Whatever the image has in these places, a symbolic link for instance, nothing of the host is reached
 //! through it: `/proc`, `/sys` and `/dev` must be folders of the image itself, and all else is found with
-//! the image as the root. No file system of the image lets a device file be used: where there are no
-//! control groups, that is all that keeps root in a container from the machine's disks.
+//! the image as the root. No file system of the image lets a device file be used, unless the container is
+//! privileged: where there are no control groups, that is all that keeps root in a container from the
+//! machine's disks.
 
 use std::{
     ffi::OsStr,
@@ -51,6 +52,19 @@ const DEV_SIZE: &str = "65536k";
 /// The group `tty`, which has the same number everywhere.
 const TTY: u32 = 5;
 
+/// Whether device files in the root can be opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Devices {
+    Usable,
+    Forbidden,
+}
+
+impl Devices {
+    const fn of(spec: &ContainerSpec) -> Self {
+        if spec.privileged { Self::Usable } else { Self::Forbidden }
+    }
+}
+
 impl Root<'_> {
     /// Makes the root of an image, but for its mounts.
     pub(super) fn make_image(
@@ -60,9 +74,11 @@ impl Root<'_> {
         devices: Vec<OwnedFd>,
     ) -> Result<(), StartError> {
         self.root = match &spec.root {
-            wire::Root::Layers { layers, writable, .. } => self.layers(layers, writable)?,
+            wire::Root::Layers { layers, writable, .. } => {
+                self.layers(layers, writable, Devices::of(spec))?
+            }
             wire::Root::Folder { path, .. } => self
-                .folder(path)
+                .folder(path, Devices::of(spec))
                 .map_err(failed(Stage::Root, format!("cannot use `{}`", path.display())))?,
             wire::Root::Host => return Err(refused(Stage::Spec, "no image".to_owned())),
         };
@@ -85,7 +101,12 @@ impl Root<'_> {
     }
 
     /// Mounts layers, and what takes the changes, as one.
-    fn layers(&self, layers: &[PathBuf], writable: &Path) -> Result<OwnedFd, StartError> {
+    fn layers(
+        &self,
+        layers: &[PathBuf],
+        writable: &Path,
+        devices: Devices,
+    ) -> Result<OwnedFd, StartError> {
         if LAYERS_MAX < layers.len() {
             let count = layers.len();
             let message = format!("an image of {count} layers: there may be {LAYERS_MAX}");
@@ -105,13 +126,18 @@ impl Root<'_> {
         };
         let (upper, work) = upper_and_work(writable, lower.first())
             .map_err(failed(Stage::Root, format!("cannot use `{}`", writable.display())))?;
-        self.overlay(&lower, &upper, &work)
+        self.overlay(&lower, (&upper, &work), devices)
             .map_err(failed(Stage::Root, "cannot mount the image's layers"))
     }
 
     /// An overlay mount. The names in its options are those of descriptors: short, so that as many as
     /// are allowed fit into a page, and with no character that is special there.
-    fn overlay(&self, lower: &[OwnedFd], upper: &OwnedFd, work: &OwnedFd) -> io::Result<OwnedFd> {
+    fn overlay(
+        &self,
+        lower: &[OwnedFd],
+        (upper, work): (&OwnedFd, &OwnedFd),
+        devices: Devices,
+    ) -> io::Result<OwnedFd> {
         let place = mounts::folder(&self.scratch, OsStr::new("image"))?;
         let lower: Vec<String> = lower.iter().map(|it| it.as_raw_fd().to_string()).collect();
         let mut options = format!(
@@ -126,17 +152,23 @@ impl Root<'_> {
         rustix::process::chdir("/proc/self/fd")?;
         let options = std::ffi::CString::new(options)?;
         let point = place.as_raw_fd().to_string();
-        rustix::mount::mount("overlay", point, "overlay", MountFlags::NODEV, &*options)?;
+        let flags = match devices {
+            Devices::Usable => MountFlags::empty(),
+            Devices::Forbidden => MountFlags::NODEV,
+        };
+        rustix::mount::mount("overlay", point, "overlay", flags, &*options)?;
         rustix::process::chdir("/")?;
         mounts::entry(&self.scratch, OsStr::new("image"))
     }
 
     /// The copy of an image's files, as a mount of its own.
-    fn folder(&self, path: &Path) -> io::Result<OwnedFd> {
+    fn folder(&self, path: &Path, devices: Devices) -> io::Result<OwnedFd> {
         let place = mounts::folder(&self.scratch, OsStr::new("image"))?;
         let tree = mounts::clone(rustix::fs::CWD, path)?;
         mounts::keep_to_itself(&tree)?;
-        mounts::forbid_devices(&tree)?;
+        if devices == Devices::Forbidden {
+            mounts::forbid_devices(&tree)?;
+        }
         mounts::attach(&tree, place)?;
         Ok(tree)
     }
