@@ -18,17 +18,17 @@ use crate::{
 };
 
 /// The image of this program.
-const PACKED: &str = "test/packed:1";
+pub(crate) const PACKED: &str = "test/packed:1";
 
 /// Packs this program as an image of the cluster's user.
-fn pack(cluster: &Cluster) -> anyhow::Result<()> {
+pub(crate) fn pack(cluster: &Cluster) -> anyhow::Result<()> {
     let program = std::env::current_exe()?.display().to_string();
     cluster.coracle(&["image", "pack", &program, "--tag", PACKED, "--env", "FROM=image"])?;
     Ok(())
 }
 
 /// A pod that runs the probe from an image. `fields` are further ones of the container.
-fn pod(name: &str, image: &str, arguments: &[&str], fields: &str) -> String {
+pub(crate) fn pod(name: &str, image: &str, arguments: &[&str], fields: &str) -> String {
     format!(
         "apiVersion: v1
 kind: Pod
@@ -48,12 +48,12 @@ spec:
     )
 }
 
-fn field(cluster: &Cluster, name: &str, path: &str) -> anyhow::Result<String> {
+pub(crate) fn field(cluster: &Cluster, name: &str, path: &str) -> anyhow::Result<String> {
     let path = format!("jsonpath={{.status.containerStatuses[0].{path}}}");
     cluster.kubectl(&["get", "pod", name, "--output", &path])
 }
 
-fn shown(cluster: &Cluster, name: &str) -> anyhow::Result<String> {
+pub(crate) fn shown(cluster: &Cluster, name: &str) -> anyhow::Result<String> {
     let mut log = String::new();
     eventually("the pod has shown all", || {
         log = cluster.logs(&format!("pod/{name}"))?;
@@ -62,7 +62,7 @@ fn shown(cluster: &Cluster, name: &str) -> anyhow::Result<String> {
     Ok(log)
 }
 
-fn has(log: &str, line: &str) -> anyhow::Result<()> {
+pub(crate) fn has(log: &str, line: &str) -> anyhow::Result<()> {
     ensure!(log.lines().any(|it| it.starts_with(line)), "no `{line}` in:\n{log}");
     Ok(())
 }
@@ -116,10 +116,10 @@ pub(crate) fn image_containers_see_their_image_only() -> anyhow::Result<()> {
 }
 
 /// The built-in registry, until it is dropped.
-struct Registry(Child);
+pub(crate) struct Registry(Child);
 
 impl Registry {
-    fn start(cluster: &Cluster, port: u16) -> anyhow::Result<Self> {
+    pub(crate) fn start(cluster: &Cluster, port: u16) -> anyhow::Result<Self> {
         let folder = cluster.data().join("registry").display().to_string();
         let listen = format!("127.0.0.1:{port}");
         let mut command =

@@ -7,14 +7,17 @@
 mod clean;
 mod cluster;
 mod host;
+mod hostile;
 mod images;
 mod limits;
+mod private;
 mod probe;
 mod procfile;
 mod programs;
 mod refuse;
 mod run;
 mod sensors;
+mod spy;
 mod survive;
 
 use libtest_mimic::{Arguments, Trial};
@@ -60,6 +63,11 @@ const TESTS: &[(&str, Test)] = &[
     ("nginx_serves_a_config_map", programs::nginx_serves_a_config_map),
     ("postgresql_keeps_its_data", programs::postgresql_keeps_its_data),
     ("python_service_runs", programs::python_service_runs),
+    ("what_pods_may_is_what_they_ask_for", hostile::what_pods_may_is_what_they_ask_for),
+    ("image_pods_find_nothing_of_others", hostile::image_pods_find_nothing_of_others),
+    ("containers_that_take_all_are_bounded", hostile::containers_that_take_all_are_bounded),
+    ("pull_secrets_and_certificates_are_used", private::pull_secrets_and_certificates_are_used),
+    ("full_disk_is_named_and_survived", hostile::full_disk_is_named_and_survived),
     ("used_port_is_named", refuse::used_port_is_named),
     ("unwritable_state_folder_is_named", refuse::unwritable_state_folder_is_named),
     ("full_state_folder_is_named", refuse::full_state_folder_is_named),

@@ -6,13 +6,16 @@ use std::{
     time::Duration,
 };
 
+use crate::spy;
+
 /// How long a request may take before it counts as failed.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Pause after a failure.
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// `serve PORT`, `ask URL` for ever, `once URL`, `show` environment and surroundings.
+/// `serve PORT`, `ask URL` for ever, `once URL`, `show` environment and surroundings; the others are of
+/// hostile containers.
 pub(crate) fn main(arguments: &[String]) {
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match arguments.as_slice() {
@@ -20,6 +23,12 @@ pub(crate) fn main(arguments: &[String]) {
         ["ask", url, ..] => ask(url),
         ["once", url, ..] => println!("{}", outcome(url)),
         ["show", ..] => show(),
+        ["spy", one, two, paths @ ..] => spy::spy([one, two], paths),
+        ["rights", word, ..] => spy::rights(word),
+        ["fork", ..] => spy::fork(),
+        ["shout", ..] => spy::shout(),
+        ["mute", ..] => spy::mute(),
+        ["fail", ..] => std::process::exit(3),
         other => println!("probe: what is {other:?}?"),
     }
 }
