@@ -116,7 +116,9 @@ pub(crate) fn files(path: &Path) -> anyhow::Result<Vec<PathBuf>> {
 
 /// Reads all documents of one file.
 pub(crate) fn parse(file: &str, text: &str) -> anyhow::Result<Vec<Object>> {
-    let documents: Vec<Located> = serde_saphyr::from_multiple(text)
+    // `defaultMode: 0400` is octal for kubectl, too.
+    let options = serde_saphyr::options! { legacy_octal_numbers: true };
+    let documents: Vec<Located> = serde_saphyr::from_multiple_with_options(text, options)
         .map_err(|error| anyhow::anyhow!("{}", describe(file, &error)))?;
     let mut objects = Vec::new();
     for document in documents {
@@ -332,6 +334,15 @@ mod tests {
             expect![[r#"
                 a.yaml:1 {"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"a"}}
                 a.yaml:9 {"apiVersion":"v1","kind":"Secret","metadata":{"name":"b"}}"#]],
+        );
+    }
+
+    #[test]
+    fn numbers_that_begin_with_a_zero_are_octal() {
+        check(
+            "apiVersion: v1\nkind: Pod\nmetadata: {name: a}\nspec: {a: 0400, b: 0o644, c: 0, d: '0400', e: 0.5}\n",
+            expect![[r#"
+                a.yaml:1 {"apiVersion":"v1","kind":"Pod","metadata":{"name":"a"},"spec":{"a":256,"b":420,"c":0,"d":"0400","e":0.5}}"#]],
         );
     }
 

@@ -105,7 +105,7 @@ spec:
     - {name: site, mountPath: /etc/nginx/nginx.conf, subPath: nginx.conf}
     - {name: site, mountPath: /site}
   volumes:
-  - {name: site, configMap: {name: site, defaultMode: 256}}
+  - {name: site, configMap: {name: site, defaultMode: 0400}}
 "#;
 
 /// The image of the database.

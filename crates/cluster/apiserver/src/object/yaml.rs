@@ -61,6 +61,8 @@ fn options(duplicate_keys: DuplicateKeyPolicy) -> Options {
         },
         duplicate_keys: duplicate_keys,
         emit_comments: false,
+        // As for the original: `defaultMode: 0400` is 256.
+        legacy_octal_numbers: true,
         with_snippet: false,
     }
 }
@@ -226,6 +228,17 @@ mod tests {
             }
             Err(error) => error,
         });
+    }
+
+    #[test]
+    fn numbers_that_begin_with_a_zero_are_octal() {
+        check("[0400, -0400, 0o644, 0, '0400', 0.5]", expect![[r#"[256,-256,420,0,"0400",0.5]"#]]);
+        check(
+            "a: 0400\na: 010\n",
+            expect![[r#"
+            {"a":8}
+            line 2: key "a" already set in map"#]],
+        );
     }
 
     #[test]
