@@ -61,6 +61,17 @@ impl Cluster {
         self.folder.path()
     }
 
+    /// Its state folder and its run folder.
+    pub(crate) fn folders(&self) -> [PathBuf; 2] {
+        let state = self.folder().join("data");
+        [state, self.runtime()].map(|it| it.join("coracle").join(NAME))
+    }
+
+    /// The store of images of its user, an OCI layout.
+    pub(crate) fn images(&self) -> PathBuf {
+        self.folder().join("data/coracle/images")
+    }
+
     pub(crate) fn kubeconfig(&self) -> PathBuf {
         self.folder().join("data/coracle").join(NAME).join("kubeconfig")
     }

@@ -1,7 +1,10 @@
 //! From the request that creates a pod of linked source to the event that says it runs; and what
 //! a pod that does nothing costs.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use anyhow::{Context as _, ensure};
 use bytes::{Buf as _, Bytes, BytesMut};
@@ -119,6 +122,8 @@ pub(crate) struct Events {
     buffer: BytesMut,
     /// The last phase of each pod.
     phases: BTreeMap<String, String>,
+    /// Those whose condition says so.
+    ready: BTreeSet<String>,
 }
 
 impl Events {
@@ -133,22 +138,31 @@ impl Events {
             )
             .await?;
         ensure!(answer.status().is_success(), "watch of pods: {}", answer.status());
-        let (buffer, phases) = (BytesMut::new(), BTreeMap::new());
-        Ok(Self { body: answer.into_body(), buffer, phases })
+        let (buffer, phases, ready) = Default::default();
+        Ok(Self { body: answer.into_body(), buffer, phases, ready })
     }
 
     /// Waits until a pod runs.
     pub(crate) async fn running(&mut self, name: &str) -> anyhow::Result<()> {
-        self.until(name, "Running").await
+        self.until(|it| it.is_in(name, "Running")).await
+    }
+
+    /// Waits until a pod is ready.
+    pub(crate) async fn ready(&mut self, name: &str) -> anyhow::Result<()> {
+        self.until(|it| it.ready.contains(name)).await
     }
 
     /// Waits until a pod is gone.
     pub(crate) async fn gone(&mut self, name: &str) -> anyhow::Result<()> {
-        self.until(name, GONE).await
+        self.until(|it| it.is_in(name, GONE)).await
     }
 
-    async fn until(&mut self, name: &str, phase: &str) -> anyhow::Result<()> {
-        while self.phases.get(name).map(String::as_str) != Some(phase) {
+    fn is_in(&self, name: &str, phase: &str) -> bool {
+        self.phases.get(name).map(String::as_str) == Some(phase)
+    }
+
+    async fn until(&mut self, is_so: impl Fn(&Self) -> bool) -> anyhow::Result<()> {
+        while !is_so(self) {
             let frame = self.body.frame().await.context("the watch has ended")??;
             if let Ok(data) = frame.into_data() {
                 self.buffer.extend_from_slice(&data);
@@ -168,6 +182,16 @@ impl Events {
             (text("/object/metadata/name"), text("/object/status/phase"))
         {
             let gone = text("/type").as_deref() == Some("DELETED");
+            let conditions = event.pointer("/object/status/conditions").and_then(Value::as_array);
+            if conditions
+                .into_iter()
+                .flatten()
+                .any(|it| it["type"] == "Ready" && it["status"] == "True")
+            {
+                self.ready.insert(name.clone());
+            } else {
+                self.ready.remove(&name);
+            }
             self.phases.insert(name, if gone { GONE.to_owned() } else { phase });
         }
     }

@@ -4,6 +4,8 @@ use std::{collections::BTreeMap, fs, path::Path};
 
 use anyhow::Context as _;
 
+use crate::report::Figure;
+
 /// What a process is there for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Role {
@@ -11,6 +13,8 @@ pub(crate) enum Role {
     /// Also the one that stands by.
     Keeper,
     Shim,
+    /// In a container.
+    Program,
 }
 
 /// A process of a cluster.
@@ -108,6 +112,10 @@ pub(crate) fn of(folders: &[&Path]) -> anyhow::Result<Vec<Process>> {
 }
 
 impl Process {
+    pub(crate) const fn id(&self) -> u32 {
+        self.id
+    }
+
     pub(crate) fn memory(&self) -> anyhow::Result<Memory> {
         let path = format!("/proc/{}/smaps_rollup", self.id);
         let text = fs::read_to_string(&path).with_context(|| format!("read `{path}`"))?;
@@ -127,6 +135,60 @@ pub(crate) fn memory<'a>(
         sum.private_dirty += memory.private_dirty;
     }
     Ok(sum)
+}
+
+/// What runs in the containers of these shims.
+pub(crate) fn children(shims: &[Process]) -> Vec<Process> {
+    let of = |shim: &Process| {
+        let path = format!("/proc/{0}/task/{0}/children", shim.id);
+        let text = fs::read_to_string(path).unwrap_or_default();
+        let ids: Vec<u32> = text.split_whitespace().filter_map(|it| it.parse().ok()).collect();
+        ids.into_iter().map(|id| Process { role: Role::Program, id })
+    };
+    shims.iter().flat_map(of).collect()
+}
+
+/// What the kernel has for itself, and what is left of the machine: /proc/meminfo, in KiB.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct KernelMemory {
+    slab: u64,
+    stacks: u64,
+    page_tables: u64,
+    per_processor: u64,
+    available: u64,
+}
+
+impl KernelMemory {
+    pub(crate) fn now() -> anyhow::Result<Self> {
+        let text = fs::read_to_string("/proc/meminfo").context("read `/proc/meminfo`")?;
+        Ok(Self {
+            slab: field(&text, "Slab:"),
+            stacks: field(&text, "KernelStack:"),
+            page_tables: field(&text, "PageTables:"),
+            per_processor: field(&text, "Percpu:"),
+            available: field(&text, "MemAvailable:"),
+        })
+    }
+
+    /// What each of `count` things that were made since an earlier moment took.
+    pub(crate) fn since(&self, before: &Self, what: &str, count: usize) -> Vec<Figure> {
+        let each = |now: u64, before: u64| (now as f64 - before as f64) / count as f64;
+        let parts = [
+            ("slab", self.slab, before.slab),
+            ("stacks", self.stacks, before.stacks),
+            ("page tables", self.page_tables, before.page_tables),
+            ("per-processor data", self.per_processor, before.per_processor),
+        ];
+        let sum = parts.iter().map(|(_, now, before)| each(*now, *before)).sum();
+        let mut figures = vec![Figure::new(format!("{what}: kernel"), sum, "KiB")];
+        figures.extend(parts.map(|(name, now, before)| {
+            Figure::new(format!("{what}: kernel, {name}"), each(now, before), "KiB")
+        }));
+        // The other way round: what there is less.
+        let less = each(before.available, self.available);
+        figures.push(Figure::new(format!("{what}: less memory available"), less, "KiB"));
+        figures
+    }
 }
 
 fn parse_memory(text: &str) -> Memory {

@@ -13,7 +13,7 @@ use std::{
 
 use anyhow::{Context as _, bail};
 
-use crate::{check, process};
+use crate::{bench, check, process};
 
 /// Kills and power cuts, if nothing else is asked for.
 const COUNT: u32 = 1_000;
@@ -35,6 +35,7 @@ const PARTS: &[Part] = &[
     Part { name: "store", run: store },
     Part { name: "fuzz", run: fuzz },
     Part { name: "connections", run: connections },
+    Part { name: "pods", run: pods },
 ];
 
 /// Idle connections of the API whose both ends are in one process, which may have 20 000 files open.
@@ -84,6 +85,11 @@ fn connections(soak: &Soak<'_>) -> anyhow::Result<()> {
     let mut command = soak.test(&["--package", "coracle-apiserver", "--lib", "--"]);
     command.args(["tests::slow::idle_connections", "--nocapture"]);
     process::run(command.env("CONNECTIONS", CONNECTIONS.to_string()))
+}
+
+/// As many idle pods as the node takes, and what they take.
+fn pods(soak: &Soak<'_>) -> anyhow::Result<()> {
+    bench::run(soak.root, &["--only", "most"])
 }
 
 /// The queue as a real process, killed under load; and the tests of ten thousand clients.

@@ -31,7 +31,8 @@ const LEASE_NAMESPACE: &str = "kube-node-lease";
 /// Wait after a failed registration.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// Pods this node takes. Memory and process ids end before: an idle pod costs less than 1 MB.
+/// Pods this node takes. On a small machine memory ends before: an idle pod costs up to 2 MB, most of it
+/// the kernel's. So many run, and are started and deleted in seconds (docs/benchmarks.md).
 const PODS_MAX: u32 = 1000;
 /// Less memory than this is pressure: the kubelet's `memory.available<100Mi`.
 const MEMORY_LEFT_MIN: u64 = 100 << 20;
