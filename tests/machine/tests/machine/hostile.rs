@@ -316,6 +316,10 @@ pub(crate) fn full_disk_is_named_and_survived() -> anyhow::Result<()> {
     for it in ["one", "two"] {
         build(&name(it), PACKED)?;
         cluster.coracle(&["image", "push", &name(it)])?;
+        if it == "two" {
+            // The same under another name, whose first try waits for no other's failure.
+            cluster.coracle(&["image", "push", &name(it), &name("three")])?;
+        }
         cluster.coracle(&["image", "rm", &name(it)])?;
     }
     cluster.write("app.yaml", &pod("used", PACKED, &["probe", "show"], ""))?;
@@ -355,7 +359,8 @@ pub(crate) fn full_disk_is_named_and_survived() -> anyhow::Result<()> {
     .with_context(|| message.clone())?;
     fs::remove_file(&last)?;
     fs::remove_file(&filler)?;
-    shown(&cluster, "late")?;
+    cluster.apply(&pod("later", &name("three"), &["probe", "show"], ""))?;
+    shown(&cluster, "later")?;
     for it in ["used", "pulled"] {
         ensure!(field(&cluster, it, "restartCount")? == "0", "{it} was restarted");
     }
