@@ -428,7 +428,12 @@ impl Node {
                 }
                 let parts: Vec<&str> = target.split('/').collect();
                 let found = self.find(&parts)?.clone();
-                if matches!(found, Self::Folder { .. }) || target.starts_with(&format!("{name}/")) {
+                let is_below = |one: &str, other: &str| one.starts_with(&format!("{other}/"));
+                // Either gives way to the other, be it that a whiteout becomes a folder.
+                if matches!(found, Self::Folder { .. })
+                    || is_below(&target, &name)
+                    || is_below(&name, &target)
+                {
                     return None;
                 }
                 Some(found)
