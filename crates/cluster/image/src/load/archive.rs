@@ -3,9 +3,10 @@
 
 use std::{
     collections::BTreeMap,
+    ffi::OsStr,
     fs,
     io::{self, Read},
-    os::unix::fs::FileExt as _,
+    os::unix::{ffi::OsStrExt as _, fs::FileExt as _},
     path::{Component, Path, PathBuf},
 };
 
@@ -14,6 +15,7 @@ use crate::{
     progress::Event,
     spec::{DOCUMENT_BYTES_MAX, Descriptor},
     store::{self, Blob},
+    tarball::{self, Kind, Reader},
 };
 
 /// Most files in an archive: many times what 1000 images have.
@@ -45,12 +47,20 @@ impl Archive {
     /// Reads the headers of a tar and nothing else.
     pub(super) fn of_file(file: fs::File, path: &Path) -> Result<Self, Error> {
         let mut entries = BTreeMap::new();
-        let read = |source| Error::Read { path: path.to_owned(), source };
-        for entry in tar::Archive::new(&file).entries_with_seek().map_err(read)? {
-            let entry = entry.map_err(read)?;
-            if let Some((name, link)) = place(&entry, path)? {
-                let (offset, size) = (entry.raw_file_position(), entry.size());
-                insert(&mut entries, name, link.unwrap_or(Entry::At { offset, size }), path)?;
+        let end =
+            file.metadata().map_err(|source| Error::Read { path: path.to_owned(), source })?;
+        let mut tar = Reader::new(&file);
+        while let Some(entry) = tar.next_entry().map_err(|it| unreadable(path, it))? {
+            let offset = tar.pass().map_err(|it| unreadable(path, it))?;
+            if let Some((name, found)) = place(&entry)? {
+                let entry = match found {
+                    Place::File(size) if end.len() < offset.saturating_add(size) => {
+                        return Err(unreadable(path, tarball::Error::Short));
+                    }
+                    Place::File(size) => Entry::At { offset, size },
+                    Place::Link(to) => Entry::Link(to),
+                };
+                insert(&mut entries, name, entry, path)?;
             }
         }
         Ok(Self::File { file, entries })
@@ -62,27 +72,26 @@ impl Archive {
         path: &Path,
         into: Into<'_>,
     ) -> Result<Self, Error> {
-        let mut archive = tar::Archive::new(reader);
+        let mut tar = Reader::new(reader);
         let mut entries = BTreeMap::new();
-        let read = |source| Error::Read { path: path.to_owned(), source };
-        for entry in archive.entries().map_err(read)? {
-            let mut entry = entry.map_err(read)?;
-            let Some((name, link)) = place(&entry, path)? else {
+        while let Some(entry) = tar.next_entry().map_err(|it| unreadable(path, it))? {
+            let Some((name, found)) = place(&entry)? else {
                 continue;
             };
-            let content = match link {
-                Some(link) => link,
-                None => {
-                    let size = Some(entry.size());
-                    let blob = into.ingest(&name, size, &mut entry)?;
-                    if size != Some(blob.size) {
-                        return Err(read(io::ErrorKind::UnexpectedEof.into()));
+            let content = match found {
+                Place::Link(to) => Entry::Link(to),
+                Place::File(size) => {
+                    let blob = into.ingest(&name, Some(size), &mut tar.data())?;
+                    if size != blob.size {
+                        return Err(unreadable(path, tarball::Error::Short));
                     }
                     Entry::Stored(blob)
                 }
             };
             insert(&mut entries, name, content, path)?;
         }
+        // Whoever writes into a pipe is to come to the end.
+        tar.finish().map_err(|it| unreadable(path, it))?;
         Ok(Self::Stored(entries))
     }
 
@@ -240,29 +249,42 @@ fn verify(blob: &Blob, expected: &Descriptor) -> Result<(), store::Error> {
     Ok(())
 }
 
-/// The name of an entry that matters, and where it leads if it is a link; nothing for folders and what
-/// has no place in an archive of images.
-fn place<R: Read>(
-    entry: &tar::Entry<'_, R>,
-    path: &Path,
-) -> Result<Option<(String, Option<Entry>)>, Error> {
-    let read = |source| Error::Read { path: path.to_owned(), source };
-    let Some(name) = normal(&entry.path().map_err(read)?) else {
+/// What of an archive of images an entry can be.
+enum Place {
+    /// So many bytes.
+    File(u64),
+    /// Another name of this one.
+    Link(String),
+}
+
+/// The name of an entry that matters, and what it is; nothing for folders and what has no place in an
+/// archive of images.
+fn place(entry: &tarball::Entry) -> Result<Option<(String, Place)>, Error> {
+    let Some(name) = normal(Path::new(OsStr::from_bytes(&entry.name))) else {
         return Ok(None);
     };
-    let kind = entry.header().entry_type();
-    if kind.is_file() || kind.is_contiguous() {
-        return Ok(Some((name, None)));
-    }
-    if !kind.is_symlink() && !kind.is_hard_link() {
-        return Ok(None);
-    }
-    let Some(target) = entry.link_name().map_err(read)? else {
-        return Ok(None);
+    let (folder, target) = match &entry.kind {
+        Kind::File { size, pieces: None } => return Ok(Some((name, Place::File(*size)))),
+        Kind::File { pieces: Some(_), .. } => {
+            let reason = "a sparse file, which no program writes there: pack the archive again without \
+                          `--sparse`";
+            return Err(Error::Malformed { part: name, reason: reason.to_owned() });
+        }
+        Kind::SymbolicLink(target) => (Path::new(&name).parent(), target),
+        Kind::HardLink(target) => (None, target),
+        Kind::Folder | Kind::Character(..) | Kind::Block(..) | Kind::Pipe => return Ok(None),
     };
-    let folder = if kind.is_symlink() { Path::new(&name).parent() } else { None };
-    let target = folder.unwrap_or(Path::new("")).join(target);
-    Ok(normal(&target).map(|it| (name, Some(Entry::Link(it)))))
+    let target = folder.unwrap_or(Path::new("")).join(OsStr::from_bytes(target));
+    Ok(normal(&target).map(|it| (name, Place::Link(it))))
+}
+
+fn unreadable(path: &Path, error: tarball::Error) -> Error {
+    let source = match error {
+        tarball::Error::Read(source) => source,
+        tarball::Error::Short => io::Error::new(io::ErrorKind::UnexpectedEof, error),
+        other => io::Error::new(io::ErrorKind::InvalidData, other),
+    };
+    Error::Read { path: path.to_owned(), source }
 }
 
 /// A path without `.` and `..`; nothing if it leads outside or is not text.

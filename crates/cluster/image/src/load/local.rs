@@ -143,11 +143,15 @@ impl Local {
         let root = root.to_owned();
         let data = root.join("image/overlay2");
         let names: Option<DockerNames> = read_json(&data.join("repositories.json"))?;
+        let is_other = names.is_none() && root.exists() || has_containerd(&root);
         let repositories = names.map(|it| it.repositories).unwrap_or_default();
         // Docker writes names as people do.
         let wanted = image.familiar();
         let found = repositories.values().find_map(|it| it.get(&wanted));
-        let id = found.ok_or_else(|| self.not_there(image))?;
+        let id = found.ok_or_else(|| match is_other {
+            true => Error::OfContainerd { name: wanted.clone(), folder: root.clone() },
+            false => self.not_there(image),
+        })?;
         let config = data.join("imagedb/content/sha256").join(id.hex());
         let bytes = read(&config, DOCUMENT_BYTES_MAX)?;
         let bytes = bytes.ok_or_else(|| Error::Missing(config.display().to_string()))?;
@@ -174,6 +178,13 @@ impl Local {
         };
         Ok((bytes, Box::new(place)))
     }
+}
+
+/// Whether containerd keeps images beside or in Docker's folder: where Docker starts it, and where the
+/// machine does. Docker's names for what is in there are in a database whose format belongs to it.
+fn has_containerd(root: &Path) -> bool {
+    let homes = [root.join("containerd/daemon"), root.with_file_name("containerd")];
+    homes.iter().any(|it| it.join("io.containerd.metadata.v1.bolt/meta.db").exists())
 }
 
 /// Finds the layers of these diff ids.

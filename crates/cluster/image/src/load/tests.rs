@@ -6,34 +6,38 @@ use expect_test::{Expect, expect};
 use serde_json::json;
 
 use super::*;
-use crate::{Event, spec::media};
+use crate::{
+    Event,
+    spec::media,
+    tarball::{Entry, Kind, Reader, Time, Writer},
+};
 
 /// A tar in memory.
-struct Tar(tar::Builder<Vec<u8>>);
+struct Tar(Writer<Vec<u8>>);
 
 impl Tar {
     fn new() -> Self {
-        Self(tar::Builder::new(Vec::new()))
+        Self(Writer::new(Vec::new()))
     }
 
-    fn file(mut self, path: &str, bytes: &[u8]) -> Self {
-        let mut header = tar::Header::new_gnu();
-        header.set_size(bytes.len() as u64);
-        header.set_mode(0o644);
-        self.0.append_data(&mut header, path, bytes).unwrap();
-        self
+    fn file(self, path: &str, mut bytes: &[u8]) -> Self {
+        let kind = Kind::File { size: bytes.len() as u64, pieces: None };
+        self.entry(path, kind, &mut bytes)
     }
 
-    fn link(mut self, path: &str, to: &str) -> Self {
-        let mut header = tar::Header::new_gnu();
-        header.set_entry_type(tar::EntryType::Symlink);
-        header.set_size(0);
-        self.0.append_link(&mut header, path, to).unwrap();
+    fn link(self, path: &str, to: &str) -> Self {
+        self.entry(path, Kind::SymbolicLink(to.into()), &mut io::empty())
+    }
+
+    fn entry(mut self, path: &str, kind: Kind, data: &mut dyn Read) -> Self {
+        let (name, time) = (path.into(), Time::default());
+        let entry = Entry { name, kind, mode: 0o644, uid: 0, gid: 0, time, attributes: Vec::new() };
+        self.0.append(&entry, data).unwrap();
         self
     }
 
     fn done(self) -> Vec<u8> {
-        self.0.into_inner().unwrap()
+        self.0.finish().unwrap()
     }
 }
 
@@ -143,6 +147,59 @@ fn what_cannot_be_sought_in_is_loaded() {
     let cut = &bytes[..2000];
     let error = load_stream(&world.store, &mut &cut[..], options).unwrap_err();
     assert!(matches!(error, Error::Read { .. } | Error::Store(_)), "{error:?}");
+}
+
+/// Whatever of an archive is missing, it is noticed: nothing gets a name that is not there in full.
+#[test]
+fn archives_that_were_cut_off_are_refused() {
+    let bytes = docker_archive();
+    // Behind the bytes of the last file there are what fills up its block, and two blocks that end the
+    // archive: those may be missing.
+    for cut in (0..bytes.len() - 3 * 512).step_by(97) {
+        let world = World::new();
+        let options = Options { name: None, progress: &drop };
+        world.load(&bytes[..cut], None).unwrap_err();
+        load_stream(&world.store, &mut &bytes[..cut], options).unwrap_err();
+        assert_eq!(world.names(), Vec::<String>::new(), "{cut}");
+    }
+}
+
+/// GNU's tar, in every format that it has, as a file and as a stream.
+#[test]
+fn archives_of_gnu_tar_are_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let long = format!("{}/layer.tar", "long".repeat(40));
+    let layer = Tar::new().file("a", b"base").done();
+    let manifest = json!([{"Config": "c.json", "RepoTags": ["one:1"], "Layers": [long]}]);
+    write(&folder.path().join(&long), &layer);
+    write(&folder.path().join("c.json"), config(&[&layer]));
+    write(&folder.path().join("manifest.json"), manifest.to_string());
+    for format in ["gnu", "posix", "oldgnu"] {
+        let made = std::process::Command::new("tar")
+            .args([&format!("--format={format}"), "-C"])
+            .arg(folder.path())
+            .args(["-c", "."])
+            .output()
+            .unwrap();
+        assert!(made.status.success(), "{made:?}");
+        let options = Options { name: None, progress: &drop };
+        let (file, stream) = (World::new(), World::new());
+        file.load(&made.stdout, None).unwrap();
+        load_stream(&stream.store, &mut made.stdout.as_slice(), options).unwrap();
+        assert_eq!((file.names(), stream.names()), (vec![NAMES[0].into()], vec![NAMES[0].into()]));
+    }
+}
+
+#[test]
+fn sparse_files_are_refused_by_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("manifest.json");
+    fs::File::create(&path).unwrap().set_len(1 << 20).unwrap();
+    let mut tar = std::process::Command::new("tar");
+    tar.args(["--sparse", "-C"]).arg(folder.path()).args(["-c", "manifest.json"]);
+    let made = tar.output().unwrap().stdout;
+    let error = World::new().load(&made, None).unwrap_err().to_string();
+    assert!(error.starts_with("`manifest.json` in the archive: a sparse file"), "{error}");
 }
 
 /// A layout with one image of a compressed layer.
@@ -267,13 +324,14 @@ fn split(tar: &[u8]) -> Vec<u8> {
     let mut from = 0;
     let segment =
         |bytes: &[u8]| json!({"type": 2, "payload": STANDARD.encode(bytes)}).to_string() + "\n";
-    for entry in tar::Archive::new(tar).entries().unwrap() {
-        let entry = entry.unwrap();
-        let begin = usize::try_from(entry.raw_file_position()).unwrap();
-        let name = entry.path().unwrap().display().to_string();
+    let mut reader = Reader::new(io::Cursor::new(tar));
+    while let Some(Entry { name, kind, .. }) = reader.next_entry().unwrap() {
+        let Kind::File { size, .. } = kind else { panic!("files only") };
+        let begin = usize::try_from(reader.pass().unwrap()).unwrap();
+        let name = String::from_utf8(name).unwrap();
         lines += &segment(&tar[from..begin]);
-        lines += &(json!({"type": 1, "name": name, "size": entry.size()}).to_string() + "\n");
-        from = begin + usize::try_from(entry.size()).unwrap();
+        lines += &(json!({"type": 1, "name": name, "size": size}).to_string() + "\n");
+        from = begin + usize::try_from(size).unwrap();
     }
     lines += &segment(&tar[from..]);
     let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
@@ -340,6 +398,24 @@ fn layers_of_other_programs_are_put_together_again() {
         assert!(matches!(from("web:2").unwrap_err(), Error::NotThere { .. }));
     }
     assert_eq!(targets[0], targets[1]);
+}
+
+#[test]
+fn what_docker_keeps_with_containerd_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let [_, docker] = local_stores(folder.path());
+    let options = Options { name: None, progress: &drop };
+    let other = "other".parse().unwrap();
+    let refused = || load_local(&World::new().store, &docker, &other, options).unwrap_err();
+    assert!(matches!(refused(), Error::NotThere { .. }));
+    let database = "containerd/io.containerd.metadata.v1.bolt/meta.db";
+    write(&folder.path().join(database), b"");
+    let error = refused().to_string();
+    assert!(error.contains("`docker save other:latest | coracle image load -`"), "{error}");
+    // A new Docker has no list of its own.
+    fs::remove_dir_all(folder.path().join("containerd")).unwrap();
+    fs::remove_file(folder.path().join("docker/image/overlay2/repositories.json")).unwrap();
+    assert!(matches!(refused(), Error::OfContainerd { .. }));
 }
 
 #[test]

@@ -3,7 +3,7 @@
 //! Ref: POSIX.1-2017 `pax`, "ustar Interchange Format" and "pax Extended Header"; the GNU tar
 //! manual, "Basic Tar Format".
 
-use std::io::{BufRead, Read};
+use std::io::{BufRead, Read, Seek, SeekFrom};
 
 use super::{BLOCK, Entry, Error, Kind, Time, padding, pax::Extension, sparse};
 
@@ -180,6 +180,22 @@ impl<R: Read> Reader<R> {
         }
         (self.left, self.padding) = (0, 0);
         Ok(())
+    }
+}
+
+impl<R: Read + Seek> Reader<R> {
+    /// Goes past the bytes of the current entry without reading them, and says where they begin. That the
+    /// stream ends before they do is not noticed.
+    ///
+    /// # Errors
+    /// Those of the stream; [`Error::Field`] for a size that no stream has.
+    pub fn pass(&mut self) -> Result<u64, Error> {
+        let begin = self.input.stream_position().map_err(Error::Read)?;
+        let end = begin.checked_add(self.left).and_then(|it| it.checked_add(self.padding));
+        let end = end.ok_or(Error::Field("size"))?;
+        self.input.seek(SeekFrom::Start(end)).map_err(Error::Read)?;
+        (self.left, self.padding) = (0, 0);
+        Ok(begin)
     }
 }
 
