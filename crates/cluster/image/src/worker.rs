@@ -156,7 +156,7 @@ impl Order {
             keyring.add_config(document.as_bytes())?;
         }
         user.add_credentials(&mut keyring)?;
-        let client = Client::new(user.registries()?, Patience::default());
+        let client = Client::new(user.registries()?, user.proxies()?, Patience::default());
         let client = client.map_err(|it| Error::Client(Box::new(it)))?;
         Ok(client.pull(store, reference, &keyring, &|_| {}).await?)
     }

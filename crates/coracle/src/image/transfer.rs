@@ -144,7 +144,8 @@ fn client(environment: &Environment, insecure: &[String]) -> anyhow::Result<(Cli
     for host in insecure {
         registries.add_insecure(host);
     }
-    Ok((Client::new(registries, Patience::default())?, keyring))
+    let proxies = user.proxies()?;
+    Ok((Client::new(registries, proxies, Patience::default())?, keyring))
 }
 
 fn runtime() -> anyhow::Result<Runtime> {

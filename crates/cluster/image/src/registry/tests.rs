@@ -8,7 +8,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use super::*;
 use crate::{
     Descriptor, Image, Platform,
-    remote::{Client, Keyring, Patience, Registries},
+    remote::{Client, Keyring, Patience, Proxies, Registries},
     spec::media,
 };
 
@@ -112,7 +112,8 @@ async fn what_is_pushed_can_be_pulled() {
     let folder = tempfile::tempdir().unwrap();
     let [here, there] = ["here", "there"].map(|it| Store::open(folder.path().join(it)).unwrap());
     let image = image(&here);
-    let client = Client::new(Registries::default(), Patience::default()).unwrap();
+    let client =
+        Client::new(Registries::default(), Proxies::default(), Patience::default()).unwrap();
     let name: Reference = format!("{}/team/web:1", world.address).parse().unwrap();
     let keyring = Keyring::default();
     let pushed = client.push(&here, &image, &name, &keyring, &drop).await.unwrap();

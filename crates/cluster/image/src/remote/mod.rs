@@ -8,6 +8,7 @@ mod certificates;
 mod download;
 mod error;
 mod keyring;
+mod proxy;
 mod pull;
 mod push;
 mod registries;
@@ -17,6 +18,7 @@ mod user;
 
 pub use error::{Error, Kind};
 pub use keyring::{Credential, Keyring, KeyringError};
+pub use proxy::{Proxies, ProxyError};
 use registries::Endpoint;
 pub use registries::{Registries, RegistriesError};
 pub use transport::Patience;
@@ -33,13 +35,14 @@ pub struct Client {
 }
 
 impl Client {
-    /// A client that knows of mirrors and insecure registries.
+    /// A client that knows of mirrors, insecure registries and proxies.
     ///
     /// # Errors
     ///
     /// [`Kind::Local`] if TLS cannot be set up.
-    pub fn new(registries: Registries, patience: Patience) -> Result<Self, Kind> {
-        Ok(Self { transport: Transport::new(registries.certificates(), patience)?, registries })
+    pub fn new(registries: Registries, proxies: Proxies, patience: Patience) -> Result<Self, Kind> {
+        let transport = Transport::new(registries.certificates(), proxies, patience)?;
+        Ok(Self { transport, registries })
     }
 }
 

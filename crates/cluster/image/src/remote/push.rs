@@ -1,7 +1,7 @@
 //! An image from the store to a registry.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -22,6 +22,7 @@ use super::{
     hinted,
     keyring::{Credential, Keyring},
     pull::retrying,
+    registries::Endpoint,
     session::{Ask, Session},
     transport::{Body, full},
 };
@@ -35,6 +36,10 @@ use crate::{
 /// Blobs at once, as with a pull.
 const BLOBS_AT_ONCE: usize = 3;
 
+/// Repositories of the same registry that a push may take layers from: each is named when a token is asked
+/// for, and most images share layers with one or two.
+const SOURCES_MAX: usize = 8;
+
 /// How often it is said how far an upload is.
 const SHOWN_EVERY: Duration = Duration::from_millis(100);
 
@@ -47,7 +52,7 @@ struct Parcel {
 
 impl Client {
     /// Brings an image of the store to a registry, under the name `to`. What the registry has is not
-    /// transferred. Of an index of which only some images are here, the one for this machine goes.
+    /// transferred, be it in another repository, as far as images here say so by their names. Of an index of which only some images are here, the one for this machine goes.
     ///
     /// Gives the digest by which the registry has it.
     ///
@@ -137,14 +142,20 @@ impl Push<'_> {
 
     async fn with(
         self,
-        endpoint: super::registries::Endpoint,
+        endpoint: Endpoint,
         credential: Option<Credential>,
         parcel: &Parcel,
     ) -> Result<Digest, Kind> {
         let transport = &self.client.transport;
-        let session = &Session::open(transport, endpoint, credential, "pull,push").await?;
+        let sources = &self.sources(&endpoint, parcel)?;
+        let mut session = Session::open(transport, endpoint, credential, "pull,push").await?;
+        session.also_pull(sources.values());
+        let session = &session;
         stream::iter(&parcel.blobs)
-            .map(|blob| retrying(session, move || self.blob(session, blob)))
+            .map(|blob| {
+                let source = sources.get(&blob.digest).map(String::as_str);
+                retrying(session, move || self.blob(session, blob, source))
+            })
             .buffer_unordered(BLOBS_AT_ONCE)
             .try_collect::<()>()
             .await?;
@@ -163,7 +174,41 @@ impl Push<'_> {
         last.ok_or_else(|| nothing().into())
     }
 
-    async fn blob(self, session: &Session<'_>, blob: &Descriptor) -> Result<(), Kind> {
+    /// In which other repository of the registry a blob may be: of what is here by a name there, some was
+    /// pulled from it or pushed to it.
+    fn sources(self, to: &Endpoint, parcel: &Parcel) -> Result<BTreeMap<Digest, String>, Kind> {
+        let wanted: BTreeSet<Digest> = parcel.blobs.iter().map(|it| it.digest).collect();
+        let (mut sources, mut repositories) = (BTreeMap::new(), BTreeSet::new());
+        for named in self.store.list()? {
+            let Ok(reference) = named.name.parse::<Reference>() else { continue };
+            let from = self.client.registries.endpoints(&reference).ok();
+            let from = from.and_then(|it| it.into_iter().next_back());
+            let Some(from) = from.filter(|it| it.host == to.host && it.repository != to.repository)
+            else {
+                continue;
+            };
+            if !repositories.contains(&from.repository) && repositories.len() == SOURCES_MAX {
+                continue;
+            }
+            let mut of_image = Parcel::default();
+            // What is not here in full may be there, or not: it is left out.
+            if self.collect(&named.target.digest, &mut of_image).is_err() {
+                continue;
+            }
+            for blob in of_image.blobs.iter().filter(|it| wanted.contains(&it.digest)) {
+                repositories.insert(from.repository.clone());
+                sources.entry(blob.digest).or_insert_with(|| from.repository.clone());
+            }
+        }
+        Ok(sources)
+    }
+
+    async fn blob(
+        self,
+        session: &Session<'_>,
+        blob: &Descriptor,
+        source: Option<&str>,
+    ) -> Result<(), Kind> {
         let part = blob.digest.to_string();
         let path = format!("blobs/{part}");
         let ask = Ask::of(Method::HEAD, &path, &[]);
@@ -176,8 +221,19 @@ impl Push<'_> {
             StatusCode::NOT_FOUND => {}
             _ => return Err(session.refusal(&ask, answer).await),
         }
-        let ask = Ask::of(Method::POST, "blobs/uploads/", &[]);
-        let answer = session.expect(&ask, &[StatusCode::ACCEPTED]).await?;
+        let path = match source {
+            Some(from) => {
+                format!("blobs/uploads/?{}", super::auth::form(&[("mount", &part), ("from", from)]))
+            }
+            None => "blobs/uploads/".to_owned(),
+        };
+        let ask = Ask::of(Method::POST, &path, &[]);
+        // A registry that has it elsewhere is done; all others begin an upload.
+        let answer = session.expect(&ask, &[StatusCode::ACCEPTED, StatusCode::CREATED]).await?;
+        if answer.status() == StatusCode::CREATED && source.is_some() {
+            (self.progress)(Event::Present { part });
+            return Ok(());
+        }
         let place = answer.headers().get(LOCATION).and_then(|it| it.to_str().ok());
         let place = place.ok_or_else(|| Kind::Lied {
             registry: session.registry().to_owned(),

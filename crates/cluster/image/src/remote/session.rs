@@ -84,6 +84,16 @@ impl<'a> Session<'a> {
         Ok(this)
     }
 
+    /// Asks for the right to read these repositories too, with the next token.
+    pub(crate) fn also_pull<'r>(&mut self, repositories: impl IntoIterator<Item = &'r String>) {
+        for repository in repositories {
+            let scope = format!("repository:{repository}:pull");
+            if !self.scopes.contains(&scope) {
+                self.scopes.push(scope);
+            }
+        }
+    }
+
     /// The registry's name, for errors.
     pub(crate) fn registry(&self) -> &str {
         &self.endpoint.host

@@ -14,7 +14,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{Request, Response, header::PROXY_AUTHORIZATION};
 use http_body_util::{BodyExt as _, Full, combinators::BoxBody};
 use hyper::body::Incoming;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
@@ -30,7 +30,11 @@ use rustls::{ClientConfig, RootCertStore};
 use tokio::time::timeout;
 use tower::Service;
 
-use super::{certificates::Folder, error::Kind};
+use super::{
+    certificates::Folder,
+    error::Kind,
+    proxy::{Proxies, Via},
+};
 
 /// Largest answer that is not content: errors and tokens.
 const ANSWER_BYTES_MAX: usize = 1 << 20;
@@ -79,13 +83,21 @@ pub(crate) struct Transport {
     lenient: Inner,
     /// Those with certificates of their own, by HOST[:PORT]; or why these cannot be used.
     own: BTreeMap<String, Result<Inner, String>>,
+    proxies: Proxies,
     pub(crate) patience: Patience,
 }
 
-type Inner = Client<HttpsConnector<HttpConnector<Resolver>>, Body>;
+type Inner = Client<HttpsConnector<Via>, Body>;
+
+/// Connections to whoever it is, without TLS.
+pub(crate) type Tcp = HttpConnector<Resolver>;
 
 impl Transport {
-    pub(crate) fn new(folders: &[Folder], patience: Patience) -> Result<Self, Kind> {
+    pub(crate) fn new(
+        folders: &[Folder],
+        proxies: Proxies,
+        patience: Patience,
+    ) -> Result<Self, Kind> {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let builder = || {
             ClientConfig::builder_with_provider(Arc::clone(&provider))
@@ -104,31 +116,39 @@ impl Transport {
         let any = Arc::new(AnyCertificate::new(&provider));
         let lenient = builder()?.dangerous().with_custom_certificate_verifier(any);
         let lenient = lenient.with_no_client_auth();
-        let resolver = Resolver(Arc::new(Names::default()));
+        let mut tcp = HttpConnector::new_with_resolver(Resolver(Arc::new(Names::default())));
+        tcp.enforce_http(false);
+        tcp.set_nodelay(true);
+        tcp.set_connect_timeout(Some(patience.connect));
+        let https = |tls| HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http();
+        let via = Via {
+            to_proxy: https(strict.clone()).enable_http1().wrap_connector(tcp.clone()),
+            tcp,
+            proxies: proxies.clone(),
+            patience: patience.connect + patience.stall,
+        };
         let client = |tls| {
-            let mut tcp = HttpConnector::new_with_resolver(resolver.clone());
-            tcp.enforce_http(false);
-            tcp.set_nodelay(true);
-            tcp.set_connect_timeout(Some(patience.connect));
-            let connector = HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http();
             Client::builder(TokioExecutor::new())
                 .pool_timer(TokioTimer::new())
                 .pool_idle_timeout(IDLE)
-                .build(connector.enable_http1().wrap_connector(tcp))
+                .build(https(tls).enable_http1().wrap_connector(via.clone()))
         };
         let own = own.into_iter().map(|(folder, config)| {
             (folder.host.clone(), config.map(&client).map_err(|it| it.to_string()))
         });
         let own = own.collect();
-        Ok(Self { strict: client(strict), lenient: client(lenient), own, patience })
+        Ok(Self { strict: client(strict), lenient: client(lenient), own, proxies, patience })
     }
 
     /// Sends a request and waits for the head of the answer. `insecure` takes any certificate.
     pub(crate) async fn send(
         &self,
-        request: Request<Body>,
+        mut request: Request<Body>,
         insecure: bool,
     ) -> Result<Response<Incoming>, Kind> {
+        if let Some(value) = self.proxies.authorization(request.uri()) {
+            request.headers_mut().insert(PROXY_AUTHORIZATION, value);
+        }
         let registry = request.uri().authority().map(ToString::to_string).unwrap_or_default();
         let client = match self.own.get(&registry) {
             _ if insecure => &self.lenient,
@@ -259,7 +279,7 @@ fn chain(error: &dyn std::error::Error) -> String {
 
 /// Resolves names for the connector.
 #[derive(Clone, Debug)]
-struct Resolver(Arc<Names>);
+pub(crate) struct Resolver(Arc<Names>);
 
 impl Service<Name> for Resolver {
     type Response = vec::IntoIter<SocketAddr>;

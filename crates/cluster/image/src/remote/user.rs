@@ -1,5 +1,5 @@
-//! What a user's files say of registries: credentials, mirrors, hosts without TLS. The same files, at
-//! the same places, as of Podman, Skopeo, Buildah and Docker.
+//! What a user's files say of registries: credentials, mirrors, hosts without TLS; and what the environment
+//! says: proxies. The same, at the same places, as of Podman, Skopeo, Buildah and Docker.
 //!
 //! Ref: containers-auth.json(5), containers-registries.conf(5), `docker login`.
 
@@ -8,7 +8,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{Keyring, KeyringError, Registries, RegistriesError, certificates};
+use super::{
+    Keyring, KeyringError, Proxies, ProxyError, Registries, RegistriesError, certificates,
+};
 
 /// The machine's own configuration of registries.
 const REGISTRIES_OF_MACHINE: &str = "/etc/containers/registries.conf";
@@ -43,6 +45,9 @@ pub enum UserError {
         /// What is wrong with it.
         source: RegistriesError,
     },
+    /// No proxy.
+    #[error(transparent)]
+    Proxy(#[from] ProxyError),
 }
 
 /// Where the user's files are, as far as variables of the environment say it.
@@ -54,7 +59,7 @@ pub struct User<'a> {
 
 impl<'a> User<'a> {
     /// The user `uid` with these variables; of interest are `REGISTRY_AUTH_FILE`, `DOCKER_CONFIG`, `HOME`,
-    /// `XDG_CONFIG_HOME` and `XDG_RUNTIME_DIR`.
+    /// `XDG_CONFIG_HOME` and `XDG_RUNTIME_DIR`, and those of [`Proxies::new`].
     #[must_use]
     pub const fn new(variables: &'a [(String, String)], uid: u32) -> Self {
         Self { variables, uid }
@@ -102,6 +107,14 @@ impl<'a> User<'a> {
             }
         }
         Ok(registries)
+    }
+
+    /// The proxies that the variables name.
+    ///
+    /// # Errors
+    /// [`UserError::Proxy`].
+    pub fn proxies(&self) -> Result<Proxies, UserError> {
+        Ok(Proxies::new(self.variables)?)
     }
 
     fn variable(&self, name: &str) -> Option<PathBuf> {

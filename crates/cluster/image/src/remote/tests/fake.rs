@@ -3,12 +3,13 @@
 
 use std::{
     collections::BTreeMap,
-    io::{Read as _, Write as _},
+    io::{self, Read, Write},
     net::{SocketAddr, TcpListener, TcpStream},
     sync::{Arc, Mutex},
     thread,
 };
 
+use rustls::{ServerConfig, ServerConnection, StreamOwned, pki_types::PrivatePkcs8KeyDer};
 use serde_json::json;
 
 use crate::{Descriptor, Digest, Platform, spec::media};
@@ -70,14 +71,43 @@ pub(super) struct Fake {
 
 impl Fake {
     pub(super) fn start(handler: impl Fn(&Asked) -> Reply + Send + Sync + 'static) -> Self {
+        Self::start_with(handler, Ok)
+    }
+
+    /// One that speaks TLS, with a certificate of its own for `name`.
+    pub(super) fn start_tls(
+        name: &str,
+        handler: impl Fn(&Asked) -> Reply + Send + Sync + 'static,
+    ) -> Self {
+        let own = rcgen::generate_simple_self_signed([name.to_owned()]).unwrap();
+        let key = PrivatePkcs8KeyDer::from(own.signing_key.serialize_der());
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![own.cert.der().clone()], key.into());
+        let config = Arc::new(config.unwrap());
+        Self::start_with(handler, move |stream| {
+            let connection = ServerConnection::new(Arc::clone(&config));
+            Ok(StreamOwned::new(connection.map_err(io::Error::other)?, stream))
+        })
+    }
+
+    fn start_with<S: Read + Write>(
+        handler: impl Fn(&Asked) -> Reply + Send + Sync + 'static,
+        open: impl Fn(TcpStream) -> io::Result<S> + Send + Sync + 'static,
+    ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let asked = Arc::<Mutex<Vec<Asked>>>::default();
         let (handler, log): (Arc<Handler>, _) = (Arc::new(handler), Arc::clone(&asked));
+        let open = Arc::new(open);
         thread::spawn(move || {
             for stream in listener.incoming().flatten() {
                 let (handler, log) = (Arc::clone(&handler), Arc::clone(&log));
-                thread::spawn(move || drop(serve(stream, &*handler, &log)));
+                let open = Arc::clone(&open);
+                thread::spawn(move || drop(open(stream).and_then(|it| serve(it, &*handler, &log))));
             }
         });
         Self { address, asked }
@@ -96,7 +126,11 @@ impl Fake {
     }
 }
 
-fn serve(mut stream: TcpStream, handler: &Handler, log: &Mutex<Vec<Asked>>) -> std::io::Result<()> {
+fn serve(
+    mut stream: impl Read + Write,
+    handler: &Handler,
+    log: &Mutex<Vec<Asked>>,
+) -> io::Result<()> {
     loop {
         let mut head = Vec::new();
         let mut byte = [0];
@@ -116,6 +150,8 @@ fn serve(mut stream: TcpStream, handler: &Handler, log: &Mutex<Vec<Asked>>) -> s
             path: words.next().unwrap(),
             headers: headers.map(|it| (it.0.to_ascii_lowercase(), it.1.to_owned())).collect(),
         };
+        let body = asked.headers.get("content-length").map_or(0, |it| it.parse().unwrap());
+        stream.read_exact(&mut vec![0; body])?;
         log.lock().unwrap().push(asked.clone());
         let reply = handler(&asked);
         let length = reply.length.unwrap_or(reply.body.len());
@@ -131,7 +167,7 @@ fn serve(mut stream: TcpStream, handler: &Handler, log: &Mutex<Vec<Asked>>) -> s
             Then::GoOn => {}
             Then::Close => return Ok(()),
             // Until the client has gone.
-            Then::Hang => return std::io::copy(&mut stream, &mut std::io::sink()).map(drop),
+            Then::Hang => return io::copy(&mut stream, &mut io::sink()).map(drop),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Registries that behave, and such as do not.
 
 mod fake;
+mod proxies;
 
 use std::{
     sync::{
@@ -25,6 +26,7 @@ struct World {
     events: Mutex<Vec<Event>>,
     keyring: Keyring,
     registries: Registries,
+    proxies: Proxies,
     attempts: u32,
 }
 
@@ -38,6 +40,7 @@ impl World {
             events: Mutex::default(),
             keyring: Keyring::default(),
             registries: Registries::default(),
+            proxies: Proxies::default(),
             attempts: 3,
         }
     }
@@ -49,7 +52,7 @@ impl World {
             attempts: self.attempts,
             pause: Duration::from_millis(1),
         };
-        Client::new(self.registries.clone(), patience).unwrap()
+        Client::new(self.registries.clone(), self.proxies.clone(), patience).unwrap()
     }
 
     async fn pull(&self, image: &str) -> Result<Image, Error> {
@@ -430,4 +433,41 @@ async fn mirrors_are_asked_first() {
     let mut blocked = World::new();
     blocked.registries.add_file("[[registry]]\nprefix = \"example.test\"\nblocked = true").unwrap();
     assert!(matches!(blocked.refused("example.test/a:1").await, Kind::Blocked));
+}
+
+/// An image of two layers that came from one repository goes to another: what the registry has is mounted,
+/// and what it has not, though a name here says so, is sent.
+#[tokio::test]
+async fn what_another_repository_has_is_mounted() {
+    let content = Content::new();
+    let served = content.clone();
+    let lost = Digest::of(&content.layers[1]).to_string();
+    let fake = Fake::start(move |asked| {
+        if !asked.path.contains("/team/other/") {
+            return served.reply(asked);
+        }
+        match (asked.method.as_str(), &*asked.path) {
+            ("HEAD", _) => Reply::new(404, ""),
+            ("POST", path) if path.contains("from=team") && !path.contains(&lost[7..]) => {
+                Reply::new(201, "")
+            }
+            ("POST", _) => Reply::new(202, "").with("location", "/v2/team/other/blobs/uploads/7"),
+            _ => Reply::new(201, ""),
+        }
+    });
+    let world = World::new();
+    let image = world.pull(&name(&fake)).await.unwrap();
+    let to = format!("{}/team/other:1", fake.address).parse().unwrap();
+    world.client().push(&world.store, &image, &to, &world.keyring, &drop).await.unwrap();
+    assert_eq!(fake.count("POST /v2/team/other/blobs/uploads/?mount=sha256%3A"), 3);
+    assert_eq!(fake.count("PUT /v2/team/other/blobs/uploads/7?digest="), 1);
+    assert_eq!(fake.count("PUT /v2/team/other/manifests/1"), 1);
+    // Of an image that has no name there, nobody knows where else it could be.
+    let world = World::new();
+    let elsewhere = Store::open(world.store.folder().join("elsewhere")).unwrap();
+    for bytes in content.paths.values().map(|(_, bytes)| bytes) {
+        elsewhere.put(bytes).unwrap();
+    }
+    world.client().push(&elsewhere, &image, &to, &world.keyring, &drop).await.unwrap();
+    assert_eq!(fake.count("POST /v2/team/other/blobs/uploads/?mount="), 3);
 }
