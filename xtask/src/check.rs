@@ -158,8 +158,8 @@ fn clippy(run: &mut Run<'_>) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What the scenarios of the shim and the keeper run in their containers and use: packages of Debian, and
-/// their programs.
+/// What scenarios and tests of the machine run in their containers and use: packages of Debian, and their
+/// programs.
 const SCENARIOS: [(&str, &str); 2] = [("busybox-static", "busybox"), ("uidmap", "newuidmap")];
 
 /// The fast tests: no binary, no other user, no network.
@@ -270,6 +270,7 @@ fn api(run: &mut Run<'_>) -> anyhow::Result<()> {
 
 /// What needs namespaces, as whoever runs this.
 fn machine(run: &mut Run<'_>) -> anyhow::Result<()> {
+    tools::debian(&SCENARIOS)?;
     let mut command = run.whole(MACHINE)?;
     command.env("SENSORS", build_example(&run.root.join(SENSORS))?);
     build_for_images(run.root)?;
@@ -281,7 +282,8 @@ fn machine(run: &mut Run<'_>) -> anyhow::Result<()> {
 /// The scripts as a user without any privilege. Not the one that builds the example: that user has no
 /// toolchain, and the machine tests have it run what is built.
 fn clients_as_user(run: &mut Run<'_>) -> anyhow::Result<()> {
-    let Some((stage, mut command)) = run.whole_as_user(CLIENTS)? else { return Ok(()) };
+    let Some(stage) = run.whole_as_user(CLIENTS)? else { return Ok(()) };
+    let mut command = stage.command();
     // Where cargo, which starts the tests otherwise, says that their files are.
     let files = run.root.join("tests/clients");
     for folder in ["scripts", "fixtures"] {
@@ -291,16 +293,19 @@ fn clients_as_user(run: &mut Run<'_>) -> anyhow::Result<()> {
     run.test(command.args(["--skip", "sensors"]))
 }
 
-/// What needs namespaces, as that user.
+/// What needs namespaces, as that user; then what that user can do with subordinate ids.
 fn machine_as_user(run: &mut Run<'_>) -> anyhow::Result<()> {
-    let Some((stage, mut command)) = run.whole_as_user(MACHINE)? else { return Ok(()) };
+    let Some(stage) = run.whole_as_user(MACHINE)? else { return Ok(()) };
+    let mut command = stage.command();
     let example = run.root.join(SENSORS);
     build_example(&example)?;
     command.env("SENSORS", stage.example(&example)?);
     build_for_images(run.root)?;
     command.env("EXAMPLES", stage.images(EXAMPLES.map(|it| run.root.join(it)))?);
     command.env("SYSTEMS", stage.folder(&tools::systems(run.root)?)?);
-    run.test(&mut command)
+    run.test(&mut command)?;
+    tools::debian(&SCENARIOS)?;
+    run.test(&mut stage.command_with_range()?)
 }
 
 impl Run<'_> {
@@ -324,12 +329,12 @@ impl Run<'_> {
         Ok(command)
     }
 
-    /// The same for a user without any privilege, and where that user has the programs. Only root can
+    /// The same for a user without any privilege: where that user has the programs. Only root can
     /// become another user; for anybody else, who has just been that ordinary user, it is `None`.
     fn whole_as_user(
         &mut self,
         (package, test): (&str, &str),
-    ) -> anyhow::Result<Option<(as_user::Stage, Command)>> {
+    ) -> anyhow::Result<Option<as_user::Stage>> {
         if !as_user::is_root()? {
             println!(
                 "not root: the same ran as an ordinary user before; run this as root for both"
@@ -339,12 +344,9 @@ impl Run<'_> {
         let mut command = process::cargo(self.root);
         command.args(["test", "--no-run", "--locked", "--package", package, "--test", test]);
         let built = process::build(&mut command)?.into_iter().find(|it| it.name == test);
-        let stage = as_user::Stage::new()?;
-        let test = stage.program(&built.context("cargo built no test")?.path)?;
-        let mut command = stage.command(&test);
-        command.env("CORACLE", stage.program(&self.coracle()?)?);
-        command.env("KUBECTL", stage.program(&self.kubectl()?)?);
-        Ok(Some((stage, command)))
+        let programs = [("CORACLE", self.coracle()?), ("KUBECTL", self.kubectl()?)];
+        let test = built.context("cargo built no test")?.path;
+        as_user::Stage::new(&test, &programs).map(Some)
     }
 
     /// Runs a test program or `cargo test`, shows its output and counts what it reports.

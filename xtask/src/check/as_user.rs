@@ -16,6 +16,10 @@ use crate::process;
 const UID: u32 = 65534;
 const GID: u32 = 65534;
 
+/// The subordinate ids of that user, where it has some: the first, and how many. As Debian's `useradd`
+/// gives them.
+const RANGE: (u32, u32) = (100_000, 65_536);
+
 /// Whether this program runs as root.
 pub(crate) fn is_root() -> anyhow::Result<bool> {
     Ok(process::read(Command::new("id").arg("-u"))?.trim() == "0")
@@ -24,12 +28,16 @@ pub(crate) fn is_root() -> anyhow::Result<bool> {
 /// A folder with copies of what the user needs, and a home folder. Deleted when dropped.
 pub(crate) struct Stage {
     directory: tempfile::TempDir,
+    test: PathBuf,
+    /// The programs under test, by the variables that name them.
+    programs: Vec<(&'static str, PathBuf)>,
 }
 
 impl Stage {
-    pub(crate) fn new() -> anyhow::Result<Self> {
+    /// With the program of the tests, and the programs under test by the variables that name them.
+    pub(crate) fn new(test: &Path, programs: &[(&'static str, PathBuf)]) -> anyhow::Result<Self> {
         let directory = tempfile::tempdir().context("create a folder for the other user")?;
-        let stage = Self { directory };
+        let mut stage = Self { directory, test: PathBuf::new(), programs: Vec::new() };
         set_mode(stage.path(), 0o755)?;
         for name in ["home", "run"] {
             let folder = stage.path().join(name);
@@ -38,12 +46,12 @@ impl Stage {
             chown(&folder, Some(UID), Some(GID))
                 .with_context(|| format!("give {} away", folder.display()))?;
         }
+        stage.test = copy(test, stage.path())?;
+        for (variable, program) in programs {
+            let copied = copy(program, stage.path())?;
+            stage.programs.push((*variable, copied));
+        }
         Ok(stage)
-    }
-
-    /// A copy of `program` that the user can run.
-    pub(crate) fn program(&self, program: &Path) -> anyhow::Result<PathBuf> {
-        copy(program, self.path())
     }
 
     /// A copy of the folder `source` and all that is in it.
@@ -97,15 +105,35 @@ impl Stage {
         Ok(images)
     }
 
-    /// The command that runs `program` as the user, with an environment made for it.
-    pub(crate) fn command(&self, program: &Path) -> Command {
+    /// The command that runs the tests as the user, with an environment made for it.
+    pub(crate) fn command(&self) -> Command {
+        self.given(Command::new("setpriv"))
+    }
+
+    /// The same where the user has subordinate ids, [`RANGE`]: in a mount namespace whose `/etc/subuid` and
+    /// `/etc/subgid` say so.
+    pub(crate) fn command_with_range(&self) -> anyhow::Result<Command> {
+        let file = self.path().join("range");
+        let text = format!("{UID}:{}:{}\n", RANGE.0, RANGE.1);
+        fs::write(&file, text).with_context(|| format!("write {}", file.display()))?;
+        let script = r#"for table in /etc/subuid /etc/subgid; do mount --bind "$1" $table || exit; done
+            shift; exec setpriv "$@""#;
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "--", "sh", "-c", script, "sh"]).arg(file);
+        let mut command = self.given(command);
+        command.env("RANGE", format!("{} {}", RANGE.0, RANGE.1));
+        Ok(command)
+    }
+
+    /// Completes a command whose further arguments are those of `setpriv`.
+    fn given(&self, mut command: Command) -> Command {
         let home = self.path().join("home");
-        let mut command = Command::new("setpriv");
         command.arg(format!("--reuid={UID}")).arg(format!("--regid={GID}"));
-        command.args(["--clear-groups", "--"]).arg(program).arg("--quiet");
+        command.args(["--clear-groups", "--"]).arg(&self.test).arg("--quiet");
         command.env_clear().current_dir(&home).env("HOME", &home);
         command.env("PATH", "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin");
         command.env("XDG_RUNTIME_DIR", self.path().join("run"));
+        command.envs(self.programs.iter().map(|(variable, program)| (variable, program)));
         command
     }
 

@@ -23,7 +23,7 @@ use pack::PackArguments;
 use crate::{
     cli::Format,
     directories::{Directories, Environment},
-    output,
+    output, removal,
 };
 
 /// Arguments of `image`.
@@ -205,9 +205,13 @@ fn prune(store: &Store, policy: Policy, format: Format) -> anyhow::Result<ExitCo
 
 fn collect(store: &Store, policy: Policy) -> anyhow::Result<::image::store::Collected> {
     let collected = store.collect(&std::collections::BTreeSet::new(), policy)?;
-    if !collected.left.is_empty() {
+    // Files of subordinate ids, as layers have them that were unpacked without root.
+    if !collected.left.is_empty()
+        && let Err(error) = removal::remove_inside(&collected.left)
+    {
         output::note(&format!(
-            "{} unpacked layers have files of subordinate users, which a running cluster removes later",
+            "{} unpacked layers stay, as they have files of subordinate ids, which cannot be removed: \
+             {error:#}; a running cluster removes them later",
             collected.left.len()
         ));
     }

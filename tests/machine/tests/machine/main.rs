@@ -14,6 +14,7 @@ mod private;
 mod probe;
 mod procfile;
 mod programs;
+mod ranges;
 mod refuse;
 mod run;
 mod sensors;
@@ -76,6 +77,16 @@ const TESTS: &[(&str, Test)] = &[
     ("bad_manifests_are_named", refuse::bad_manifests_are_named),
 ];
 
+/// The tests of a user with subordinate ids, which are run alone.
+const WITH_RANGE: &[(&str, Test)] =
+    &[("users_of_an_image_are_users", ranges::users_of_an_image_are_users)];
+
+/// What is to be run here, and by this user.
+fn tests() -> impl Iterator<Item = &'static (&'static str, Test)> {
+    let tests = if ranges::range().is_some() { WITH_RANGE } else { TESTS };
+    tests.iter()
+}
+
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     if let Some(("probe", rest)) = arguments.split_first().map(|(it, rest)| (it.as_str(), rest)) {
@@ -85,7 +96,7 @@ fn main() {
     let mut arguments = Arguments::from_args();
     // Two cores, and each test starts a cluster: side by side they would only wait for each other.
     arguments.test_threads = Some(1);
-    let trials = TESTS.iter().map(|(name, test)| {
+    let trials = tests().map(|(name, test)| {
         Trial::test(*name, move || test().map_err(|error| format!("{error:#}").into()))
     });
     libtest_mimic::run(&arguments, trials.collect()).exit();

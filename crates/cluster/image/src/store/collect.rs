@@ -56,8 +56,8 @@ pub struct Collected {
     pub bytes: u64,
     /// Unpacked layers.
     pub layers: usize,
-    /// What this user may not remove from outside the cluster's namespaces: files of its subordinate
-    /// ids. The next collection inside removes them.
+    /// What this user may not remove outside of a user namespace that maps its subordinate ids: folders
+    /// with files of those. The next collection inside of one removes them.
     pub left: Vec<PathBuf>,
 }
 
