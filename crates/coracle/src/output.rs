@@ -7,9 +7,13 @@ use std::{
 };
 
 use indicatif::{ProgressBar, ProgressStyle};
+use tokio::time::Instant;
 
 /// How often the spinner of a terminal turns. Slow enough to cost nothing, fast enough to live.
 const SPINNER_PERIOD: Duration = Duration::from_millis(120);
+
+/// Time between two lines about what goes on and on, where there is no terminal.
+const LINES_PERIOD: Duration = Duration::from_secs(10);
 
 /// Prints one line to standard output. A closed pipe is the reader's wish to hear no more.
 pub(crate) fn line(text: &str) -> io::Result<()> {
@@ -36,6 +40,8 @@ pub(crate) fn failure(error: &anyhow::Error) -> ExitCode {
 pub(crate) struct Progress {
     bar: Option<ProgressBar>,
     last: String,
+    /// How far it was, and when that was said.
+    advance: (String, Instant),
 }
 
 impl Progress {
@@ -49,7 +55,7 @@ impl Progress {
             bar.enable_steady_tick(SPINNER_PERIOD);
             bar
         });
-        Self { bar, last: String::new() }
+        Self { bar, last: String::new(), advance: (String::new(), Instant::now()) }
     }
 
     /// Says what is going on now. Repeats nothing.
@@ -58,10 +64,25 @@ impl Progress {
             return;
         }
         text.clone_into(&mut self.last);
+        self.advance = (String::new(), Instant::now());
         match &self.bar {
             Some(bar) => bar.set_message(text.to_owned()),
             None => note(text),
         }
+    }
+
+    /// Says how far it is with what was said last: on a terminal always, elsewhere now and then.
+    pub(crate) fn say_advance(&mut self, advance: &str) {
+        let (last, then) = &self.advance;
+        if last == advance {
+            return;
+        }
+        match &self.bar {
+            Some(bar) => bar.set_message(format!("{} · {advance}", self.last)),
+            None if then.elapsed() < LINES_PERIOD => return,
+            None => note(advance),
+        }
+        self.advance = (advance.to_owned(), Instant::now());
     }
 
     /// Prints a line that stays.

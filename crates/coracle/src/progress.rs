@@ -18,8 +18,18 @@ pub(crate) struct Waiting {
     pub(crate) object: String,
     /// How far it is, and what its pods wait for.
     pub(crate) reason: String,
+    /// How far that is, where it changes all the time.
+    pub(crate) advance: Option<String>,
     /// Whether it looks as though waiting will not help: a container fails again and again.
     pub(crate) failing: bool,
+}
+
+impl Waiting {
+    /// All of it, for people.
+    pub(crate) fn line(&self) -> String {
+        let advance = self.advance.as_ref().map(|it| format!(": {it}")).unwrap_or_default();
+        format!("{}: {}{advance}", self.object, self.reason)
+    }
 }
 
 /// The deployments and bare pods of `namespaces` that are not ready yet.
@@ -45,17 +55,18 @@ fn deployment(deployment: &Deployment, pods: &[&Pod]) -> Option<Waiting> {
         .iter()
         .filter(|it| it.metadata.namespace.as_deref() == namespace && selects(&spec.selector, it));
     let mut reason = format!("{} of {wanted} ready", available.min(updated));
-    let troubles: Vec<(&str, Trouble)> = ours
+    let mut troubles: Vec<(&str, Trouble)> = ours
         .filter_map(|it| Some((it.metadata.name.as_deref().unwrap_or_default(), trouble(it)?)))
         .collect();
-    if let Some((pod, trouble)) = troubles.iter().max_by_key(|it| it.1.failing) {
+    let failing = troubles.iter().any(|it| it.1.failing);
+    troubles.sort_by_key(|it| it.1.failing);
+    let mut advance = None;
+    if let Some((pod, trouble)) = troubles.pop() {
         reason = format!("{reason}; pod {pod}: {}", trouble.text);
+        advance = trouble.advance;
     }
-    Some(Waiting {
-        object: object("deployment", namespace, deployment.metadata.name.as_deref()),
-        reason,
-        failing: troubles.iter().any(|it| it.1.failing),
-    })
+    let object = object("deployment", namespace, deployment.metadata.name.as_deref());
+    Some(Waiting { object, reason, advance, failing })
 }
 
 fn bare_pod(pod: &Pod) -> Option<Waiting> {
@@ -64,13 +75,22 @@ fn bare_pod(pod: &Pod) -> Option<Waiting> {
     Some(Waiting {
         object: object("pod", namespace, pod.metadata.name.as_deref()),
         reason: trouble.text,
+        advance: trouble.advance,
         failing: trouble.failing,
     })
 }
 
 struct Trouble {
     text: String,
+    /// How far it is, while nothing is wrong.
+    advance: Option<String>,
     failing: bool,
+}
+
+impl Trouble {
+    fn new(text: String, failing: bool) -> Self {
+        Self { text, advance: None, failing }
+    }
 }
 
 /// Why a pod is not ready; nothing for one that is, has done its work, or is on its way out.
@@ -86,13 +106,13 @@ fn trouble(pod: &Pod) -> Option<Trouble> {
     let of_container = containers.filter_map(container_trouble).max_by_key(|it| it.failing);
     let unscheduled = || match condition(pod, "PodScheduled") {
         Some((state, message)) if state == "False" => {
-            Some(Trouble { text: format!("not scheduled: {message}"), failing: false })
+            Some(Trouble::new(format!("not scheduled: {message}"), false))
         }
         _ => None,
     };
-    Some(of_container.or_else(unscheduled).unwrap_or_else(|| Trouble {
-        text: status.phase.clone().unwrap_or_else(|| "Pending".to_owned()),
-        failing: status.phase.as_deref() == Some("Failed"),
+    Some(of_container.or_else(unscheduled).unwrap_or_else(|| {
+        let text = status.phase.clone().unwrap_or_else(|| "Pending".to_owned());
+        Trouble::new(text, status.phase.as_deref() == Some("Failed"))
     }))
 }
 
@@ -103,23 +123,29 @@ fn container_trouble(status: &ContainerStatus) -> Option<Trouble> {
         let reason = waiting.reason.unwrap_or_default();
         // Why it ended last says more than that it waits to be tried again.
         let last = status.last_state.as_ref().and_then(|it| it.terminated.as_ref());
+        let failing = !matches!(reason.as_str(), "ContainerCreating" | "PodInitializing" | "");
+        let mut advance = None;
         let message = match last {
             Some(last) => {
                 let said = last.message.as_ref().map(|it| format!(": {}", it.trim_end()));
                 format!(", ended with exit code {}{}", last.exit_code, said.unwrap_or_default())
             }
-            None => waiting.message.map(|it| format!(": {it}")).unwrap_or_default(),
+            None if failing => waiting.message.map(|it| format!(": {it}")).unwrap_or_default(),
+            None => {
+                advance = waiting.message;
+                String::new()
+            }
         };
-        let failing = !matches!(reason.as_str(), "ContainerCreating" | "PodInitializing" | "");
-        return Some(Trouble { text: format!("container {name}: {reason}{message}"), failing });
+        let text = format!("container {name}: {reason}{message}");
+        return Some(Trouble { text, advance, failing });
     }
     if let Some(ended) = state.terminated {
         let failing = ended.exit_code != 0;
         let text = format!("container {name} ended with exit code {}", ended.exit_code);
-        return failing.then_some(Trouble { text, failing });
+        return failing.then_some(Trouble::new(text, failing));
     }
     let text = format!("container {name} runs but is not ready");
-    (!status.ready).then_some(Trouble { text, failing: false })
+    (!status.ready).then_some(Trouble::new(text, false))
 }
 
 fn condition(pod: &Pod, kind: &str) -> Option<(String, String)> {
@@ -158,7 +184,9 @@ mod tests {
         let pods: Vec<&Pod> = pods.iter().collect();
         let lines = waiting(&[&deployment], &pods);
         let line = |it: &Waiting| {
-            format!("{}: {}{}", it.object, it.reason, if it.failing { " (failing)" } else { "" })
+            let failing = if it.failing { " (failing)" } else { "" };
+            let advance = it.advance.as_ref().map(|it| format!(" [{it}]")).unwrap_or_default();
+            format!("{}: {}{failing}{advance}", it.object, it.reason)
         };
         expected.assert_eq(&lines.iter().map(line).collect::<Vec<String>>().join("\n"));
     }
@@ -216,6 +244,21 @@ mod tests {
             json!([pod(status)]),
             expect![
                 "deployment/worker: 0 of 1 ready; pod worker-1: container worker: CrashLoopBackOff, ended with exit code 3: no such file (failing)"
+            ],
+        );
+    }
+
+    #[test]
+    fn says_how_far_a_pull_is() {
+        let waiting = json!({"reason": "ContainerCreating", "message": "Pulling image: 1 of 2"});
+        let status = json!({"phase": "Pending", "containerStatuses": [{
+            "name": "worker", "ready": false, "restartCount": 0, "image": "", "imageID": "",
+            "state": {"waiting": waiting}}]});
+        check(
+            worker(json!({"observedGeneration": 2})),
+            json!([pod(status)]),
+            expect![
+                "deployment/worker: 0 of 1 ready; pod worker-1: container worker: ContainerCreating [Pulling image: 1 of 2]"
             ],
         );
     }

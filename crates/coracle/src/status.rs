@@ -139,7 +139,7 @@ fn text(directories: &Directories, running: &Running, seen: &Seen) -> String {
         text.push_str(&output::table(&rows));
     }
     for waiting in &seen.waiting {
-        text.push_str(&format!("\n{}: {}", waiting.object, waiting.reason));
+        text.push_str(&format!("\n{}", waiting.line()));
     }
     text
 }
@@ -149,8 +149,7 @@ fn json_of(directories: &Directories, running: &Running, seen: &Seen) -> Value {
         json!({"namespace": it.namespace, "name": it.name, "ready": it.ready,
                "replicas": it.wanted, "published": it.published})
     };
-    let waiting =
-        |it: &Waiting| json!({"object": it.object, "reason": it.reason, "failing": it.failing});
+    let waiting = |it: &Waiting| json!({"object": it.object, "reason": it.reason, "advance": it.advance, "failing": it.failing});
     json!({
         "name": directories.name,
         "running": true,

@@ -213,6 +213,11 @@ impl Up<'_> {
                 return Ok(Waited::Ready(lines));
             }
             progress.say(&summary(&waiting));
+            let advance: Vec<&str> =
+                waiting.iter().filter_map(|it| it.advance.as_deref()).collect();
+            if !advance.is_empty() {
+                progress.say_advance(&advance.join(" · "));
+            }
             tokio::select! {
                 _ = of_deployments.next() => {}
                 _ = of_pods.next() => {}
@@ -253,7 +258,7 @@ impl Up<'_> {
         let seconds = self.arguments.timeout.as_secs();
         output::note(&format!("error: not ready after {seconds} s; all of it goes on running:"));
         for it in waiting {
-            output::note(&format!("  {}: {}", it.object, it.reason));
+            output::note(&format!("  {}", it.line()));
         }
         ExitCode::FAILURE
     }

@@ -10,6 +10,10 @@ pub const PUBLISH: &str = "coracle.dev/publish";
 /// writes it.
 pub const CGROUPS: &str = "coracle.dev/cgroups";
 
+/// On a Node: what the roots of containers of images are: `overlay`, or a copy and why, in words. The node
+/// writes it.
+pub const ROOTS: &str = "coracle.dev/image-roots";
+
 /// One port published on the host: connections to `127.0.0.1:host_port` go to `service_port` of
 /// the Service. Printed and parsed as `HOSTPORT:PORT`; `PORT` alone means the same on both sides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -26,7 +26,7 @@ pub use assemble::{Error as AssembleError, date};
 pub use digest::{Digest, Error as DigestError, Hasher, HashingReader};
 pub use image::{Image, ImageError, Layer};
 pub use owners::{IdMap, Nested, Owners, Range};
-pub use progress::{Event, Progress};
+pub use progress::{Bytes, Event, Progress};
 pub use reference::{Error as ReferenceError, Reason, Reference};
 pub use spec::{Compression, Config, Descriptor, ImageConfig, Platform};
 pub use store::Store;

@@ -2,8 +2,11 @@
 //!
 //! Whoever wants an image (the node of a cluster) starts the process in the user and mount namespace
 //! that its containers are mounted in, and on a network that reaches registries. The order is one line
-//! of JSON on its standard input, each report one on its standard error; when its standard input ends,
-//! it gives up. What was fetched by then is gone on with the next time.
+//! of JSON on its standard input, each report one on its standard error, the last of which is that the
+//! image is ready or cannot be had; when its standard input ends, it gives up. What was fetched by then is
+//! gone on with the next time.
+
+mod tally;
 
 use std::{collections::BTreeSet, io, path::PathBuf};
 
@@ -16,6 +19,8 @@ use crate::{
     store::Policy,
     unpack::{self, Layers},
 };
+pub use tally::Advance;
+use tally::Tally;
 
 /// When images are removed to make room: the kubelet's marks.
 const WHEN_FULL: Policy = Policy::Pressure { high: 85, low: 80 };
@@ -51,10 +56,12 @@ pub enum Fetch {
     Always,
 }
 
-/// What the process says, once.
+/// What the process says.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Report {
+    /// It is being fetched: how far that is. Comes now and then.
+    Advance(Advance),
     /// The image can be mounted.
     Ready {
         /// What was fetched, if a registry was asked.
@@ -118,12 +125,15 @@ pub enum Error {
 }
 
 impl Order {
-    /// Carries the order out, in the namespaces that the calling process is in. The layers are to be
-    /// settled when whoever waits for the image knows that it is ready.
+    /// Carries the order out, in the namespaces that the calling process is in, and tells how far a fetch
+    /// is. The layers are to be settled when whoever waits for the image knows that it is ready.
     ///
     /// # Errors
     /// [`Error`].
-    pub async fn carry_out(&self) -> Result<(Option<Fetched>, Layers), Error> {
+    pub async fn carry_out(
+        &self,
+        told: &(dyn Fn(Advance) + Send + Sync),
+    ) -> Result<(Option<Fetched>, Layers), Error> {
         let begun = Instant::now();
         let reference: Reference = self.reference.parse()?;
         let store = Store::open(&self.store)?;
@@ -138,7 +148,7 @@ impl Order {
             (None, Fetch::Never) => return Err(Error::Absent(reference)),
             (None, Fetch::IfMissing | Fetch::Always) => {
                 make_room(&store).await;
-                (self.pull(&store, &reference).await?, true)
+                (self.pull(&store, &reference, told).await?, true)
             }
         };
         lease.hold([image.target.digest])?;
@@ -149,7 +159,12 @@ impl Order {
         Ok((pulled.then_some(Fetched { bytes, seconds }), layers))
     }
 
-    async fn pull(&self, store: &Store, reference: &Reference) -> Result<Image, Error> {
+    async fn pull(
+        &self,
+        store: &Store,
+        reference: &Reference,
+        told: &(dyn Fn(Advance) + Send + Sync),
+    ) -> Result<Image, Error> {
         let user = User::new(&self.environment, rustix::process::getuid().as_raw());
         let mut keyring = Keyring::default();
         for document in &self.credentials {
@@ -158,7 +173,8 @@ impl Order {
         user.add_credentials(&mut keyring)?;
         let client = Client::new(user.registries()?, user.proxies()?, Patience::default());
         let client = client.map_err(|it| Error::Client(Box::new(it)))?;
-        Ok(client.pull(store, reference, &keyring, &|_| {}).await?)
+        let tally = Tally::new(told);
+        Ok(client.pull(store, reference, &keyring, &|it| tally.note(it)).await?)
     }
 }
 

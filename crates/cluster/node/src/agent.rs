@@ -35,6 +35,7 @@ use crate::{
     },
     references::ReferredObjects,
     register::{self, Registration},
+    roots::Roots,
     seccomp::Programs,
     spares::{Recipe, Spares},
     usage::Sampler,
@@ -143,6 +144,8 @@ pub fn build(config: Config, peers: Peers, tasks: &Tasks) -> Result<Agent, Build
     let cluster = config.state_dir.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let (images, registries) = ((config.images_dir.clone(), cluster), config.registries.clone());
     let owners = Owners::of_process().map_err(BuildError::Machine)?;
+    let roots = Roots::find(state_dir, &owners);
+    tracing::info!(%roots, "roots of images");
     let images = Images::new(images, registries, owners, Arc::clone(&host), tasks);
     let cgroups = Arc::new(Cgroups::open(run_dir, machine.cpu_millis));
     let oom_scores = OomScores::permitted();
@@ -156,6 +159,7 @@ pub fn build(config: Config, peers: Peers, tasks: &Tasks) -> Result<Agent, Build
         kubelet_version: config.kubelet_version,
         state: config.state_dir.clone(),
         cgroups: describe(&cgroups, oom_scores),
+        roots: roots.to_string(),
     };
     let events = Events::new(client.clone(), COMPONENT, &machine.name, clock.clone(), tasks);
     let name = Arc::from(machine.name.as_str());
@@ -178,6 +182,7 @@ pub fn build(config: Config, peers: Peers, tasks: &Tasks) -> Result<Agent, Build
         objects: ReferredObjects::new(&caches),
         images,
         owners,
+        roots,
         starts: Semaphore::new(cpus.max(1) * STARTS_PER_CPU),
         begun: Instant::now(),
     };
@@ -231,8 +236,9 @@ impl Agent {
     pub fn run(self, tasks: &Tasks) {
         let Self { context, pods, registration, handle } = self;
         let (client, clock) = (context.client.clone(), context.clock.clone());
+        let images = context.images.clone();
         tasks.spawn("node-registration", OnExit::StopProcess, |stop| {
-            register::run(registration, client, clock, stop)
+            register::run(registration, images, (client, clock), stop)
         });
         let dispatcher =
             Dispatcher { context, pods, handle, tasks: tasks.clone(), workers: BTreeMap::new() };

@@ -24,6 +24,7 @@ use crate::{
     links::Links,
     machine::Machine,
     references::ReferredObjects,
+    roots::Roots,
     seccomp::Programs,
     spares::Spares,
     volumes::Means,
@@ -88,6 +89,8 @@ pub(crate) struct Context {
     pub(crate) seccomp: Programs,
     /// Who owns what images and volumes hold.
     pub(crate) owners: Owners,
+    /// What the roots of containers of images are.
+    pub(crate) roots: Roots,
     pub(crate) cgroups: Arc<Cgroups>,
     pub(crate) oom_scores: OomScores,
     /// Shims for pods that will begin.

@@ -13,6 +13,7 @@ mod context;
 mod machine;
 mod references;
 mod register;
+mod roots;
 mod spares;
 mod usage;
 

@@ -17,7 +17,10 @@ use runtime::Clock;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
-use crate::machine::{Left, Machine};
+use crate::{
+    images::Images,
+    machine::{Left, Machine},
+};
 
 /// How often the Lease is renewed and the conditions are looked at. A kubelet renews every 10 s so
 /// that other machines notice its death within 40 s. Here the API dies with the node, so nobody
@@ -57,18 +60,24 @@ pub(crate) struct Registration {
     pub state: PathBuf,
     /// What pods are limited to and what not.
     pub cgroups: String,
+    /// What the roots of containers of images are.
+    pub roots: String,
 }
 
 /// Registers the node, and keeps its Lease and conditions until told to stop.
 pub(crate) async fn run(
     registration: Registration,
-    client: Client,
-    clock: Clock,
+    images: Images,
+    (client, clock): (Client, Clock),
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
     let mut known = None;
     loop {
-        let result = registration.report(&client, clock.now(), &mut known).await;
+        let listed = images.listed().await.inspect_err(|error| {
+            tracing::warn!(error = format!("{error:#}"), "images not listed");
+        });
+        let listed = listed.ok();
+        let result = registration.report(&client, (clock.now(), listed), &mut known).await;
         let wait = match result {
             Ok(()) => RENEWAL,
             Err(error) => {
@@ -80,6 +89,7 @@ pub(crate) async fn run(
             biased;
             () = stop.cancelled() => return Ok(()),
             () = tokio::time::sleep(wait) => {}
+            () = images.come(), if wait == RENEWAL => {}
         }
     }
 }
@@ -88,7 +98,7 @@ impl Registration {
     async fn report(
         &self,
         client: &Client,
-        now: Timestamp,
+        (now, images): (Timestamp, Option<Value>),
         known: &mut Option<Node>,
     ) -> anyhow::Result<()> {
         let name = &self.machine.name;
@@ -98,7 +108,10 @@ impl Registration {
             None => self.create(&nodes).await.context("create node")?,
         };
         let left = Left::read(&self.state).context("look at the machine")?;
-        let status = self.status(&old, left, now);
+        let mut status = self.status(&old, left, now);
+        if let (Some(status), Some(images)) = (status.as_object_mut(), images) {
+            status.insert("images".to_owned(), images);
+        }
         let patch = Patch::Merge(json!({ "status": status }));
         let node = nodes.patch_status(name, &PatchParams::default(), &patch).await;
         *known = Some(node.context("write node status")?);
@@ -130,7 +143,7 @@ impl Registration {
     }
 
     fn annotations(&self) -> Value {
-        json!({ api::annotation::CGROUPS: self.cgroups })
+        json!({ api::annotation::CGROUPS: self.cgroups, api::annotation::ROOTS: self.roots })
     }
 
     fn object(&self) -> Value {
@@ -300,6 +313,7 @@ mod tests {
             kubelet_version: "v1.36.0".to_owned(),
             state: PathBuf::new(),
             cgroups: String::new(),
+            roots: String::new(),
         };
         let left = |memory_bytes| Left { memory_bytes, storage_bytes: 50 << 30, processes: 9999 };
         let at = |seconds| Timestamp::from_second(seconds).unwrap();

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use ::image::Event;
+use ::image::{Bytes, Event};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
 use crate::output;
@@ -17,17 +17,7 @@ pub(super) const HEX_DIGITS: usize = 12;
 
 /// A number of bytes, in units of a thousand, as Docker has them.
 pub(super) fn size(bytes: u64) -> String {
-    const UNITS: [&str; 5] = ["kB", "MB", "GB", "TB", "PB"];
-    let mut whole = u128::from(bytes) * 10;
-    let mut shown = format!("{bytes} B");
-    for unit in UNITS {
-        if whole < 10_000 {
-            break;
-        }
-        whole = (whole + 500) / 1000;
-        shown = format!("{}.{} {unit}", whole / 10, whole % 10);
-    }
-    shown
+    Bytes(bytes).to_string()
 }
 
 /// How long ago something was.
@@ -58,6 +48,8 @@ impl Parts {
     /// Takes what happened.
     pub(super) fn note(&self, event: Event) {
         match event {
+            // Each shows for itself.
+            Event::Layers { .. } => {}
             Event::Present { part } => self.say(&format!("{}: here already", short(&part))),
             Event::Advanced { part, done, total } => self.advance(&part, done, total),
             Event::Finished { part } => {
@@ -114,9 +106,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sizes_and_ages() {
-        let shown = [0, 999, 1000, 1_234_567, 99_950_000, 1 << 40].map(size);
-        assert_eq!(shown, ["0 B", "999 B", "1.0 kB", "1.2 MB", "100.0 MB", "1.1 TB"]);
+    fn ages_and_parts() {
         let ages = [5, 65, 7300, 200_000].map(|it| age(Duration::from_secs(it)));
         assert_eq!(ages, ["5s ago", "1m ago", "2h ago", "2d ago"]);
         assert_eq!(short("sha256:0123456789abcdef"), "0123456789ab");

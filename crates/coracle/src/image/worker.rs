@@ -53,7 +53,11 @@ fn try_run() -> anyhow::Result<()> {
 fn carry_out(order: &Order) -> anyhow::Result<(Option<Fetched>, Layers)> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.context("start the runtime")?;
-    Ok(runtime.block_on(order.carry_out())?)
+    let told = |advance| {
+        // Who hears no more of it, closes standard input too.
+        say(&Report::Advance(advance)).unwrap_or_default();
+    };
+    Ok(runtime.block_on(order.carry_out(&told))?)
 }
 
 fn thread(name: &str, work: impl FnOnce() + Send + 'static) -> anyhow::Result<()> {

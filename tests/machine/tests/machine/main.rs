@@ -6,6 +6,7 @@
 
 mod clean;
 mod cluster;
+mod copies;
 mod host;
 mod hostile;
 mod images;
@@ -81,10 +82,26 @@ const TESTS: &[(&str, Test)] = &[
 const WITH_RANGE: &[(&str, Test)] =
     &[("users_of_an_image_are_users", ranges::users_of_an_image_are_users)];
 
+/// Tests that need rights which an ordinary user has not.
+const AS_ROOT: &[(&str, Test)] = &[(
+    "pods_run_where_overlays_cannot_be_mounted",
+    copies::pods_run_where_overlays_cannot_be_mounted,
+)];
+
+/// What one of those starts again, somewhere else.
+const ON_OVERLAY: &[(&str, Test)] = &[("on_an_overlay", copies::on_an_overlay)];
+
 /// What is to be run here, and by this user.
 fn tests() -> impl Iterator<Item = &'static (&'static str, Test)> {
-    let tests = if ranges::range().is_some() { WITH_RANGE } else { TESTS };
-    tests.iter()
+    let as_root = if rustix::process::geteuid().is_root() { AS_ROOT } else { &[] };
+    let (tests, more) = if ranges::range().is_some() {
+        (WITH_RANGE, &[][..])
+    } else if copies::is_on_overlay() {
+        (ON_OVERLAY, &[][..])
+    } else {
+        (TESTS, as_root)
+    };
+    tests.iter().chain(more)
 }
 
 fn main() {

@@ -280,6 +280,8 @@ impl Pull<'_> {
         let mut seen = BTreeSet::new();
         let once = documents.manifest.layers.iter().filter(|it| seen.insert(it.digest));
         let once: Vec<&Descriptor> = once.collect();
+        let parts = once.iter().map(|it| (it.digest.to_string(), it.size)).collect();
+        (self.progress)(Event::Layers { parts });
         stream::iter(once)
             .map(|layer| download(session, self.store, layer, self.progress))
             .buffer_unordered(LAYERS_AT_ONCE)

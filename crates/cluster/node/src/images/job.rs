@@ -5,7 +5,7 @@
 
 use std::{ffi::OsString, io, os::fd::OwnedFd};
 
-use image::worker::{Fetched, Order, Report, SUBCOMMAND};
+use image::worker::{Advance, Fetched, Order, Report, SUBCOMMAND};
 use shim::NurseryCommand;
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
@@ -17,10 +17,12 @@ use crate::context::HostProcesses;
 /// Longest report. A message of a failure is a few hundred bytes.
 const REPORT_MAX: u64 = 64 << 10;
 
-/// Has an image made ready. What was fetched, if anything was; or why it is not ready.
+/// Has an image made ready, and tells how far that is. What was fetched, if anything was; or why it is
+/// not ready.
 pub(super) async fn run(
     host: &dyn HostProcesses,
     order: &Order,
+    told: impl Fn(Advance),
 ) -> Result<Option<Fetched>, String> {
     let failed = |error: io::Error| format!("cannot start the process that gets images: {error}");
     let (ours, theirs) = UnixStream::pair().map_err(failed)?;
@@ -45,6 +47,7 @@ pub(super) async fn run(
             Err(error) => return Err(ended(&error.to_string())),
         }
         match serde_json::from_str(&line) {
+            Ok(Report::Advance(advance)) => told(advance),
             Ok(Report::Ready { fetched }) => return Ok(fetched),
             Ok(Report::Failed { message }) => return Err(message),
             // A panic, in words.

@@ -5,18 +5,22 @@
 //! ([`job`]), on the host's network, so that neither its memory nor its end is this process's.
 
 mod availability;
+mod entry;
 mod job;
+mod listed;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
     path::PathBuf,
-    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     time::Duration,
 };
 
+use anyhow::Context as _;
 use image::{Digest, Image, Owners, Reference, Store, worker};
 use runtime::{OnExit, Tasks};
+use serde_json::Value;
 use tokio::{
     sync::{Notify, Semaphore},
     time::Instant,
@@ -26,13 +30,11 @@ pub(crate) use availability::Policy;
 
 use crate::context::HostProcesses;
 use availability::{Local, Seen, Verdict, Work, decide};
+use entry::{Entry, Outcome, forget};
 
 /// Images that are fetched or unpacked at once: enough that a small one does not wait for a large
 /// one, few enough that they do not take each other's bandwidth.
 const JOBS_AT_ONCE: usize = 3;
-/// Images whose last failure or confirmation is remembered. Those that nobody waits for are forgotten
-/// beyond, so that their next use begins afresh.
-const REMEMBERED_MAX: usize = 1000;
 
 /// The node's images. Cheap to clone.
 #[derive(Clone)]
@@ -53,6 +55,8 @@ struct Shared {
     begun: Instant,
     jobs: Semaphore,
     entries: Mutex<BTreeMap<Key, Entry>>,
+    /// Told when an image has come.
+    come: Notify,
 }
 
 /// An image by name, with who asks for it: one's failure is not the other's.
@@ -60,30 +64,6 @@ struct Shared {
 struct Key {
     reference: String,
     credentials: Vec<String>,
-}
-
-#[derive(Debug)]
-struct Entry {
-    work: Work,
-    /// In a row.
-    failures: u32,
-    /// When the last successful work ended.
-    ended: Option<Duration>,
-    /// When the work began that asked a registry last, with success.
-    confirmed: Option<Duration>,
-    /// What the last work has come to.
-    outcome: Outcome,
-    waiting: Vec<Weak<Notify>>,
-    /// When those who wait are told to look again.
-    again: Option<Duration>,
-}
-
-#[derive(Clone, Debug)]
-enum Outcome {
-    /// Nothing was fetched: it was there.
-    Found,
-    Fetched(worker::Fetched),
-    Failed(String),
 }
 
 /// An image that a container waits for.
@@ -110,8 +90,8 @@ pub(crate) enum Looked {
         /// How it came here, for an Event.
         note: String,
     },
-    /// It is fetched or unpacked.
-    Pulling,
+    /// It is fetched or unpacked: how far that is, if it is known.
+    Pulling(Option<worker::Advance>),
     /// That failed: why.
     Error(String),
     /// That failed, and is tried again later: why it failed.
@@ -174,7 +154,24 @@ impl Images {
             begun: Instant::now(),
             jobs: Semaphore::new(JOBS_AT_ONCE),
             entries: Mutex::default(),
+            come: Notify::new(),
         }))
+    }
+
+    /// What is here, as the Node's `status.images`.
+    pub(crate) async fn listed(&self) -> anyhow::Result<Value> {
+        // Who has none keeps no store either.
+        if self.0.store.get().is_none() && !self.0.folder.exists() {
+            return Ok(Value::Array(Vec::new()));
+        }
+        let this = self.clone();
+        let list = move || Ok(listed::listed(this.0.store().map_err(anyhow::Error::msg)?)?);
+        tokio::task::spawn_blocking(list).await.context("list the images")?
+    }
+
+    /// Waits for an image to come.
+    pub(crate) async fn come(&self) {
+        self.0.come.notified().await;
     }
 
     /// Time since this began.
@@ -265,9 +262,10 @@ impl Images {
             (Verdict::Begin { fresh }, _) => {
                 entry.wait(wanted.nudge);
                 entry.work = Work::Going;
+                entry.advance = None;
                 drop(entries);
                 self.begin(key, fresh, wanted.policy);
-                return Looked::Pulling;
+                return Looked::Pulling(None);
             }
             (Verdict::Error(at), _) => {
                 self.look_again(key, entry, at, wanted.nudge);
@@ -278,11 +276,11 @@ impl Images {
                 return Looked::BackOff(entry.failure());
             }
         }
-        Looked::Pulling
+        Looked::Pulling(entry.advance)
     }
 
     fn begin(&self, key: Key, fresh: bool, policy: Policy) {
-        let images = self.clone();
+        let (images, asked) = (self.clone(), self.uptime());
         self.0.tasks.spawn("image", OnExit::Log, move |stop| async move {
             // The semaphore is never closed.
             let permit = images.0.jobs.acquire().await;
@@ -299,13 +297,19 @@ impl Images {
                 credentials: key.credentials.clone(),
                 environment: images.0.environment.clone(),
             };
+            let told = |advance| {
+                if let Some(entry) = images.0.entries().get_mut(&key) {
+                    entry.advance = Some(advance);
+                    entry.nudge();
+                }
+            };
             let result = tokio::select! {
                 biased;
                 () = stop.cancelled() => return Ok(()),
-                result = job::run(&*images.0.host, &order) => result,
+                result = job::run(&*images.0.host, &order, told) => result,
             };
             drop(permit);
-            images.end(&key, begun, fetch, result);
+            images.end(&key, (asked, begun), fetch, result);
             Ok(())
         });
     }
@@ -313,7 +317,7 @@ impl Images {
     fn end(
         &self,
         key: &Key,
-        begun: Duration,
+        (asked, begun): (Duration, Duration),
         fetch: worker::Fetch,
         result: Result<Option<worker::Fetched>, String>,
     ) {
@@ -328,7 +332,9 @@ impl Images {
                 entry.work = Work::Idle;
                 entry.failures = 0;
                 entry.ended = Some(now);
-                entry.outcome = fetched.map_or(Outcome::Found, Outcome::Fetched);
+                let fetched = fetched.map(|it| Outcome::Fetched(it, now.saturating_sub(asked)));
+                entry.outcome = fetched.unwrap_or(Outcome::Found);
+                self.0.come.notify_one();
             }
             Err(message) => {
                 tracing::info!(image = key.reference, message, "image not available");
@@ -411,63 +417,7 @@ impl Here {
     }
 }
 
-impl Entry {
-    fn new() -> Self {
-        Self {
-            work: Work::Idle,
-            failures: 0,
-            ended: None,
-            confirmed: None,
-            outcome: Outcome::Found,
-            waiting: Vec::new(),
-            again: None,
-        }
-    }
-
-    fn wait(&mut self, nudge: &Arc<Notify>) {
-        self.waiting.retain(|it| it.strong_count() != 0);
-        if !self.waiting.iter().any(|it| it.as_ptr() == Arc::as_ptr(nudge)) {
-            self.waiting.push(Arc::downgrade(nudge));
-        }
-    }
-
-    fn nudge(&mut self) {
-        self.waiting.drain(..).filter_map(|it| it.upgrade()).for_each(|it| it.notify_one());
-    }
-
-    fn failure(&self) -> String {
-        match &self.outcome {
-            Outcome::Failed(message) => message.clone(),
-            Outcome::Found | Outcome::Fetched(_) => String::new(),
-        }
-    }
-
-    /// The kubelet's words about an image that is there. What was fetched is told to those who waited
-    /// for it.
-    fn note(&self, wanted: &Wanted<'_>) -> String {
-        let image = wanted.image;
-        match &self.outcome {
-            Outcome::Fetched(fetched) if self.ended.is_some_and(|it| wanted.since <= it) => {
-                let seconds = fetched.seconds;
-                format!(
-                    "Successfully pulled image \"{image}\" in {seconds:.3}s ({seconds:.3}s including \
-                     waiting). Image size: {} bytes.",
-                    fetched.bytes
-                )
-            }
-            _ => format!("Container image \"{image}\" already present on machine"),
-        }
-    }
-}
-
 /// An error with its causes.
 fn chain(error: impl std::error::Error + Send + Sync + 'static) -> String {
     format!("{:#}", anyhow::Error::new(error))
-}
-
-/// Keeps the table of images bounded.
-fn forget(entries: &mut BTreeMap<Key, Entry>) {
-    if REMEMBERED_MAX <= entries.len() {
-        entries.retain(|_, it| it.work == Work::Going || !it.waiting.is_empty());
-    }
 }

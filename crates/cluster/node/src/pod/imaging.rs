@@ -98,7 +98,11 @@ fn policy(container: &Container) -> Policy {
 /// Why a container waits for its image, as its status shows it.
 fn waiting(image: &str, looked: Looked) -> Waiting {
     let (reason, message) = match looked {
-        Looked::Ready { .. } | Looked::Pulling => ("ContainerCreating", None),
+        Looked::Ready { .. } | Looked::Pulling(None) => ("ContainerCreating", None),
+        // A kubelet does not say how far it is.
+        Looked::Pulling(Some(advance)) => {
+            ("ContainerCreating", Some(format!("Pulling image \"{image}\": {advance}")))
+        }
         Looked::Error(cause) => ("ErrImagePull", Some(with_hint(image, &cause))),
         Looked::BackOff(cause) => {
             let message = format!("Back-off pulling image \"{image}\": ErrImagePull: {cause}");
@@ -130,7 +134,7 @@ impl Told {
     fn of(looked: &Looked) -> Self {
         match looked {
             Looked::Ready { .. } => Self::Ready,
-            Looked::Pulling => Self::Pulling,
+            Looked::Pulling(_) => Self::Pulling,
             Looked::Error(cause) => Self::Error(cause.clone()),
             Looked::BackOff(_) => Self::BackOff,
             Looked::Never => Self::Never,
@@ -147,7 +151,7 @@ fn tell(teller: &Teller, pod: &Pod, container: &Container, looked: &Looked) {
     let warn = |reason, note: String| teller.tell(pod, name, (Warning, reason), note);
     match looked {
         Looked::Ready { note, .. } => normal("Pulled", note.clone()),
-        Looked::Pulling => normal("Pulling", format!("Pulling image \"{image}\"")),
+        Looked::Pulling(_) => normal("Pulling", format!("Pulling image \"{image}\"")),
         Looked::Error(cause) => {
             warn("Failed", format!("Failed to pull image \"{image}\": {cause}"));
             warn("Failed", "Error: ErrImagePull".to_owned());

@@ -25,6 +25,7 @@ use crate::{
     files::host_name,
     images::Present,
     links::entry_point,
+    roots::Roots,
     seccomp,
 };
 
@@ -104,8 +105,13 @@ pub(crate) fn recipe(
         Program::Link(_) => None,
         Program::Image(present) => Some(present.image.target.digest),
     };
+    let copied = match (program, &spec.root) {
+        (Program::Image(present), wire::Root::Folder { .. }) => present.layers.clone(),
+        _ => Vec::new(),
+    };
     let started_at = None;
-    let launch = Launch { container, attempt, environment, image, process, spec, started_at };
+    let launch =
+        Launch { container, attempt, environment, image, copied, process, spec, started_at };
     Ok(Recipe { launch, image_id })
 }
 
@@ -184,6 +190,7 @@ fn imaged(
         },
         ..process
     };
+    let own = folders.writable(&container.name, attempt);
     let paths = |list: &[&str]| list.iter().map(PathBuf::from).collect();
     let (masked_paths, read_only_paths) = if may.masks_proc {
         (paths(&wire::MASKED_PATHS), paths(&wire::READ_ONLY_PATHS))
@@ -191,11 +198,7 @@ fn imaged(
         Default::default()
     };
     let spec = wire::ContainerSpec {
-        root: wire::Root::Layers {
-            layers: present.layers.clone(),
-            writable: folders.writable(&container.name, attempt),
-            read_only: may.read_only_root,
-        },
+        root: root(&context.roots, present, (own, may.read_only_root)),
         user_namespace: user_namespace(&context.owners),
         masked_paths,
         read_only_paths,
@@ -216,6 +219,16 @@ fn rlimits(context: &Context) -> Vec<wire::Rlimit> {
     let own = rustix::process::getrlimit(rustix::process::Resource::Nproc).maximum;
     let most = Some(POD_PIDS_MAX.min(own.unwrap_or(POD_PIDS_MAX)));
     vec![wire::Rlimit { resource: wire::RlimitResource::Nproc, soft: most, hard: most }]
+}
+
+/// The root of a container, whose `own` folder takes its changes, or is all of it.
+fn root(roots: &Roots, present: &Present, (own, read_only): (PathBuf, bool)) -> wire::Root {
+    match roots {
+        Roots::Overlay => {
+            wire::Root::Layers { layers: present.layers.clone(), writable: own, read_only }
+        }
+        Roots::Copy(_) => wire::Root::Folder { path: own, read_only },
+    }
 }
 
 /// The profile of seccomp: those of the machine lie in the folder `seccomp` of the state folder.

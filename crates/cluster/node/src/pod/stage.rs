@@ -10,7 +10,7 @@
 //! Every `stop` and every `clean` runs, even if an earlier one failed; the first error is reported
 //! and the phase is tried again.
 
-use std::{collections::BTreeMap, net::Ipv4Addr, os::fd::OwnedFd, sync::Arc};
+use std::{collections::BTreeMap, net::Ipv4Addr, os::fd::OwnedFd, path::PathBuf, sync::Arc};
 
 use futures_util::future::BoxFuture;
 use image::Digest;
@@ -101,6 +101,8 @@ pub(crate) struct Launch {
     pub(crate) environment: Environment,
     /// What it is a run of, if not of linked source.
     pub(crate) image: Option<Digest>,
+    /// What its root is a copy of, topmost first, where it is one.
+    pub(crate) copied: Vec<PathBuf>,
     pub(crate) process: wire::ProcessSpec,
     pub(crate) spec: wire::ContainerSpec,
     /// Set by the last stage.

@@ -6,6 +6,7 @@ use std::{
     path::PathBuf,
 };
 
+use anyhow::Context as _;
 use shim::wire::{Reply, Request, Root};
 
 use super::super::{
@@ -33,6 +34,10 @@ impl Stage for Containers {
             if let Some(image) = launch.image {
                 let claimed = place.context.images.claim(&place.folders.uid, image).await;
                 claimed.map_err(|it| StageError::new("Failed", it))?;
+            }
+            if let Root::Folder { path, .. } = &launch.spec.root {
+                let copied = copy(launch.copied.clone(), path.clone()).await;
+                copied.map_err(|it| StageError::new("Failed", it))?;
             }
             match run(place, launch).await {
                 Ok(mut connection) => {
@@ -100,6 +105,17 @@ async fn remove_folder(folder: PathBuf) -> io::Result<()> {
         Ok(_) => Ok(()),
         Err(error) => Err(error.into()),
     }
+}
+
+/// Copies layers, topmost first, into a folder of its own.
+async fn copy(layers: Vec<PathBuf>, into: PathBuf) -> anyhow::Result<()> {
+    // A process that was killed may have left a part of it.
+    remove_folder(into.clone()).await.context("remove what is left of a container's root")?;
+    let copied = tokio::task::spawn_blocking(move || {
+        make_private(&into)?;
+        image::unpack::copy(&layers, &into).map_err(anyhow::Error::new)
+    });
+    copied.await?.context("copy the image for the container")
 }
 
 async fn run(place: &Place, launch: &mut Launch) -> Result<Connection, shim::Error> {
