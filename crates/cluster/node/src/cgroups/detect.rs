@@ -91,7 +91,13 @@ pub(super) fn find(mounts: &str, own: &str) -> Found {
         match mount.place(own) {
             Ok(folder) => {
                 let version = mount.version;
-                found.hierarchies.push(Hierarchy { version, controllers: new, folder });
+                let (controllers, kept) = mount.delegated(&folder, new);
+                let reason = |it: Controller| {
+                    format!("`{}` is not delegated to `{}`", it.name(), folder.display())
+                };
+                let lack = |it| Lack { controller: it, reason: reason(it) };
+                found.lacks.extend(kept.into_iter().map(lack));
+                found.hierarchies.push(Hierarchy { version, controllers, folder });
             }
             Err(reason) => found
                 .lacks
@@ -134,16 +140,27 @@ impl<'a> Mount<'a> {
         match self.version {
             Version::One => self.options.split(',').filter_map(Controller::parse).collect(),
             Version::Two => {
-                let text = fs::read_to_string(self.point.join("cgroup.controllers"));
-                let text = text.unwrap_or_default();
-                let mut all: Vec<Controller> =
-                    text.split_whitespace().filter_map(Controller::parse).collect();
+                let mut all = given(&self.point);
                 if !all.is_empty() {
                     all.push(Controller::Cpuacct);
                 }
                 all
             }
         }
+    }
+
+    /// Of these controllers, those that the group has, and the others: whoever hands a group of version
+    /// 2 over says which come with it.
+    fn delegated(
+        &self,
+        folder: &Path,
+        controllers: Vec<Controller>,
+    ) -> (Vec<Controller>, Vec<Controller>) {
+        let has = match self.version {
+            Version::One => return (controllers, Vec::new()),
+            Version::Two => given(folder),
+        };
+        controllers.into_iter().partition(|it| *it == Controller::Cpuacct || has.contains(it))
     }
 
     /// The highest group, of those that this process is in, in which it may make groups and move
@@ -189,6 +206,12 @@ impl<'a> Mount<'a> {
         };
         files.iter().all(|it| rustix::fs::access(folder.join(it), Access::WRITE_OK).is_ok())
     }
+}
+
+/// The controllers of a group of version 2.
+fn given(folder: &Path) -> Vec<Controller> {
+    let text = fs::read_to_string(folder.join("cgroup.controllers")).unwrap_or_default();
+    text.split_whitespace().filter_map(Controller::parse).collect()
 }
 
 /// A path of mountinfo, in which blanks are written in octal.

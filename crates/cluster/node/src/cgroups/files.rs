@@ -13,6 +13,9 @@ use super::{
 /// A file of a group and what is written to it.
 pub(super) type Setting = (&'static str, String);
 
+/// The file that says which controllers the groups in a group of version 2 have.
+const SUBTREE: &str = "cgroup.subtree_control";
+
 /// How often, and how long between, a group is tried to be removed whose processes were killed: the
 /// kernel lets go of them some moments later.
 const REMOVES_MAX: u32 = 200;
@@ -92,15 +95,32 @@ pub(super) fn kill_together(folder: &Path) -> Result<(), Error> {
 
 /// Gives the groups in a group of version 2 these controllers.
 pub(super) fn enable(folder: &Path, controllers: &[Controller]) -> io::Result<()> {
-    let path = folder.join("cgroup.subtree_control");
-    let enabled = fs::read_to_string(&path)?;
+    let missing = missing(folder, controllers)?;
+    if missing.is_empty() { Ok(()) } else { fs::write(folder.join(SUBTREE), missing.join(" ")) }
+}
+
+/// Whether they have them.
+pub(super) fn has_enabled(folder: &Path, controllers: &[Controller]) -> bool {
+    missing(folder, controllers).is_ok_and(|it| it.is_empty())
+}
+
+/// What there is to write to enable these.
+fn missing(folder: &Path, controllers: &[Controller]) -> io::Result<Vec<String>> {
+    let enabled = fs::read_to_string(folder.join(SUBTREE))?;
     let enabled: Vec<&str> = enabled.split_whitespace().collect();
-    let missing: Vec<String> = controllers
+    let missing = controllers
         .iter()
         .filter(|it| **it != Controller::Cpuacct && !enabled.contains(&it.name()))
-        .map(|it| format!("+{}", it.name()))
-        .collect();
-    if missing.is_empty() { Ok(()) } else { fs::write(path, missing.join(" ")) }
+        .map(|it| format!("+{}", it.name()));
+    Ok(missing.collect())
+}
+
+/// Takes all controllers from the groups in a group of version 2.
+pub(super) fn disable(folder: &Path) -> io::Result<()> {
+    let path = folder.join(SUBTREE);
+    let enabled = fs::read_to_string(&path)?;
+    let all: Vec<String> = enabled.split_whitespace().map(|it| format!("-{it}")).collect();
+    if all.is_empty() { Ok(()) } else { fs::write(path, all.join(" ")) }
 }
 
 /// Kills what is in a group and in those below, and removes them. Blocks until the kernel has let go,

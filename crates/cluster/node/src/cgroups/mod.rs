@@ -11,6 +11,7 @@ pub(crate) mod amounts;
 pub(crate) mod detect;
 pub(crate) mod oom;
 
+mod beside;
 mod files;
 
 use std::{
@@ -303,6 +304,9 @@ pub fn remove_cgroups(run_dir: &Path) -> io::Result<()> {
     };
     for folder in text.lines().map(Path::new) {
         files::remove(folder).map_err(|it| io::Error::other(format!("{it}: {}", it.source)))?;
+        if let Some(parent) = folder.parent() {
+            beside::put_back(parent);
+        }
     }
     fs::remove_file(record)
 }
@@ -350,14 +354,14 @@ fn pod_name(uid: &str) -> String {
 /// Makes the cluster's group, which then stands for the hierarchy, and enables controllers in it.
 /// Returns what cannot be had, or why there is nothing.
 fn begin(hierarchy: &mut Hierarchy, name: &str, cpu_millis: u64) -> Result<Vec<Lack>, String> {
-    let explain = |folder: &Path, error: &io::Error| {
-        format!("control group `{}` cannot be used: {error}", folder.display())
-    };
-    let (parent, controllers) = (hierarchy.folder.clone(), hierarchy.controllers.clone());
+    let parent = hierarchy.folder.clone();
     let folder = parent.join(name);
     let mut lacks = Vec::new();
     if hierarchy.version == Version::Two {
-        files::enable(&parent, &controllers).map_err(|it| explain(&parent, &it))?;
+        if !files::has_enabled(&parent, &hierarchy.controllers) {
+            beside::make_room(&parent).map_err(|it| explain(&parent, &it))?;
+        }
+        lacks.extend(enable(&parent, &mut hierarchy.controllers)?);
     }
     match fs::create_dir(&folder) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
@@ -366,7 +370,7 @@ fn begin(hierarchy: &mut Hierarchy, name: &str, cpu_millis: u64) -> Result<Vec<L
         _ => {}
     }
     if hierarchy.version == Version::Two {
-        files::enable(&folder, &controllers).map_err(|it| explain(&folder, &it))?;
+        lacks.extend(enable(&folder, &mut hierarchy.controllers)?);
     }
     hierarchy.folder = folder;
     let all = Amounts { cpu_request: cpu_millis, ..Amounts::default() };
@@ -379,6 +383,31 @@ fn begin(hierarchy: &mut Hierarchy, name: &str, cpu_millis: u64) -> Result<Vec<L
         lacks.push(Lack { controller: Controller::Pids, reason });
     }
     Ok(lacks)
+}
+
+/// Gives the groups in a group of version 2 these controllers, each by itself: one that cannot be had, as
+/// the one of CPUs cannot beside processes of real-time classes, keeps no other away. It is taken off the
+/// list. If none can be had, the error says why.
+fn enable(folder: &Path, controllers: &mut Vec<Controller>) -> Result<Vec<Lack>, String> {
+    let mut lacks = Vec::new();
+    controllers.retain(|it| match files::enable(folder, &[*it]) {
+        Ok(()) => true,
+        Err(error) => {
+            lacks.push(Lack { controller: *it, reason: explain(folder, &error) });
+            false
+        }
+    });
+    match lacks.pop() {
+        Some(last) if controllers.iter().all(|it| *it == Controller::Cpuacct) => Err(last.reason),
+        last => {
+            lacks.extend(last);
+            Ok(lacks)
+        }
+    }
+}
+
+fn explain(folder: &Path, error: &io::Error) -> String {
+    format!("control group `{}` cannot be used: {error}", folder.display())
 }
 
 /// Most processes and threads of all pods together.

@@ -181,6 +181,36 @@ fn only_groups_that_may_be_written_are_used() {
         .assert_eq(&described.replace(&dir, "DIR"));
 }
 
+/// systemd gives a user's manager the controllers that its unit names, in some versions not that of CPUs.
+#[test]
+fn controllers_that_are_not_delegated_are_named() {
+    let machine = Machine::new().two("cpu memory pids", "/user@1000.service/it.scope");
+    fs::remove_file(machine.path("unified/cgroup.procs")).unwrap();
+    machine.group("unified/user@1000.service", "memory pids");
+    check(
+        &machine,
+        expect![[r#"
+            Two [Memory, Pids, Cpuacct] in unified/user@1000.service
+            no Cpu: `cpu` is not delegated to `DIR/unified/user@1000.service`
+        "#]],
+    );
+}
+
+/// The other controllers stay in use.
+#[test]
+fn controllers_that_cannot_be_had_are_named() {
+    let machine = Machine::new().two("cpu memory", "/").one("pids");
+    let mut of_two = machine.find().hierarchies.remove(0).controllers;
+    let folder = machine.path("unified");
+    assert_eq!(enable(&folder, &mut of_two), Ok(Vec::new()));
+    assert_eq!(of_two, [Controller::Cpu, Controller::Memory, Controller::Cpuacct]);
+    fs::remove_file(folder.join("cgroup.subtree_control")).unwrap();
+    let reason = enable(&folder, &mut of_two).unwrap_err();
+    assert!(reason.ends_with("unified` cannot be used: No such file or directory (os error 2)"));
+    let described = machine.cgroups().describe();
+    assert!(described.starts_with("version 1: pids; not limited: cpu, memory ("), "{described}");
+}
+
 /// A container runtime shows a container only its own group, as the root.
 #[test]
 fn mounted_parts_of_a_hierarchy_are_understood() {
