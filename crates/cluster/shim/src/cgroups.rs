@@ -94,6 +94,11 @@ impl Group {
     }
 }
 
+/// Whether a group with this folder is one of version 2.
+pub(crate) fn is_version_2(folder: &Path) -> io::Result<bool> {
+    Ok(rustix::fs::statfs(folder)?.f_type == VERSION_2)
+}
+
 /// Whether the kernel killed a process of the groups for want of memory; `None` if none of them
 /// counts that.
 pub(crate) fn oom_killed(folders: &[PathBuf]) -> Option<bool> {

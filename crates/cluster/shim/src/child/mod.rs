@@ -191,11 +191,14 @@ pub(crate) fn exec(
         let mut keep = vec![channel.as_fd(), container.as_fd()];
         keep.extend(setting.seccomp.iter().map(OwnedFd::as_fd));
         detach(&keep, stdio)?;
-        let kinds = match ground.net {
-            Net::Own(_) => ThreadNameSpaceType::MOUNT | ThreadNameSpaceType::NETWORK,
-            // This process is there, and without root could not go there.
-            Net::Host(_) => ThreadNameSpaceType::MOUNT,
-        };
+        let mut kinds = ThreadNameSpaceType::MOUNT;
+        // A process on the host's network is there, and without root could not go there.
+        if let Net::Own(_) = ground.net {
+            kinds |= ThreadNameSpaceType::NETWORK;
+        }
+        if has_namespace("cgroup") {
+            kinds |= ThreadNameSpaceType::CONTROL_GROUP;
+        }
         rustix::thread::move_into_thread_name_spaces(container.as_fd(), kinds)
             .map_err(failed(Stage::Namespaces, "cannot join the container's namespaces"))
     };
@@ -248,6 +251,11 @@ fn cause(error: &io::Error) -> String {
 /// A [`StartError`] without a system's error.
 fn refused(stage: Stage, message: String) -> StartError {
     StartError { stage, errno: 0, message }
+}
+
+/// Whether the kernel has namespaces of this kind.
+fn has_namespace(name: &str) -> bool {
+    Path::new("/proc/self/ns").join(name).exists()
 }
 
 /// A namespace of this process.

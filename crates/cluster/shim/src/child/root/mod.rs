@@ -8,6 +8,7 @@
 //! `/proc` and `/sys` are mounted while the host's are still visible, which the kernel demands without
 //! root.
 
+mod groups;
 mod host;
 mod image;
 mod points;
@@ -71,6 +72,7 @@ impl<'a> Root<'a> {
                 self.make_image(hostname, spec, volumes.devices)?;
             }
         }
+        self.control_groups(spec)?;
         for (mount, tree) in spec.mounts.iter().zip(volumes.mounts) {
             self.mount(tree, &mount.target)?;
             if self.is_ours(mount) {
