@@ -62,7 +62,7 @@ const TOXIPROXY: (&str, &str) = ("coracle-clients", "toxiproxy");
 const QUEUE: (&str, &str) = ("coracle-clients", "queue");
 const IMAGES: (&str, &str) = ("coracle-clients", "images");
 pub(crate) const KILLS: (&str, &str) = ("coracle-machine", "kills");
-const MACHINE: (&str, &str) = ("coracle-machine", "machine");
+pub(crate) const MACHINE: (&str, &str) = ("coracle-machine", "machine");
 const GRADED: (&str, &str) = ("coracle-graded", "graded");
 
 /// What the steps share.

@@ -4,16 +4,21 @@
 //! Each part stops at its first failure, and prints what reproduces it: the name of a history of
 //! kills, a seed of a power cut, the smallest input of a property. `SOAK=5000` asks for so many of
 //! everything instead of a thousand; `CORACLE` names a binary to kill that is built already.
+//!
+//! One part throws no dice, and is here as it takes minutes: `v2`, a few tests in a virtual machine.
+
+mod virtual_machine;
 
 use std::{
+    io::{BufRead as _, BufReader},
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, Stdio},
     time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, bail};
 
-use crate::{bench, check, process};
+use crate::{bench, check, process, tools};
 
 /// Kills and power cuts, if nothing else is asked for.
 const COUNT: u32 = 1_000;
@@ -36,6 +41,7 @@ const PARTS: &[Part] = &[
     Part { name: "fuzz", run: fuzz },
     Part { name: "connections", run: connections },
     Part { name: "pods", run: pods },
+    Part { name: "v2", run: v2 },
 ];
 
 /// Idle connections of the API whose both ends are in one process, which may have 20 000 files open.
@@ -94,13 +100,9 @@ fn pods(soak: &Soak<'_>) -> anyhow::Result<()> {
 
 /// The queue as a real process, killed under load; and the tests of ten thousand clients.
 fn kills(soak: &Soak<'_>) -> anyhow::Result<()> {
-    let coracle = match std::env::var_os("CORACLE") {
-        Some(built) => PathBuf::from(built),
-        None => process::build_coracle(soak.root)?,
-    };
     let (package, test) = check::KILLS;
     let mut command = soak.test(&["--package", package, "--test", test]);
-    command.env("CORACLE", coracle).env("QUEUE_KILLS", soak.count.to_string());
+    command.env("CORACLE", soak.coracle()?).env("QUEUE_KILLS", soak.count.to_string());
     process::run(&mut command)
 }
 
@@ -131,7 +133,51 @@ fn fuzz(soak: &Soak<'_>) -> anyhow::Result<()> {
     process::run(command.env("PROPTEST_CASES", inputs.to_string()))
 }
 
+/// Of the tests of the machine, those that have to do with control groups, and one of the rest.
+const ON_V2: [&str; 5] = [
+    "limits_are_enforced",
+    "usage_is_told",
+    "processes_make_room",
+    "only_delegated_controllers",
+    "nothing_is_left_after_killing_everything",
+];
+
+/// In a virtual machine whose control groups are of version 2 only.
+fn v2(soak: &Soak<'_>) -> anyhow::Result<()> {
+    tools::debian(&virtual_machine::NEEDED)?;
+    let (package, test) = check::MACHINE;
+    let mut build = soak.test(&["--no-run", "--package", package, "--test", test]);
+    let built = process::build(&mut build)?.into_iter().find(|it| it.name == test);
+    let machine = built.context("cargo built no test")?.path;
+    let kubectl = tools::install(soak.root)?.join("kubectl");
+    let programs: [(&str, &Path); 3] =
+        [("coracle", &soak.coracle()?), ("kubectl", &kubectl), ("machine", &machine)];
+    let folder = tempfile::tempdir().context("create a folder for the virtual machine")?;
+    let mut command = virtual_machine::command(soak.root, folder.path(), &programs, &ON_V2)?;
+    let mut child = command.stdout(Stdio::piped()).spawn().context("start the virtual machine")?;
+    let output = child.stdout.take().context("output of the virtual machine")?;
+    let mut ended = None;
+    for line in BufReader::new(output).lines() {
+        let line = line.context("read the output of the virtual machine")?;
+        println!("{}", line.trim_end());
+        ended = ended.or(line.trim_end().strip_prefix(virtual_machine::ENDED).map(str::to_owned));
+    }
+    let status = child.wait().context("wait for the virtual machine")?;
+    match ended.as_deref() {
+        Some("0") => Ok(()),
+        Some(_) => bail!("tests in the virtual machine failed"),
+        None => bail!("the virtual machine ended before its tests, with {status}"),
+    }
+}
+
 impl Soak<'_> {
+    fn coracle(&self) -> anyhow::Result<PathBuf> {
+        match std::env::var_os("CORACLE") {
+            Some(built) => Ok(PathBuf::from(built)),
+            None => process::build_coracle(self.root),
+        }
+    }
+
     fn test(&self, arguments: &[&str]) -> Command {
         let mut command = process::cargo(self.root);
         command.args(["test", "--quiet", "--locked"]).args(arguments);

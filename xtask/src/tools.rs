@@ -4,6 +4,7 @@
 
 mod api;
 mod debian;
+mod kernel;
 mod libraries;
 mod queue;
 mod systems;
@@ -11,6 +12,7 @@ mod toxiproxy;
 
 pub(crate) use api::{Api, api};
 pub(crate) use debian::install as debian;
+pub(crate) use kernel::{Kernel, kernel};
 pub(crate) use queue::{Queue, queue};
 pub(crate) use systems::systems;
 pub(crate) use toxiproxy::{Toxiproxy, toxiproxy};

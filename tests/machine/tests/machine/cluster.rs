@@ -3,6 +3,7 @@
 use std::{
     fs,
     io::Write as _,
+    os::unix::fs::chown,
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
     time::{Duration, Instant},
@@ -10,6 +11,8 @@ use std::{
 
 use anyhow::{Context as _, bail};
 use serde_json::Value;
+
+use crate::within;
 
 /// Longest wait for anything a test expects to come.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
@@ -23,6 +26,8 @@ pub(crate) const IMAGE: &str = "test/probe";
 pub(crate) struct Cluster {
     pub(crate) name: String,
     folder: tempfile::TempDir,
+    /// In which control group it is started, and as which user, if not as this process is.
+    within: Option<(String, String)>,
 }
 
 impl Cluster {
@@ -32,7 +37,16 @@ impl Cluster {
         for name in ["data", "run", "work"] {
             fs::create_dir(folder.path().join(name))?;
         }
-        Ok(Self { name: format!("{name}-{}", std::process::id()), folder })
+        Ok(Self { name: format!("{name}-{}", std::process::id()), folder, within: None })
+    }
+
+    /// Has it started in a control group by another user, who gets its folders.
+    pub(crate) fn within(mut self, group: &Path, user: u32) -> anyhow::Result<Self> {
+        for folder in ["", "data", "run", "work"] {
+            chown(self.folder.path().join(folder), Some(user), Some(user))?;
+        }
+        self.within = Some((group.display().to_string(), user.to_string()));
+        Ok(self)
     }
 
     /// A cluster that runs the manifests in `text`, with this program linked as [`IMAGE`].
@@ -81,7 +95,18 @@ impl Cluster {
 
     /// A `coracle` command on this cluster, not yet started.
     pub(crate) fn command(&self, arguments: &[&str]) -> anyhow::Result<Command> {
-        let mut command = Command::new(program("CORACLE")?);
+        let program = program("CORACLE")?;
+        let mut command = match &self.within {
+            None => Command::new(program),
+            Some((group, user)) => {
+                // What only talks with the cluster is somewhere else.
+                let group = if arguments.first() == Some(&"up") { group } else { within::ANY };
+                let mut command = Command::new(std::env::current_exe()?);
+                command.args(["within", group, user]).arg(program);
+                command.env("HOME", self.folder.path());
+                command
+            }
+        };
         command.args(arguments).args(["--name", &self.name]);
         command.env("XDG_DATA_HOME", self.data());
         command.env("XDG_RUNTIME_DIR", self.folder.path().join("run"));

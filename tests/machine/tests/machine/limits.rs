@@ -25,20 +25,25 @@ spec:
     )
 }
 
-/// Whether the node says that all of it is enforced.
-fn enforced(cluster: &Cluster) -> anyhow::Result<bool> {
+/// A pod that does nothing.
+pub(crate) fn still() -> String {
+    pod("still", "64Mi", "exec sleep 1000")
+}
+
+/// What the node says of its control groups.
+pub(crate) fn told(cluster: &Cluster) -> anyhow::Result<String> {
     let path = r"jsonpath={.items[0].metadata.annotations.coracle\.dev/cgroups}";
     let told = cluster.kubectl(&["get", "nodes", "-o", path])?;
     ensure!(told.contains("version ") || told.contains("not limited"), "{told}");
-    Ok(!told.contains("not limited"))
+    Ok(told)
 }
 
 /// More than a container may have is asked for by a child of its first process.
-const GREEDY: &str = "head -c 200000000 /dev/zero | tail -c 190000000 >/dev/null; exit 3";
+const GREEDY: &str = "dd if=/dev/zero of=/dev/null bs=190M count=1; exit 3";
 
 pub(crate) fn limits_are_enforced_or_said_not_to_be() -> anyhow::Result<()> {
-    let cluster = Cluster::running("limits", &pod("still", "64Mi", "exec sleep 1000"))?;
-    let enforced = enforced(&cluster)?;
+    let cluster = Cluster::running("limits", &(still() + &pod("sees", "48Mi", SEE)))?;
+    let enforced = !told(&cluster)?.contains("not limited");
     if rustix::process::getuid().is_root() {
         // As root, only a machine without control groups has none.
         let writable = ["/sys/fs/cgroup/memory", "/sys/fs/cgroup"].iter().any(|it| {
@@ -54,9 +59,38 @@ pub(crate) fn limits_are_enforced_or_said_not_to_be() -> anyhow::Result<()> {
             Ok(events.contains("pod/still") && events.contains("cpu and memory limits"))
         })?;
         let status = cluster.coracle(&["status"])?;
-        ensure!(status.contains("1 pods have limits; not limited: "), "{status}");
+        ensure!(status.contains("2 pods have limits; not limited: "), "{status}");
         return Ok(());
     }
+    are_written(&cluster)?;
+    are_seen(&cluster)?;
+    end_what_wants_more(&cluster)
+}
+
+/// What programs and their runtimes read to find out how much is theirs.
+const SEE: &str = "cd /sys/fs/cgroup; cat memory.max memory/memory.limit_in_bytes 2>/dev/null; \
+                   cat cpu.max cpu/cpu.cfs_quota_us 2>/dev/null; \
+                   grep -E \"::|:memory:\" /proc/self/cgroup; \
+                   grep -c /sys/fs/cgroup.ro /proc/mounts; echo seen; exec sleep 1000";
+
+/// A container sees its own limits, and no groups but its own.
+fn are_seen(cluster: &Cluster) -> anyhow::Result<()> {
+    let mut log = String::new();
+    eventually("the pod has seen its limits", || {
+        log = cluster.logs("pod/sees")?;
+        Ok(log.contains("seen"))
+    })?;
+    let lines: Vec<&str> = log.lines().collect();
+    ensure!(lines.first() == Some(&(48 << 20).to_string().as_str()), "{log}");
+    ensure!(lines.get(1).is_some_and(|it| *it == "50000" || *it == "50000 100000"), "{log}");
+    let own = lines.iter().filter(|it| it.contains(":memory:") || it.starts_with("0::"));
+    let own: Vec<&&str> = own.collect();
+    ensure!(!own.is_empty() && own.iter().all(|it| it.ends_with(":/")), "{log}");
+    Ok(())
+}
+
+/// The limits of the pod `still` are in the kernel's files.
+pub(crate) fn are_written(cluster: &Cluster) -> anyhow::Result<()> {
     let record = fs::read_to_string(cluster.run_folder().join("cgroups"))?;
     let path = "jsonpath={.metadata.uid}";
     let uid = cluster.kubectl(&["get", "pod/still", "-o", path])?;
@@ -73,6 +107,11 @@ pub(crate) fn limits_are_enforced_or_said_not_to_be() -> anyhow::Result<()> {
     let memory = read(["sh.0/memory.limit_in_bytes", "sh.0/memory.max"])?;
     ensure!(memory == (64 << 20).to_string(), "memory {memory}");
     ensure!(read(["pids.max", "pids.max"])? == "4096", "processes");
+    Ok(())
+}
+
+/// A pod that takes more memory than it may have is killed, and the API says why.
+pub(crate) fn end_what_wants_more(cluster: &Cluster) -> anyhow::Result<()> {
     cluster.apply(&pod("greedy", "32Mi", GREEDY))?;
     let path = "jsonpath={.status.containerStatuses[0].state.terminated.reason}";
     eventually("it is killed for want of memory", || {

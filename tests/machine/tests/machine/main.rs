@@ -7,6 +7,7 @@
 mod clean;
 mod cluster;
 mod copies;
+mod delegated;
 mod host;
 mod hostile;
 mod images;
@@ -21,6 +22,9 @@ mod run;
 mod sensors;
 mod spy;
 mod survive;
+mod within;
+
+use std::process::ExitCode;
 
 use libtest_mimic::{Arguments, Trial};
 
@@ -91,24 +95,35 @@ const AS_ROOT: &[(&str, Test)] = &[(
 /// What one of those starts again, somewhere else.
 const ON_OVERLAY: &[(&str, Test)] = &[("on_an_overlay", copies::on_an_overlay)];
 
+/// Those that root can run where control groups are of version 2 only.
+const ON_VERSION_2: &[(&str, Test)] = &[
+    ("processes_make_room_for_groups_of_pods", delegated::processes_make_room_for_groups_of_pods),
+    ("only_delegated_controllers_are_used", delegated::only_delegated_controllers_are_used),
+];
+
 /// What is to be run here, and by this user.
 fn tests() -> impl Iterator<Item = &'static (&'static str, Test)> {
     let as_root = if rustix::process::geteuid().is_root() { AS_ROOT } else { &[] };
-    let (tests, more) = if ranges::range().is_some() {
-        (WITH_RANGE, &[][..])
+    let on_version_2 = if delegated::can_be() { ON_VERSION_2 } else { &[] };
+    let lists = if ranges::range().is_some() {
+        vec![WITH_RANGE]
     } else if copies::is_on_overlay() {
-        (ON_OVERLAY, &[][..])
+        vec![ON_OVERLAY]
     } else {
-        (TESTS, as_root)
+        vec![TESTS, as_root, on_version_2]
     };
-    tests.iter().chain(more)
+    lists.into_iter().flatten()
 }
 
-fn main() {
+fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    if let Some(("probe", rest)) = arguments.split_first().map(|(it, rest)| (it.as_str(), rest)) {
-        probe::main(rest);
-        return;
+    match arguments.split_first().map(|(it, rest)| (it.as_str(), rest)) {
+        Some(("probe", rest)) => {
+            probe::main(rest);
+            return ExitCode::SUCCESS;
+        }
+        Some(("within", rest)) => return within::main(rest),
+        _ => {}
     }
     let mut arguments = Arguments::from_args();
     // Two cores, and each test starts a cluster: side by side they would only wait for each other.
@@ -116,5 +131,5 @@ fn main() {
     let trials = tests().map(|(name, test)| {
         Trial::test(*name, move || test().map_err(|error| format!("{error:#}").into()))
     });
-    libtest_mimic::run(&arguments, trials.collect()).exit();
+    libtest_mimic::run(&arguments, trials.collect()).exit_code()
 }
