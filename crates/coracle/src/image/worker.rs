@@ -11,8 +11,13 @@ use image::{
     unpack::Layers,
     worker::{Fetched, Order, Report},
 };
+use rustix::fs::Mode;
 
 use crate::output;
+
+/// What is made is the user's alone. The keeper, from which this process has it otherwise, makes only
+/// files, and folders that nobody can enter could not be removed by hand.
+const UMASK: Mode = Mode::RWXG.union(Mode::RWXO);
 
 /// Longest order: credentials of a few registries.
 const ORDER_MAX: u64 = 1 << 20;
@@ -26,6 +31,7 @@ pub(crate) fn run() -> ExitCode {
 }
 
 fn try_run() -> anyhow::Result<()> {
+    rustix::process::umask(UMASK);
     let mut line = String::new();
     let mut input = BufReader::new(io::stdin().take(ORDER_MAX));
     input.read_line(&mut line).context("read the order")?;

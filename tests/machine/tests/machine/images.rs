@@ -112,7 +112,9 @@ pub(crate) fn image_containers_see_their_image_only() -> anyhow::Result<()> {
     }
     let id = field(&cluster, "plain", "imageID")?;
     ensure!(id.starts_with("sha256:"), "{id}");
-    Ok(())
+    cluster.coracle(&["down", "--delete"])?;
+    let store = cluster.data().join("coracle/images");
+    fs::remove_dir_all(&store).with_context(|| format!("remove {}", store.display()))
 }
 
 /// The built-in registry, until it is dropped.
