@@ -94,6 +94,7 @@ fn mount(place: &Path, owners: &Owners) -> io::Result<OwnedFd> {
         rustix::mount::fsconfig_set_string(&context, option, path)?;
         open.push(folder);
     }
+    rustix::mount::fsconfig_set_flag(&context, "volatile")?;
     if owners.userxattr() {
         rustix::mount::fsconfig_set_flag(&context, "userxattr")?;
     }

@@ -93,8 +93,9 @@ pub enum Root {
     Layers {
         /// Unpacked layers, the topmost first; at most 127. Without any, the root is empty.
         layers: Vec<PathBuf>,
-        /// An existing folder on one disk, in which `upper` and `work` are made; what the container
-        /// changes is in `upper`.
+        /// An existing folder on one disk, in which `upper` and `work` are made, for one container only:
+        /// the kernel takes them once. What the container changes is in `upper`, and lost when the
+        /// machine crashes.
         writable: PathBuf,
         /// Whether programs in the container cannot write to it.
         read_only: bool,

@@ -327,7 +327,9 @@ fn mapped(place: &Place) {
     let owner = fs::metadata(upper).unwrap();
     use std::os::unix::fs::MetadataExt as _;
     assert_eq!((owner.uid(), owner.gid()), (START + 4, START + 5));
-    let Root::Layers { layers, writable, .. } = spec.root else { panic!() };
+    let Root::Layers { layers, .. } = spec.root else { panic!() };
+    let writable = place.state_dir.join("writable/web.1");
+    fs::create_dir(&writable).unwrap();
     let root = Root::Layers { layers, writable, read_only: false };
     let user = Some(User::Ids { uid: 70_000, gid: 0, groups: Vec::new() });
     let spec = ContainerSpec { id: "web.1".to_owned(), root, ..spec };

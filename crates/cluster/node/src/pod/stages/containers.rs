@@ -120,6 +120,10 @@ async fn copy(layers: Vec<PathBuf>, into: PathBuf) -> anyhow::Result<()> {
 
 async fn run(place: &Place, launch: &mut Launch) -> Result<Connection, shim::Error> {
     if let Root::Layers { writable, .. } = &launch.spec.root {
+        // A try that failed may have left it, and no overlay takes it a second time.
+        if writable.exists() {
+            remove_folder(writable.clone()).await?;
+        }
         make_private(writable)?;
     }
     let mut connection = Connection::open(&place.folders.run)?;

@@ -130,8 +130,9 @@ impl Root<'_> {
             .map_err(failed(Stage::Root, "cannot mount the image's layers"))
     }
 
-    /// An overlay mount. The names in its options are those of descriptors: short, so that as many as
-    /// are allowed fit into a page, and with no character that is special there.
+    /// An overlay mount, whose folder for changes was in none before. The names in its options are those
+    /// of descriptors: short, so that as many as are allowed fit into a page, and with no character that
+    /// is special there.
     fn overlay(
         &self,
         lower: &[OwnedFd],
@@ -140,8 +141,10 @@ impl Root<'_> {
     ) -> io::Result<OwnedFd> {
         let place = mounts::folder(&self.scratch, OsStr::new("image"))?;
         let lower: Vec<String> = lower.iter().map(|it| it.as_raw_fd().to_string()).collect();
+        // Volatile: nobody reads a container's changes after a crash of the machine, and without it
+        // the kernel flushes all of the disk's file system whenever a container ends.
         let mut options = format!(
-            "lowerdir={},upperdir={},workdir={}",
+            "volatile,lowerdir={},upperdir={},workdir={}",
             lower.join(":"),
             upper.as_raw_fd(),
             work.as_raw_fd()
