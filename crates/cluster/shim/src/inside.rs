@@ -79,22 +79,31 @@ fn read_child(reader: &OwnedFd) -> io::Result<Child> {
 /// The first process of a PID namespace that containers of a pod share. It does nothing but to be there:
 /// the kernel buries those whose parents have ended, and ends all with it. It ends with the shim.
 pub(crate) fn init() -> io::Result<OwnedFd> {
+    let (reader, writer) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
     let Some(child) = sys::fork(New::Container, None)? else {
+        drop(reader);
         let begun = || -> io::Result<()> {
             rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
+            rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
             rustix::process::setsid()?;
             rustix::thread::set_name(c"coracle pause")?;
-            sys::close_others(&[])?;
-            rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
-            sys::ignore_children()
+            sys::close_others(&[writer.as_fd()])?;
+            sys::ignore_children()?;
+            Ok(rustix::io::write(&writer, &[1]).map(drop)?)
         };
         if begun().is_err() {
             sys::exit(1);
         }
+        drop(writer);
         loop {
             // It returns only for signals, of which none is for this process.
             rustix::event::pause();
         }
     };
-    Ok(child.pidfd)
+    drop(writer);
+    // Until then it is a copy of the shim, and nobody may be where it can be looked into.
+    match rustix::io::retry_on_intr(|| rustix::io::read(&reader, &mut [0; 1]))? {
+        0 => Err(io::Error::other("the first process of the pod's containers has ended at once")),
+        _ => Ok(child.pidfd),
+    }
 }
