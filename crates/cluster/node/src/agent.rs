@@ -212,7 +212,12 @@ fn recipe(
     Recipe {
         executable: config.executable.clone(),
         run_dir: config.run_dir.clone(),
-        spec: SpareSpec { masked, place: config.run_dir.clone(), cgroups: Vec::new() },
+        spec: SpareSpec {
+            masked,
+            place: config.run_dir.clone(),
+            cgroups: Vec::new(),
+            host_ipc: false,
+        },
         network,
         host,
         cgroups,

@@ -124,15 +124,23 @@ impl Spares {
     }
 
     /// A new shim for a pod on the host's network. None is made ahead: there is little to make.
-    pub(crate) async fn take_on_host(&self) -> anyhow::Result<Spare> {
+    pub(crate) async fn take_on_host(&self, host_ipc: bool) -> anyhow::Result<Spare> {
         self.state().wanted = true;
-        let mut connection = self.0.recipe.fork(self, Where::Host, Vec::new()).await?;
+        let spec = SpareSpec { host_ipc, ..self.0.recipe.spec.clone() };
+        let mut connection = self.0.recipe.fork(self, Where::Host, spec).await?;
         match connection.answer().await.context("cannot start a shim")? {
             Reply::Ready { .. } => {
                 Ok(Spare { connection, process: None, attached: None, cgroup: None })
             }
             _ => anyhow::bail!("a new shim does not say that it is one"),
         }
+    }
+
+    /// A new shim for a pod that shares the machine's IPC. None is made ahead: there are few.
+    pub(crate) async fn take_with_host_ipc(&self) -> anyhow::Result<Spare> {
+        self.state().wanted = true;
+        let spec = SpareSpec { host_ipc: true, ..self.0.recipe.spec.clone() };
+        self.0.recipe.make_in(self, spec).await
     }
 
     /// Ends those that are there. The next pod brings them back.
@@ -276,7 +284,8 @@ impl Recipe {
         let made = tokio::task::spawn_blocking(move || cgroups.spare()).await?;
         // The pod's groups are made later, where somebody is told why they cannot be.
         let (cgroup, folders) = made.ok().flatten().unzip();
-        let made = self.make_in(spares, folders.unwrap_or_default()).await;
+        let spec = SpareSpec { cgroups: folders.unwrap_or_default(), ..self.spec.clone() };
+        let made = self.make_in(spares, spec).await;
         match made {
             Ok(spare) => Ok(Spare { cgroup, ..spare }),
             Err(error) => {
@@ -286,8 +295,8 @@ impl Recipe {
         }
     }
 
-    async fn make_in(&self, spares: &Spares, cgroups: Vec<PathBuf>) -> anyhow::Result<Spare> {
-        let mut connection = self.fork(spares, Where::Inside, cgroups).await?;
+    async fn make_in(&self, spares: &Spares, spec: SpareSpec) -> anyhow::Result<Spare> {
+        let mut connection = self.fork(spares, Where::Inside, spec).await?;
         let reply = connection.answer().await.context("cannot start a shim")?;
         let (Reply::Ready { pid }, Some(netns)) = (reply, connection.take_fd()) else {
             anyhow::bail!("a new shim does not say that it is one");
@@ -311,9 +320,9 @@ impl Recipe {
         &self,
         spares: &Spares,
         where_: Where,
-        cgroups: Vec<PathBuf>,
+        spec: SpareSpec,
     ) -> anyhow::Result<Connection> {
-        let (of, spec) = (spares.clone(), SpareSpec { cgroups, ..self.spec.clone() });
+        let of = spares.clone();
         let forked = tokio::task::spawn_blocking(move || {
             let nursery = of.nursery(where_)?;
             nursery.spare(&spec).or_else(|_| {

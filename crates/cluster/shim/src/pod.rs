@@ -1,7 +1,7 @@
 //! The pod's namespaces: network, IPC and UTS, made once and held as long as the shim lives.
 //!
 //! The shim moves into the new IPC and UTS namespaces, where its children begin; without root it
-//! could not go back to the host's. It stays in the cluster's network namespace, so that others
+//! could not go back to the host's, so the shim of a pod that shares the machine's IPC never leaves it. It stays in the cluster's network namespace, so that others
 //! find that one through it, and holds the pod's open. Only the shim of a pod that shares the host's
 //! network is in that one from its beginning, and holds the cluster's open.
 
@@ -44,14 +44,16 @@ pub(crate) struct Pod {
 /// Makes the namespaces of a pod. `cluster` is the cluster's network namespace if this process is in
 /// the host's, and so will be the pod.
 pub(crate) fn prepare(spec: SpareSpec, cluster: Option<OwnedFd>) -> io::Result<Ground> {
-    let SpareSpec { masked, place, cgroups: _ } = spec;
+    let SpareSpec { masked, place, host_ipc, cgroups: _ } = spec;
+    let own = UnshareFlags::NEWUTS;
+    let own = if host_ipc { own } else { own | UnshareFlags::NEWIPC };
     let mounts = open_namespace("mnt")?;
     let net = if let Some(cluster) = cluster {
-        sys::unshare(UnshareFlags::NEWIPC | UnshareFlags::NEWUTS)?;
+        sys::unshare(own)?;
         Net::Host(cluster)
     } else {
         let cluster = open_namespace("net")?;
-        sys::unshare(UnshareFlags::NEWNET | UnshareFlags::NEWIPC | UnshareFlags::NEWUTS)?;
+        sys::unshare(own | UnshareFlags::NEWNET)?;
         open_ports()?;
         let net = open_namespace("net")?;
         let kind = Some(LinkNameSpaceType::Network);
@@ -60,7 +62,7 @@ pub(crate) fn prepare(spec: SpareSpec, cluster: Option<OwnedFd>) -> io::Result<G
     };
     let user = rustix::fs::stat("/proc/self/ns/user")?;
     let initial_user_namespace = user.st_ino == INITIAL_USER_NAMESPACE;
-    Ok(Ground { masked, place, net, mounts, initial_user_namespace })
+    Ok(Ground { masked, place, net, host_ipc, mounts, initial_user_namespace })
 }
 
 impl Pod {

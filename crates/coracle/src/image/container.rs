@@ -53,7 +53,8 @@ impl<'a> Containers<'a> {
         }
         let state = self.directories.state.parent().map(Path::to_path_buf);
         let masked = state.into_iter().filter(|it| it.exists()).chain([run.to_owned()]).collect();
-        let spare = nursery.spare(&SpareSpec { masked, place, cgroups: Vec::new() })?;
+        let spare =
+            nursery.spare(&SpareSpec { masked, place, cgroups: Vec::new(), host_ipc: false })?;
         let mut client = Client::from_socket(spare);
         let (pid, _) = client.ready().context("make the container's namespaces")?;
         let process = shim::Process::open(pid)?;

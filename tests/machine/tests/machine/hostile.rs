@@ -63,6 +63,8 @@ pub(crate) fn what_pods_may_is_what_they_ask_for() -> anyhow::Result<()> {
         rights("no-profile", "-", &profile("team/none.json"), ""),
         rights("terminal", "-", "tty: true\n    stdin: true", ""),
         rights("processes", "coracle keeper", "", "  hostPID: true\n"),
+        rights("ipc", "-", "", "  hostIPC: true\n"),
+        rights("ipc-and-network", "-", "", "  hostIPC: true\n  hostNetwork: true\n"),
         rights("shared", "coracle pause", "", "  shareProcessNamespace: true\n"),
         sysctls(&net, rights("sysctls", "-", "", "")),
         sysctls(&[ipc], rights("of-ipc", "-", "", "")),
@@ -85,6 +87,12 @@ pub(crate) fn what_pods_may_is_what_they_ask_for() -> anyhow::Result<()> {
     let log = shown(&cluster, "processes")?;
     ensure!(!log.contains("others 0\n"), "it does not see the machine's processes:\n{log}");
     has(&shown(&cluster, "shared")?, "others 1")?;
+    let ipc = fs::read_link("/proc/self/ns/ipc")?.display().to_string();
+    let shared = Path::new("/dev/shm").exists();
+    for name in ["ipc", "ipc-and-network"] {
+        has(&shown(&cluster, name)?, &format!("ipc {ipc} {shared}"))?;
+    }
+    ensure!(!shown(&cluster, "shared")?.contains(&ipc), "a pod shares IPC unasked");
     let proc = rustix::fs::statvfs("/proc/sys")?.f_flag;
     // In some containers the kernel's parameters can only be read.
     if !proc.contains(rustix::fs::StatVfsMountFlags::RDONLY) {

@@ -164,6 +164,8 @@ pub(crate) fn rights(word: &str) {
         let value = fs::read_to_string(Path::new("/proc/sys").join(name)).unwrap_or_default();
         println!("sysctl {name} {}", value.split_whitespace().collect::<Vec<_>>().join(" "));
     }
+    let ipc = fs::read_link("/proc/self/ns/ipc").unwrap_or_default();
+    println!("ipc {} {}", ipc.display(), Path::new("/dev/shm").exists());
     let own = std::process::id().to_string();
     let others = ids().into_iter().filter(|it| *it != own).filter(|it| {
         let read = |file: &str| fs::read(format!("/proc/{it}/{file}")).unwrap_or_default();

@@ -28,9 +28,6 @@ impl Worker {
             tell("HostPortNotSupported", "hostPort is");
         }
         let spec = self.pod.spec.as_ref();
-        if spec.is_some_and(|it| it.host_ipc == Some(true)) {
-            tell("HostIPCNotSupported", "hostIPC is");
-        }
         // Without root every container has a user namespace.
         if self.context.owners == Owners::Root
             && spec.is_some_and(|it| it.host_users == Some(false))

@@ -53,6 +53,8 @@ pub(crate) struct Ground {
     pub(crate) place: PathBuf,
     /// The network namespace; of IPC and UTS the shim's own are the pod's.
     pub(crate) net: Net,
+    /// Whether the namespace of IPC is the machine's.
+    pub(crate) host_ipc: bool,
     /// The mount namespace of the cluster, and of the shim.
     pub(crate) mounts: OwnedFd,
     /// Whether this is the machine's first user namespace, not one of ours.

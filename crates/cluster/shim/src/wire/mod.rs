@@ -88,6 +88,10 @@ pub struct SpareSpec {
     /// container by then, the process is not used.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub cgroups: Vec<PathBuf>,
+    /// Whether the pod shares the IPC namespace of the machine, with its message queues and shared
+    /// memory.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub host_ipc: bool,
 }
 
 /// Which pod a shim is for.

@@ -83,8 +83,9 @@ impl Place {
     /// The same, whose first container begins in these control groups.
     pub(crate) fn spare_in(&self, nursery: &Nursery, cgroups: Vec<PathBuf>) -> Shim {
         let masked = vec![self.state_dir.clone(), self.run_dir.clone()];
-        let control =
-            nursery.spare(&SpareSpec { masked, place: self.run_dir.clone(), cgroups }).unwrap();
+        let control = nursery
+            .spare(&SpareSpec { masked, place: self.run_dir.clone(), cgroups, host_ipc: false })
+            .unwrap();
         let mut client = Client::from_socket(control);
         let (pid, _netns) = client.ready().unwrap();
         Shim { client, process: Process::open(pid).unwrap() }

@@ -30,9 +30,6 @@ impl Stage for Shim {
 
     fn prepare<'a>(&'a self, place: &'a Place, parts: &'a mut Parts) -> Phase<'a> {
         Box::pin(async {
-            if let Some(field) = unsupported(place.pod.as_deref()) {
-                return Err(StageError::sandbox(format!("{field} is not supported yet")));
-            }
             if out_of_reach(place.pod.as_deref()) {
                 return Err(StageError::sandbox(format!(
                     "dnsPolicy {CLUSTER_DNS_ON_HOST} cannot be had: the cluster's name server is not \
@@ -85,13 +82,6 @@ impl Stage for Shim {
     }
 }
 
-/// A field of the pod that asks for namespaces it cannot have here.
-fn unsupported(pod: Option<&Pod>) -> Option<&'static str> {
-    let spec = pod?.spec.as_ref()?;
-    let asked = [("hostIPC", spec.host_ipc)];
-    asked.into_iter().find(|(_, it)| *it == Some(true)).map(|(field, _)| field)
-}
-
 /// The policy by which pods on the host's network ask the cluster's name server.
 const CLUSTER_DNS_ON_HOST: &str = "ClusterFirstWithHostNet";
 
@@ -134,10 +124,13 @@ async fn claim(place: &Place) -> Result<Option<Spare>, StageError> {
         hostname: place.pod.as_deref().map(|it| host_name(it, &machine.name)).unwrap_or_default(),
         sysctls: sysctls(place.pod.as_deref()),
     };
-    let spare = if place.pod.as_deref().is_some_and(is_on_host) {
-        place.context.spares.take_on_host().await
-    } else {
-        place.context.spares.take().await
+    let on_host = place.pod.as_deref().is_some_and(is_on_host);
+    let host_ipc = place.pod.as_deref().and_then(|it| it.spec.as_ref()?.host_ipc) == Some(true);
+    let spares = &place.context.spares;
+    let spare = match (on_host, host_ipc) {
+        (true, _) => spares.take_on_host(host_ipc).await,
+        (false, true) => spares.take_with_host_ipc().await,
+        (false, false) => spares.take().await,
     };
     let mut spare = spare.map_err(StageError::sandbox)?;
     let given = spare.connection.call(&Request::Pod(spec)).await;

@@ -73,6 +73,10 @@ impl<'a> Root<'a> {
         spec: &ContainerSpec,
     ) -> Result<(), StartError> {
         self.etc(hostname, spec).map_err(failed(Stage::Root, "cannot make `/etc`"))?;
+        if self.ground.host_ipc {
+            // The machine's is there.
+            return Ok(());
+        }
         self.shared_memory(spec.shm_bytes)
     }
 
@@ -125,7 +129,7 @@ impl<'a> Root<'a> {
             terminals.push(("gid", "5"));
         }
         self.device("devpts", "/dev/pts", &terminals)?;
-        if mounts::find(&self.root, "/dev/mqueue").is_ok() {
+        if !self.ground.host_ipc && mounts::find(&self.root, "/dev/mqueue").is_ok() {
             self.device("mqueue", "/dev/mqueue", &[])?;
         }
         Ok(())

@@ -198,8 +198,25 @@ impl Root<'_> {
         let mut terminals = vec![("ptmxmode", "666"), ("mode", "620")];
         terminals.extend(group.as_deref().map(|it| ("gid", it)));
         self.device("devpts", "/dev/pts", &terminals)?;
+        if self.ground.host_ipc {
+            return ["/dev/mqueue", "/dev/shm"].into_iter().try_for_each(|it| self.machines(it));
+        }
         self.device("mqueue", "/dev/mqueue", &[])?;
         self.shared_memory(spec.shm_bytes)
+    }
+
+    /// Mounts what the machine has at a path below `/dev`, if it has it.
+    fn machines(&mut self, target: &str) -> Result<(), StartError> {
+        let tree = mounts::clone(rustix::fs::CWD, target).and_then(|tree| {
+            mounts::keep_to_itself(&tree)?;
+            mounts::forbid_devices(&tree)?;
+            Ok(tree)
+        });
+        match tree {
+            Ok(tree) => self.mount(tree, Path::new(target)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(failed(Stage::Root, format!("cannot share `{target}`"))(error)),
+        }
     }
 
     fn bare_dev(&mut self, spec: &ContainerSpec) -> io::Result<()> {
