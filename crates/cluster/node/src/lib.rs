@@ -35,4 +35,5 @@ pub use context::{HostProcesses, PodNetwork};
 pub use files::Dns;
 pub use handle::Handle;
 pub use logs::{LogOptions, LogsError};
+pub use seccomp::{Error as SeccompError, default_program as default_seccomp};
 pub use usage::{PodUsage, Usage, Used};

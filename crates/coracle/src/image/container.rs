@@ -64,10 +64,14 @@ impl<'a> Containers<'a> {
         client.create(container(step, log.clone())?)?;
         let mut exits = Client::connect(&pod)?;
         exits.subscribe()?;
-        let code = client.start(NAME, command(step)).map_err(anyhow::Error::from).and_then(|_| {
-            let _stopper = Stopper::new(&pod)?;
-            Ok(exits.exited()?.code)
-        });
+        let seccomp = node::default_seccomp(run)?;
+        let code = client
+            .start(NAME, command(step, seccomp))
+            .map_err(anyhow::Error::from)
+            .and_then(|_| {
+                let _stopper = Stopper::new(&pod)?;
+                Ok(exits.exited()?.code)
+            });
         show(&log).context("read what the command has printed")?;
         // After one that could not be started there is nothing to remove.
         client.remove(NAME).ok();
@@ -110,13 +114,14 @@ fn user_namespace(owners: &Owners, step: &Step<'_>) -> Option<wire::IdMap> {
     Some(wire::IdMap { uids: ranges(uids), gids: ranges(gids) })
 }
 
-fn command(step: &Step<'_>) -> ProcessSpec {
+fn command(step: &Step<'_>, seccomp: PathBuf) -> ProcessSpec {
     let ::image::build::User { uid, gid, groups, .. } = step.user;
     ProcessSpec {
         argv: step.arguments.to_vec(),
         env: step.env.to_vec(),
         cwd: Some(PathBuf::from(step.workdir)),
         user: Some(User::Ids { uid: *uid, gid: *gid, groups: groups.clone() }),
+        seccomp: Some(seccomp),
         ..ProcessSpec::default()
     }
 }

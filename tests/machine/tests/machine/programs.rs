@@ -125,6 +125,8 @@ const POSTGRESQL_FILE: &str = r#"
 FROM test/postgresql-system:1
 ARG VERSION
 ENV PATH=/usr/lib/postgresql/$VERSION/bin:/bin PGDATA=/var/lib/postgresql/data/own
+RUN while read -r name value; do test "$name" != Seccomp: || test "$value" = 2 || exit 1; done \
+    < /proc/self/status
 RUN echo postgres:x:999:999::/var/lib/postgresql:/bin/sh >> /etc/passwd
 COPY --chmod=0755 entry /bin/entry
 STOPSIGNAL SIGINT

@@ -18,7 +18,7 @@ pub(crate) mod facts;
 mod imaging;
 mod last_words;
 mod launch;
-mod privileges;
+pub(crate) mod privileges;
 mod probing;
 mod stop_signal;
 mod tries;

@@ -11,7 +11,7 @@ use k8s_openapi::api::core::v1::{
 };
 
 /// What root in a container may do unless it says otherwise: containerd's default set.
-const CAPABILITIES: [&str; 14] = [
+pub(crate) const CAPABILITIES: [&str; 14] = [
     "AUDIT_WRITE",
     "CHOWN",
     "DAC_OVERRIDE",

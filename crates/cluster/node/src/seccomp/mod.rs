@@ -20,8 +20,14 @@ use std::{
     },
 };
 
+use self::compile::Rules;
+use crate::pod::privileges::CAPABILITIES;
+
 /// Longest profile that is read, in bytes: Docker's own has 13 000.
 const PROFILE_BYTES_MAX: u64 = 1024 * 1024;
+
+/// What the API calls the profile of container runtimes.
+const DEFAULT: &str = "RuntimeDefault";
 
 /// The folder in the run folder that has the programs.
 const FOLDER: &str = "seccomp";
@@ -39,7 +45,7 @@ pub(crate) enum Profile {
 
 /// Why there is no program for a profile.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum Error {
+pub enum Error {
     /// The file cannot be read.
     #[error("cannot read the seccomp profile `{}`", path.display())]
     Read {
@@ -105,6 +111,16 @@ impl Programs {
     }
 }
 
+/// The file with the program of container runtimes' profile, for a process with the capabilities that
+/// containers have unless they ask for others; to be named in [`shim::wire::ProcessSpec::seccomp`].
+/// `run_dir` is a folder of one's own, in which the file stays.
+///
+/// # Errors
+/// [`Error::Write`].
+pub fn default_program(run_dir: &Path) -> Result<PathBuf, Error> {
+    write_program(run_dir, &default::rules(&CAPABILITIES.map(str::to_owned)), Path::new(DEFAULT))
+}
+
 /// The file with the program of a profile for a process with these capabilities (names with or without
 /// `CAP_`, or `ALL`), to be named in [`shim::wire::ProcessSpec::seccomp`]; `None` if it needs none.
 /// `run_dir` is the cluster's run folder. The file stays, for others that ask for the same.
@@ -118,7 +134,7 @@ fn program(
 ) -> Result<Option<PathBuf>, Error> {
     let (rules, shown) = match profile {
         Profile::Unconfined => return Ok(None),
-        Profile::RuntimeDefault => (default::rules(capabilities), Path::new("RuntimeDefault")),
+        Profile::RuntimeDefault => (default::rules(capabilities), Path::new(DEFAULT)),
         Profile::Localhost(path) => {
             let read = |source| Error::Read { path: path.clone(), source };
             let text = read_profile(path).map_err(read)?;
@@ -126,7 +142,12 @@ fn program(
             (oci::rules(&text).map_err(wrong)?, path.as_path())
         }
     };
-    let program = compile::compile(&rules).ok_or_else(|| Error::Profile {
+    write_program(run_dir, &rules, shown).map(Some)
+}
+
+/// `shown` is what errors call the rules.
+fn write_program(run_dir: &Path, rules: &Rules, shown: &Path) -> Result<PathBuf, Error> {
+    let program = compile::compile(rules).ok_or_else(|| Error::Profile {
         path: shown.to_owned(),
         why: "it has more rules than the kernel takes".to_owned(),
     })?;
@@ -134,7 +155,7 @@ fn program(
     let path = folder.join(format!("{:016x}.bpf", digest(&program)));
     write(&folder, &path, &program)
         .map_err(|source| Error::Write { path: path.clone(), source })?;
-    Ok(Some(path))
+    Ok(path)
 }
 
 fn read_profile(path: &Path) -> io::Result<String> {
