@@ -111,6 +111,8 @@ impl Network {
         let gateway = addresses.gateway();
         setup::prepare(&addresses)?;
         let pods = Arc::new(Pods::adopt(addresses)?);
+        let leaving = Arc::clone(&pods);
+        tasks.spawn("links", OnExit::StopProcess, |stop| leaving.remove_leaving(stop));
         let local_ports = config.local_ports.iter().copied().chain([API_PORT]).collect();
         let layout = Layout { addresses, egress_port: egress::PORT, local_ports };
         let (table, contents) = Table::open(&layout)?;
@@ -171,7 +173,8 @@ impl Handle {
         services::blocking(move || pods.take_over(&spare, &uid)).await
     }
 
-    /// Disconnects the pod `uid` and frees its address. Fine if it is not connected.
+    /// Disconnects the pod `uid`. Its link is removed, and its address free, some 20 ms later. Fine if
+    /// it is not connected.
     pub async fn detach(&self, uid: &str) -> Result<(), NetlinkError> {
         let (pods, uid) = (Arc::clone(&self.pods), uid.to_owned());
         services::blocking(move || pods.detach(&uid)).await

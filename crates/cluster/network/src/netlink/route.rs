@@ -40,6 +40,8 @@ pub(crate) struct Link {
     pub(crate) peer: Option<u32>,
     /// Packets pass. This comes some time after both ends are set up.
     pub(crate) running: bool,
+    /// A number without a meaning to the kernel, which removes all links of a group at once.
+    pub(crate) group: u32,
 }
 
 /// The ends of a veth pair that is to be made.
@@ -138,6 +140,30 @@ impl Routing {
         self.call(RouteNetlinkMessage::SetLink(message), NLM_F_ACK)
             .doing(|| format!("give link `{name}` the alias `{alias}`"))?;
         Ok(())
+    }
+
+    /// Puts the link called `name` into a group; `false` if there is none.
+    pub(crate) fn set_group(&mut self, name: &str, group: u32) -> Result<bool, Error> {
+        let mut message = LinkMessage::default();
+        message.attributes.push(LinkAttribute::IfName(name.to_owned()));
+        message.attributes.push(LinkAttribute::Group(group));
+        match self.call(RouteNetlinkMessage::SetLink(message), NLM_F_ACK) {
+            Ok(_) => Ok(true),
+            Err(error) if is(&error, Errno::NODEV) => Ok(false),
+            Err(error) => Err(Error::new(format!("put link `{name}` into group {group}"), error)),
+        }
+    }
+
+    /// Removes all links of a group, which takes the kernel as long as one. Fine if there is none.
+    pub(crate) fn remove_group(&mut self, group: u32) -> Result<(), Error> {
+        let mut message = LinkMessage::default();
+        message.attributes.push(LinkAttribute::Group(group));
+        match self.call(RouteNetlinkMessage::DelLink(message), NLM_F_ACK) {
+            Err(error) if !is(&error, Errno::NODEV) => {
+                Err(Error::new(format!("remove the links of group {group}"), error))
+            }
+            Ok(_) | Err(_) => Ok(()),
+        }
     }
 
     /// Removes the link called `name`, and with it the other end of a veth. Fine if there is none.
@@ -251,12 +277,14 @@ fn link(reply: RouteNetlinkMessage) -> Option<Link> {
         alias: String::new(),
         peer: None,
         running: message.header.flags.contains(LinkFlags::Running),
+        group: 0,
     };
     for attribute in message.attributes {
         match attribute {
             LinkAttribute::IfName(name) => link.name = name,
             LinkAttribute::IfAlias(alias) => link.alias = alias,
             LinkAttribute::Link(peer) => link.peer = Some(peer),
+            LinkAttribute::Group(group) => link.group = group,
             _ => {}
         }
     }

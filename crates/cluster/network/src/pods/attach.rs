@@ -4,6 +4,10 @@
 //! route says the address. A restart reads both and goes on. When a pod's namespace dies, the
 //! kernel removes the pair and the route with it.
 //!
+//! To remove a pair takes the kernel some 20 ms, in which it waits for itself, and many pairs take it
+//! no longer than one. So a pod that is disconnected only has its link put into a group, which is
+//! removed behind its back; until then it keeps its address.
+//!
 //! A namespace may be connected before it has a pod, as a *spare*; a pod takes it over under its own
 //! uid. Spares do not outlive this process: the next one removes what is left of them.
 
@@ -11,7 +15,7 @@ use std::{
     collections::BTreeMap,
     net::Ipv4Addr,
     os::fd::{AsFd, OwnedFd},
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     thread,
     time::Duration,
 };
@@ -20,6 +24,9 @@ use rustix::{
     io::Errno,
     thread::{LinkNameSpaceType, move_into_link_name_space},
 };
+
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
 
 use super::pool::Pool;
 use crate::{
@@ -44,6 +51,13 @@ const HOST_LINK_PREFIX: &str = "veth";
 
 /// Begins what stands in place of a uid as long as a namespace has no pod.
 const SPARE_PREFIX: &str = "spare-";
+
+/// The group of links that are about to be removed. Kubernetes has no use for groups, and a process
+/// that finds such links removes them.
+const LEAVING: u32 = 0x00C0_4AC1;
+
+/// Pause after links could not be removed.
+const REMOVAL_RETRY: Duration = Duration::from_secs(1);
 
 /// Why a pod is not connected.
 #[derive(Debug, thiserror::Error)]
@@ -71,12 +85,24 @@ pub(crate) struct Pods {
     pool: Mutex<Pool>,
     /// The links that are not called after their pod, because they were spare: by its uid.
     renamed: Mutex<BTreeMap<String, String>>,
+    leaving: Mutex<Leaving>,
+    /// Told of each that leaves.
+    left: Notify,
+}
+
+/// Links that are about to be removed, after which their addresses are free.
+#[derive(Debug, Default)]
+struct Leaving {
+    /// By name: which of all that ever left it was.
+    names: BTreeMap<String, u64>,
+    count: u64,
 }
 
 impl Pods {
     /// Finds the pods that are connected already.
     pub(crate) fn adopt(addresses: Addresses) -> Result<Self, Error> {
         let mut routing = Routing::open()?;
+        routing.remove_group(LEAVING)?;
         let (mut names, mut renamed) = (BTreeMap::new(), BTreeMap::new());
         for link in routing.links()? {
             if !link.name.starts_with(HOST_LINK_PREFIX) {
@@ -97,7 +123,45 @@ impl Pods {
             Some((name.clone(), route.to.0))
         });
         let pool = Pool::new(addresses.pods, assigned.collect());
-        Ok(Self { addresses, pool: Mutex::new(pool), renamed: Mutex::new(renamed) })
+        let (pool, renamed) = (Mutex::new(pool), Mutex::new(renamed));
+        let (leaving, left) = (Mutex::default(), Notify::new());
+        Ok(Self { addresses, pool, renamed, leaving, left })
+    }
+
+    /// Removes the links of pods that are disconnected, until told to stop. What is left then, the
+    /// next process removes.
+    pub(crate) async fn remove_leaving(
+        self: Arc<Self>,
+        stop: CancellationToken,
+    ) -> anyhow::Result<()> {
+        loop {
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return Ok(()),
+                () = self.left.notified() => {}
+            }
+            let pods = Arc::clone(&self);
+            let removed = tokio::task::spawn_blocking(move || pods.remove_those_leaving()).await;
+            if let Err(error) = removed.map_err(anyhow::Error::from).and_then(|it| Ok(it?)) {
+                tracing::warn!(error = format!("{error:#}"), "links not removed");
+                tokio::time::sleep(REMOVAL_RETRY).await;
+                self.left.notify_one();
+            }
+        }
+    }
+
+    fn remove_those_leaving(&self) -> Result<(), Error> {
+        let seen = self.leaving().names.clone();
+        Routing::open()?.remove_group(LEAVING)?;
+        let mut leaving = self.leaving();
+        for (name, which) in seen {
+            // Not those that were made anew meanwhile.
+            if leaving.names.get(&name) == Some(&which) {
+                leaving.names.remove(&name);
+                self.pool().release(&name);
+            }
+        }
+        Ok(())
     }
 
     /// Connects a namespace that has no pod yet; returns what stands in place of a uid.
@@ -131,17 +195,26 @@ impl Pods {
     /// pod keeps its address until it is detached.
     pub(crate) fn attach(&self, uid: &str, netns: &OwnedFd) -> Result<Ipv4Addr, AttachError> {
         let name = self.link_of(uid);
+        self.leaving().names.remove(&name);
         let address = self.pool().assign(&name);
         let address = address.ok_or(AttachError::Exhausted(self.addresses.pods))?;
         self.connect(uid, &name, netns, address)?;
         Ok(address)
     }
 
-    /// Disconnects the pod `uid` and frees its address. Fine if it is not connected.
+    /// Disconnects the pod `uid`; its link and its address are free some time later. Fine if it is
+    /// not connected.
     pub(crate) fn detach(&self, uid: &str) -> Result<(), Error> {
         let name = self.link_of(uid);
-        Routing::open()?.remove_link(&name)?;
-        self.pool().release(&name);
+        if Routing::open()?.set_group(&name, LEAVING)? {
+            let mut leaving = self.leaving();
+            leaving.count += 1;
+            let which = leaving.count;
+            leaving.names.insert(name, which);
+            self.left.notify_one();
+        } else {
+            self.pool().release(&name);
+        }
         self.renamed().remove(uid);
         Ok(())
     }
@@ -155,6 +228,10 @@ impl Pods {
         self.renamed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn leaving(&self) -> MutexGuard<'_, Leaving> {
+        self.leaving.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn connect(
         &self,
         uid: &str,
@@ -164,7 +241,11 @@ impl Pods {
     ) -> Result<(), AttachError> {
         let mut here = Routing::open()?;
         let mut inside = routing_of_pod(netns)?;
-        let (host_end, pod_end) = match here.link(name)? {
+        let mut found = here.link(name)?;
+        if found.take_if(|it| it.group == LEAVING).is_some() {
+            here.remove_link(name)?;
+        }
+        let (host_end, pod_end) = match found {
             Some(link) if !link.alias.is_empty() && link.alias != uid => {
                 return Err(AttachError::Taken { name: link.name, owner: link.alias });
             }
