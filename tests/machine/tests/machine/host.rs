@@ -82,6 +82,7 @@ fn names(folder: &str) -> anyhow::Result<BTreeSet<String>> {
     entries.map(|it| Ok(it?.file_name().to_string_lossy().into_owned())).collect()
 }
 
+/// Control groups as we call ours, with all in them: the machine makes and removes others at any time.
 fn cgroups() -> BTreeSet<String> {
     fn walk(folder: &Path, found: &mut BTreeSet<String>) {
         for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
@@ -93,6 +94,7 @@ fn cgroups() -> BTreeSet<String> {
     }
     let mut found = BTreeSet::new();
     walk(Path::new("/sys/fs/cgroup"), &mut found);
+    found.retain(|it| it.contains("/coracle"));
     found
 }
 
