@@ -9,7 +9,6 @@ use std::{
 };
 
 use runtime::{OnExit, Tasks};
-use rustix::process::{Resource, getrlimit, setrlimit};
 
 use crate::{
     alarm::Alarm,
@@ -146,7 +145,8 @@ struct Inner {
 /// # Errors
 /// If an address cannot be had, or something of the configuration is not possible.
 pub fn build(config: Config, tasks: &Tasks) -> Result<Proxy, BuildError> {
-    let descriptors = descriptors().map_err(BuildError::System)?;
+    let descriptors = runtime::raise_files(u64::MAX);
+    runtime::reserve_files(descriptors).map_err(BuildError::System)?;
     let most = descriptors.saturating_sub(DESCRIPTORS_RESERVED) / DESCRIPTORS_PER_CONNECTION;
     let common =
         Common { alarm: Alarm::start(tasks).map_err(BuildError::System)?, held: Arc::default() };
@@ -170,16 +170,6 @@ pub fn build(config: Config, tasks: &Tasks) -> Result<Proxy, BuildError> {
         control::Server::bind(&address).map_err(|source| BuildError::Control { address, source })
     });
     Ok(Proxy { handle, control: control.transpose()?, schedule: config.schedule })
-}
-
-/// The descriptors that this process may have; asks for as many as it is allowed.
-fn descriptors() -> io::Result<u64> {
-    let mut limit = getrlimit(Resource::Nofile);
-    if limit.current != limit.maximum {
-        limit.current = limit.maximum;
-        setrlimit(Resource::Nofile, limit)?;
-    }
-    Ok(limit.current.unwrap_or(u64::MAX))
 }
 
 impl Proxy {

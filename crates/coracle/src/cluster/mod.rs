@@ -2,7 +2,6 @@
 //! the namespaces, and then builds and runs every component in order.
 
 mod adapters;
-mod files;
 mod host;
 mod running;
 
@@ -36,6 +35,13 @@ struct Variables {
     /// For who reaches registries.
     registries: Vec<(String, String)>,
 }
+
+/// How many files the process asks for: both ends of all connections of the API's clients, with as
+/// many again for pods and the store. No more, as pods inherit it, and some programs go through all
+/// numbers that a file may have.
+const FILES_WANTED: u64 = 32 << 10;
+/// How many of them the kernel makes room for at once: 32 KiB of its memory. Few clusters have more open.
+const FILES_RESERVED: u64 = 4 << 10;
 
 /// What the process has got before it entered the namespaces.
 struct Prepared {
@@ -92,6 +98,8 @@ fn prepare(directories: &Directories, arguments: &StartArguments) -> anyhow::Res
         Err(error) => return Err(error).context("begin a session"),
     }
     rustix::thread::set_name(c"coracle").context("set the process's name")?;
+    runtime::raise_files(FILES_WANTED);
+    runtime::reserve_files(FILES_RESERVED).context("make room for connections")?;
     let Some(lock) = Lock::take(&directories.run, lock::CLUSTER)? else {
         bail!("another process of cluster `{}` runs already", directories.name);
     };

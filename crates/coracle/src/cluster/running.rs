@@ -93,12 +93,13 @@ async fn build(
     let addresses = Addresses::default();
     let store = open_store(directories, arguments)?;
     let connector = Arc::new(NodeLogs::default());
+    let files = usize::try_from(runtime::raise_files(super::FILES_WANTED)).unwrap_or(usize::MAX);
     let usual = apiserver::Config::new(directories.state.join("pki"), fastrand::u64(..));
     let config = apiserver::Config {
         advertised: (addresses.gateway(), network::API_PORT).into(),
         node_connector: connector.clone(),
         // The other half is for everything else: no client may take the last one.
-        connections_max: usual.connections_max.min(super::files::raise() / 2),
+        connections_max: usual.connections_max.min(files / 2),
         ..usual
     };
     let server = Server::build(config, store, &api).await.context("build the API server")?;

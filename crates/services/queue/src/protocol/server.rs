@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use anyhow::Context as _;
 use runtime::{Clock, OnExit, Tasks};
 use tokio::{sync::Semaphore, time::sleep};
 use tokio_rustls::TlsAcceptor;
@@ -93,6 +94,7 @@ impl Server {
 
     async fn accept(self, tasks: Tasks, stop: CancellationToken) -> anyhow::Result<()> {
         let limit = connections_max(&self.shared.options);
+        runtime::reserve_files(limit as u64).context("make room for clients")?;
         let places = Arc::new(Semaphore::new(limit));
         let full = AtomicBool::new(false);
         tracing::info!(address = self.listener.shown(), limit, "serving clients");

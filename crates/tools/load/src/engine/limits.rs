@@ -3,10 +3,7 @@
 
 use std::{fs, thread, time::Duration};
 
-use rustix::{
-    process::{Resource, Rlimit, getrlimit, setrlimit},
-    time::{ClockId, clock_gettime},
-};
+use rustix::time::{ClockId, clock_gettime};
 
 use crate::{
     exchange::FailureKind,
@@ -41,7 +38,7 @@ pub enum Error {
 ///
 /// More are wanted than there are descriptors, or there are none.
 pub fn connections(wanted: Option<usize>) -> Result<usize, Error> {
-    let available = descriptors().saturating_sub(DESCRIPTORS_RESERVED);
+    let available = runtime::raise_files(u64::MAX).saturating_sub(DESCRIPTORS_RESERVED);
     match wanted {
         Some(wanted) if wanted as u64 > available => Err(Error::Descriptors { wanted, available }),
         Some(wanted) => Ok(wanted),
@@ -83,17 +80,6 @@ fn peak(arrival: &Arrival) -> f64 {
     match arrival {
         Arrival::Open(stages) => stages.iter().map(|it| it.from.max(it.to)).fold(0.0, f64::max),
         Arrival::Closed { .. } => 0.0,
-    }
-}
-
-/// Descriptors that this process may have, after raising the soft limit.
-fn descriptors() -> u64 {
-    let limit = getrlimit(Resource::Nofile);
-    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
-    // `None` is no limit. Where raising is refused, what was there before still holds.
-    match setrlimit(Resource::Nofile, raised) {
-        Ok(()) => limit.maximum.unwrap_or(u64::MAX),
-        Err(_) => limit.current.unwrap_or(u64::MAX),
     }
 }
 

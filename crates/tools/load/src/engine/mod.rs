@@ -80,6 +80,9 @@ pub enum Error {
     /// A thread or a runtime cannot be made.
     #[error("start a thread")]
     Thread(#[source] std::io::Error),
+    /// The process has as many files open as it may.
+    #[error("make room for connections")]
+    Files(#[source] std::io::Error),
     /// A worker died of a bug.
     #[error("a worker died; what it measured is lost")]
     Died,
@@ -91,7 +94,7 @@ impl Error {
     pub const fn is_unusable(&self) -> bool {
         match self {
             Self::Foreign { .. } | Self::Tls(_) | Self::Limits(_) => true,
-            Self::Unreachable { .. } | Self::Thread(_) | Self::Died => false,
+            Self::Unreachable { .. } | Self::Thread(_) | Self::Files(_) | Self::Died => false,
         }
     }
 }
@@ -110,6 +113,8 @@ pub fn run(
     if plan.transport.protocol == Protocol::Http1 {
         limits::connections(Some(closed_users(&plan)))?;
     }
+    // While one thread runs: with several, each growth would make requests late.
+    runtime::reserve_files(open_max as u64).map_err(Error::Files)?;
     let connector = Arc::new(Connector::new(plan.transport.clone(), open_max)?);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

@@ -131,6 +131,7 @@ fn run(
     stop: oneshot::Receiver<()>,
     ready: &mpsc::SyncSender<SocketAddr>,
 ) -> anyhow::Result<Record> {
+    runtime::reserve_files(runtime::raise_files(u64::MAX)).context("make room for connections")?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
     let witness = Witness::start().context("start a thread")?;
     let served = LocalSet::new().block_on(&runtime, async {
