@@ -8,6 +8,7 @@ mod cli;
 mod cluster;
 mod directories;
 mod down;
+mod ended;
 mod events;
 mod fault;
 mod image;

@@ -32,7 +32,8 @@ impl Waiting {
     }
 }
 
-/// The deployments and bare pods of `namespaces` that are not ready yet.
+/// Those of the deployments, and of the pods that belong to nobody, that are not ready yet. Pods that have
+/// ended for good are not among them: see [`crate::ended`].
 pub(crate) fn waiting(deployments: &[&Deployment], pods: &[&Pod]) -> Vec<Waiting> {
     let deployments = deployments.iter().filter_map(|it| deployment(it, pods));
     let bare = pods.iter().filter(|it| it.metadata.owner_references.is_none());
@@ -70,6 +71,10 @@ fn deployment(deployment: &Deployment, pods: &[&Pod]) -> Option<Waiting> {
 }
 
 fn bare_pod(pod: &Pod) -> Option<Waiting> {
+    let phase = pod.status.as_ref().and_then(|it| it.phase.as_deref());
+    if phase == Some("Failed") {
+        return None;
+    }
     let trouble = trouble(pod)?;
     let namespace = pod.metadata.namespace.as_deref();
     Some(Waiting {
@@ -162,7 +167,8 @@ fn selects(selector: &LabelSelector, pod: &Pod) -> bool {
     wanted.iter().all(|(key, value)| labels.get(key) == Some(value))
 }
 
-fn object(kind: &str, namespace: Option<&str>, name: Option<&str>) -> String {
+/// An object as people are told of it: `kind/name`, with the namespace if it is not `default`.
+pub(crate) fn object(kind: &str, namespace: Option<&str>, name: Option<&str>) -> String {
     let name = name.unwrap_or_default();
     match namespace {
         Some("default") | None => format!("{kind}/{name}"),
@@ -215,7 +221,19 @@ mod tests {
         alone["metadata"]["ownerReferences"].take();
         let done = json!({"observedGeneration": 2, "replicas": 1, "updatedReplicas": 1,
                           "availableReplicas": 1});
-        check(worker(done), json!([alone]), expect!["pod/worker-1: Pending"]);
+        check(worker(done.clone()), json!([alone]), expect!["pod/worker-1: Pending"]);
+        // What has ended for good is not waited for.
+        alone["status"]["phase"] = "Failed".into();
+        check(worker(done), json!([alone]), expect![""]);
+    }
+
+    #[test]
+    fn another_pod_takes_the_place_of_a_failed_one() {
+        check(
+            worker(json!({"observedGeneration": 2})),
+            json!([pod(json!({"phase": "Failed"}))]),
+            expect!["deployment/worker: 0 of 1 ready; pod worker-1: Failed (failing)"],
+        );
     }
 
     #[test]

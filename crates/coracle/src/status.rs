@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use crate::{
     cli::Format,
     directories::Directories,
+    ended::{self, Ended},
     lock::{self, Running},
     output,
     progress::{self, Waiting},
@@ -49,6 +50,8 @@ struct Seen {
     pods: usize,
     rows: Vec<Row>,
     waiting: Vec<Waiting>,
+    /// What has failed, and nobody starts again.
+    failed: Vec<Ended>,
 }
 
 struct Row {
@@ -80,6 +83,7 @@ async fn observe(session: Session) -> anyhow::Result<Seen> {
         pods: pods.len(),
         rows: deployments.iter().map(|it| row(it, &services)).collect(),
         waiting: progress::waiting(&deployments, &pods),
+        failed: ended::ended(&pods).into_iter().filter(|it| it.failed).collect(),
     })
 }
 
@@ -141,6 +145,9 @@ fn text(directories: &Directories, running: &Running, seen: &Seen) -> String {
     for waiting in &seen.waiting {
         text.push_str(&format!("\n{}", waiting.line()));
     }
+    for failed in &seen.failed {
+        text.push_str(&format!("\n{}", failed.line()));
+    }
     text
 }
 
@@ -150,6 +157,7 @@ fn json_of(directories: &Directories, running: &Running, seen: &Seen) -> Value {
                "replicas": it.wanted, "published": it.published})
     };
     let waiting = |it: &Waiting| json!({"object": it.object, "reason": it.reason, "advance": it.advance, "failing": it.failing});
+    let failed = |it: &Ended| json!({"object": it.object, "reason": it.how});
     json!({
         "name": directories.name,
         "running": true,
@@ -161,5 +169,6 @@ fn json_of(directories: &Directories, running: &Running, seen: &Seen) -> Value {
         "limits": seen.limits,
         "deployments": seen.rows.iter().map(row).collect::<Vec<Value>>(),
         "waiting": seen.waiting.iter().map(waiting).collect::<Vec<Value>>(),
+        "failed": seen.failed.iter().map(failed).collect::<Vec<Value>>(),
     })
 }

@@ -18,6 +18,7 @@ use crate::{
     cli::UpArguments,
     directories::Directories,
     down,
+    ended::{self, Ended},
     lock::{self, Running},
     logs,
     manifest::{self, Object},
@@ -111,16 +112,20 @@ impl Up<'_> {
             _ = interrupts.recv() => return Ok(self.interrupted(progress)),
             waited = self.wait(&session, &mut progress, lines) => waited?,
         };
-        let lines = match waited {
-            Waited::Ready(lines) => lines,
-            Waited::TimedOut(waiting) => {
-                drop(progress);
-                return Ok(End::Code(self.say_not_ready(&waiting)));
-            }
-        };
-        self.say_ready(&progress);
+        let failed: Vec<Ended> = waited.ended.into_iter().filter(|it| it.failed).collect();
+        if !waited.waiting.is_empty() {
+            drop(progress);
+            self.say_not_ready(&waited.waiting);
+            say_failed(&session, &failed).await;
+            return Ok(End::Code(ExitCode::FAILURE));
+        }
+        self.say_ready(&progress, &failed);
         drop(progress);
-        let Some(mut lines) = lines else { return Ok(End::Code(ExitCode::SUCCESS)) };
+        let Some(mut lines) = waited.lines else {
+            say_failed(&session, &failed).await;
+            let all = failed.is_empty();
+            return Ok(End::Code(if all { ExitCode::SUCCESS } else { ExitCode::FAILURE }));
+        };
         loop {
             tokio::select! {
                 biased;
@@ -180,7 +185,7 @@ impl Up<'_> {
         Ok(namespaces)
     }
 
-    /// Waits until nothing that was applied is unready, printing log lines meanwhile.
+    /// Waits until all that was applied is ready or has ended for good, printing log lines meanwhile.
     async fn wait(
         &self,
         session: &Session,
@@ -194,6 +199,7 @@ impl Up<'_> {
         tokio::join!(deployments.synced(), pods.synced());
         let timeout = tokio::time::sleep(self.arguments.timeout);
         tokio::pin!(timeout);
+        let mut said = BTreeSet::new();
         loop {
             let (seen, all_pods) = (deployments.list(), pods.list());
             let applied: Vec<&Deployment> = seen
@@ -209,8 +215,14 @@ impl Up<'_> {
                 })
                 .collect();
             let waiting = progress::waiting(&applied, &ours);
+            let ended = ended::ended(&ours);
+            for it in ended.iter().map(Ended::line) {
+                if said.insert(it.clone()) {
+                    progress.keep(&it);
+                }
+            }
             if waiting.is_empty() {
-                return Ok(Waited::Ready(lines));
+                return Ok(Waited { lines, ended, waiting });
             }
             progress.say(&summary(&waiting));
             let advance: Vec<&str> =
@@ -223,7 +235,7 @@ impl Up<'_> {
                 _ = of_pods.next() => {}
                 Some(line) = next_line(&mut lines) => output::line(&line)?,
                 () = &mut timeout, if self.arguments.detach => {
-                    return Ok(Waited::TimedOut(waiting));
+                    return Ok(Waited { lines, ended, waiting });
                 }
             }
         }
@@ -242,10 +254,11 @@ impl Up<'_> {
         })
     }
 
-    fn say_ready(&self, progress: &Progress) {
+    fn say_ready(&self, progress: &Progress, failed: &[Ended]) {
         let name = &self.directories.name;
+        let ready = if failed.is_empty() { "ready" } else { "ready but for what has failed" };
         progress.keep(&format!(
-            "ready; API at https://127.0.0.1:{}, for kubectl: export KUBECONFIG={}",
+            "{ready}; API at https://127.0.0.1:{}, for kubectl: export KUBECONFIG={}",
             self.running.port,
             self.directories.kubeconfig().display()
         ));
@@ -254,13 +267,12 @@ impl Up<'_> {
         }
     }
 
-    fn say_not_ready(&self, waiting: &[Waiting]) -> ExitCode {
+    fn say_not_ready(&self, waiting: &[Waiting]) {
         let seconds = self.arguments.timeout.as_secs();
         output::note(&format!("error: not ready after {seconds} s; all of it goes on running:"));
         for it in waiting {
             output::note(&format!("  {}", it.line()));
         }
-        ExitCode::FAILURE
     }
 
     /// What Ctrl-C means here: who started the cluster also stops it.
@@ -277,9 +289,28 @@ impl Up<'_> {
     }
 }
 
-enum Waited {
-    Ready(Option<mpsc::Receiver<String>>),
-    TimedOut(Vec<Waiting>),
+/// How waiting ended.
+struct Waited {
+    lines: Option<mpsc::Receiver<String>>,
+    /// What will not run again.
+    ended: Vec<Ended>,
+    /// What is not ready although the time is over; nothing if all is.
+    waiting: Vec<Waiting>,
+}
+
+/// What has failed for good, why, and how to have it run again.
+async fn say_failed(session: &Session, failed: &[Ended]) {
+    if failed.is_empty() {
+        return;
+    }
+    output::note("error: failed, and not started again:");
+    for it in failed {
+        output::note(&format!("  {}", it.line()));
+        for line in it.last_lines(&session.client).await {
+            output::note(&format!("    {line}"));
+        }
+        output::note(&format!("  to run it anew: `{}`, then `coracle up`", it.removal()));
+    }
 }
 
 async fn next_line(lines: &mut Option<mpsc::Receiver<String>>) -> Option<String> {

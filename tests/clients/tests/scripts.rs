@@ -25,6 +25,7 @@ scripts! {
     change
     describe
     discover
+    ended
     events
     expose
     get
