@@ -3,7 +3,7 @@
 //!
 //! What is below it comes from the machine (`host`) or from an image (`image`); where something is to
 //! be mounted, and what is done if there is nothing, is in `points`. What was made before it was known
-//! which container it is for is of use to both.
+//! which container it is for is of use to linked ones; an image's begins anew.
 //!
 //! `/proc` and `/sys` are mounted while the host's are still visible, which the kernel demands without
 //! root.
@@ -69,6 +69,11 @@ impl<'a> Root<'a> {
         match &spec.root {
             wire::Root::Host => self.finish_host(hostname, spec)?,
             wire::Root::Layers { .. } | wire::Root::Folder { .. } => {
+                if self.proc.is_some() {
+                    // What was begun ahead for a linked container has some 150 inodes of the kernel's,
+                    // the copy of `/dev` above all.
+                    self = Self::scratch(self.ground)?;
+                }
                 self.make_image(hostname, spec, volumes.devices)?;
             }
         }
