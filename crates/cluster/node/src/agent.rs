@@ -25,6 +25,7 @@ use crate::{
     cgroups::{Cgroups, oom::OomScores},
     context::{Context, Folders, HostProcesses, PodNetwork, make_private},
     files::Dns,
+    forks::Forks,
     handle::{Handle, Registered, Registry},
     images::Images,
     logs::Watcher,
@@ -245,6 +246,9 @@ impl Agent {
         tasks.spawn("node-registration", OnExit::StopProcess, |stop| {
             register::run(registration, images, (client, clock), stop)
         });
+        let registry = Arc::clone(&handle.registry);
+        let (cgroups, events) = (Arc::clone(&context.cgroups), context.events.clone());
+        Forks { registry, cgroups, events }.start(tasks);
         let dispatcher =
             Dispatcher { context, pods, handle, tasks: tasks.clone(), workers: BTreeMap::new() };
         tasks.spawn("node", OnExit::StopProcess, |stop| dispatcher.run(stop));

@@ -28,6 +28,7 @@ const TAKE_DOWN_MAX: Duration = Duration::from_secs(15);
 #[derive(Debug, Default)]
 pub(crate) struct Registry {
     pods: Mutex<BTreeMap<Key, Registered>>,
+    added: Notify,
     removed: Notify,
 }
 
@@ -48,11 +49,26 @@ impl Registry {
         self.pods().iter().map(|(key, it)| (key.clone(), it.clone())).collect()
     }
 
+    /// Waits until there is a pod.
+    pub(crate) async fn occupied(&self) {
+        loop {
+            let added = self.added.notified();
+            tokio::pin!(added);
+            // Registered before looking, so that no pod falls between.
+            added.as_mut().enable();
+            if !self.pods().is_empty() {
+                return;
+            }
+            added.await;
+        }
+    }
+
     /// Registers a pod until the result is dropped.
     pub(crate) fn register(self: &Arc<Self>, registered: Registered) -> Registration {
         let key = Key::of(registered.pod.as_ref());
         let uid = registered.folders.uid.clone();
         self.pods().insert(key.clone(), registered);
+        self.added.notify_waiters();
         Registration { registry: Arc::clone(self), key, uid }
     }
 }

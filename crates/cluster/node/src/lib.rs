@@ -10,6 +10,7 @@ mod handle;
 
 mod cgroups;
 mod context;
+mod forks;
 mod machine;
 mod references;
 mod register;

@@ -13,6 +13,7 @@ use crate::{
     cluster::{Cluster, eventually, said},
     host::Snapshot,
     images::{PACKED, field, has, pack, pod, shown},
+    limits,
     run::must,
 };
 
@@ -237,6 +238,14 @@ pub(crate) fn containers_that_take_all_are_bounded() -> anyhow::Result<()> {
     let number =
         refused.split_whitespace().nth(2).and_then(|it| it.trim_end_matches(':').parse().ok());
     ensure!(number.is_some_and(|it: u64| it <= PIDS_MAX), "{refused}");
+    // Only control groups tell who was refused.
+    if limits::told(&cluster)?.split("not limited").next().is_some_and(|it| it.contains("pids")) {
+        told(
+            &cluster,
+            "fork",
+            "limit of 4096 processes and threads; container probe has the most",
+        )?;
+    }
 
     let path = "jsonpath={range .status.containerStatuses[*]}{.state.waiting.reason} \
                 {.lastState.terminated.exitCode} {.state.waiting.message}{end}";

@@ -174,6 +174,17 @@ impl Cgroups {
         self.hierarchies.iter().map(|it| (it.version, it.controllers.as_slice(), of(it))).collect()
     }
 
+    /// The cluster's group in the hierarchy that counts processes, if there is one.
+    pub(crate) fn of_processes(&self) -> Option<PathBuf> {
+        let counts = |it: &&Hierarchy| it.controllers.contains(&Controller::Pids);
+        Some(self.hierarchies.iter().find(counts)?.folder.clone())
+    }
+
+    /// The pod's group in the cluster's of a hierarchy.
+    pub(crate) fn pod_in(groups: &Path, uid: &str) -> PathBuf {
+        groups.join(pod_name(uid))
+    }
+
     /// Makes a group for a pod that is not known yet, and in it the group of its first container,
     /// whose folders are returned beside its name. `None` where groups cannot be renamed: there a
     /// process can be forked into its group, which needs no time.

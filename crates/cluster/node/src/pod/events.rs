@@ -22,6 +22,20 @@ pub(crate) struct Teller {
     refused: bool,
 }
 
+/// The pod, or one of its containers, as an event is about it.
+pub(crate) fn about(pod: &Pod, container: Option<&str>) -> ObjectReference {
+    let mut about = pod.object_ref(&());
+    about.field_path = container.map(|name| {
+        let init = pod.spec.as_ref().and_then(|it| it.init_containers.as_deref());
+        let list = match init.unwrap_or_default().iter().any(|it| it.name == name) {
+            true => "initContainers",
+            false => "containers",
+        };
+        format!("spec.{list}{{{name}}}")
+    });
+    about
+}
+
 /// An event that is not recorded yet.
 #[derive(Debug)]
 struct Told {
@@ -57,15 +71,7 @@ impl Teller {
         (kind, reason): (EventType, &'static str),
         note: impl Into<String>,
     ) {
-        let mut about = pod.object_ref(&());
-        about.field_path = container.map(|name| {
-            let init = pod.spec.as_ref().and_then(|it| it.init_containers.as_deref());
-            let list = match init.unwrap_or_default().iter().any(|it| it.name == name) {
-                true => "initContainers",
-                false => "containers",
-            };
-            format!("spec.{list}{{{name}}}")
-        });
+        let about = about(pod, container);
         self.waiting().push(Told { about, kind, reason, note: note.into() });
     }
 

@@ -24,7 +24,7 @@ mod stop_signal;
 mod tries;
 mod unsupported;
 
-mod events;
+pub(crate) mod events;
 mod report;
 
 pub(crate) mod shim;
