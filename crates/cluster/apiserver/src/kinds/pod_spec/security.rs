@@ -22,6 +22,34 @@ pub(super) fn pod(context: &Value, path: Path<'_>, causes: &mut Causes) {
     seccomp(context.field("seccompProfile"), path.child("seccompProfile"), causes);
 }
 
+/// Checks what a pod with users of its own may have, and what only such a pod may.
+pub(super) fn users(spec: &Value, path: Path<'_>, causes: &mut Causes) {
+    let own = spec.field("hostUsers").as_bool() == Some(false);
+    if own {
+        // Kubernetes writes the paths so.
+        for (field, shown) in
+            [("hostNetwork", "hostNetwork"), ("hostPID", "HostPID"), ("hostIPC", "HostIPC")]
+        {
+            if spec.flag(field) {
+                causes.forbidden(path.child(shown), "when `hostUsers` is false");
+            }
+        }
+    }
+    for list in ["containers", "initContainers"] {
+        let containers = path.child(list);
+        for (index, container) in spec.items(list).iter().enumerate() {
+            let path = containers.index(index);
+            let context = container.field("securityContext");
+            if !own && context.text("procMount") == "Unmasked" {
+                let context_path = path.child("securityContext");
+                let detail = "`hostUsers` must be false to use `Unmasked`";
+                let mount = context.field("procMount");
+                causes.invalid(context_path.child("procMount"), mount, detail);
+            }
+        }
+    }
+}
+
 /// Checks `securityContext` of a container.
 pub(super) fn container(context: &Value, path: Path<'_>, causes: &mut Causes) {
     ids(context, &["runAsUser", "runAsGroup"], path, causes);

@@ -335,3 +335,24 @@ fn dns_needs_a_server() {
         ]],
     );
 }
+
+#[test]
+fn users_of_a_pods_own_exclude_the_hosts_namespaces() {
+    check(
+        json!({"hostUsers": false, "hostNetwork": true, "hostPID": true, "hostIPC": true}),
+        expect![[r#"
+            spec.hostNetwork: Forbidden: when `hostUsers` is false
+            spec.HostPID: Forbidden: when `hostUsers` is false
+            spec.HostIPC: Forbidden: when `hostUsers` is false"#]],
+    );
+    check(json!({"hostUsers": true, "hostPID": true}), expect![""]);
+    let unmasked =
+        json!([{"name": "c", "image": "x", "securityContext": {"procMount": "Unmasked"}}]);
+    check(
+        json!({"containers": unmasked}),
+        expect![[
+            r#"spec.containers[0].securityContext.procMount: Invalid value: "Unmasked": `hostUsers` must be false to use `Unmasked`"#
+        ]],
+    );
+    check(json!({"containers": unmasked, "hostUsers": false}), expect![""]);
+}

@@ -25,6 +25,7 @@ pub(in crate::kinds) fn validate(spec: &Value, path: Path<'_>, causes: &mut Caus
     rules::one_of(spec, "dnsPolicy", DNS_POLICIES, path, causes);
     placement::validate(spec, path, causes);
     security::pod(spec.field("securityContext"), path.child("securityContext"), causes);
+    security::users(spec, path, causes);
     optional_name(spec, "serviceAccountName", names::dns1123_subdomain, path, causes);
     optional_name(spec, "nodeName", names::dns1123_subdomain, path, causes);
     optional_name(spec, "hostname", names::dns1123_label, path, causes);
