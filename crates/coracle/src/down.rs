@@ -59,6 +59,9 @@ pub(crate) async fn stop(directories: &Directories, delete: bool) -> anyhow::Res
     stop_shims(directories).await?;
     node::remove_cgroups(&directories.run).context("remove the pods' control groups")?;
     stop_keeper(directories).await?;
+    if rustix::process::geteuid().is_root() {
+        node::sweep_ids().context("give back the ids of pods")?;
+    }
     if delete {
         progress.say("deleting state");
         directories.delete()?;

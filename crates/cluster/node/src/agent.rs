@@ -218,6 +218,7 @@ fn recipe(
             place: config.run_dir.clone(),
             cgroups: Vec::new(),
             host_ipc: false,
+            users: None,
         },
         network,
         host,

@@ -121,6 +121,13 @@ impl Context {
         Means { folder: &folders.state, objects, now, group }
     }
 
+    /// Whether the pod has a user namespace for all its containers. Without root each container has one
+    /// whatever the pod says.
+    pub(crate) fn has_own_users(&self, pod: &Pod) -> bool {
+        let host_users = pod.spec.as_ref().and_then(|it| it.host_users);
+        self.owners == Owners::Root && host_users == Some(false)
+    }
+
     /// The links as last seen.
     pub(crate) fn links(&self) -> Links {
         Links::read(self.objects.links().as_deref())

@@ -7,6 +7,7 @@
 use std::{
     collections::VecDeque,
     net::Ipv4Addr,
+    os::fd::OwnedFd,
     path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
@@ -22,6 +23,7 @@ use tokio::sync::{Notify, oneshot};
 use crate::{
     cgroups::Cgroups,
     context::{HostProcesses, PodNetwork},
+    ids::Claim,
     pod::shim::Connection,
 };
 
@@ -127,7 +129,7 @@ impl Spares {
     pub(crate) async fn take_on_host(&self, host_ipc: bool) -> anyhow::Result<Spare> {
         self.state().wanted = true;
         let spec = SpareSpec { host_ipc, ..self.0.recipe.spec.clone() };
-        let mut connection = self.0.recipe.fork(self, Where::Host, spec).await?;
+        let mut connection = self.0.recipe.fork(self, Where::Host, (spec, None)).await?;
         match connection.answer().await.context("cannot start a shim")? {
             Reply::Ready { .. } => {
                 Ok(Spare { connection, process: None, attached: None, cgroup: None })
@@ -140,7 +142,14 @@ impl Spares {
     pub(crate) async fn take_with_host_ipc(&self) -> anyhow::Result<Spare> {
         self.state().wanted = true;
         let spec = SpareSpec { host_ipc: true, ..self.0.recipe.spec.clone() };
-        self.0.recipe.make_in(self, spec).await
+        self.0.recipe.make_in(self, (spec, None)).await
+    }
+
+    /// A new shim for a pod with users of its own. None is made ahead: there are few.
+    pub(crate) async fn take_with_users(&self, claim: Claim) -> anyhow::Result<Spare> {
+        self.state().wanted = true;
+        let spec = SpareSpec { users: Some(claim.map()), ..self.0.recipe.spec.clone() };
+        self.0.recipe.make_in(self, (spec, Some(claim.lock))).await
     }
 
     /// Ends those that are there. The next pod brings them back.
@@ -247,6 +256,9 @@ impl Spares {
     }
 }
 
+/// What a shim is made with, and what it holds as long as it lives.
+type Wanted = (SpareSpec, Option<OwnedFd>);
+
 /// On which network a shim begins.
 #[derive(Clone, Copy, Debug)]
 enum Where {
@@ -285,7 +297,7 @@ impl Recipe {
         // The pod's groups are made later, where somebody is told why they cannot be.
         let (cgroup, folders) = made.ok().flatten().unzip();
         let spec = SpareSpec { cgroups: folders.unwrap_or_default(), ..self.spec.clone() };
-        let made = self.make_in(spares, spec).await;
+        let made = self.make_in(spares, (spec, None)).await;
         match made {
             Ok(spare) => Ok(Spare { cgroup, ..spare }),
             Err(error) => {
@@ -295,7 +307,7 @@ impl Recipe {
         }
     }
 
-    async fn make_in(&self, spares: &Spares, spec: SpareSpec) -> anyhow::Result<Spare> {
+    async fn make_in(&self, spares: &Spares, spec: Wanted) -> anyhow::Result<Spare> {
         let mut connection = self.fork(spares, Where::Inside, spec).await?;
         let reply = connection.answer().await.context("cannot start a shim")?;
         let (Reply::Ready { pid }, Some(netns)) = (reply, connection.take_fd()) else {
@@ -320,14 +332,15 @@ impl Recipe {
         &self,
         spares: &Spares,
         where_: Where,
-        spec: SpareSpec,
+        (spec, claim): Wanted,
     ) -> anyhow::Result<Connection> {
         let of = spares.clone();
         let forked = tokio::task::spawn_blocking(move || {
             let nursery = of.nursery(where_)?;
-            nursery.spare(&spec).or_else(|_| {
+            nursery.spare(&spec, claim.as_ref()).or_else(|_| {
                 of.forget(where_, &nursery);
-                of.nursery(where_)?.spare(&spec).context("cannot ask for a shim")
+                let nursery = of.nursery(where_)?;
+                nursery.spare(&spec, claim.as_ref()).context("cannot ask for a shim")
             })
         });
         Ok(Connection::over(forked.await.context("cannot ask for a shim")??)?)

@@ -18,7 +18,7 @@ use rustix::{
 use crate::{
     cgroups::{self, Cgroups},
     channel::{Channel, News},
-    child::Begin,
+    child::{self, Begin},
     draft::{Draft, Processes},
     files,
     log::{Lines, Log, Stream},
@@ -119,7 +119,7 @@ impl Container {
         client: ClientId,
     ) -> Result<Self, StartError> {
         check_id(&spec.id)?;
-        check_supported(spec)?;
+        check_supported(spec, pod.ground.users.is_some())?;
         let log = Log::open(&spec.log).map_err(|it| {
             failed(Stage::Log, &format!("cannot open the log `{}`", spec.log.display()), &it)
         })?;
@@ -160,11 +160,15 @@ impl Container {
 
     /// Lets the first process run the program; the answer comes through the channel.
     pub(crate) fn start(&mut self, process: &ProcessSpec, client: ClientId) -> Result<(), Failure> {
-        let channel = self.live.as_ref().and_then(|it| it.channel.as_ref());
-        let (Phase::Created, Some(channel)) = (&self.phase, channel) else {
+        let live = self.live.as_ref().and_then(|it| Some((it.pid, it.channel.as_ref()?)));
+        let (Phase::Created, Some((pid, channel))) = (&self.phase, live) else {
             return Err(self.wrong_state("start"));
         };
-        let started = open_seccomp(process).and_then(|seccomp| channel.start(process, seccomp));
+        // From here: in a user namespace of the pod's own it has no right to.
+        let scored = process.oom_score_adj.map_or(Ok(()), |it| child::set_oom_score_adj(pid, it));
+        let started = scored
+            .and_then(|()| open_seccomp(process))
+            .and_then(|seccomp| channel.start(process, seccomp));
         started.map_err(|error| Failure {
             kind: FailureKind::Other,
             errno: error.raw_os_error().unwrap_or(0),
@@ -370,7 +374,7 @@ impl Container {
 
 impl Live {
     fn of(draft: Draft, stdin: Option<OwnedFd>) -> Self {
-        let Draft { pid, pidfd, channel, stdout, stderr, cgroups: _ } = draft;
+        let Draft { pid, pidfd, channel, stdout, stderr, .. } = draft;
         let outputs = vec![
             Output { pipe: stdout, lines: Lines::new(Stream::Stdout) },
             Output { pipe: stderr, lines: Lines::new(Stream::Stderr) },
@@ -400,8 +404,11 @@ fn begin(
         (PidNamespace::Pod, Some(init)) => Processes::Of(init),
         (PidNamespace::Host, _) => Processes::Here,
     };
-    let begun = Draft::fork(&pod.ground, Begin::Told, cgroups, processes)
-        .and_then(|draft| draft.channel.order(&pod.hostname, spec, stdin).map(|()| draft));
+    let begun = Draft::fork(&pod.ground, Begin::Told, cgroups, processes).and_then(|mut draft| {
+        draft.make_root(&pod.ground, &pod.hostname, spec)?;
+        draft.channel.order(&pod.hostname, spec, stdin)?;
+        Ok(draft)
+    });
     begun.map_err(|it| failed(Stage::Fork, "cannot start a process", &it))
 }
 
@@ -438,11 +445,14 @@ fn check_id(id: &str) -> Result<(), StartError> {
 }
 
 /// Refuses what this shim does not do, rather than to do something else.
-fn check_supported(spec: &ContainerSpec) -> Result<(), StartError> {
+fn check_supported(spec: &ContainerSpec, own_users: bool) -> Result<(), StartError> {
     let linked = spec.root == Root::Host;
+    let linked_users = linked && (spec.user_namespace.is_some() || own_users);
+    let host_processes = own_users && spec.pid == PidNamespace::Host;
     let unsupported = [
         (linked && spec.tty, "a terminal on the machine's root"),
-        (linked && spec.user_namespace.is_some(), "a user namespace on the machine's root"),
+        (linked_users, "a user namespace on the machine's root"),
+        (host_processes, "the machine's processes in a user namespace of the pod's own"),
         (linked && !spec.devices.is_empty(), "devices on the machine's root"),
         (linked && spec.privileged, "privileges on the machine's root"),
     ];

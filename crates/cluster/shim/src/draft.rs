@@ -7,7 +7,10 @@
 use std::{
     fs::File,
     io,
-    os::fd::{AsFd as _, OwnedFd},
+    os::{
+        fd::{AsFd as _, OwnedFd},
+        unix::net::UnixStream,
+    },
     path::PathBuf,
 };
 
@@ -20,8 +23,10 @@ use crate::{
     cgroups::Cgroups,
     channel::Channel,
     child::{self, Begin, Ground, Stdio},
-    inside, streams,
+    inside::{self, Place},
+    streams,
     sys::{self, New},
+    wire::ContainerSpec,
 };
 
 /// Folders whose entries a root is made of.
@@ -37,13 +42,15 @@ pub(crate) struct Draft {
     pub(crate) stderr: OwnedFd,
     /// The control groups that it is in, or on its way to.
     pub(crate) cgroups: Cgroups,
+    /// Where it awaits its root from, in the pod's own user namespace.
+    maker: Option<OwnedFd>,
 }
 
 impl Draft {
     /// One that begins in these control groups, and in this PID namespace.
     pub(crate) fn fork(
         ground: &Ground,
-        begin: Begin,
+        begin: Begin<'_>,
         cgroups: Cgroups,
         processes: Processes<'_>,
     ) -> io::Result<Self> {
@@ -51,9 +58,20 @@ impl Draft {
         let (stdout, stdout_writer) = streams::pipe()?;
         let (stderr, stderr_writer) = streams::pipe()?;
         let (channel, child_end) = Channel::new()?;
+        let users = ground.users.as_ref();
+        let mut maker = None;
+        if let Some(users) = users {
+            users.give(&stdout_writer)?;
+            users.give(&stderr_writer)?;
+            maker = Some(UnixStream::pair()?);
+        }
+        let (maker, of_maker) = maker.map(|(ours, its)| (ours.into(), OwnedFd::from(its))).unzip();
+        let begin = of_maker.as_ref().map_or(begin, Begin::Inside);
+        let beside = |first, new| inside::fork(Place { first, users }, new, &cgroups, None);
         let forked = match processes {
+            Processes::Own if users.is_some() => beside(None, New::ContainerApart),
             Processes::Own => sys::fork(New::Container, cgroups.birthplace()),
-            Processes::Of(first) => inside::fork(Some(first), New::ContainerBeside, &cgroups, None),
+            Processes::Of(first) => beside(Some(first), New::ContainerBeside),
             Processes::Here => sys::fork(New::ContainerHere, cgroups.birthplace()),
         };
         let Some(process) = forked? else {
@@ -65,7 +83,24 @@ impl Draft {
             child::container(ground, begin, &cgroups, &child_end, stdio);
         };
         let pid = process.pid.as_raw_nonzero().get().cast_unsigned();
-        Ok(Self { pid, pidfd: process.pidfd, channel, stdout, stderr, cgroups })
+        Ok(Self { pid, pidfd: process.pidfd, channel, stdout, stderr, cgroups, maker })
+    }
+
+    /// Begins the process that makes the root, where the first one has no right to.
+    pub(crate) fn make_root(
+        &mut self,
+        ground: &Ground,
+        hostname: &str,
+        spec: &ContainerSpec,
+    ) -> io::Result<()> {
+        let Some(channel) = self.maker.take() else { return Ok(()) };
+        let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
+        let place = Place { first: Some(&self.pidfd), users: None };
+        if inside::fork(place, New::Sibling, &self.cgroups, None)?.is_none() {
+            let stdio = Stdio { stdin: null.as_fd(), stdout: null.as_fd(), stderr: null.as_fd() };
+            child::maker(ground, &self.pidfd, (hostname, spec), &channel, stdio);
+        }
+        Ok(())
     }
 }
 

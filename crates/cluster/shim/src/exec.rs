@@ -18,7 +18,8 @@ use crate::{
     channel::{Channel, News},
     child::{self, Ground, Setting, Stdio, Users},
     container::{self, ClientId, Container, Outcome, Running},
-    inside, streams,
+    inside::{self, Place},
+    streams,
     sys::New,
     time::Moment,
     wire::{ExecSpec, Finished, Reply, Stage},
@@ -65,6 +66,7 @@ impl Exec {
                 (Some(stdio), None) => (None, stdio),
                 (_, max) => {
                     let (pipe, writer) = streams::pipe()?;
+                    ground.users.as_ref().map_or(Ok(()), |it| it.give(&writer))?;
                     let null = rustix::fs::open(
                         "/dev/null",
                         OFlags::RDONLY | OFlags::CLOEXEC,
@@ -78,12 +80,16 @@ impl Exec {
             let (channel, child_end) = Channel::new()?;
             let seccomp = container::open_seccomp(&spec.process)?;
             // Without root, nobody can be put into the machine's own PID namespace who left it.
-            let processes = (!on_host).then_some(first);
+            let place = Place { first: (!on_host).then_some(first), users: None };
             let oom_score_adj = spec.process.oom_score_adj;
-            let forked = inside::fork(processes, New::Sibling, &cgroups, oom_score_adj)?;
+            let forked = inside::fork(place, New::Sibling, &cgroups, oom_score_adj)?;
             let Some(process) = forked else {
                 let initial = ground.initial_user_namespace;
-                let users = if own_users { Users::Of(first) } else { Users::Cluster { initial } };
+                let users = match (&ground.users, own_users) {
+                    (Some(_), _) => Users::Pod,
+                    (None, true) => Users::Of(first),
+                    (None, false) => Users::Cluster { initial },
+                };
                 let setting = Setting { users, image, seccomp };
                 let stdio =
                     Stdio { stdin: stdin.as_fd(), stdout: stdout.as_fd(), stderr: stderr.as_fd() };

@@ -15,16 +15,26 @@ use crate::{
     cgroups::Cgroups,
     child,
     sys::{self, Child, New},
+    users::{self, PodUsers},
 };
 
-/// A child in the PID namespace of a process, `first`, or in the shim's without, and in control groups:
-/// `None` in the child.
+/// In which namespaces a process begins; without any, in the shim's.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Place<'a> {
+    /// A process in whose PID namespace it is.
+    pub(crate) first: Option<&'a OwnedFd>,
+    /// The user namespace, which then owns whatever namespaces are made for it. Its user is one from
+    /// outside until it becomes another.
+    pub(crate) users: Option<&'a PodUsers>,
+}
+
+/// A child at this place, and in control groups: `None` in the child.
 ///
 /// A process that goes into a PID namespace only has its children there, and without root it
-/// cannot go back; so a helper goes, and has a child for the shim. The shim reaps the helper like
-/// any child.
+/// cannot go back, as from no user namespace; so a helper goes, and has a child for the shim. The
+/// shim reaps the helper like any child.
 pub(crate) fn fork(
-    first: Option<&OwnedFd>,
+    Place { first, users }: Place<'_>,
     new: New,
     cgroups: &Cgroups,
     oom_score_adj: Option<i32>,
@@ -37,8 +47,8 @@ pub(crate) fn fork(
     let forked = || -> io::Result<Option<Child>> {
         cgroups.join()?;
         // Here, as the child has no right to: its files in /proc are nobody's.
-        oom_score_adj.map_or(Ok(()), child::set_oom_score_adj)?;
-        if new == New::Sibling {
+        oom_score_adj.map_or(Ok(()), |it| child::set_oom_score_adj("self", it))?;
+        if new == New::Sibling || users.is_some() {
             // From its first moment in the container nobody there can look into the child, which is
             // a copy of the shim until it runs its program, and has its privileges. One that makes a
             // container has more of them than others there have until it gives them up, and does
@@ -49,6 +59,7 @@ pub(crate) fn fork(
             let kind = ThreadNameSpaceType::PROCESS_ID;
             rustix::thread::move_into_thread_name_spaces(first.as_fd(), kind)?;
         }
+        users.map_or(Ok(()), PodUsers::join)?;
         sys::fork(new, cgroups.birthplace())
     };
     // A process id, or an error number below zero.
@@ -78,11 +89,21 @@ fn read_child(reader: &OwnedFd) -> io::Result<Child> {
 
 /// The first process of a PID namespace that containers of a pod share. It does nothing but to be there:
 /// the kernel buries those whose parents have ended, and ends all with it. It ends with the shim.
-pub(crate) fn init() -> io::Result<OwnedFd> {
+pub(crate) fn init(users: Option<&PodUsers>) -> io::Result<OwnedFd> {
     let (reader, writer) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
-    let Some(child) = sys::fork(New::Container, None)? else {
+    let forked = match users {
+        None => sys::fork(New::Container, None),
+        Some(_) => {
+            let place = Place { users, ..Place::default() };
+            fork(place, New::ContainerApart, &Cgroups::default(), None)
+        }
+    };
+    let Some(child) = forked? else {
         drop(reader);
         let begun = || -> io::Result<()> {
+            if users.is_some() {
+                users::become_root()?;
+            }
             rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
             rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
             rustix::process::setsid()?;

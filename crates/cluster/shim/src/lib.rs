@@ -35,6 +35,7 @@ mod streams;
 mod sys;
 mod time;
 mod title;
+mod users;
 
 pub use client::{Client, Error, Started, connect};
 pub use files::{Live, exits, first_process, live};

@@ -20,8 +20,9 @@ pub(crate) struct Newborn {
     /// Its connection to whoever asked for it.
     pub(crate) control: OwnedFd,
     pub(crate) spec: SpareSpec,
-    /// The network namespace of the cluster, if this one is the host's.
-    pub(crate) cluster: Option<OwnedFd>,
+    /// What came beside the request: the network namespace of the cluster, if this one is the host's,
+    /// or the claim to the ids of a pod.
+    pub(crate) beside: Option<OwnedFd>,
 }
 
 /// Forks shims until nobody is left to ask for one. Returns in every new one, and, with `None`, in
@@ -32,11 +33,11 @@ pub(crate) fn raise(requests: &OwnedFd) -> io::Result<Option<Newborn>> {
         let (Request::Spare(spec), Some(control)) = (request, decoder.take_fd()) else {
             return Err(io::Error::other("a nursery is asked for nothing but `spare`"));
         };
-        let cluster = decoder.take_fd();
+        let beside = decoder.take_fd();
         // Of the same parent as the nursery, which waits for both.
         match sys::fork(New::Sibling, None) {
             Ok(Some(_)) => {}
-            Ok(None) => return Ok(Some(Newborn { control, spec, cluster })),
+            Ok(None) => return Ok(Some(Newborn { control, spec, beside })),
             Err(error) => {
                 let errno = error.raw_os_error().unwrap_or(0);
                 let message = format!("cannot start a process: {error}");

@@ -1,5 +1,7 @@
 //! The pod's namespaces: network, IPC and UTS, made once and held as long as the shim lives.
 //!
+//! Those of a pod with users of its own are made in its user namespace, and owned by it.
+//!
 //! The shim moves into the new IPC and UTS namespaces, where its children begin; without root it
 //! could not go back to the host's, so the shim of a pod that shares the machine's IPC never leaves it. It stays in the cluster's network namespace, so that others
 //! find that one through it, and holds the pod's open. Only the shim of a pod that shares the host's
@@ -21,7 +23,8 @@ use rustix::{
 use crate::{
     child::{Ground, Net, open_namespace},
     inside, sys,
-    wire::{SpareSpec, Sysctl},
+    users::{Owned, PodUsers},
+    wire::{IdMap, SpareSpec, Sysctl},
 };
 
 /// Inode of the machine's first user namespace: PROC_USER_INIT_INO of linux/proc_ns.h.
@@ -41,28 +44,62 @@ pub(crate) struct Pod {
     pub(crate) init: Option<OwnedFd>,
 }
 
-/// Makes the namespaces of a pod. `cluster` is the cluster's network namespace if this process is in
-/// the host's, and so will be the pod.
-pub(crate) fn prepare(spec: SpareSpec, cluster: Option<OwnedFd>) -> io::Result<Ground> {
-    let SpareSpec { masked, place, host_ipc, cgroups: _ } = spec;
-    let own = UnshareFlags::NEWUTS;
-    let own = if host_ipc { own } else { own | UnshareFlags::NEWIPC };
+/// Makes the namespaces of a pod. What is `beside` is the claim to the ids of a pod with users of its own;
+/// else it is the cluster's network namespace if this process is in the host's, and so will be the pod.
+pub(crate) fn prepare(spec: SpareSpec, beside: Option<OwnedFd>) -> io::Result<Ground> {
+    let SpareSpec { masked, place, host_ipc, users, cgroups: _ } = spec;
     let mounts = open_namespace("mnt")?;
-    let net = if let Some(cluster) = cluster {
-        sys::unshare(own)?;
-        Net::Host(cluster)
-    } else {
-        let cluster = open_namespace("net")?;
-        sys::unshare(own | UnshareFlags::NEWNET)?;
-        open_ports()?;
-        let net = open_namespace("net")?;
-        let kind = Some(LinkNameSpaceType::Network);
-        rustix::thread::move_into_link_name_space(cluster.as_fd(), kind)?;
-        Net::Own(net)
+    let (net, users) = match (users, beside) {
+        (Some(map), claim) => {
+            let (net, users) = own_users(map, claim, host_ipc)?;
+            (Net::Own(net), Some(users))
+        }
+        (None, Some(cluster)) => {
+            sys::unshare(apart(host_ipc))?;
+            (Net::Host(cluster), None)
+        }
+        (None, None) => {
+            let cluster = open_namespace("net")?;
+            sys::unshare(apart(host_ipc) | UnshareFlags::NEWNET)?;
+            open_ports()?;
+            let net = open_namespace("net")?;
+            join(&cluster, LinkNameSpaceType::Network)?;
+            (Net::Own(net), None)
+        }
     };
     let user = rustix::fs::stat("/proc/self/ns/user")?;
     let initial_user_namespace = user.st_ino == INITIAL_USER_NAMESPACE;
-    Ok(Ground { masked, place, net, host_ipc, mounts, initial_user_namespace })
+    Ok(Ground { masked, place, net, host_ipc, mounts, initial_user_namespace, users })
+}
+
+/// What a pod always has of its own.
+fn apart(host_ipc: bool) -> UnshareFlags {
+    let own = UnshareFlags::NEWUTS;
+    if host_ipc { own } else { own | UnshareFlags::NEWIPC }
+}
+
+/// Makes the namespaces of a pod with users of its own, and moves into those that the shim is in.
+fn own_users(
+    map: IdMap,
+    claim: Option<OwnedFd>,
+    host_ipc: bool,
+) -> io::Result<(OwnedFd, PodUsers)> {
+    if host_ipc {
+        let text = "a pod with users of its own cannot share the machine's IPC";
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+    }
+    let (users, Owned { net, ipc, uts }) = PodUsers::make(map, claim)?;
+    join(&ipc, LinkNameSpaceType::InterProcessCommunication)?;
+    join(&uts, LinkNameSpaceType::HostNameAndNISDomainName)?;
+    let cluster = open_namespace("net")?;
+    join(&net, LinkNameSpaceType::Network)?;
+    open_ports()?;
+    join(&cluster, LinkNameSpaceType::Network)?;
+    Ok((net, users))
+}
+
+fn join(namespace: &OwnedFd, kind: LinkNameSpaceType) -> io::Result<()> {
+    Ok(rustix::thread::move_into_link_name_space(namespace.as_fd(), Some(kind))?)
 }
 
 impl Pod {
@@ -91,7 +128,7 @@ impl Pod {
             Ok(rustix::event::poll(&mut [PollFd::new(it, PollFlags::IN)], Some(&now))? != 0)
         };
         if self.init.as_ref().map_or(Ok(true), ended)? {
-            self.init = Some(inside::init()?);
+            self.init = Some(inside::init(self.ground.users.as_ref())?);
         }
         Ok(())
     }
@@ -100,23 +137,25 @@ impl Pod {
 /// Sets kernel parameters of the pod's namespaces: this process is in that of IPC, and visits that of
 /// the network.
 fn set_all(sysctls: &[Sysctl], ground: &Ground) -> io::Result<()> {
-    let kind = Some(LinkNameSpaceType::Network);
     let own = match &ground.net {
         Net::Own(net) => {
             let own = open_namespace("net")?;
-            rustix::thread::move_into_link_name_space(net.as_fd(), kind)?;
+            join(net, LinkNameSpaceType::Network)?;
             Some(own)
         }
         Net::Host(_) => None,
     };
     let set = sysctls.iter().try_for_each(|it| {
-        set(it, own.is_some()).map_err(|error| {
+        let set = || set(it, own.is_some());
+        // Only root of the namespace may set those of IPC.
+        let done = ground.users.as_ref().map_or_else(set, |users| users.within(set));
+        done.map_err(|error| {
             let text = format!("cannot set the sysctl `{}` to `{}`: {error}", it.name, it.value);
             io::Error::new(error.kind(), text)
         })
     });
     if let Some(own) = own {
-        rustix::thread::move_into_link_name_space(own.as_fd(), kind)?;
+        join(&own, LinkNameSpaceType::Network)?;
     }
     set
 }

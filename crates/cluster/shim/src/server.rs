@@ -53,13 +53,13 @@ pub fn main(_arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 }
 
 fn run(requests: OwnedFd) -> io::Result<()> {
-    let Some(Newborn { control, spec, cluster }) = nursery::raise(&requests)? else {
+    let Some(Newborn { control, spec, beside }) = nursery::raise(&requests)? else {
         return Ok(());
     };
     // Open here, it would keep its other end from noticing the nursery's end.
     drop(requests);
     let mut control = Control { socket: control, failed: false };
-    match begin((spec, cluster), &mut control) {
+    match begin((spec, beside), &mut control) {
         Ok(Some((mut shim, dir))) => {
             drop(control);
             let served = serve(&mut shim);
@@ -109,18 +109,22 @@ fn detach() -> io::Result<OwnedFd> {
 
 /// Makes everything a shim has, and the run folder of its pod; `None` if there is nothing to do.
 fn begin(
-    (spec, cluster): (SpareSpec, Option<OwnedFd>),
+    (spec, beside): (SpareSpec, Option<OwnedFd>),
     control: &mut Control,
 ) -> io::Result<Option<(Shim, PathBuf)>> {
     // The nursery leads a session of its own; a signal to that is not for its shims.
     rustix::process::setsid()?;
     let cgroups = spec.cgroups.clone();
-    let ground = pod::prepare(spec, cluster)?;
+    let ground = pod::prepare(spec, beside)?;
     let cgroups = Cgroups::open(&cgroups);
     let ready = Reply::Ready { pid: std::process::id() };
     crate::wire::send(&control.socket, &ready, &[ground.net()])?;
     // Without it the first container is begun when it is asked for, and what is wrong is told then.
-    let ahead = cgroups.and_then(|it| Ahead::fork(&ground, it)).ok();
+    let ahead = match &ground.users {
+        None => cgroups.and_then(|it| Ahead::fork(&ground, it)).ok(),
+        // What is made ahead is of use to those who are in no user namespace.
+        Some(_) => None,
+    };
     let mut decoder = crate::wire::Decoder::default();
     let Some(request) = crate::wire::receive::<Request>(&control.socket, &mut decoder)? else {
         // Whoever wanted a shim is gone, and nobody else knows of this one.

@@ -82,14 +82,18 @@ impl Nursery {
     }
 
     /// Asks for a shim. Its first message on the connection that is returned is [`wire::Reply::Ready`];
-    /// it then waits for [`Request::Pod`], and ends when the connection is closed before.
+    /// it then waits for [`Request::Pod`], and ends when the connection is closed before. It holds
+    /// `claim`, what keeps the ids of a pod with users of its own from others, open as long as it lives.
     ///
     /// # Errors
     /// If the nursery is gone.
-    pub fn spare(&self, spec: &SpareSpec) -> io::Result<OwnedFd> {
+    pub fn spare(&self, spec: &SpareSpec, claim: Option<&OwnedFd>) -> io::Result<OwnedFd> {
         let (ours, theirs) = pair()?;
-        let beside: Vec<BorrowedFd<'_>> =
-            std::iter::once(&theirs).chain(&self.cluster).map(OwnedFd::as_fd).collect();
+        let beside: Vec<BorrowedFd<'_>> = std::iter::once(&theirs)
+            .chain(&self.cluster)
+            .chain(claim)
+            .map(OwnedFd::as_fd)
+            .collect();
         wire::send(&self.requests, &Request::Spare(spec.clone()), &beside)?;
         Ok(ours)
     }

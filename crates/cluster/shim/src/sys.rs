@@ -22,6 +22,8 @@ pub(crate) enum New {
     ContainerHere,
     /// The same as a child of this process's parent, in the PID namespace that this process has joined.
     ContainerBeside,
+    /// The same with a PID namespace of its own.
+    ContainerApart,
     /// A plain child.
     Child,
     /// A child of this process's parent.
@@ -47,6 +49,7 @@ pub(crate) fn fork(new: New, cgroup: Option<BorrowedFd<'_>>) -> io::Result<Optio
         New::Container => (libc::CLONE_NEWPID | libc::CLONE_NEWNS, libc::SIGCHLD),
         New::ContainerHere => (libc::CLONE_NEWNS, libc::SIGCHLD),
         New::ContainerBeside => (libc::CLONE_NEWNS | libc::CLONE_PARENT, 0),
+        New::ContainerApart => (libc::CLONE_NEWPID | libc::CLONE_NEWNS | libc::CLONE_PARENT, 0),
         New::Child => (0, libc::SIGCHLD),
         // The signal is the one that its sibling would send.
         New::Sibling => (libc::CLONE_PARENT, 0),
@@ -204,6 +207,42 @@ pub(crate) fn make_slave(tree: BorrowedFd<'_>) -> io::Result<()> {
     /// MS_SLAVE of linux/mount.h.
     const SLAVE: u64 = 1 << 19;
     set_mount(tree, libc::AT_RECURSIVE, [0, 0, SLAVE, 0])
+}
+
+/// Which mounts a change concerns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reach {
+    /// One, and everything mounted in it.
+    All,
+    /// That one.
+    This,
+}
+
+/// Shows the owners of files on a detached mount as a user namespace maps them: Linux 5.12, and a file
+/// system that can do it.
+pub(crate) fn map_ids(tree: BorrowedFd<'_>, users: BorrowedFd<'_>, reach: Reach) -> io::Result<()> {
+    /// MOUNT_ATTR_IDMAP of linux/mount.h.
+    const IDMAP: u64 = 1 << 20;
+    let reach = if reach == Reach::All { libc::AT_RECURSIVE } else { 0 };
+    set_mount(tree, reach, [IDMAP, 0, 0, u64::from(users.as_raw_fd().cast_unsigned())])
+}
+
+/// Sets who owns what this process makes in file systems: setfsuid(2), setfsgid(2).
+pub(crate) fn set_fs_ids(uid: u32, gid: u32) -> io::Result<()> {
+    /// An id that nobody has: nothing is changed, and the present one is returned.
+    const NOBODY: u32 = u32::MAX;
+    let set = |call: libc::c_long, id: u32| -> libc::c_long {
+        // SAFETY: takes and returns numbers only.
+        unsafe { libc::syscall(call, id) }
+    };
+    for (call, id) in [(libc::SYS_setfsgid, gid), (libc::SYS_setfsuid, uid)] {
+        set(call, id);
+        // They tell of no failure.
+        if set(call, NOBODY) != libc::c_long::from(id) {
+            return Err(io::ErrorKind::PermissionDenied.into());
+        }
+    }
+    Ok(())
 }
 
 /// mount_setattr(2), Linux 5.12.

@@ -53,8 +53,9 @@ impl<'a> Containers<'a> {
         }
         let state = self.directories.state.parent().map(Path::to_path_buf);
         let masked = state.into_iter().filter(|it| it.exists()).chain([run.to_owned()]).collect();
-        let spare =
-            nursery.spare(&SpareSpec { masked, place, cgroups: Vec::new(), host_ipc: false })?;
+        let cgroups = Vec::new();
+        let spec = SpareSpec { masked, place, cgroups, host_ipc: false, users: None };
+        let spare = nursery.spare(&spec, None)?;
         let mut client = Client::from_socket(spare);
         let (pid, _) = client.ready().context("make the container's namespaces")?;
         let process = shim::Process::open(pid)?;

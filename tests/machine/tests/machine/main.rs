@@ -22,6 +22,7 @@ mod run;
 mod sensors;
 mod spy;
 mod survive;
+mod users;
 mod within;
 
 use std::process::ExitCode;
@@ -87,10 +88,14 @@ const WITH_RANGE: &[(&str, Test)] =
     &[("users_of_an_image_are_users", ranges::users_of_an_image_are_users)];
 
 /// Tests that need rights which an ordinary user has not.
-const AS_ROOT: &[(&str, Test)] = &[(
-    "pods_run_where_overlays_cannot_be_mounted",
-    copies::pods_run_where_overlays_cannot_be_mounted,
-)];
+const AS_ROOT: &[(&str, Test)] = &[
+    (
+        "pods_run_where_overlays_cannot_be_mounted",
+        copies::pods_run_where_overlays_cannot_be_mounted,
+    ),
+    ("pods_have_users_of_their_own", users::pods_have_users_of_their_own),
+    ("users_that_cannot_be_had_are_refused", users::users_that_cannot_be_had_are_refused),
+];
 
 /// What one of those starts again, somewhere else.
 const ON_OVERLAY: &[(&str, Test)] = &[("on_an_overlay", copies::on_an_overlay)];

@@ -69,6 +69,11 @@ pub(crate) fn recipe(
     program: Program<'_>,
 ) -> Result<Recipe, Waiting> {
     let Of { pod, folders, container, attempt, address } = of;
+    if matches!(program, Program::Link(_)) && context.has_own_users(pod) {
+        let message = "linked source runs as the invoking user on the machine's own files, which \
+                       hostUsers: false rules out: give the container an image";
+        return Err(wait("CreateContainerConfigError", message.to_owned()));
+    }
     let place = Place {
         pod_ip: address,
         host_ip: context.address,

@@ -1,7 +1,6 @@
 //! What a pod asks for and does not get: said in an Event each, never passed over.
 
 use client::EventType::Warning;
-use image::Owners;
 use k8s_openapi::api::core::v1::Container;
 
 use super::worker::Worker;
@@ -28,12 +27,6 @@ impl Worker {
             tell("HostPortNotSupported", "hostPort is");
         }
         let spec = self.pod.spec.as_ref();
-        // Without root every container has a user namespace.
-        if self.context.owners == Owners::Root
-            && spec.is_some_and(|it| it.host_users == Some(false))
-        {
-            tell("UserNamespaceNotSupported", "hostUsers: false is");
-        }
         if spec.is_some_and(|it| it.runtime_class_name.is_some()) {
             tell("RuntimeClassNotSupported", "runtimeClassName is");
         }

@@ -31,6 +31,7 @@ pub(crate) use privileges::{Users, set_oom_score_adj};
 use crate::{
     cgroups::Cgroups,
     sys,
+    users::{self, PodUsers},
     wire::{self, ContainerSpec, Decoder, ProcessSpec, Stage, StartError},
 };
 
@@ -39,7 +40,7 @@ use crate::{
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Report {
     /// The root is made; the process may be sent. Beside it: the shim's end of the terminal, if there
-    /// is one.
+    /// is one. Of a [`maker`], to the first process, the root.
     Prepared,
     /// The end.
     Failed(StartError),
@@ -59,6 +60,8 @@ pub(crate) struct Ground {
     pub(crate) mounts: OwnedFd,
     /// Whether this is the machine's first user namespace, not one of ours.
     pub(crate) initial_user_namespace: bool,
+    /// The user namespace that the pod has for itself.
+    pub(crate) users: Option<PodUsers>,
 }
 
 /// The network of a pod.
@@ -97,19 +100,22 @@ pub(crate) struct Stdio<'a> {
 }
 
 /// What a container's first process begins with.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Begin {
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Begin<'a> {
     /// What the roots of all linked containers have, before it is told of its container.
     Early,
     /// Its container.
     Told,
+    /// Its container, in the pod's own user namespace, where it has no right to make the root. That does
+    /// [`maker`], at the other end of this socket.
+    Inside(&'a OwnedFd),
 }
 
 /// The first process of a container: makes what every root has, awaits the host name and the
 /// container, makes the rest, awaits the process to run, and runs it.
 pub(crate) fn container(
     ground: &Ground,
-    begin: Begin,
+    begin: Begin<'_>,
     cgroups: &Cgroups,
     channel: &OwnedFd,
     stdio: Stdio<'_>,
@@ -126,25 +132,37 @@ pub(crate) fn container(
 
 fn prepare_and_launch(
     ground: &Ground,
-    begin: Begin,
+    begin: Begin<'_>,
     channel: &OwnedFd,
     stdio: Stdio<'_>,
 ) -> Result<StartError, StartError> {
     let mut decoder = Decoder::default();
-    detach(&[channel.as_fd(), ground.net(), ground.mounts.as_fd()], stdio)?;
-    if let Net::Own(net) = &ground.net {
-        let kind = Some(LinkNameSpaceType::Network);
-        rustix::thread::move_into_link_name_space(net.as_fd(), kind)
-            .map_err(failed(Stage::Namespaces, "cannot join the pod's network namespace"))?;
+    let last = match begin {
+        Begin::Early | Begin::Told => ground.mounts.as_fd(),
+        Begin::Inside(maker) => maker.as_fd(),
+    };
+    detach(&[channel.as_fd(), ground.net(), last], stdio)?;
+    if let Begin::Inside(_) = begin {
+        users::become_root()
+            .map_err(failed(Stage::Namespaces, "cannot become root of the pod's users"))?;
     }
+    join_network(ground)?;
     let early = match begin {
         Begin::Early => Some(root::Root::begin_host(ground, wire::PidNamespace::Own)?),
-        Begin::Told => None,
+        Begin::Told | Begin::Inside(_) => None,
     };
     let hostname: String = told(channel, &mut decoder)?;
     let spec: ContainerSpec = told(channel, &mut decoder)?;
-    let root = early.map_or_else(|| root::Root::begin(ground, &spec), Ok)?;
-    root.enter(&hostname, &spec)?;
+    let root = match begin {
+        Begin::Early | Begin::Told => {
+            early.map_or_else(|| root::Root::begin(ground, &spec), Ok)?.make(&hostname, &spec)?
+        }
+        Begin::Inside(maker) => {
+            root::own_cgroups()?;
+            made(maker)?
+        }
+    };
+    root::enter(root)?;
     let failed = failed(Stage::Fork, "cannot talk to the shim");
     if let Some(stdin) = decoder.take_fd() {
         rustix::stdio::dup2_stdin(stdin).map_err(io::Error::from).map_err(&failed)?;
@@ -159,14 +177,68 @@ fn prepare_and_launch(
     keep.extend(seccomp.iter().map(OwnedFd::as_fd));
     // Nothing of the cluster is held by who goes on to be the user's.
     sys::close_others(&keep).map_err(&failed)?;
-    if let Some(value) = process.oom_score_adj {
-        set_oom_score_adj(value)
-            .map_err(self::failed(Stage::Privileges, "cannot set oom_score_adj"))?;
-    }
     let initial = ground.initial_user_namespace;
-    let users = spec.user_namespace.as_ref().map_or(Users::Cluster { initial }, Users::New);
+    let users = match (&ground.users, &spec.user_namespace) {
+        (Some(_), _) => Users::Pod,
+        (None, Some(map)) => Users::New(map),
+        (None, None) => Users::Cluster { initial },
+    };
     let setting = Setting { users, image: spec.root != wire::Root::Host, seccomp };
     Ok(launch::launch(setting, &process))
+}
+
+fn join_network(ground: &Ground) -> Result<(), StartError> {
+    let Net::Own(net) = &ground.net else { return Ok(()) };
+    let kind = Some(LinkNameSpaceType::Network);
+    rustix::thread::move_into_link_name_space(net.as_fd(), kind)
+        .map_err(failed(Stage::Namespaces, "cannot join the pod's network namespace"))
+}
+
+/// What the maker of the root says.
+fn made(maker: &OwnedFd) -> Result<OwnedFd, StartError> {
+    let mut decoder = Decoder::default();
+    let report = wire::receive::<Report>(maker, &mut decoder)
+        .map_err(failed(Stage::Root, "cannot talk to the process that makes the root"))?;
+    match (report, decoder.take_fd()) {
+        (Some(Report::Prepared), Some(root)) => Ok(root),
+        (Some(Report::Failed(error)), _) => Err(error),
+        _ => {
+            let message = "the process that makes the container's root was killed".to_owned();
+            Err(refused(Stage::Root, message))
+        }
+    }
+}
+
+/// Makes the root of a container whose first process, `first`, is in the pod's own user namespace: in
+/// that one's mount namespace, but with the rights of the shim. The caller has seen to it that this
+/// child is in its PID namespace and control groups.
+pub(crate) fn maker(
+    ground: &Ground,
+    first: &OwnedFd,
+    (hostname, spec): (&str, &ContainerSpec),
+    channel: &OwnedFd,
+    stdio: Stdio<'_>,
+) -> ! {
+    let made = || -> Result<OwnedFd, StartError> {
+        let mut keep = vec![channel.as_fd(), first.as_fd(), ground.net(), ground.mounts.as_fd()];
+        keep.extend(ground.users.iter().map(PodUsers::as_fd));
+        detach(&keep, stdio)?;
+        rustix::thread::move_into_thread_name_spaces(first.as_fd(), ThreadNameSpaceType::MOUNT)
+            .map_err(failed(Stage::Namespaces, "cannot join the container's mount namespace"))?;
+        join_network(ground)?;
+        ground
+            .users
+            .as_ref()
+            .map_or(Ok(()), PodUsers::own_new_files)
+            .map_err(failed(Stage::Namespaces, "cannot make files of the pod's users"))?;
+        root::Root::begin(ground, spec)?.make(hostname, spec)
+    };
+    // Without the first process there is nobody to be told.
+    match made() {
+        Ok(root) => wire::send(channel, &Report::Prepared, &[root.as_fd()]).ok(),
+        Err(error) => wire::send(channel, &Report::Failed(error), &[]).ok(),
+    };
+    sys::exit(0)
 }
 
 /// What the shim says next.
@@ -192,6 +264,7 @@ pub(crate) fn exec(
     let joined = || -> Result<(), StartError> {
         let mut keep = vec![channel.as_fd(), container.as_fd()];
         keep.extend(setting.seccomp.iter().map(OwnedFd::as_fd));
+        keep.extend(ground.users.iter().map(PodUsers::as_fd));
         detach(&keep, stdio)?;
         let mut kinds = ThreadNameSpaceType::MOUNT;
         // A process on the host's network is there, and without root could not go there.
@@ -202,7 +275,13 @@ pub(crate) fn exec(
             kinds |= ThreadNameSpaceType::CONTROL_GROUP;
         }
         rustix::thread::move_into_thread_name_spaces(container.as_fd(), kinds)
-            .map_err(failed(Stage::Namespaces, "cannot join the container's namespaces"))
+            .map_err(failed(Stage::Namespaces, "cannot join the container's namespaces"))?;
+        // Before anything of the container is looked at: with no more rights than those in it have.
+        ground
+            .users
+            .as_ref()
+            .map_or(Ok(()), |users| users.join().and_then(|()| users::become_root()))
+            .map_err(failed(Stage::Namespaces, "cannot join the pod's user namespace"))
     };
     let error = match joined() {
         Ok(()) => launch::launch(setting, process),

@@ -17,7 +17,10 @@ use rustix::{
     mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags},
 };
 
-use crate::sys;
+use crate::{
+    sys::{self, Reach},
+    users::PodUsers,
+};
 
 /// A new file system, not yet mounted anywhere.
 pub(super) fn new(kind: &str, options: &[(&str, &str)]) -> io::Result<OwnedFd> {
@@ -86,6 +89,22 @@ pub(super) fn forbid_devices(mount: impl AsFd) -> io::Result<()> {
 /// Gives a copy and everything mounted in it these attributes.
 pub(super) fn restrict(tree: impl AsFd, attributes: MountAttrFlags) -> io::Result<()> {
     sys::set_mounts(tree.as_fd(), attributes)
+}
+
+/// Shows the owners of files in a copy, which is mounted nowhere yet, as they are called outside for a pod
+/// with users of its own: who owns a file on the disk owns it in there.
+///
+/// What is mounted in it and has no such owners, as `/proc`, stays as it is: nobody's in there.
+pub(super) fn map_owners(tree: impl AsFd, users: &PodUsers) -> io::Result<()> {
+    let map = |reach| sys::map_ids(tree.as_fd(), users.as_fd(), reach);
+    let is_unfit = |error: &io::Error| error.raw_os_error() == Some(libc::EINVAL);
+    match map(Reach::All).or_else(|it| if is_unfit(&it) { map(Reach::This) } else { Err(it) }) {
+        Err(error) if is_unfit(&error) => Err(io::Error::other(
+            "its file system cannot show other owners (mounts with mapped ids), which `hostUsers: false` \
+             needs",
+        )),
+        result => result,
+    }
 }
 
 /// Where a symbolic link leads; `None` if an entry of a folder is none, or missing.

@@ -3,6 +3,7 @@
 //! In that order, each step needing what the next one takes away.
 
 use std::{
+    fmt::Display,
     fs::{self, File},
     io::{self, Read as _},
     os::fd::{AsFd as _, BorrowedFd, OwnedFd},
@@ -49,6 +50,8 @@ pub(crate) enum Users<'a> {
     New(&'a IdMap),
     /// That of a container, by its first process.
     Of(&'a OwnedFd),
+    /// That of the pod, which it is in, as its root.
+    Pod,
 }
 
 impl Users<'_> {
@@ -56,7 +59,7 @@ impl Users<'_> {
     const fn has_capabilities(self) -> bool {
         match self {
             Self::Cluster { initial } => initial,
-            Self::New(_) | Self::Of(_) => true,
+            Self::New(_) | Self::Of(_) | Self::Pod => true,
         }
     }
 }
@@ -117,6 +120,7 @@ fn capability(name: &str) -> Result<CapabilitySet, StartError> {
 fn enter(users: Users<'_>, identity: Option<&Identity>) -> Result<bool, StartError> {
     match users {
         Users::Cluster { initial } => Ok(!initial),
+        Users::Pod => Ok(false),
         Users::New(map) => {
             let (uid, gid) = identity.map_or((0, 0), |it| (it.uid, it.gid));
             let uids = lines(&map.uids, uid, rustix::process::geteuid().as_raw());
@@ -235,7 +239,7 @@ fn become_user(identity: &Identity, users: Users<'_>, single: bool) -> Result<()
             "cannot run as user {uid}, group {gid}: without root there is only user {}, group {}",
             own.0, own.1
         ),
-        Users::New(_) | Users::Of(_) => format!(
+        Users::New(_) | Users::Of(_) | Users::Pod => format!(
             "cannot run as user {uid}, group {gid}: the container's user namespace has no such id"
         ),
     };
@@ -260,10 +264,10 @@ pub(super) fn confine(profile: &str) -> Result<(), StartError> {
     fs::write(file, format!("exec {profile}")).map_err(failed(Stage::Privileges, quoted))
 }
 
-/// Says how soon the kernel is to end this process for want of memory. Without the right to lower it,
-/// it stays as it is.
-pub(crate) fn set_oom_score_adj(value: i32) -> io::Result<()> {
-    match fs::write("/proc/self/oom_score_adj", value.to_string()) {
+/// Says how soon the kernel is to end a process (a number, or `self`) for want of memory. Without the
+/// right to lower it, it stays as it is.
+pub(crate) fn set_oom_score_adj(process: impl Display, value: i32) -> io::Result<()> {
+    match fs::write(format!("/proc/{process}/oom_score_adj"), value.to_string()) {
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
         result => result,
     }

@@ -4,7 +4,7 @@
 use std::{
     io,
     os::fd::{AsFd as _, OwnedFd},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use rustix::{
@@ -14,7 +14,10 @@ use rustix::{
 };
 
 use super::{Ground, failed, mounts, open_namespace};
-use crate::wire::{ContainerSpec, Device, Root, Source, Stage, StartError};
+use crate::{
+    users::PodUsers,
+    wire::{ContainerSpec, Device, Root, Source, Stage, StartError},
+};
 
 /// The sources of a container's mounts, not yet mounted anywhere.
 pub(super) struct Volumes {
@@ -36,22 +39,25 @@ pub(super) fn open(ground: &Ground, spec: &ContainerSpec) -> Result<Volumes, Sta
         Ok(rustix::thread::move_into_link_name_space(to.as_fd(), kind)?)
     };
     go(&ground.mounts).map_err(&failed)?;
-    let volumes = open_here(spec);
+    let volumes = open_here(ground.users.as_ref(), spec);
     go(&own).map_err(&failed)?;
     volumes
 }
 
-fn open_here(spec: &ContainerSpec) -> Result<Volumes, StartError> {
+fn open_here(users: Option<&PodUsers>, spec: &ContainerSpec) -> Result<Volumes, StartError> {
+    let open = |path: &Path, attributes| open_bind(path, View { attributes, users });
     let file =
-        |path: &Option<_>| path.as_deref().map(|it| open_bind(it, restrictions(spec))).transpose();
+        |path: &Option<PathBuf>| path.as_deref().map(|it| open(it, restrictions(spec))).transpose();
     let mounts = spec.mounts.iter().map(|mount| {
         let mut attributes = restrictions(spec);
         if mount.read_only {
             attributes |= MountAttrFlags::MOUNT_ATTR_RDONLY;
         }
         match &mount.source {
-            Source::Bind { path } => open_bind(path, attributes),
-            Source::BindBelow { folder, path } => open_below(folder, path, attributes),
+            Source::Bind { path } => open(path, attributes),
+            Source::BindBelow { folder, path } => {
+                open_below(folder, path, View { attributes, users })
+            }
             Source::Tmpfs { size_bytes } => {
                 let options = [("mode", "1777"), ("size", &*size_bytes.to_string())];
                 let what = format!("cannot make a tmpfs for `{}`", mount.target.display());
@@ -60,10 +66,20 @@ fn open_here(spec: &ContainerSpec) -> Result<Volumes, StartError> {
         }
     });
     let mounts = mounts.collect::<Result<_, _>>()?;
-    let device = |it: &Device| open_bind(&it.path, MountAttrFlags::empty());
+    // The machine's, whoever's they are there.
+    let as_it_is = View { attributes: MountAttrFlags::empty(), users: None };
+    let device = |it: &Device| open_bind(&it.path, as_it_is);
     let devices = spec.devices.iter().map(device).collect::<Result<_, _>>()?;
     let (resolv_conf, hosts) = (file(&spec.resolv_conf)?, file(&spec.hosts)?);
     Ok(Volumes { mounts, devices, resolv_conf, hosts })
+}
+
+/// How a container sees what is mounted.
+#[derive(Debug, Clone, Copy)]
+struct View<'a> {
+    attributes: MountAttrFlags,
+    /// The users that its owners are shown as.
+    users: Option<&'a PodUsers>,
 }
 
 /// What no mount of a container may be used for. Root in a container of an image could otherwise make
@@ -77,31 +93,28 @@ fn restrictions(spec: &ContainerSpec) -> MountAttrFlags {
 }
 
 /// Opens what is below a folder that programs of a container may be changing at this moment.
-fn open_below(
-    folder: &Path,
-    path: &Path,
-    attributes: MountAttrFlags,
-) -> Result<OwnedFd, StartError> {
+fn open_below(folder: &Path, path: &Path, view: View<'_>) -> Result<OwnedFd, StartError> {
     let open = || -> io::Result<OwnedFd> {
         let flags = OFlags::PATH | OFlags::CLOEXEC;
         let folder = rustix::fs::open(folder, flags, Mode::empty())?;
         let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
         let below = rustix::fs::openat2(folder, path, flags, Mode::empty(), resolve)?;
-        prepared(mounts::clone_of(below)?, attributes)
+        prepared(mounts::clone_of(below)?, view)
     };
     let shown = folder.join(path);
     open().map_err(failed(Stage::Mount, format!("cannot mount `{}`", shown.display())))
 }
 
-fn prepared(tree: OwnedFd, attributes: MountAttrFlags) -> io::Result<OwnedFd> {
+fn prepared(tree: OwnedFd, View { attributes, users }: View<'_>) -> io::Result<OwnedFd> {
     mounts::keep_to_itself(&tree)?;
+    users.map_or(Ok(()), |it| mounts::map_owners(&tree, it))?;
     if !attributes.is_empty() {
         mounts::restrict(&tree, attributes)?;
     }
     Ok(tree)
 }
 
-fn open_bind(path: &Path, attributes: MountAttrFlags) -> Result<OwnedFd, StartError> {
-    let open = || prepared(mounts::clone(rustix::fs::CWD, path)?, attributes);
+fn open_bind(path: &Path, view: View<'_>) -> Result<OwnedFd, StartError> {
+    let open = || prepared(mounts::clone(rustix::fs::CWD, path)?, view);
     open().map_err(failed(Stage::Mount, format!("cannot mount `{}`", path.display())))
 }

@@ -23,7 +23,8 @@ pub use process::{ProcessSpec, Rlimit, RlimitResource, User};
 pub enum Request {
     /// Only to a nursery: a further shim, whose first client is at the other end of the socket
     /// beside it. Of a nursery on the host's network, the shim's pod shares that; then the network
-    /// namespace of the cluster comes second. Answer, from the new shim on that socket: `Ready`.
+    /// namespace of the cluster comes second. Of a pod with users of its own, a descriptor may come
+    /// second that is open as long as the shim lives. Answer, from the new shim on that socket: `Ready`.
     Spare(SpareSpec),
     /// Only as the first message to a new shim: which pod it is for. Answer: `Done`.
     Pod(PodSpec),
@@ -92,6 +93,11 @@ pub struct SpareSpec {
     /// memory.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub host_ipc: bool,
+    /// The users of a pod that has a user namespace for all its containers (`hostUsers: false`), and who
+    /// they are outside: only of a cluster of root's, for containers of images, with both kinds of
+    /// namespaces its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub users: Option<IdMap>,
 }
 
 /// Which pod a shim is for.

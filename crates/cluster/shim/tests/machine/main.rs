@@ -18,6 +18,7 @@ mod image;
 mod place;
 mod running;
 mod security;
+mod users;
 mod world;
 
 use std::{ffi::OsString, fs, os::unix::fs::DirBuilderExt as _, path::Path, process::ExitCode};
@@ -27,7 +28,7 @@ use crate::place::Place;
 type Scenario = fn(&Place);
 
 /// What is run on the host's side; most go into a cluster at once.
-const SCENARIOS: [(&str, Scenario); 41] = [
+const SCENARIOS: [(&str, Scenario); 44] = [
     ("process_gets_what_is_asked_for", world::process),
     ("container_is_alone", world::alone),
     ("network_of_the_host_is_shared", world::on_host),
@@ -67,6 +68,9 @@ const SCENARIOS: [(&str, Scenario); 41] = [
     ("further_users_are_mapped", security::ranges),
     ("standard_streams_are_as_asked_for", image::streams),
     ("processes_can_be_shared", security::shared),
+    ("pods_have_users_of_their_own", users::owners),
+    ("users_of_a_pod_are_many", users::others),
+    ("users_of_a_pod_have_all_kinds_of_containers", users::kinds),
     ("image_start_is_fast", image::fast),
     ("start_is_fast", running::fast),
 ];

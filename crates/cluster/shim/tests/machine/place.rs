@@ -9,7 +9,8 @@ use std::{
 use coracle_shim::{
     Client, Error, Nursery, NurseryCommand, Process,
     wire::{
-        ContainerSpec, ExecSpec, Exit, Mount, PodSpec, ProcessSpec, Source, SpareSpec, StartError,
+        ContainerSpec, ExecSpec, Exit, IdMap, Mount, PodSpec, ProcessSpec, Source, SpareSpec,
+        StartError,
     },
 };
 use keeper::Namespaces;
@@ -82,13 +83,12 @@ impl Place {
 
     /// The same, whose first container begins in these control groups.
     pub(crate) fn spare_in(&self, nursery: &Nursery, cgroups: Vec<PathBuf>) -> Shim {
+        Shim::spare(nursery, &self.spare_spec(cgroups)).unwrap()
+    }
+
+    fn spare_spec(&self, cgroups: Vec<PathBuf>) -> SpareSpec {
         let masked = vec![self.state_dir.clone(), self.run_dir.clone()];
-        let control = nursery
-            .spare(&SpareSpec { masked, place: self.run_dir.clone(), cgroups, host_ipc: false })
-            .unwrap();
-        let mut client = Client::from_socket(control);
-        let (pid, _netns) = client.ready().unwrap();
-        Shim { client, process: Process::open(pid).unwrap() }
+        SpareSpec { masked, place: self.run_dir.clone(), cgroups, host_ipc: false, users: None }
     }
 
     pub(crate) fn pod_spec(&self) -> PodSpec {
@@ -102,6 +102,15 @@ impl Place {
         let shim = self.spare(&nursery);
         nursery.end().unwrap();
         self.give(shim)
+    }
+
+    /// Starts a pod with users of its own; the caller is inside.
+    pub(crate) fn pod_with_users(&self, users: IdMap) -> Result<Pod, Error> {
+        let nursery = self.nursery();
+        let spec = SpareSpec { users: Some(users), ..self.spare_spec(Vec::new()) };
+        let shim = Shim::spare(&nursery, &spec);
+        nursery.end().unwrap();
+        Ok(self.give(shim?))
     }
 
     /// Starts a pod on the host's network; the caller is inside.
@@ -145,6 +154,14 @@ impl Place {
         if let Ok(client) = keeper::Client::connect(&self.run_dir) {
             client.exit().unwrap();
         }
+    }
+}
+
+impl Shim {
+    fn spare(nursery: &Nursery, spec: &SpareSpec) -> Result<Self, Error> {
+        let mut client = Client::from_socket(nursery.spare(spec, None)?);
+        let (pid, _netns) = client.ready()?;
+        Ok(Self { client, process: Process::open(pid)? })
     }
 }
 

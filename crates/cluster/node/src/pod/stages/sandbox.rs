@@ -14,6 +14,7 @@ use super::super::{
 use crate::{
     context::{is_on_host, make_private},
     files::host_name,
+    ids::{self, Claim},
     spares::{Spare, reap},
 };
 
@@ -67,7 +68,12 @@ impl Stage for Shim {
                 reap(process).await;
             }
             let run = place.folders.run.clone();
-            blocking(move || shim::leftovers(&run)).await.map(drop)
+            blocking(move || shim::leftovers(&run)).await?;
+            // Of a pod of which only the folders are known, this is not.
+            if place.pod.as_deref().is_none_or(|it| place.context.has_own_users(it)) {
+                blocking(ids::sweep).await?;
+            }
+            Ok(())
         })
     }
 
@@ -126,10 +132,15 @@ async fn claim(place: &Place) -> Result<Option<Spare>, StageError> {
     };
     let on_host = place.pod.as_deref().is_some_and(is_on_host);
     let host_ipc = place.pod.as_deref().and_then(|it| it.spec.as_ref()?.host_ipc) == Some(true);
+    let own_users = place.pod.as_deref().is_some_and(|it| place.context.has_own_users(it));
     let spares = &place.context.spares;
     let spare = match (on_host, host_ipc) {
         (true, _) => spares.take_on_host(host_ipc).await,
         (false, true) => spares.take_with_host_ipc().await,
+        (false, false) if own_users => {
+            let claim = blocking(|| Claim::new().map_err(|it| chain(&it))).await?;
+            spares.take_with_users(claim).await
+        }
         (false, false) => spares.take().await,
     };
     let mut spare = spare.map_err(StageError::sandbox)?;

@@ -11,14 +11,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use rustix::{io::Errno, mount::MountAttrFlags, thread::UnshareFlags};
+use rustix::{io::Errno, mount::MountAttrFlags};
 
-use super::{
-    super::{failed, has_namespace},
-    Root, mounts,
-};
+use super::{super::failed, Root, mounts, own_cgroups};
 use crate::{
-    cgroups, sys,
+    cgroups,
     wire::{ContainerSpec, Stage, StartError},
 };
 
@@ -32,10 +29,7 @@ const CPUSET: &str = "cpuset";
 impl Root<'_> {
     /// Shows the container its groups, and lets it take them for the only ones.
     pub(super) fn control_groups(&mut self, spec: &ContainerSpec) -> Result<(), StartError> {
-        if has_namespace("cgroup") {
-            sys::unshare(UnshareFlags::NEWCGROUP)
-                .map_err(failed(Stage::Namespaces, "cannot make a control group namespace"))?;
-        }
+        own_cgroups()?;
         let place = match self.there(Path::new(PLACE)) {
             Ok(Some(place)) if !spec.cgroups.is_empty() => place,
             Ok(_) => return Ok(()),

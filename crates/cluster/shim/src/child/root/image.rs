@@ -25,7 +25,10 @@ use super::{
     EMPTY, HOSTNAME, Root, SysAccess,
     points::{clone_entries, fill},
 };
-use crate::wire::{self, ContainerSpec, IdMap, Stage, StartError};
+use crate::{
+    users::PodUsers,
+    wire::{self, ContainerSpec, IdMap, Stage, StartError},
+};
 
 /// As many as Docker and containerd allow. The names of twice as many fit the page that the kernel
 /// takes.
@@ -122,12 +125,45 @@ impl Root<'_> {
                 let what = format!("cannot use layer `{}`", it.display());
                 open_path(it).map_err(failed(Stage::Root, what))
             };
-            layers.iter().map(open).collect::<Result<Vec<OwnedFd>, StartError>>()?
+            match &self.ground.users {
+                None => layers.iter().map(open).collect::<Result<Vec<OwnedFd>, StartError>>()?,
+                Some(users) => self
+                    .mapped(layers, users)
+                    .map_err(failed(Stage::Root, "cannot use the image's layers"))?,
+            }
         };
         let (upper, work) = upper_and_work(writable, lower.first())
             .map_err(failed(Stage::Root, format!("cannot use `{}`", writable.display())))?;
         self.overlay(&lower, (&upper, &work), devices)
             .map_err(failed(Stage::Root, "cannot mount the image's layers"))
+    }
+
+    /// Layers whose files belong to a pod's own users: in copies of the folders that they are in, mounted
+    /// where nobody sees them any more once the root is made.
+    fn mapped(&self, layers: &[PathBuf], users: &PodUsers) -> io::Result<Vec<OwnedFd>> {
+        let mut folders: Vec<(&Path, OwnedFd)> = Vec::new();
+        let mut mapped = Vec::new();
+        for layer in layers {
+            let (Some(above), Some(name)) = (layer.parent(), layer.file_name()) else {
+                return Err(io::Error::other(format!("`{}` is no layer", layer.display())));
+            };
+            let known = folders.iter().position(|(folder, _)| *folder == above);
+            let index = known.map_or_else(
+                || -> io::Result<usize> {
+                    let tree = mounts::clone(rustix::fs::CWD, above)?;
+                    mounts::keep_to_itself(&tree)?;
+                    mounts::map_owners(&tree, users)?;
+                    let place = format!("layers-{}", folders.len());
+                    mounts::attach(&tree, mounts::folder(&self.scratch, OsStr::new(&place))?)?;
+                    folders.push((above, tree));
+                    Ok(folders.len() - 1)
+                },
+                Ok,
+            )?;
+            let folder = folders.get(index).map(|(_, it)| it).ok_or(Errno::NOENT)?;
+            mapped.push(mounts::entry(folder, name)?);
+        }
+        Ok(mapped)
     }
 
     /// An overlay mount, whose folder for changes was in none before. The names in its options are those
@@ -169,6 +205,7 @@ impl Root<'_> {
         let place = mounts::folder(&self.scratch, OsStr::new("image"))?;
         let tree = mounts::clone(rustix::fs::CWD, path)?;
         mounts::keep_to_itself(&tree)?;
+        self.ground.users.as_ref().map_or(Ok(()), |it| mounts::map_owners(&tree, it))?;
         if devices == Devices::Forbidden {
             mounts::forbid_devices(&tree)?;
         }
@@ -193,7 +230,9 @@ impl Root<'_> {
     fn image_dev(&mut self, spec: &ContainerSpec) -> Result<(), StartError> {
         let what = "cannot make `/dev`";
         self.bare_dev(spec).map_err(failed(Stage::Root, what))?;
-        let group = tty_group(self.ground.initial_user_namespace, spec.user_namespace.as_ref());
+        let of_pod = self.ground.users.as_ref().map(PodUsers::map);
+        let map = of_pod.or(spec.user_namespace.as_ref());
+        let group = tty_group(self.ground.initial_user_namespace, map);
         let group = group.map(|it| it.to_string());
         let mut terminals = vec![("ptmxmode", "666"), ("mode", "620")];
         terminals.extend(group.as_deref().map(|it| ("gid", it)));

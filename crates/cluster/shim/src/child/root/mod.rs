@@ -18,10 +18,14 @@ use std::{ffi::OsStr, io, os::fd::OwnedFd, path::Path};
 use rustix::{
     fs::Mode,
     mount::{MountAttrFlags, MountPropagationFlags, UnmountFlags},
+    thread::UnshareFlags,
 };
 
-use super::{Ground, Net, failed, mounts, open_path, volumes};
-use crate::wire::{self, ContainerSpec, PidNamespace, Stage, StartError};
+use super::{Ground, Net, failed, has_namespace, mounts, open_path, volumes};
+use crate::{
+    sys,
+    wire::{self, ContainerSpec, PidNamespace, Stage, StartError},
+};
 
 /// What programs may write to places that are the container's own, such as /etc; then they get
 /// ENOSPC.
@@ -63,8 +67,12 @@ impl<'a> Root<'a> {
         }
     }
 
-    /// Makes the rest of it, for one container, and goes into it.
-    pub(super) fn enter(mut self, hostname: &str, spec: &ContainerSpec) -> Result<(), StartError> {
+    /// Makes the rest of it, for one container: what is to be its `/`.
+    pub(super) fn make(
+        mut self,
+        hostname: &str,
+        spec: &ContainerSpec,
+    ) -> Result<OwnedFd, StartError> {
         let volumes = volumes::open(self.ground, spec)?;
         match &spec.root {
             wire::Root::Host => self.finish_host(hostname, spec)?,
@@ -91,7 +99,7 @@ impl<'a> Root<'a> {
             }
         }
         self.protect(spec)?;
-        self.pivot().map_err(failed(Stage::Pivot, "cannot go into the container's root"))
+        Ok(self.root)
     }
 
     fn scratch(ground: &'a Ground) -> Result<Self, StartError> {
@@ -204,14 +212,27 @@ impl<'a> Root<'a> {
         mounts::make_read_only(&tree)?;
         mounts::attach(tree, place)
     }
+}
 
-    fn pivot(self) -> io::Result<()> {
-        rustix::process::fchdir(&self.root)?;
+/// Goes into a root.
+pub(super) fn enter(root: OwnedFd) -> Result<(), StartError> {
+    let pivot = || -> io::Result<()> {
+        rustix::process::fchdir(root)?;
         // The old root comes to lie on the new one, see pivot_root(2), and is taken away.
         rustix::process::pivot_root(".", ".")?;
         rustix::mount::unmount(".", UnmountFlags::DETACH)?;
         Ok(rustix::process::chdir("/")?)
+    };
+    pivot().map_err(failed(Stage::Pivot, "cannot go into the container's root"))
+}
+
+/// Lets this process take its control groups for the only ones.
+pub(super) fn own_cgroups() -> Result<(), StartError> {
+    if has_namespace("cgroup") {
+        sys::unshare(UnshareFlags::NEWCGROUP)
+            .map_err(failed(Stage::Namespaces, "cannot make a control group namespace"))?;
     }
+    Ok(())
 }
 
 /// What may be done with `/sys`.
