@@ -8,7 +8,7 @@
 
 mod tally;
 
-use std::{collections::BTreeSet, io, path::PathBuf};
+use std::{collections::BTreeSet, fmt, io, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
@@ -38,10 +38,48 @@ pub struct Order {
     pub reference: String,
     /// Whether a registry is asked.
     pub fetch: Fetch,
-    /// Documents in the form of Docker's `config.json` that go before the user's own.
-    pub credentials: Vec<String>,
+    /// What goes before the user's own.
+    pub credentials: Vec<Credentials>,
     /// Variables of the user that say where credentials and proxies are.
     pub environment: Vec<(String, String)>,
+}
+
+/// Credentials of somebody who wants an image.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Credentials {
+    /// Where they were found, in words that stand for no other place.
+    pub origin: String,
+    /// A document in the form of Docker's `config.json`.
+    pub text: String,
+}
+
+impl fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Credentials").field("origin", &self.origin).finish_non_exhaustive()
+    }
+}
+
+impl Credentials {
+    /// Whether who has these may run an image that is here, found by this name, without asking its registry: it
+    /// was given for them before, or to everybody.
+    ///
+    /// # Errors
+    /// What the system says. Documents that cannot be read hold no credentials.
+    pub fn admit(
+        list: &[Self],
+        store: &Store,
+        image: &Image,
+        reference: &Reference,
+    ) -> Result<bool, crate::store::Error> {
+        let mut keyring = Keyring::default();
+        for it in list {
+            // Who asks the registry hears what is wrong.
+            keyring.add_config_of(&it.origin, it.text.as_bytes()).unwrap_or_default();
+        }
+        let repository = reference.name();
+        store.admits(&image.id, &repository, &keyring.holders(&image.id, &repository))
+    }
 }
 
 /// Whether a registry is asked.
@@ -167,14 +205,14 @@ impl Order {
     ) -> Result<Image, Error> {
         let user = User::new(&self.environment, rustix::process::getuid().as_raw());
         let mut keyring = Keyring::default();
-        for document in &self.credentials {
-            keyring.add_config(document.as_bytes())?;
+        for it in &self.credentials {
+            keyring.add_config_of(&it.origin, it.text.as_bytes())?;
         }
         user.add_credentials(&mut keyring)?;
         let client = Client::new(user.registries()?, user.proxies()?, Patience::default());
         let client = client.map_err(|it| Error::Client(Box::new(it)))?;
         let tally = Tally::new(told);
-        Ok(client.pull(store, reference, &keyring, &|it| tally.note(it)).await?)
+        Ok(client.pull_for_others(store, reference, &keyring, &|it| tally.note(it)).await?)
     }
 }
 

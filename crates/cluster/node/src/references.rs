@@ -5,6 +5,7 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use client::{Cache, Caches, Key, Object, Single, Singles};
 use futures_util::future::join_all;
+use image::worker::Credentials;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret, Service};
 use tokio::sync::Notify;
 
@@ -40,10 +41,10 @@ impl ReferredObjects {
 
     /// What a pod's pull secrets hold, as text: `.dockerconfigjson`, or the older `.dockercfg` in its
     /// form. What is missing or malformed is left out: the registry will say that it misses it.
-    pub(crate) fn pull_secrets(&self, pod: &Pod) -> Vec<String> {
+    pub(crate) fn pull_secrets(&self, pod: &Pod) -> Vec<Credentials> {
         let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
         let secrets = pull_secrets(pod).filter_map(|it| self.secret(namespace, it));
-        secrets.filter_map(|it| docker_config(&it)).collect()
+        secrets.filter_map(|it| credentials(&it)).collect()
     }
 
     /// Watches the object that holds the links, which every pod refers to.
@@ -55,6 +56,16 @@ impl ReferredObjects {
     pub(crate) fn links(&self) -> Option<Arc<ConfigMap>> {
         self.config_maps.get(&links())
     }
+}
+
+fn credentials(secret: &Secret) -> Option<Credentials> {
+    let text = docker_config(secret)?;
+    let word = |it: &Option<String>| it.clone().unwrap_or_default();
+    let metadata = &secret.metadata;
+    let (namespace, name) = (word(&metadata.namespace), word(&metadata.name));
+    // A secret that was made anew is another one, whatever its name.
+    let origin = format!("{namespace}/{name}/{}", word(&metadata.uid));
+    Some(Credentials { origin, text })
 }
 
 fn docker_config(secret: &Secret) -> Option<String> {

@@ -4,7 +4,11 @@ use std::{
     fs,
     io::{self, BufRead as _, BufReader, Read, Write},
     net::{TcpListener, TcpStream},
-    sync::Arc,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use anyhow::{Context as _, ensure};
@@ -13,8 +17,9 @@ use rustls::{ServerConfig, ServerConnection, StreamOwned, pki_types::PrivatePkcs
 
 use crate::{
     cluster::{Cluster, eventually},
+    host::kill,
     images::{PACKED, Registry, field, pack, pod, shown},
-    run::free_port,
+    run::{free_port, must},
 };
 
 /// This machine, by an address for which no client leaves out TLS.
@@ -31,6 +36,8 @@ struct Gate {
     port: u16,
     /// The authority of its certificate, as a file has it.
     authority: String,
+    /// Whether it lets nobody in any more.
+    shut: Arc<AtomicBool>,
 }
 
 impl Gate {
@@ -54,15 +61,18 @@ impl Gate {
         let config = Arc::new(config);
         let listener = TcpListener::bind((HERE, 0))?;
         let port = listener.local_addr()?.port();
+        let shut = Arc::new(AtomicBool::new(false));
+        let is_shut = Arc::clone(&shut);
         // Ends with the test program.
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
+                let password = (!is_shut.load(Ordering::SeqCst)).then_some(RIGHT);
                 let config = Arc::clone(&config);
                 // Who does not like the certificate goes away.
-                std::thread::spawn(move || drop(answer(stream, config, registry)));
+                std::thread::spawn(move || drop(answer(stream, config, registry, password)));
             }
         });
-        Ok(Self { port, authority: pem })
+        Ok(Self { port, authority: pem, shut })
     }
 
     fn image(&self, name: &str) -> String {
@@ -71,7 +81,12 @@ impl Gate {
 }
 
 /// Answers one request.
-fn answer(stream: TcpStream, config: Arc<ServerConfig>, registry: u16) -> io::Result<()> {
+fn answer(
+    stream: TcpStream,
+    config: Arc<ServerConfig>,
+    registry: u16,
+    password: Option<&str>,
+) -> io::Result<()> {
     let connection = ServerConnection::new(config).map_err(io::Error::other)?;
     let mut stream = StreamOwned::new(connection, stream);
     let mut head = Vec::new();
@@ -85,7 +100,7 @@ fn answer(stream: TcpStream, config: Arc<ServerConfig>, registry: u16) -> io::Re
     let known = head
         .lines()
         .filter_map(|it| it.split_once(": "))
-        .any(|(name, value)| name.eq_ignore_ascii_case("authorization") && value == RIGHT);
+        .any(|(name, value)| name.eq_ignore_ascii_case("authorization") && Some(value) == password);
     if known {
         let mut inner = TcpStream::connect(("127.0.0.1", registry))?;
         inner.write_all(head.replacen("\r\n", "\r\nConnection: close\r\n", 1).as_bytes())?;
@@ -126,6 +141,16 @@ fn waits(cluster: &Cluster, name: &str, words: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Where the user of the cluster keeps certificates.
+fn config(cluster: &Cluster) -> PathBuf {
+    cluster.data().join("config")
+}
+
+fn up(cluster: &Cluster) -> anyhow::Result<()> {
+    let mut up = cluster.command(&["up", "--detach"])?;
+    must(up.env("XDG_CONFIG_HOME", config(cluster))).map(drop)
+}
+
 /// A secret of the pod, of its account, a wrong one and none; the authority unknown, and known.
 pub(crate) fn pull_secrets_and_certificates_are_used() -> anyhow::Result<()> {
     let cluster = Cluster::new("private")?;
@@ -140,10 +165,7 @@ pub(crate) fn pull_secrets_and_certificates_are_used() -> anyhow::Result<()> {
     }
     cluster.coracle(&["image", "rm", PACKED])?;
     let gate = Gate::start(port)?;
-    let config = cluster.data().join("config");
-    let mut up = cluster.command(&["up", "--detach"])?;
-    let started = up.env("XDG_CONFIG_HOME", &config).output()?;
-    ensure!(started.status.success(), "{}", crate::cluster::said(&started));
+    up(&cluster)?;
 
     let show: &[&str] = &["probe", "show"];
     let with = |name: &str, image: &str, secret: &str| {
@@ -153,7 +175,7 @@ pub(crate) fn pull_secrets_and_certificates_are_used() -> anyhow::Result<()> {
     cluster.apply(&pod("unknown", &gate.image("zero"), show, ""))?;
     waits(&cluster, "unknown", &format!("certs.d/{HERE}:{}/ca.crt", gate.port))?;
 
-    let folder = config.join(format!("containers/certs.d/{HERE}:{}", gate.port));
+    let folder = config(&cluster).join(format!("containers/certs.d/{HERE}:{}", gate.port));
     fs::create_dir_all(&folder)?;
     fs::write(folder.join("ca.crt"), &gate.authority)?;
     let secrets = secret("right", &gate, "open") + &secret("wrong", &gate, "sesame");
@@ -169,5 +191,46 @@ pub(crate) fn pull_secrets_and_certificates_are_used() -> anyhow::Result<()> {
     let secrets = r#"{"imagePullSecrets": [{"name": "right"}]}"#;
     cluster.kubectl(&["patch", "serviceaccount", "default", "--patch", secrets])?;
     cluster.apply(&pod("account", &gate.image("two"), show, ""))?;
-    shown(&cluster, "account").map(drop).context("with the secret of its account")
+    shown(&cluster, "account").context("with the secret of its account")?;
+    let secrets = r#"{"imagePullSecrets": []}"#;
+    cluster.kubectl(&["patch", "serviceaccount", "default", "--patch", secrets])?;
+    each_pod_shows_a_secret(&cluster, &gate, &with)
+}
+
+/// What was fetched with a secret is here now: who has that secret, or one with the same password, runs it,
+/// and nobody else, also after everything was killed.
+fn each_pod_shows_a_secret(
+    cluster: &Cluster,
+    gate: &Gate,
+    with: &dyn Fn(&str, &str, &str) -> String,
+) -> anyhow::Result<()> {
+    let show: &[&str] = &["probe", "show"];
+    let image = gate.image("one");
+    cluster.apply(&pod("late", &image, show, ""))?;
+    waits(cluster, "late", "refuses who has no credentials")?;
+    kill(cluster.pid()?)?;
+    up(cluster)?;
+    let never = |name: &str, image: &str| pod(name, image, show, "imagePullPolicy: Never");
+    cluster.apply(&(pod("later", &image, show, "") + &never("never", &image)))?;
+    waits(cluster, "later", "refuses who has no credentials")?;
+    eventually("no registry is asked for it", || {
+        let message = field(cluster, "never", "state.waiting.message")?;
+        Ok(message.contains("does not have the proper auth"))
+    })?;
+
+    gate.shut.store(true, Ordering::SeqCst);
+    cluster.apply(&(secret("same", gate, "open") + &with("again", "one", "right")))?;
+    cluster.apply(&with("equal", "one", "same"))?;
+    shown(cluster, "again")?;
+    shown(cluster, "equal")?;
+    let secrets = fs::read_dir(cluster.data().join("coracle/images/pulled"))?;
+    for record in secrets {
+        let text = fs::read_to_string(record?.path())?;
+        ensure!(text.contains("default/right/") && !text.contains("open"), "{text}");
+    }
+
+    // What the user names is everybody's.
+    cluster.coracle(&["image", "tag", &image, "test/ours"])?;
+    cluster.apply(&never("ours", "test/ours"))?;
+    shown(cluster, "ours").map(drop)
 }

@@ -6,7 +6,10 @@ use std::collections::BTreeMap;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde::Deserialize;
 
-use crate::Reference;
+use crate::{
+    Digest, Hasher, Reference,
+    store::{Grant, Holder},
+};
 
 /// Largest file of credentials; a Secret of Kubernetes has at most 1 MiB.
 const FILE_BYTES_MAX: usize = 1 << 20;
@@ -36,8 +39,16 @@ impl std::fmt::Debug for Credential {
 /// those that fit equally well.
 #[derive(Clone, Debug, Default)]
 pub struct Keyring {
-    entries: Vec<(Pattern, Credential)>,
+    entries: Vec<Known>,
     helpers: Vec<(Pattern, String)>,
+}
+
+#[derive(Clone, Debug)]
+struct Known {
+    pattern: Pattern,
+    credential: Credential,
+    /// Where it was found, if it is not the user's own.
+    origin: Option<String>,
 }
 
 /// What a credential is for: a host, where labels may be globs, and the beginning of a path.
@@ -85,8 +96,22 @@ impl Keyring {
     ///
     /// [`KeyringError`].
     pub fn add_config(&mut self, bytes: &[u8]) -> Result<(), KeyringError> {
+        self.add_file(bytes, None)
+    }
+
+    /// The same of a file that is not the user's: what is fetched with it is not everybody's. `origin`
+    /// says where it was found, in words that stand for no other place.
+    ///
+    /// # Errors
+    ///
+    /// [`KeyringError`].
+    pub fn add_config_of(&mut self, origin: &str, bytes: &[u8]) -> Result<(), KeyringError> {
+        self.add_file(bytes, Some(origin))
+    }
+
+    fn add_file(&mut self, bytes: &[u8], origin: Option<&str>) -> Result<(), KeyringError> {
         let file: File = parse(bytes)?;
-        self.add_entries(file.auths.unwrap_or_default())?;
+        self.add_entries(file.auths.unwrap_or_default(), origin)?;
         for (host, helper) in file.cred_helpers.unwrap_or_default() {
             self.helpers.push((Pattern::parse(&host), helper));
         }
@@ -102,22 +127,43 @@ impl Keyring {
     ///
     /// [`KeyringError`].
     pub fn add_legacy_config(&mut self, bytes: &[u8]) -> Result<(), KeyringError> {
-        self.add_entries(parse(bytes)?)
+        self.add_entries(parse(bytes)?, None)
     }
 
     /// Adds one for a registry, or for a part of it (`HOST/PATH`).
     pub fn add(&mut self, registry: &str, credential: Credential) {
-        self.entries.push((Pattern::parse(registry), credential));
+        self.entries.push(Known { pattern: Pattern::parse(registry), credential, origin: None });
+    }
+
+    /// Who could fetch what was fetched with this credential, or without any.
+    pub(crate) fn grant(
+        &self,
+        credential: Option<&Credential>,
+        image: &Digest,
+        repository: &str,
+    ) -> Grant {
+        let same: Vec<&Known> =
+            self.entries.iter().filter(|it| Some(&it.credential) == credential).collect();
+        if same.iter().any(|it| it.origin.is_none()) || credential.is_none() {
+            return Grant::Everybody;
+        }
+        Grant::Holders(same.into_iter().filter_map(|it| it.holder(image, repository)).collect())
+    }
+
+    /// What of it is not the user's, as it is remembered of an image.
+    pub(crate) fn holders(&self, image: &Digest, repository: &str) -> Vec<Holder> {
+        self.entries.iter().filter_map(|it| it.holder(image, repository)).collect()
     }
 
     /// What may be tried for an image, best fit first: the longest path, then as added. None means to
     /// ask as nobody.
     #[must_use]
     pub fn of(&self, reference: &Reference) -> Vec<Credential> {
-        let fits = |it: &&(Pattern, Credential)| it.0.fits(reference);
-        let mut found: Vec<&(Pattern, Credential)> = self.entries.iter().filter(fits).collect();
-        found.sort_by_key(|it| std::cmp::Reverse(it.0.path.len()));
-        let mut credentials: Vec<Credential> = found.into_iter().map(|it| it.1.clone()).collect();
+        let fits = |it: &&Known| it.pattern.fits(reference);
+        let mut found: Vec<&Known> = self.entries.iter().filter(fits).collect();
+        found.sort_by_key(|it| std::cmp::Reverse(it.pattern.path.len()));
+        let mut credentials: Vec<Credential> =
+            found.into_iter().map(|it| it.credential.clone()).collect();
         credentials.dedup();
         credentials
     }
@@ -128,14 +174,33 @@ impl Keyring {
         self.helpers.iter().find(|it| it.0.fits(reference)).map(|it| it.1.as_str())
     }
 
-    fn add_entries(&mut self, entries: BTreeMap<String, Entry>) -> Result<(), KeyringError> {
+    fn add_entries(
+        &mut self,
+        entries: BTreeMap<String, Entry>,
+        origin: Option<&str>,
+    ) -> Result<(), KeyringError> {
         for (host, entry) in entries {
             // A helper leaves empty entries behind.
             if let Some(credential) = entry.credential()? {
-                self.add(&host, credential);
+                let (pattern, origin) = (Pattern::parse(&host), origin.map(str::to_owned));
+                self.entries.push(Known { pattern, credential, origin });
             }
         }
         Ok(())
+    }
+}
+
+impl Known {
+    fn holder(&self, image: &Digest, repository: &str) -> Option<Holder> {
+        let Credential { user, password, identity_token } = &self.credential;
+        let token = identity_token.as_deref().unwrap_or_default();
+        let mut hasher = Hasher::default();
+        for part in [&image.to_string(), repository, user, password, token] {
+            // No two lists of parts look the same.
+            hasher.update(&part.len().to_le_bytes());
+            hasher.update(part.as_bytes());
+        }
+        Some(Holder { origin: self.origin.clone()?, credential: hasher.finish() })
     }
 }
 

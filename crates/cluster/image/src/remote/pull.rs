@@ -64,7 +64,24 @@ impl Client {
         keyring: &Keyring,
         progress: Progress<'_>,
     ) -> Result<Image, Error> {
-        let work = Pull { client: self, store, reference, keyring, progress };
+        let work = Pull { client: self, store, reference, keyring, progress, noted: false };
+        work.run().await.map_err(|kind| kind.of(reference))
+    }
+
+    /// The same for others than the user: whose credentials the image was given for is noted, for
+    /// [`Credentials::admit`](crate::worker::Credentials::admit).
+    ///
+    /// # Errors
+    ///
+    /// As [`Client::pull`].
+    pub async fn pull_for_others(
+        &self,
+        store: &Store,
+        reference: &Reference,
+        keyring: &Keyring,
+        progress: Progress<'_>,
+    ) -> Result<Image, Error> {
+        let work = Pull { client: self, store, reference, keyring, progress, noted: true };
         work.run().await.map_err(|kind| kind.of(reference))
     }
 }
@@ -76,6 +93,8 @@ struct Pull<'a> {
     reference: &'a Reference,
     keyring: &'a Keyring,
     progress: Progress<'a>,
+    /// Whether it is noted who may have it; else it is everybody's.
+    noted: bool,
 }
 
 impl Pull<'_> {
@@ -114,7 +133,8 @@ impl Pull<'_> {
         let transport = &self.client.transport;
         let open = || Session::open(transport, endpoint.clone(), credential.clone(), "pull");
         let session = open().await?;
-        if let Some(image) = self.unchanged(&session).await? {
+        let credential = credential.as_ref();
+        if let Some(image) = self.unchanged(&session, credential).await? {
             (self.progress)(Event::Present { part: image.target.digest.to_string() });
             return Ok(image);
         }
@@ -122,11 +142,15 @@ impl Pull<'_> {
         let documents = self.documents(&session, &lease).await?;
         let config = self.config(&session, &documents).await?;
         self.layers(&session, &lease, &documents, &config.1).await?;
-        self.finish(documents, config.0).await
+        self.finish(documents, config.0, credential).await
     }
 
     /// The image that is here, if the tag still stands for it.
-    async fn unchanged(self, session: &Session<'_>) -> Result<Option<Image>, Kind> {
+    async fn unchanged(
+        self,
+        session: &Session<'_>,
+        credential: Option<&Credential>,
+    ) -> Result<Option<Image>, Kind> {
         let here = match self.store.resolve(self.reference) {
             Ok(Some(here)) => here,
             Ok(None) | Err(ImageError::NoSuchPlatform { .. } | ImageError::Unusable { .. }) => {
@@ -144,7 +168,18 @@ impl Pull<'_> {
         }
         // A registry has it, wherever this one came from.
         let here = Image { target: pulled(here.target), ..here };
-        self.store.tag(&self.name(), &here.target)?;
+        if self.noted {
+            let repository = self.reference.name();
+            // To name a digest is easy: who claims to have what others were given is to show it.
+            if !self.store.is_of(&here.id, &repository)? {
+                return Ok(None);
+            }
+            let grant = self.keyring.grant(credential, &here.id, &repository);
+            self.store.admit(&here.id, &repository, &grant, false)?;
+            self.store.name(&self.name(), &here.target)?;
+        } else {
+            self.store.tag(&self.name(), &here.target)?;
+        }
         Ok(Some(here))
     }
 
@@ -290,17 +325,32 @@ impl Pull<'_> {
     }
 
     /// Puts the documents into the store, and gives the image its name: now it is there.
-    async fn finish(self, documents: Documents, config: Vec<u8>) -> Result<Image, Kind> {
+    async fn finish(
+        self,
+        documents: Documents,
+        config: Vec<u8>,
+        credential: Option<&Credential>,
+    ) -> Result<Image, Kind> {
         let (store, name) = (self.store.clone(), self.name());
+        let (id, repository) = (documents.manifest.config.digest, self.reference.name());
+        let grant = self.noted.then(|| self.keyring.grant(credential, &id, &repository));
         let finish = move || -> Result<Image, Kind> {
             store.put(&config)?;
+            if let (Some(grant), Some(manifest)) = (&grant, documents.bytes.last()) {
+                // Before the image is there; one that is there already came by the user's hand.
+                let bring = store.blob_size(&Digest::of(manifest))?.is_none();
+                store.admit(&id, &repository, grant, bring)?;
+            }
             // The innermost first, so that what is there refers only to what is there.
             for bytes in documents.bytes.iter().rev() {
                 store.put(bytes)?;
             }
             let target = pulled(documents.target);
             let image = Image::read(&store, &target, &Platform::host())?;
-            store.tag(&name, &target)?;
+            match grant {
+                Some(_) => store.name(&name, &target)?,
+                None => store.tag(&name, &target)?,
+            }
             Ok(image)
         };
         let done = tokio::task::spawn_blocking(finish).await;

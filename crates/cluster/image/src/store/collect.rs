@@ -162,6 +162,7 @@ impl Store {
                 self.reach(root, &mut needed);
             }
             self.sweep_blobs(&needed, collected)?;
+            self.sweep_records()?;
             self.sweep_layers(&needed, collected)?
         };
         let mut leftovers = self.leftovers(rests_too)?;
@@ -190,6 +191,20 @@ impl Store {
             if !is_needed(&path, needed) {
                 collected.bytes += fs::metadata(&path).map_or(0, |it| it.len());
                 collected.blobs += 1;
+                remove(&path)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes what is noted of images that are no more.
+    fn sweep_records(&self) -> Result<(), Error> {
+        for path in files(&self.records_folder())? {
+            let here = match digest_in(&path) {
+                Some(image) => self.blob_size(&image)?.is_some(),
+                None => false,
+            };
+            if !here {
                 remove(&path)?;
             }
         }

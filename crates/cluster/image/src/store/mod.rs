@@ -8,6 +8,7 @@
 //! index.json        the names: a descriptor of each image, with the full name as an annotation
 //! blobs/sha256/HEX  content by digest, complete and verified: what is there is right
 //! layers/HEX/       layers unpacked, by diff id; made by `unpack`
+//! pulled/HEX        who may run the image with this configuration, if not everybody may
 //! staging/          what is being written; a blob's rest is gone on with by whoever wants it next
 //! claims/NAME       images that somebody needs until he says otherwise: a cluster's pods
 //! leases/           content that a living process needs; each file is locked by its process
@@ -17,6 +18,7 @@
 //! Several processes may use one folder, and any may be killed at any moment: content is written
 //! elsewhere, verified, flushed and renamed. Nothing here knows registries or Kubernetes.
 
+mod access;
 mod blob;
 mod collect;
 mod lease;
@@ -29,6 +31,7 @@ use std::{
     sync::Arc,
 };
 
+pub(crate) use access::{Grant, Holder};
 pub use blob::{Blob, Writer};
 pub use collect::{Collected, Policy};
 pub use lease::Lease;
@@ -146,7 +149,7 @@ impl Store {
     pub fn open(folder: impl AsRef<Path>) -> Result<Self, Error> {
         let folder = folder.as_ref();
         let this = Self { folder: folder.into() };
-        for sub in ["blobs/sha256", "layers", "staging", "claims", "leases"] {
+        for sub in ["blobs/sha256", "layers", "pulled", "staging", "claims", "leases"] {
             let path = folder.join(sub);
             fs::DirBuilder::new()
                 .recursive(true)

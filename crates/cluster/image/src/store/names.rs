@@ -41,12 +41,18 @@ impl Store {
     }
 
     /// Gives a name to an image that is in the store, and takes it from the one that had it. After
-    /// this the image and its name are on the disk.
+    /// this the image and its name are on the disk, and everybody may run it by this name.
     ///
     /// # Errors
     ///
     /// [`Error::NoBlob`] if the image is not there, or what the system says.
     pub fn tag(&self, reference: &Reference, target: &Descriptor) -> Result<(), Error> {
+        self.open_to_everybody(reference, target)?;
+        self.name(reference, target)
+    }
+
+    /// The same without a word on who may run it.
+    pub(crate) fn name(&self, reference: &Reference, target: &Descriptor) -> Result<(), Error> {
         let _lock = self.lock()?;
         if self.blob_size(&target.digest)?.is_none() {
             return Err(Error::NoBlob(target.digest));

@@ -47,6 +47,9 @@ pub(crate) struct Seen {
     pub(crate) local: Local,
     /// It was loaded or built on this machine: no registry knows a newer one.
     pub(crate) made_here: bool,
+    /// Who wants it may run it without asking a registry: it was fetched for him before, or is
+    /// everybody's.
+    pub(crate) admitted: bool,
     /// When a registry was last asked with success: the beginning of that work.
     pub(crate) confirmed: Option<Duration>,
     /// What is being done about it at the moment.
@@ -87,17 +90,21 @@ pub(crate) enum Verdict {
     BackOff(Duration),
     /// It is not there, and must not be fetched: `ErrImageNeverPull`.
     Never,
+    /// It is there, fetched for others, and no registry must be asked: `ErrImageNeverPull`.
+    Forbidden,
 }
 
 /// Decides.
 #[must_use]
 pub(crate) fn decide(seen: &Seen) -> Verdict {
-    let fresh = seen.policy == Policy::Always && !(seen.made_here && seen.local != Local::Absent);
-    let enough = match seen.local {
-        Local::Ready => !fresh || seen.confirmed.is_some_and(|it| seen.wanted <= it),
-        Local::Packed | Local::Absent => false,
-    };
-    if enough {
+    let here = seen.local != Local::Absent;
+    let asked = seen.confirmed.is_some_and(|it| seen.wanted <= it);
+    let of_others = here && !seen.admitted && !asked;
+    if of_others && seen.policy == Policy::Never {
+        return Verdict::Forbidden;
+    }
+    let fresh = of_others || seen.policy == Policy::Always && !(seen.made_here && here);
+    if seen.local == Local::Ready && (!fresh || asked) {
         return Verdict::Run;
     }
     if seen.policy == Policy::Never && seen.local == Local::Absent {
@@ -131,6 +138,7 @@ mod tests {
         wanted: Duration::from_secs(90),
         local: Local::Absent,
         made_here: false,
+        admitted: true,
         confirmed: None,
         work: Work::Idle,
     };
@@ -155,6 +163,23 @@ mod tests {
         assert_eq!(asked(90), Verdict::Run);
         // What was built here is newer than what any registry has.
         assert_eq!(decide(&Seen { made_here: true, ..seen }), Verdict::Run);
+    }
+
+    #[test]
+    fn what_was_fetched_for_others_is_asked_for() {
+        for local in [Local::Packed, Local::Ready] {
+            let seen = Seen { admitted: false, local, ..SEEN };
+            assert_eq!(decide(&seen), Verdict::Begin { fresh: true });
+            assert_eq!(decide(&Seen { made_here: true, ..seen }), Verdict::Begin { fresh: true });
+            assert_eq!(decide(&Seen { policy: Policy::Never, ..seen }), Verdict::Forbidden);
+        }
+        let absent = Seen { admitted: false, ..SEEN };
+        assert_eq!(decide(&absent), Verdict::Begin { fresh: false });
+        let asked = |at| {
+            let confirmed = Some(Duration::from_secs(at));
+            decide(&Seen { admitted: false, local: Local::Ready, confirmed, ..SEEN })
+        };
+        assert_eq!((asked(89), asked(90)), (Verdict::Begin { fresh: true }, Verdict::Run));
     }
 
     #[test]

@@ -90,7 +90,9 @@ impl Entry {
                     fetched.bytes
                 )
             }
-            _ => format!("Container image \"{image}\" already present on machine"),
+            _ => format!(
+                "Container image \"{image}\" already present on machine and can be accessed by the pod"
+            ),
         }
     }
 }

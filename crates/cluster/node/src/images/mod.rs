@@ -18,7 +18,10 @@ use std::{
 };
 
 use anyhow::Context as _;
-use image::{Digest, Image, Owners, Reference, Store, worker};
+use image::{
+    Digest, Image, Owners, Reference, Store,
+    worker::{self, Credentials},
+};
 use runtime::{OnExit, Tasks};
 use serde_json::Value;
 use tokio::{
@@ -74,8 +77,8 @@ pub(crate) struct Wanted<'a> {
     pub(crate) policy: Policy,
     /// Since when the container waits to run, on the clock of [`Images::uptime`].
     pub(crate) since: Duration,
-    /// `.dockerconfigjson` of the pod's pull secrets.
-    pub(crate) credentials: &'a [String],
+    /// What the pod's pull secrets hold.
+    pub(crate) credentials: &'a [Credentials],
     /// Told when it should look again.
     pub(crate) nudge: &'a Arc<Notify>,
 }
@@ -98,6 +101,8 @@ pub(crate) enum Looked {
     BackOff(String),
     /// It is not there, and the policy is to fetch nothing.
     Never,
+    /// It is there for others, and the policy is to ask nobody.
+    Forbidden,
     /// Its name is none: why.
     Invalid(String),
 }
@@ -223,7 +228,7 @@ impl Images {
     /// The image, if it can be run as it is here, whatever the policy.
     pub(crate) fn present(&self, image: &str) -> Option<Present> {
         let reference = image.parse().ok()?;
-        self.0.local(&reference).ok()?.present
+        self.0.local(&reference, &[]).ok()?.present
     }
 
     /// What there is of an image; begins to get it if it has to.
@@ -232,12 +237,12 @@ impl Images {
             Ok(reference) => reference,
             Err(error) => return Looked::Invalid(chain(error)),
         };
-        let local = match self.0.local(&reference) {
+        let local = match self.0.local(&reference, wanted.credentials) {
             Ok(local) => local,
             Err(error) => return Looked::Error(error),
         };
-        let key =
-            Key { reference: reference.to_string(), credentials: wanted.credentials.to_vec() };
+        let credentials = wanted.credentials.iter().map(|it| it.text.clone()).collect();
+        let key = Key { reference: reference.to_string(), credentials };
         let mut entries = self.0.entries();
         forget(&mut entries);
         let entry = entries.entry(key.clone()).or_insert_with(Entry::new);
@@ -247,6 +252,7 @@ impl Images {
             wanted: wanted.since,
             local: local.state(),
             made_here: local.made_here,
+            admitted: local.admitted,
             confirmed: entry.confirmed,
             work: entry.work,
         };
@@ -258,13 +264,14 @@ impl Images {
             // Cannot be: it runs only what is ready, which is present.
             (Verdict::Run, None) => return Looked::Never,
             (Verdict::Never, _) => return Looked::Never,
+            (Verdict::Forbidden, _) => return Looked::Forbidden,
             (Verdict::Wait, _) => entry.wait(wanted.nudge),
             (Verdict::Begin { fresh }, _) => {
                 entry.wait(wanted.nudge);
                 entry.work = Work::Going;
                 entry.advance = None;
                 drop(entries);
-                self.begin(key, fresh, wanted.policy);
+                self.begin(key, wanted.credentials.to_vec(), fetch(wanted.policy, fresh));
                 return Looked::Pulling(None);
             }
             (Verdict::Error(at), _) => {
@@ -279,22 +286,17 @@ impl Images {
         Looked::Pulling(entry.advance)
     }
 
-    fn begin(&self, key: Key, fresh: bool, policy: Policy) {
+    fn begin(&self, key: Key, credentials: Vec<Credentials>, fetch: worker::Fetch) {
         let (images, asked) = (self.clone(), self.uptime());
         self.0.tasks.spawn("image", OnExit::Log, move |stop| async move {
             // The semaphore is never closed.
             let permit = images.0.jobs.acquire().await;
             let begun = images.uptime();
-            let fetch = match policy {
-                Policy::Never => worker::Fetch::Never,
-                Policy::Always if fresh => worker::Fetch::Always,
-                Policy::Always | Policy::IfNotPresent => worker::Fetch::IfMissing,
-            };
             let order = worker::Order {
                 store: images.0.folder.clone(),
                 reference: key.reference.clone(),
                 fetch,
-                credentials: key.credentials.clone(),
+                credentials,
                 environment: images.0.environment.clone(),
             };
             let told = |advance| {
@@ -382,12 +384,13 @@ impl Shared {
         Ok(self.store.get_or_init(|| store))
     }
 
-    /// What the store has.
-    fn local(&self, reference: &Reference) -> Result<Here, String> {
+    /// What the store has, for who has these credentials.
+    fn local(&self, reference: &Reference, credentials: &[Credentials]) -> Result<Here, String> {
         let store = self.store()?;
         let Some(image) = store.resolve(reference).map_err(chain)? else {
-            return Ok(Here { known: false, made_here: false, present: None });
+            return Ok(Here { known: false, made_here: false, admitted: false, present: None });
         };
+        let admitted = Credentials::admit(credentials, store, &image, reference).map_err(chain)?;
         // What comes from a registry says so.
         let made_here = !image.target.annotations.contains_key(image::ANNOTATION_PULLED);
         let layers = image::unpack::find(store, &image, self.owners).map_err(chain)?;
@@ -396,7 +399,7 @@ impl Shared {
             let owners_lost = it.lost.owners;
             Present { reference, image, layers: it.folders, owners_lost }
         });
-        Ok(Here { known: true, made_here, present })
+        Ok(Here { known: true, made_here, admitted, present })
     }
 }
 
@@ -404,6 +407,7 @@ impl Shared {
 struct Here {
     known: bool,
     made_here: bool,
+    admitted: bool,
     present: Option<Present>,
 }
 
@@ -414,6 +418,15 @@ impl Here {
             (true, None) => Local::Packed,
             (false, None) => Local::Absent,
         }
+    }
+}
+
+/// Whether a registry is asked, by the policy, if it has to be (`fresh`).
+fn fetch(policy: Policy, fresh: bool) -> worker::Fetch {
+    match policy {
+        Policy::Never => worker::Fetch::Never,
+        Policy::Always | Policy::IfNotPresent if fresh => worker::Fetch::Always,
+        Policy::Always | Policy::IfNotPresent => worker::Fetch::IfMissing,
     }
 }
 

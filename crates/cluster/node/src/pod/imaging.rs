@@ -4,6 +4,7 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use client::EventType::{Normal, Warning};
+use image::worker::Credentials;
 use k8s_openapi::api::core::v1::{Container, Pod};
 use tokio::sync::Notify;
 
@@ -32,6 +33,7 @@ enum Told {
     Error(String),
     BackOff,
     Never,
+    Forbidden,
     Invalid,
 }
 
@@ -40,8 +42,8 @@ pub(super) struct Run<'a> {
     pub(super) pod: &'a Pod,
     pub(super) container: &'a Container,
     pub(super) attempt: u32,
-    /// `.dockerconfigjson` of the pod's pull secrets.
-    pub(super) credentials: &'a [String],
+    /// What the pod's pull secrets hold.
+    pub(super) credentials: &'a [Credentials],
     /// Told when there is something new.
     pub(super) nudge: &'a Arc<Notify>,
 }
@@ -113,12 +115,21 @@ fn waiting(image: &str, looked: Looked) -> Waiting {
                 format!("Container image \"{image}\" is not present with pull policy of Never");
             ("ErrImageNeverPull", Some(with_hint(image, &message)))
         }
+        Looked::Forbidden => ("ErrImageNeverPull", Some(forbidden(image))),
         Looked::Invalid(cause) => {
             let message = format!("Failed to apply default image tag \"{image}\": {cause}");
             ("InvalidImageName", Some(message))
         }
     };
     Waiting { reason: reason.to_owned(), message }
+}
+
+/// An image that is here, for others.
+fn forbidden(image: &str) -> String {
+    format!(
+        "Container image \"{image}\" is present with pull policy of Never but does not have the proper auth \
+         (image secret) that was used to pull the image"
+    )
 }
 
 /// What else can be done than to have the image somewhere.
@@ -138,6 +149,7 @@ impl Told {
             Looked::Error(cause) => Self::Error(cause.clone()),
             Looked::BackOff(_) => Self::BackOff,
             Looked::Never => Self::Never,
+            Looked::Forbidden => Self::Forbidden,
             Looked::Invalid(_) => Self::Invalid,
         }
     }
@@ -164,6 +176,10 @@ fn tell(teller: &Teller, pod: &Pod, container: &Container, looked: &Looked) {
             let note =
                 format!("Container image \"{image}\" is not present with pull policy of Never");
             warn("ErrImageNeverPull", note);
+            warn("Failed", "Error: ErrImageNeverPull".to_owned());
+        }
+        Looked::Forbidden => {
+            warn("ErrImageNeverPull", forbidden(image));
             warn("Failed", "Error: ErrImageNeverPull".to_owned());
         }
         Looked::Invalid(cause) => {

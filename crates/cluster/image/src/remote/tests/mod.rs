@@ -1,6 +1,7 @@
 //! Registries that behave, and such as do not.
 
 mod fake;
+mod given;
 mod proxies;
 
 use std::{
