@@ -12,13 +12,25 @@ use crate::place::{Place, sh};
 /// Where this machine has controllers, version 1 or 2, if this user may make groups there.
 const ROOTS: [&str; 3] = ["/sys/fs/cgroup/memory", "/sys/fs/cgroup/pids", "/sys/fs/cgroup"];
 
+/// Where version 2 is beside version 1.
+const BESIDE: &str = "/sys/fs/cgroup/unified";
+
 /// Groups of a test, removed in the end.
-struct Groups(Vec<PathBuf>);
+pub(crate) struct Groups(pub(crate) Vec<PathBuf>);
 
 impl Groups {
     fn new(name: &str) -> Self {
+        Self::of(name, &ROOTS)
+    }
+
+    /// Of all hierarchies that a process may be forked into, or join.
+    pub(crate) fn of_all(name: &str) -> Self {
+        Self::of(name, &[&ROOTS[..], &[BESIDE]].concat())
+    }
+
+    fn of(name: &str, roots: &[&str]) -> Self {
         let has = |it: &Path| it.join("cgroup.procs").exists() && !it.join("cgroup.type").exists();
-        let roots = ROOTS.iter().map(Path::new).filter(|it| has(it));
+        let roots = roots.iter().map(Path::new).filter(|it| has(it));
         let folders: Vec<PathBuf> =
             roots.map(|it| it.join(format!("shim-{name}-{}", std::process::id()))).collect();
         folders.iter().for_each(|it| fs::create_dir(it).unwrap());
@@ -29,7 +41,7 @@ impl Groups {
         self.0.iter().any(|it| it.join(file).exists() && fs::write(it.join(file), value).is_ok())
     }
 
-    fn members(&self) -> Vec<String> {
+    pub(crate) fn members(&self) -> Vec<String> {
         self.0.iter().map(|it| fs::read_to_string(it.join("cgroup.procs")).unwrap()).collect()
     }
 }

@@ -28,7 +28,7 @@ use crate::place::Place;
 type Scenario = fn(&Place);
 
 /// What is run on the host's side; most go into a cluster at once.
-const SCENARIOS: [(&str, Scenario); 44] = [
+const SCENARIOS: [(&str, Scenario); 45] = [
     ("process_gets_what_is_asked_for", world::process),
     ("container_is_alone", world::alone),
     ("network_of_the_host_is_shared", world::on_host),
@@ -71,6 +71,7 @@ const SCENARIOS: [(&str, Scenario); 44] = [
     ("pods_have_users_of_their_own", users::owners),
     ("users_of_a_pod_are_many", users::others),
     ("users_of_a_pod_have_all_kinds_of_containers", users::kinds),
+    ("users_of_a_pod_end_with_its_shim", users::killed),
     ("image_start_is_fast", image::fast),
     ("start_is_fast", running::fast),
 ];

@@ -6,12 +6,18 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use coracle_shim::wire::{
-    ContainerSpec, ExecSpec, IdMap, IdRange, Mount, PidNamespace, ProcessSpec, Root, Source, User,
+use coracle_shim::{
+    Process,
+    wire::{
+        ContainerSpec, ExecSpec, IdMap, IdRange, Mount, PidNamespace, ProcessSpec, Root, Source,
+        User,
+    },
 };
 use expect_test::expect;
+use rustix::event::{PollFd, PollFlags};
 
 use crate::{
+    groups::Groups,
     image::{container, layers, sh},
     place::{Place, Pod, bind},
 };
@@ -191,6 +197,35 @@ pub(crate) fn kinds(place: &Place) {
     assert_eq!(pod.await_exit("web.3").code, 0, "{}", pod.log("web.3"));
     assert_eq!(pod.log("web.3"), "stdout F 1000:1001\n");
     assert_eq!(owner(&base.join("own")), (0, 0));
+}
+
+/// Control groups, and a shim that is killed.
+pub(crate) fn killed(place: &Place) {
+    if !is_root() {
+        return refused(place);
+    }
+    let groups = Groups::of_all("users");
+    let (mut pod, spec) = pod(place);
+    let spec = ContainerSpec { cgroups: groups.0.clone(), ..spec };
+    let pid = pod.start(spec, sh("cat /proc/self/cgroup; echo shown; exec sleep 1000")).unwrap();
+    for members in groups.members() {
+        assert!(members.lines().any(|it| it == pid.to_string()), "{members}");
+    }
+    while !pod.log("web.0").ends_with("F shown\n") {
+        std::thread::yield_now();
+    }
+    let name = groups.0[0].file_name().unwrap().to_str().unwrap();
+    let (log, seen) = (pod.log("web.0"), exec(&mut pod, "web.0", sh("cat /proc/self/cgroup")));
+    assert!(!log.contains(name) && !seen.contains(name) && seen.contains(":/\n"), "{log}{seen}");
+    let first = Process::open(pid).unwrap();
+    let shim = rustix::process::Pid::from_raw(pod.shim.process.id().cast_signed()).unwrap();
+    rustix::process::kill_process(shim, rustix::process::Signal::KILL).unwrap();
+    let ended = first.ended();
+    rustix::event::poll(&mut [PollFd::from_borrowed_fd(ended, PollFlags::IN)], None).unwrap();
+    // The process is gone from them when it has ended, a moment after it is said.
+    while groups.members().iter().any(|it| !it.is_empty()) {
+        std::thread::yield_now();
+    }
 }
 
 /// A folder with files of root, of another user, and of one whom no pod has.
