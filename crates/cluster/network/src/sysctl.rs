@@ -1,7 +1,7 @@
 //! Kernel settings of a network namespace, written through `/proc/sys/net`, which shows the
 //! namespace of the thread that opens a file there.
 
-use std::{fs, io};
+use std::{fs, io, os::unix::fs::MetadataExt as _};
 
 use rustix::process::getegid;
 
@@ -56,7 +56,7 @@ pub(crate) fn set_for_cluster() -> Result<(), Error> {
 
 /// A pod's namespace, before it has a link.
 pub(crate) fn set_for_pod() -> Result<(), Error> {
-    let group = getegid().as_raw();
+    let group = group()?;
     let settings = [
         // As containerd sets them: port 80 and ping are for everyone. In a user namespace only its
         // own group can be named.
@@ -67,6 +67,17 @@ pub(crate) fn set_for_pod() -> Result<(), Error> {
         optional("ipv6/conf/default/disable_ipv6", "1"),
     ];
     settings.iter().try_for_each(Setting::write)
+}
+
+/// The first group of the namespace: it may not be root's of the machine, but of a pod with users of its own,
+/// whose the files are that say so.
+fn group() -> Result<u32, Error> {
+    let own = getegid().as_raw();
+    if own != 0 {
+        return Ok(own);
+    }
+    let file = "/proc/sys/net/ipv4/ping_group_range";
+    Ok(fs::metadata(file).doing(|| format!("look at `{file}`"))?.gid())
 }
 
 impl Setting {

@@ -70,6 +70,7 @@ spec:
       echo from root > host/made; touch disk/root memory/root; echo changed > srv/given
       chown 1000:1001 host/made && mkdir shut && chmod 700 shut && chown 500 shut && stat -c '%n %u' shut
       ip link set lo mtu 9000 && ip link | grep -q 'mtu 9000' && echo network is own
+      echo ping $(cat /proc/sys/net/ipv4/ping_group_range)
       mknod /tmp/disk b 8 0 || echo no devices
       echo last words > /dev/termination-log
       echo shown > /dev/stdout; exec sleep 1000
@@ -192,6 +193,7 @@ pub(crate) fn pods_have_users_of_their_own() -> anyhow::Result<()> {
             "stranger is shut",
             "shut 500",
             "network is own",
+            "ping 0 0",
             "no devices",
         ],
     )?;
