@@ -152,7 +152,9 @@ impl Root<'_> {
                 || -> io::Result<usize> {
                     let tree = mounts::clone(rustix::fs::CWD, above)?;
                     mounts::keep_to_itself(&tree)?;
-                    mounts::map_owners(&tree, users)?;
+                    mounts::map_owners(&tree, users).map_err(|error| {
+                        io::Error::new(error.kind(), format!("`{}`: {error}", above.display()))
+                    })?;
                     let place = format!("layers-{}", folders.len());
                     mounts::attach(&tree, mounts::folder(&self.scratch, OsStr::new(&place))?)?;
                     folders.push((above, tree));
