@@ -21,6 +21,7 @@ mod own;
 mod procfile;
 mod progress;
 mod project;
+mod published;
 mod queue;
 mod registry;
 mod removal;

@@ -15,6 +15,7 @@ use crate::{
     lock::{self, Running},
     output,
     progress::{self, Waiting},
+    published,
     session::{self, Session},
 };
 
@@ -102,15 +103,10 @@ fn row(deployment: &Deployment, services: &[&Service]) -> Row {
     let status = deployment.status.as_ref();
     let namespace = deployment.metadata.namespace.clone().unwrap_or_default();
     let name = deployment.metadata.name.clone().unwrap_or_default();
-    let published = services
-        .iter()
-        .filter(|it| it.metadata.namespace.as_deref() == Some(&namespace))
-        .filter(|it| it.metadata.name.as_deref() == Some(&name))
-        .filter_map(|it| it.metadata.annotations.as_ref()?.get(api::annotation::PUBLISH));
     Row {
         ready: status.and_then(|it| it.available_replicas).unwrap_or(0),
         wanted: deployment.spec.as_ref().and_then(|it| it.replicas).unwrap_or(1),
-        published: published.cloned().collect(),
+        published: published::of_deployment(deployment, services).join(" "),
         namespace,
         name,
     }

@@ -126,6 +126,15 @@ impl Client {
         self.socket(&Request::ConnectUdp { address }, "connect_udp")
     }
 
+    /// A non-blocking UDP socket on the host's side that hears what comes to `address`.
+    ///
+    /// # Errors
+    /// The address is in use, is none of this machine, or the user may not. A keeper that was started
+    /// by an older version does not know the request, and says so.
+    pub fn bind_udp(&mut self, address: SocketAddr) -> Result<OwnedFd, Error> {
+        self.socket(&Request::BindUdp { address }, "bind_udp")
+    }
+
     /// Starts a process that is on the host's network but in the user and mount namespace otherwise: what
     /// has once left the host's network cannot go back without root. `program` is executed with
     /// `arguments`, the first of which is its name, and without environment. It is a child of the keeper,

@@ -50,6 +50,16 @@ pub(crate) fn connect_tcp(address: SocketAddr) -> Result<OwnedFd, Failure> {
     connected().map_err(|error| failure("connect to", address, error, None))
 }
 
+/// A UDP socket at an address.
+pub(crate) fn bind_udp(address: SocketAddr) -> Result<OwnedFd, Failure> {
+    let bound = || -> rustix::io::Result<OwnedFd> {
+        let socket = socket(address, SocketType::DGRAM, SocketFlags::NONBLOCK)?;
+        rustix::net::bind(&socket, &address)?;
+        Ok(socket)
+    };
+    bound().map_err(|error| failure("hear what comes to", address, error, None))
+}
+
 /// A connected UDP socket.
 pub(crate) fn connect_udp(address: SocketAddr) -> Result<OwnedFd, Failure> {
     let connected = || -> rustix::io::Result<OwnedFd> {

@@ -60,6 +60,11 @@ pub enum Request {
         /// Where to.
         address: SocketAddr,
     },
+    /// A UDP socket on the host's side that hears what comes to an address. Answer: `Socket`.
+    BindUdp {
+        /// Address and port on the host.
+        address: SocketAddr,
+    },
     /// A process on the host's network that is otherwise inside: of the user and mount namespace. Beside
     /// it: the program, which may be any that the user can run, its standard input and its standard
     /// error. It gets no environment. Answer: `Spawned`.

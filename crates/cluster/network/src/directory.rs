@@ -2,6 +2,8 @@
 //!
 //! Kept current by the `services` loop; read by the name server. Decides nothing.
 
+mod frontends;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::Ipv4Addr,
@@ -10,9 +12,12 @@ use std::{
 
 use client::{Change, Key};
 use k8s_openapi::api::{
-    core::v1::Service,
+    core::v1::{Service, ServicePort},
     discovery::v1::{Endpoint, EndpointSlice},
 };
+
+use crate::{addresses::Addresses, nft::Frontend};
+pub(crate) use frontends::{frontends, transport};
 
 /// On an EndpointSlice: the name of its Service.
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
@@ -22,9 +27,13 @@ const HEADLESS: &str = "None";
 /// Services, their EndpointSlices, and who has which address.
 #[derive(Debug, Default)]
 pub(crate) struct Directory {
+    addresses: Addresses,
     services: BTreeMap<Key, Arc<Service>>,
     slices: BTreeMap<Key, BTreeMap<String, Arc<EndpointSlice>>>,
     by_address: BTreeMap<Ipv4Addr, Key>,
+    /// The Services that want to be reached there. The first by name is: only addresses from outside
+    /// can be wanted by several.
+    by_frontend: BTreeMap<Frontend, BTreeSet<Key>>,
     by_endpoint: BTreeMap<Ipv4Addr, BTreeMap<Key, usize>>,
 }
 
@@ -33,6 +42,10 @@ pub(crate) struct Directory {
 pub(crate) struct Shared(Arc<RwLock<Directory>>);
 
 impl Shared {
+    pub(crate) fn new(addresses: Addresses) -> Self {
+        Self(Arc::new(RwLock::new(Directory { addresses, ..Directory::default() })))
+    }
+
     pub(crate) fn read(&self) -> RwLockReadGuard<'_, Directory> {
         self.0.read().unwrap_or_else(PoisonError::into_inner)
     }
@@ -43,40 +56,55 @@ impl Shared {
 }
 
 impl Directory {
-    /// Takes a change in; adds the service addresses that it may concern to `dirty`.
+    /// Takes a change in; adds where the Service was and is reached to `dirty`.
     pub(crate) fn service_changed(
         &mut self,
         change: Change<Service>,
-        dirty: &mut BTreeSet<Ipv4Addr>,
+        dirty: &mut BTreeSet<Frontend>,
     ) {
         let Change { key, new, .. } = change;
         let old = match &new {
             Some(service) => self.services.insert(key.clone(), Arc::clone(service)),
             None => self.services.remove(&key),
         };
-        if let Some(address) = old.as_deref().and_then(cluster_ip) {
-            dirty.insert(address);
-            if self.by_address.get(&address) == Some(&key) {
+        if let Some(old) = old {
+            if let Some(address) =
+                cluster_ip(&old).filter(|it| self.by_address.get(it) == Some(&key))
+            {
                 self.by_address.remove(&address);
             }
+            for (frontend, _) in frontends(&old, &self.addresses) {
+                dirty.insert(frontend);
+                let wanting = self.by_frontend.entry(frontend).or_default();
+                wanting.remove(&key);
+                if wanting.is_empty() {
+                    self.by_frontend.remove(&frontend);
+                }
+            }
         }
-        if let Some(address) = new.as_deref().and_then(cluster_ip) {
-            dirty.insert(address);
-            self.by_address.insert(address, key);
+        if let Some(new) = new {
+            for (frontend, _) in frontends(&new, &self.addresses) {
+                dirty.insert(frontend);
+                self.by_frontend.entry(frontend).or_default().insert(key.clone());
+            }
+            if let Some(address) = cluster_ip(&new) {
+                self.by_address.insert(address, key);
+            }
         }
     }
 
-    /// Takes a change in; adds the service addresses that it may concern to `dirty`.
+    /// Takes a change in; adds where Services are reached that it may concern to `dirty`.
     pub(crate) fn slice_changed(
         &mut self,
         change: &Change<EndpointSlice>,
-        dirty: &mut BTreeSet<Ipv4Addr>,
+        dirty: &mut BTreeSet<Frontend>,
     ) {
         for owner in change.both().filter_map(service_of) {
             if let Some(old) = self.remove_slice(&owner, &change.key.name) {
                 self.count_endpoints(&owner, &old, Counting::Down);
             }
-            dirty.extend(self.services.get(&owner).and_then(|it| cluster_ip(it)));
+            let service = self.services.get(&owner).into_iter();
+            dirty.extend(service.flat_map(|it| frontends(it, &self.addresses)).map(|(it, _)| it));
         }
         let Some(slice) = &change.new else { return };
         let Some(owner) = service_of(slice) else { return };
@@ -126,9 +154,17 @@ impl Directory {
         Some((key, self.service(key)?))
     }
 
-    /// The cluster addresses of all Services.
-    pub(crate) fn addresses(&self) -> impl Iterator<Item = Ipv4Addr> {
-        self.by_address.keys().copied()
+    /// The Service, and its port, that is reached there.
+    pub(crate) fn reached_at(&self, at: Frontend) -> Option<(&Key, &Service, &ServicePort)> {
+        let key = self.by_frontend.get(&at)?.first()?;
+        let service = self.service(key)?;
+        let mut frontends = frontends(service, &self.addresses).into_iter();
+        frontends.find_map(|(it, port)| (it == at).then_some((key, service, port)))
+    }
+
+    /// Where all Services are reached.
+    pub(crate) fn frontends(&self) -> impl Iterator<Item = Frontend> {
+        self.by_frontend.keys().copied()
     }
 
     /// The Services that have an endpoint with this address.

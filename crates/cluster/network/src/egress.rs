@@ -25,9 +25,9 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     directory,
     host::{self, HostSockets},
-    nft::Layout,
+    nft::{Frontend, Layout, Transport},
     proxy,
-    services::{self, Address},
+    services::{self, Place},
 };
 
 /// Port of the gateway address to which the rules lead. A pod that connects to it itself is led
@@ -58,15 +58,13 @@ impl Targets {
     /// Where a connection to `target` goes on the host; none if a Service leads there no more.
     fn on_host(&self, target: SocketAddrV4) -> Option<SocketAddr> {
         let addresses = self.layout.addresses;
-        if !addresses.services.contains(*target.ip()) {
+        let directory = self.directory.read();
+        let at = Frontend { address: *target.ip(), transport: Transport::Tcp, port: target.port() };
+        let place = Place::of(&directory, at);
+        if place.service.is_none() && !addresses.services.contains(*target.ip()) {
             return Some(on_host(target, addresses.gateway()));
         }
-        let directory = self.directory.read();
-        let address = *target.ip();
-        let service = directory.service_at(address);
-        let slices = service.into_iter().flat_map(|(key, _)| directory.slices(key)).collect();
-        let seen = Address { address, service, slices };
-        let endpoints = services::on_host(&seen, target.port(), &self.layout);
+        let endpoints = services::on_host(&place, &self.layout);
         let turn = self.turns.fetch_add(1, Ordering::Relaxed).checked_rem(endpoints.len())?;
         Some(on_host(*endpoints.get(turn)?, addresses.gateway()))
     }

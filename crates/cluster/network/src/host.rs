@@ -17,6 +17,9 @@ pub trait HostSockets: fmt::Debug + Send + Sync {
     /// A UDP socket whose peer is `to`.
     fn connect_udp(&self, to: SocketAddr) -> BoxFuture<'_, io::Result<OwnedFd>>;
 
+    /// A UDP socket that hears what comes to `at`. An address in use is [`io::ErrorKind::AddrInUse`].
+    fn bind_udp(&self, at: SocketAddr) -> BoxFuture<'_, io::Result<OwnedFd>>;
+
     /// A TCP socket that listens at `at`. An address in use is [`io::ErrorKind::AddrInUse`].
     fn listen(&self, at: SocketAddr) -> BoxFuture<'_, io::Result<OwnedFd>>;
 }

@@ -30,7 +30,7 @@ use std::{
     sync::Arc,
 };
 
-use client::{Caches, Events};
+use client::{Caches, Client, Events};
 use futures_util::future::BoxFuture;
 use k8s_openapi::api::{core::v1::Service, discovery::v1::EndpointSlice};
 use runtime::{OnExit, Tasks};
@@ -103,7 +103,7 @@ impl Network {
     pub fn build(
         config: &Config,
         caches: &Caches,
-        events: Events,
+        (client, events): (Client, Events),
         sockets: Arc<dyn HostSockets>,
         tasks: &Tasks,
     ) -> Result<Handle, BuildError> {
@@ -122,7 +122,7 @@ impl Network {
         let dns_address = SocketAddrV4::new(addresses.dns(), dns::PORT);
         let (dns_udp, dns_tcp) = (bind_udp(dns_address)?, listen(dns_address)?);
 
-        let directory = directory::Shared::default();
+        let directory = directory::Shared::new(addresses);
         let api = SocketAddrV4::new(gateway, API_PORT);
         let layout = Arc::new(layout);
         let services =
@@ -134,7 +134,8 @@ impl Network {
         let resolver = Arc::new(Resolver { directory, addresses, upstream });
         start_dns((dns_udp, dns_tcp), &resolver, &routed, tasks);
 
-        let publisher = Publisher::new(Arc::clone(&sockets), events, tasks.clone());
+        let publisher =
+            Publisher::new(addresses, Arc::clone(&sockets), (client, events), tasks.clone());
         let published = caches.of::<Service>().subscribe();
         tasks.spawn("publisher", OnExit::StopProcess, |stop| publisher.run(published, stop));
         let (connections, of_egress) = (tasks.clone(), Arc::clone(&sockets));

@@ -27,6 +27,10 @@ impl network::HostSockets for Host {
         Box::pin(async move { Self::connect_udp(self, to).map_err(as_io) })
     }
 
+    fn bind_udp(&self, at: SocketAddr) -> BoxFuture<'_, io::Result<OwnedFd>> {
+        Box::pin(async move { Self::bind_udp(self, at).map_err(as_io) })
+    }
+
     fn listen(&self, at: SocketAddr) -> BoxFuture<'_, io::Result<OwnedFd>> {
         Box::pin(async move { Self::listen(self, at).map_err(as_io) })
     }

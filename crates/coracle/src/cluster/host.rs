@@ -68,6 +68,11 @@ impl Host {
         self.with(|held| held.keeper()?.connect_udp(address))
     }
 
+    /// A UDP socket on the host's side that hears what comes to an address.
+    pub(crate) fn bind_udp(&self, address: SocketAddr) -> Result<OwnedFd, keeper::Error> {
+        self.with(|held| held.keeper()?.bind_udp(address))
+    }
+
     /// Starts this program with other arguments on the host's network, but in the cluster's user and
     /// mount namespaces.
     pub(crate) fn spawn(

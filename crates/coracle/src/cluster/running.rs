@@ -190,7 +190,7 @@ fn build_network(
     };
     let config = network::Config { addresses, local_ports: Vec::new(), host_resolv_conf };
     let events = Events::new(client.clone(), "network", "", Clock::system(), tasks);
-    Network::build(&config, caches, events, Arc::new(host.clone()), tasks)
+    Network::build(&config, caches, (client.clone(), events), Arc::new(host.clone()), tasks)
         .context("build the network")
 }
 

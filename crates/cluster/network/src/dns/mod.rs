@@ -313,6 +313,9 @@ mod tests {
         fn connect_udp(&self, to: SocketAddr) -> BoxFuture<'_, io::Result<std::os::fd::OwnedFd>> {
             self.connect_tcp(to)
         }
+        fn bind_udp(&self, at: SocketAddr) -> BoxFuture<'_, io::Result<std::os::fd::OwnedFd>> {
+            self.connect_tcp(at)
+        }
         fn listen(&self, at: SocketAddr) -> BoxFuture<'_, io::Result<std::os::fd::OwnedFd>> {
             self.connect_tcp(at)
         }

@@ -14,7 +14,7 @@ use k8s_openapi::api::{
 
 use super::slots::spread;
 use crate::{
-    directory,
+    directory::{self, Directory},
     netlink::conntrack::Flow,
     nft::{Change, Contents, Frontend, Layout, SLOTS, Selection, Slots, Transport},
 };
@@ -37,20 +37,29 @@ pub(crate) struct Installed {
     ready: BTreeMap<Ipv4Addr, usize>,
 }
 
-/// A service address to decide about, and what the API says of it.
+/// A place to decide about, and what the API says of it.
 #[derive(Clone, Debug)]
-pub(crate) struct Address<'a> {
-    pub(crate) address: Ipv4Addr,
-    /// None: no Service has the address (any more).
-    pub(crate) service: Option<(&'a Key, &'a Service)>,
+pub(crate) struct Place<'a> {
+    pub(crate) at: Frontend,
+    /// None: no Service is reached there (any more).
+    pub(crate) service: Option<(&'a Key, &'a Service, &'a ServicePort)>,
     pub(crate) slices: Vec<&'a EndpointSlice>,
+}
+
+impl<'a> Place<'a> {
+    /// What the directory says of it.
+    pub(crate) fn of(directory: &'a Directory, at: Frontend) -> Self {
+        let service = directory.reached_at(at);
+        let slices = service.into_iter().flat_map(|(key, ..)| directory.slices(key)).collect();
+        Self { at, service, slices }
+    }
 }
 
 /// What a decision depends on.
 #[derive(Clone, Debug)]
 pub(crate) struct Seen<'a> {
     pub(crate) installed: &'a Installed,
-    pub(crate) addresses: Vec<Address<'a>>,
+    pub(crate) places: Vec<Place<'a>>,
     /// Where the API itself is served in this network. The Service `default/kubernetes` leads
     /// there as long as nobody writes EndpointSlices for it.
     pub(crate) api: SocketAddrV4,
@@ -76,16 +85,16 @@ struct Target {
     draining: BTreeSet<SocketAddrV4>,
 }
 
-/// Decides about all addresses of `seen` together.
+/// Decides about all places of `seen` together.
 pub(crate) fn decide(seen: &Seen<'_>) -> Decision {
     let mut decision = Decision::default();
-    for address in &seen.addresses {
-        let mut wanted = wanted(address, seen.api, seen.layout);
-        for port in seen.installed.of(address.address) {
-            wanted.entry(port).or_default();
-        }
-        for (port, target) in wanted {
-            decide_port(seen.installed.backends.get(&port), port, &target, &mut decision);
+    for place in &seen.places {
+        let wanted = wanted(place, seen.api, seen.layout);
+        for selection in [Selection::Random, Selection::ClientAddress] {
+            let port = (place.at, selection);
+            let installed = seen.installed.backends.get(&port);
+            let target = wanted.as_ref().filter(|(it, _)| *it == selection).map(|(_, it)| it);
+            decide_port(installed, port, target.unwrap_or(&Target::default()), &mut decision);
         }
     }
     let (added, removed) = hairpins(seen.installed, &decision);
@@ -177,16 +186,9 @@ impl Installed {
         installed
     }
 
-    /// The ports of a service address.
-    fn of(&self, address: Ipv4Addr) -> impl Iterator<Item = (Frontend, Selection)> {
-        let first = Frontend { address, transport: Transport::Tcp, port: 0 };
-        let ports = self.backends.range((first, Selection::Random)..).map(|(port, _)| *port);
-        ports.take_while(move |(frontend, _)| frontend.address == address)
-    }
-
-    /// All service addresses.
-    pub(crate) fn addresses(&self) -> BTreeSet<Ipv4Addr> {
-        self.backends.keys().map(|(frontend, _)| frontend.address).collect()
+    /// Where Services are reached.
+    pub(crate) fn frontends(&self) -> impl Iterator<Item = Frontend> {
+        self.backends.keys().map(|(frontend, _)| *frontend)
     }
 
     /// Whether a service port leads to `address`, other than for want of better.
@@ -232,52 +234,28 @@ fn count(
     }
 }
 
-/// Where the ports of an address should lead.
-fn wanted(
-    seen: &Address<'_>,
-    api: SocketAddrV4,
-    layout: &Layout,
-) -> BTreeMap<(Frontend, Selection), Target> {
-    let Some((key, service)) = seen.service else { return BTreeMap::new() };
-    let Some(spec) = &service.spec else { return BTreeMap::new() };
-    let selection = match spec.session_affinity.as_deref() {
+/// Where a place should lead, and how connections are spread.
+fn wanted(place: &Place<'_>, api: SocketAddrV4, layout: &Layout) -> Option<(Selection, Target)> {
+    let (key, service, port) = place.service?;
+    let affinity = service.spec.as_ref().and_then(|it| it.session_affinity.as_deref());
+    let selection = match affinity {
         Some("ClientIP") => Selection::ClientAddress,
         _ => Selection::Random,
     };
+    let mut target = Target::of(place, port);
+    target.lead_to_host(layout, place.at.transport);
     let is_api = key.namespace_or_empty() == "default" && key.name == "kubernetes";
-    let mut wanted = BTreeMap::new();
-    for port in spec.ports.iter().flatten() {
-        let (Some(transport), Ok(number)) =
-            (transport(port.protocol.as_deref()), port.port.try_into())
-        else {
-            continue; // SCTP is not routed.
-        };
-        let frontend = Frontend { address: seen.address, transport, port: number };
-        let mut target = Target::default();
-        for slice in seen.slices.iter().filter(|it| it.address_type == "IPv4") {
-            target.add(slice, port, transport);
-        }
-        target.lead_to_host(layout, transport);
-        if is_api && seen.slices.is_empty() {
-            target.ready.insert(api);
-        }
-        wanted.insert((frontend, selection), target);
+    if is_api && place.slices.is_empty() {
+        target.ready.insert(api);
     }
-    wanted
+    Some((selection, target))
 }
 
-/// Where TCP connections to a port of a service address go on the host, if some do: the ready
-/// endpoints there, or those on their way out if there are no others.
-pub(crate) fn on_host(seen: &Address<'_>, port: u16, layout: &Layout) -> Vec<SocketAddrV4> {
-    let ports = seen.service.iter().flat_map(|(_, it)| it.spec.as_ref()?.ports.as_ref());
-    let is_asked = |it: &&ServicePort| {
-        it.port == i32::from(port) && transport(it.protocol.as_deref()) == Some(Transport::Tcp)
-    };
-    let Some(port) = ports.flatten().find(is_asked) else { return Vec::new() };
-    let mut target = Target::default();
-    for slice in seen.slices.iter().filter(|it| it.address_type == "IPv4") {
-        target.add(slice, port, Transport::Tcp);
-    }
+/// Where connections to a place go on the host, if some do: the ready endpoints there, or those on
+/// their way out if there are no others.
+pub(crate) fn on_host(place: &Place<'_>, layout: &Layout) -> Vec<SocketAddrV4> {
+    let Some((_, _, port)) = place.service else { return Vec::new() };
+    let target = Target::of(place, port);
     let of_host = |it: BTreeSet<SocketAddrV4>| -> Vec<SocketAddrV4> {
         it.into_iter().filter(|it| layout.is_on_host(*it)).collect()
     };
@@ -286,6 +264,15 @@ pub(crate) fn on_host(seen: &Address<'_>, port: u16, layout: &Layout) -> Vec<Soc
 }
 
 impl Target {
+    /// The endpoints that a Service has for a port of its own.
+    fn of(place: &Place<'_>, port: &ServicePort) -> Self {
+        let mut target = Self::default();
+        for slice in place.slices.iter().filter(|it| it.address_type == "IPv4") {
+            target.add(slice, port, place.at.transport);
+        }
+        target
+    }
+
     /// Endpoints on the host are not in this network: TCP goes to the proxy, which finds out where to,
     /// and all else has no way.
     fn lead_to_host(&mut self, layout: &Layout, transport: Transport) {
@@ -299,11 +286,11 @@ impl Target {
     }
 
     /// Adds the endpoints that `slice` has for `port`.
-    fn add(&mut self, slice: &EndpointSlice, port: &ServicePort, transport_: Transport) {
+    fn add(&mut self, slice: &EndpointSlice, port: &ServicePort, transport: Transport) {
         let is_same = |it: &&EndpointPort| {
             let name = |it: &Option<String>| it.clone().unwrap_or_default();
             name(&it.name) == name(&port.name)
-                && transport(it.protocol.as_deref()) == Some(transport_)
+                && directory::transport(it.protocol.as_deref()) == Some(transport)
         };
         let ports = slice.ports.iter().flatten().filter(is_same);
         for number in ports.filter_map(|it| u16::try_from(it.port?).ok()) {
@@ -342,15 +329,6 @@ fn condition(endpoint: &Endpoint) -> Condition {
     }
 }
 
-/// The protocol of a port; none if it is not one that is routed.
-fn transport(protocol: Option<&str>) -> Option<Transport> {
-    match protocol {
-        None | Some("" | "TCP") => Some(Transport::Tcp),
-        Some("UDP") => Some(Transport::Udp),
-        Some(_) => None,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use expect_test::{Expect, expect};
@@ -360,7 +338,10 @@ mod tests {
     use super::*;
 
     fn service(spec: Value) -> Service {
-        serde_json::from_value(json!({"metadata": {"name": "web"}, "spec": spec})).unwrap()
+        let mut service: Service =
+            serde_json::from_value(json!({"metadata": {"name": "web"}, "spec": spec})).unwrap();
+        service.spec.as_mut().unwrap().cluster_ip = Some("10.96.0.7".to_owned());
+        service
     }
 
     fn slice(ports: Value, endpoints: Value) -> EndpointSlice {
@@ -373,13 +354,20 @@ mod tests {
 
     fn run(installed: &Installed, service: Option<&Service>, slices: &[EndpointSlice]) -> Decision {
         let key = Key::namespaced("shop", "web");
+        let frontends = service.map(|it| directory::frontends(it, &layout().addresses));
+        let mut services: BTreeMap<_, _> =
+            frontends.into_iter().flatten().map(|(it, port)| (it, Some(port))).collect();
+        for at in installed.frontends() {
+            services.entry(at).or_default();
+        }
+        let place = |(at, port): (Frontend, Option<_>)| Place {
+            at,
+            service: service.zip(port).map(|(service, port)| (&key, service, port)),
+            slices: slices.iter().collect(),
+        };
         decide(&Seen {
             installed,
-            addresses: vec![Address {
-                address: Ipv4Addr::new(10, 96, 0, 7),
-                service: service.map(|it| (&key, it)),
-                slices: slices.iter().collect(),
-            }],
+            places: services.into_iter().map(place).collect(),
             api: "10.244.0.1:6443".parse().unwrap(),
             layout: &layout(),
         })
@@ -434,11 +422,13 @@ mod tests {
             10.96.0.7:53/Udp - > 10.244.0.2:53 x64"]]
         .assert_eq(&show(&decision));
         let key = Key::namespaced("shop", "web");
-        let of = |port: u16, slices: &[EndpointSlice]| {
-            let service = Some((&key, &service));
+        let of = |number: u16, slices: &[EndpointSlice]| {
             let address = Ipv4Addr::new(10, 96, 0, 7);
-            let seen = Address { address, service, slices: slices.iter().collect() };
-            on_host(&seen, port, &layout())
+            let at = Frontend { address, transport: Transport::Tcp, port: number };
+            let frontends = directory::frontends(&service, &layout().addresses);
+            let port = frontends.iter().find_map(|(it, port)| (*it == at).then_some(*port));
+            let service = port.map(|port| (&key, &service, port));
+            on_host(&Place { at, service, slices: slices.iter().collect() }, &layout())
         };
         assert_eq!(of(80, &slices), ["10.244.0.1:8080".parse().unwrap()]);
         assert_eq!(of(53, &slices), []);

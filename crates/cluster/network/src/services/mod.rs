@@ -21,10 +21,10 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     directory,
     netlink::Error,
-    nft::{Contents, Layout, Table},
+    nft::{Contents, Frontend, Layout, Table},
 };
-pub(crate) use decide::{Address, on_host};
 use decide::{Decision, Installed, Seen, decide};
+pub(crate) use decide::{Place, on_host};
 use stale::StaleFlows;
 
 /// Waits after the kernel refused a change. It does so only if somebody else changed the table or
@@ -76,8 +76,8 @@ pub(crate) struct Services {
     stale: Arc<StaleFlows>,
     directory: directory::Shared,
     state: watch::Sender<State>,
-    /// Service addresses to decide about.
-    dirty: BTreeSet<Ipv4Addr>,
+    /// Places to decide about.
+    dirty: BTreeSet<Frontend>,
     api: SocketAddrV4,
     layout: Arc<Layout>,
 }
@@ -92,7 +92,7 @@ impl Services {
     ) -> Self {
         let installed = Installed::found(contents);
         // Whatever was found and has no Service any more goes with the first decision.
-        let dirty = installed.addresses();
+        let dirty = installed.frontends().collect();
         let state = watch::Sender::new(State { synced: false, installed, coming: BTreeSet::new() });
         let stale = Arc::new(StaleFlows::default());
         let forgetting = Arc::clone(&stale);
@@ -173,15 +173,11 @@ impl Services {
 
     fn decide(&self) -> Decision {
         let directory = self.directory.read();
-        let addresses = self.dirty.iter().map(|&address| {
-            let service = directory.service_at(address);
-            let slices = service.into_iter().flat_map(|(key, _)| directory.slices(key)).collect();
-            Address { address, service, slices }
-        });
+        let places = self.dirty.iter().map(|&at| Place::of(&directory, at));
         let state = self.state.borrow();
         decide(&Seen {
             installed: &state.installed,
-            addresses: addresses.collect(),
+            places: places.collect(),
             api: self.api,
             layout: &self.layout,
         })
@@ -191,8 +187,8 @@ impl Services {
     async fn start_over(&mut self) -> Result<(), Error> {
         let table = Arc::clone(&self.table);
         let found = Installed::found(blocking(move || table.load()).await?);
-        self.dirty.extend(found.addresses());
-        self.dirty.extend(self.directory.read().addresses());
+        self.dirty.extend(found.frontends());
+        self.dirty.extend(self.directory.read().frontends());
         self.state.send_modify(|state| {
             state.installed = found;
             state.coming.clear();

@@ -63,6 +63,11 @@ impl Api {
         drop(state.events.send((collection, json!({"type": kind, "object": object}))));
     }
 
+    /// An object as it is.
+    pub(crate) fn get(&self, collection: &'static str, name: &str) -> Value {
+        self.0.lock().unwrap().objects[&(collection, name.to_owned())].clone()
+    }
+
     pub(crate) fn delete(&self, collection: &'static str, name: &str) {
         let mut state = self.0.lock().unwrap();
         state.revision += 1;
@@ -78,6 +83,10 @@ impl Api {
 
     async fn answer(self, request: Request<Body>) -> Result<Answer, Infallible> {
         let (parts, body) = request.into_parts();
+        if parts.method == Method::PATCH {
+            let body = body.collect_bytes().await.unwrap();
+            return Ok(self.patch_status(parts.uri.path(), &serde_json::from_slice(&body).unwrap()));
+        }
         if parts.method != Method::GET {
             let body = body.collect_bytes().await.unwrap();
             let event: Value = serde_json::from_slice(&body).unwrap();
@@ -93,6 +102,17 @@ impl Api {
             Some(since) => self.watch(collection, since),
             None => self.list(collection),
         })
+    }
+
+    /// Merges the one thing that the network writes: where a Service's load balancer is.
+    fn patch_status(&self, path: &str, patch: &Value) -> Answer {
+        let name = path.strip_suffix("/status").and_then(|it| it.rsplit('/').next()).unwrap();
+        let mut object = self.get(SERVICES, name);
+        let ingress = &patch["status"]["loadBalancer"]["ingress"];
+        let status = if ingress.is_null() { Value::Null } else { json!({"ingress": ingress}) };
+        object["status"]["loadBalancer"] = status;
+        self.put(SERVICES, name, object.clone());
+        whole(&object)
     }
 
     fn list(&self, collection: &str) -> Answer {

@@ -16,6 +16,7 @@ mod api;
 mod namespace;
 mod world;
 
+mod balancers;
 mod outside;
 mod pods;
 mod restart;
@@ -27,7 +28,8 @@ use std::{path::Path, process::ExitCode};
 type Test = (&'static str, fn());
 
 /// Every module's tests.
-const TESTS: &[&[Test]] = &[pods::TESTS, restart::TESTS, routing::TESTS, outside::TESTS];
+const TESTS: &[&[Test]] =
+    &[pods::TESTS, restart::TESTS, routing::TESTS, balancers::TESTS, outside::TESTS];
 
 fn main() -> ExitCode {
     let names: Vec<&str> = TESTS.iter().copied().flatten().map(|it| it.0).collect();

@@ -62,7 +62,9 @@ impl World {
         let caches = Caches::new(self.api.client(), &tasks);
         let events = Events::new(self.api.client(), "network", "", Clock::system(), &tasks);
         let sockets = Arc::new(Host);
-        let handle = Network::build(&self.config, &caches, events, sockets, &tasks).unwrap();
+        let handle =
+            Network::build(&self.config, &caches, (self.api.client(), events), sockets, &tasks)
+                .unwrap();
         self.runtime.block_on(handle.synced());
         self.running = Some((handle, tasks));
     }
@@ -127,10 +129,22 @@ impl World {
         self.api.put(SERVICES, name, object);
     }
 
+    /// Changes a Service's specification, and nothing else of it.
+    pub(crate) fn change(&self, name: &str, spec: &Value) {
+        let mut service = self.api.get(SERVICES, name);
+        service["spec"] = spec.clone();
+        self.api.put(SERVICES, name, service);
+    }
+
     /// What the Service's ready endpoints are.
     pub(crate) fn endpoints(&self, service: &str, pods: &[&Pod]) {
-        let endpoints: Vec<Value> =
-            pods.iter().map(|it| json!({"addresses": [it.address]})).collect();
+        let addresses: Vec<Ipv4Addr> = pods.iter().map(|it| it.address).collect();
+        self.endpoints_at(service, &addresses);
+    }
+
+    /// The same of any addresses.
+    pub(crate) fn endpoints_at(&self, service: &str, addresses: &[Ipv4Addr]) {
+        let endpoints: Vec<Value> = addresses.iter().map(|it| json!({"addresses": [it]})).collect();
         let object = json!({
             "metadata": {"labels": {"kubernetes.io/service-name": service}},
             "addressType": "IPv4",
@@ -159,6 +173,11 @@ impl HostSockets for Host {
             Ok(OwnedFd::from(socket))
         };
         async move { namespace::inside(namespace::host(), connect) }.boxed()
+    }
+
+    fn bind_udp(&self, at: SocketAddr) -> BoxFuture<'_, io::Result<OwnedFd>> {
+        let bind = move || UdpSocket::bind(at).map(OwnedFd::from);
+        async move { namespace::inside(namespace::host(), bind) }.boxed()
     }
 
     fn listen(&self, at: SocketAddr) -> BoxFuture<'_, io::Result<OwnedFd>> {
