@@ -27,6 +27,10 @@ use crate::{
 /// The zone of the cluster.
 pub(crate) const ZONE: &str = api::CLUSTER_DOMAIN;
 
+/// The name of the machine itself, below the domain that is nobody's in public (ICANN, 2024). What
+/// listens on its `127.0.0.1` answers there.
+const HOST: &str = "host.coracle.internal";
+
 /// How long an answer may be kept, in seconds; CoreDNS's default. Endpoints change.
 const TTL: u32 = 5;
 /// Priority and weight of all SRV records: none is preferred.
@@ -70,6 +74,9 @@ impl Zone<'_> {
         let text = text.strip_suffix('.').unwrap_or(&text);
         if let Some(address) = reverse(name) {
             return self.pointers(address, question);
+        }
+        if text == HOST {
+            return hosts(question, BTreeSet::from([self.addresses.gateway()]));
         }
         let Some(inside) = text.strip_suffix(ZONE) else { return Answer::Elsewhere };
         let inside = match inside.strip_suffix('.') {
@@ -415,7 +422,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_there() {
+    fn what_is_not_there_and_what_is_beside() {
         check(
             &[
                 ("cluster.local.", RecordType::A),
@@ -427,6 +434,8 @@ mod tests {
                 ("_nope._tcp.web.shop.svc.cluster.local.", RecordType::SRV),
                 ("10-244-0-9.shop.pod.cluster.local.", RecordType::A),
                 ("192-168-0-9.shop.pod.cluster.local.", RecordType::A),
+                ("host.coracle.internal.", RecordType::A),
+                ("host.coracle.internal.", RecordType::AAAA),
                 ("example.com.", RecordType::A),
                 ("notcluster.local.", RecordType::A),
                 ("9.0.96.10.in-addr.arpa.", RecordType::PTR),
@@ -451,6 +460,10 @@ mod tests {
                   10-244-0-9.shop.pod.cluster.local. 5 IN A 10.244.0.9
                 A 192-168-0-9.shop.pod.cluster.local.
                   NoName
+                A host.coracle.internal.
+                  host.coracle.internal. 5 IN A 10.244.0.1
+                AAAA host.coracle.internal.
+                  NoData
                 A example.com.
                   Elsewhere
                 A notcluster.local.
