@@ -15,7 +15,7 @@ use std::{
 use rustix::io::Errno;
 
 use super::{
-    Doing, Error, Family, Socket,
+    Doing, Error, Family, Socket, modules,
     wire::{self, Datagram, Header},
 };
 
@@ -65,7 +65,9 @@ impl Conntrack {
         let mut kept = self.socket.lock().unwrap_or_else(PoisonError::into_inner);
         let socket = match &mut *kept {
             Some(socket) => socket,
-            None => kept.insert(Socket::open(Family::Netfilter).doing(doing)?),
+            None => {
+                kept.insert(Socket::open(Family::Netfilter).doing_with(modules::NETFILTER, doing)?)
+            }
         };
         let sequence = socket.sequences(1);
         let mut dump = Datagram::default();
@@ -81,7 +83,8 @@ impl Conntrack {
                 });
             });
         });
-        let entries = socket.exchange(dump.as_bytes(), sequence, sequence).doing(doing)?;
+        let entries = socket.exchange(dump.as_bytes(), sequence, sequence);
+        let entries = entries.doing_with(modules::CONNTRACK, doing)?;
         let mut forgotten = 0;
         for entry in entries {
             let Some(attributes) = entry.payload.get(GENERIC.len()..) else { continue };

@@ -13,7 +13,7 @@ use super::{
     layout::Layout,
 };
 use crate::netlink::{
-    Doing, Error, Family, Reply, Socket,
+    Doing, Error, Family, Reply, Socket, modules,
     wire::{self, Body, Datagram, Header},
 };
 
@@ -38,10 +38,12 @@ impl Table {
     /// the time. Also returns what it has.
     pub(crate) fn open(layout: &Layout) -> Result<(Self, Contents), Error> {
         let socket = Socket::open(Family::Netfilter);
-        let socket = socket.doing(|| "open a netfilter socket".to_owned())?;
+        let socket =
+            socket.doing_with(modules::NETFILTER, || "open a netfilter socket".to_owned())?;
         let table = Self { socket: Mutex::new(socket) };
         let comment = comment(&mut table.socket());
-        let comment = comment.doing(|| format!("read the nftables table `{NAME}`"))?;
+        let comment = comment
+            .doing_with(modules::NFTABLES, || format!("read the nftables table `{NAME}`"))?;
         let Some(comment) = comment else {
             table.make(layout, &Contents::default())?;
             return Ok((table, Contents::default()));
@@ -87,7 +89,8 @@ impl Table {
         batch.delete_table();
         layout.write(&mut batch);
         elements::write(&mut batch, &take(&mut units, elements_max(&socket)));
-        batch.commit(&mut socket).doing(|| format!("make the nftables table `{NAME}`"))?;
+        let made = batch.commit(&mut socket);
+        made.doing_with(modules::RULES, || format!("make the nftables table `{NAME}`"))?;
         drop(socket);
         self.apply(units)
     }

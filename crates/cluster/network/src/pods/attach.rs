@@ -32,7 +32,7 @@ use super::pool::Pool;
 use crate::{
     addresses::{Addresses, Subnet},
     netlink::{
-        Doing, Error,
+        Doing, Error, modules,
         route::{Link, Route, Routing, Veth},
     },
     setup::LOOPBACK,
@@ -315,7 +315,7 @@ fn make_pair(
         }
         made => made,
     };
-    made.doing(|| format!("make the veth pair `{name}` and `{POD_LINK}`"))?;
+    made.doing_with(modules::VETH, || format!("make the veth pair `{name}` and `{POD_LINK}`"))?;
     let missing =
         |name: &str| Error::new(format!("find link `{name}` after making it"), Errno::NODEV);
     let host_end = here.link(name)?.ok_or_else(|| missing(name))?;
