@@ -2,8 +2,8 @@
 //! has a range of 65536, which no other pod of any cluster on the machine has.
 //!
 //! Who has a range holds a lock on a file that is named after it. The pod's shim holds it as long as it
-//! lives, so nothing has to be remembered: whoever is killed, the range is free when the last has ended
-//! who could use it, and not before.
+//! lives, so nothing has to be remembered: whoever else is killed, the pod keeps its range, and when the
+//! shim ends, its containers do, and the range is free.
 //!
 //! What others were given in `/etc/subuid` and `/etc/subgid` is left to them. Where the user `kubelet` has
 //! ranges there, pods have those, as with the kubelet.

@@ -30,6 +30,8 @@ use crate::{
 pub(crate) struct PodUsers {
     namespace: OwnedFd,
     map: IdMap,
+    /// What its root is called outside: user and group.
+    root: (u32, u32),
     /// Held, not used: as long as it is open, nobody else is given these ids.
     _claim: Option<OwnedFd>,
 }
@@ -45,6 +47,7 @@ pub(crate) struct Owned {
 impl PodUsers {
     /// Makes a user namespace with this map, and what it owns.
     pub(crate) fn make(map: IdMap, claim: Option<OwnedFd>) -> io::Result<(Self, Owned)> {
+        let root = (root_of(&map.uids)?, root_of(&map.gids)?);
         let (mut ours, theirs) = UnixStream::pair()?;
         let Some(helper) = sys::fork(New::Child, None)? else {
             drop(ours);
@@ -61,14 +64,7 @@ impl PodUsers {
             io::Error::new(error.kind(), format!("cannot make the pod's user namespace: {error}"))
         })?;
         waited?;
-        Ok((Self { namespace, map, _claim: claim }, owned))
-    }
-
-    /// What root of the namespace is called outside.
-    pub(crate) fn root(&self) -> (u32, u32) {
-        let outside =
-            |ranges: &[IdRange]| ranges.iter().find(|it| it.inside == 0).map_or(0, |it| it.outside);
-        (outside(&self.map.uids), outside(&self.map.gids))
+        Ok((Self { namespace, map, root, _claim: claim }, owned))
     }
 
     pub(crate) const fn map(&self) -> &IdMap {
@@ -85,7 +81,7 @@ impl PodUsers {
     /// Lets what this process makes from now on belong to root of the namespace, and keeps all its rights
     /// outside.
     pub(crate) fn own_new_files(&self) -> io::Result<()> {
-        let (uid, gid) = self.root();
+        let (uid, gid) = self.root;
         sys::set_fs_ids(uid, gid)?;
         // The kernel has taken those that concern files.
         let sets = rustix::thread::capabilities(None)?;
@@ -95,7 +91,7 @@ impl PodUsers {
 
     /// Gives a pipe of the shim's to root of the namespace, so that it can be opened by its name there.
     pub(crate) fn give(&self, pipe: impl AsFd) -> io::Result<()> {
-        let (uid, gid) = self.root();
+        let (uid, gid) = self.root;
         Ok(rustix::fs::fchown(pipe, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))?)
     }
 
@@ -131,6 +127,13 @@ pub(crate) fn become_root() -> io::Result<()> {
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
     // Changing the user made the kernel forget it.
     Ok(rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?)
+}
+
+/// What root is called outside, which must be somebody: it is who makes roots.
+fn root_of(ranges: &[IdRange]) -> io::Result<u32> {
+    let root = ranges.iter().find(|it| it.inside == 0).map(|it| it.outside);
+    let text = "the users of a pod have no root";
+    root.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, text))
 }
 
 /// The helper: goes into new namespaces, says so, and stays until they are opened.
@@ -192,6 +195,13 @@ mod tests {
             IdRange { inside: 65_536, outside: 7, count: 1 },
         ];
         assert_eq!(lines(&ranges), "0 131072 65536\n65536 7 1\n");
+    }
+
+    #[test]
+    fn nobody_is_no_root() {
+        let range = IdRange { inside: 1, outside: 131_072, count: 65_535 };
+        assert_eq!(root_of(&[range]).unwrap_err().kind(), io::ErrorKind::InvalidInput);
+        assert_eq!(root_of(&[range, IdRange { inside: 0, outside: 7, count: 1 }]).unwrap(), 7);
     }
 
     #[test]
