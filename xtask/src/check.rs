@@ -232,11 +232,12 @@ fn queue(run: &mut Run<'_>) -> anyhow::Result<()> {
 }
 
 /// Programs that images are judged by, or made of: packages of Debian, and their programs.
-const JUDGES: [(&str, &str); 5] = [
+const JUDGES: [(&str, &str); 6] = [
     ("skopeo", "skopeo"),
     ("umoci", "umoci"),
     ("podman", "podman"),
     ("buildah", "buildah"),
+    ("containerd", "containerd"),
     ("busybox-static", "busybox"),
 ];
 

@@ -1,4 +1,4 @@
-//! Images and the registry, judged by skopeo, umoci, podman and buildah of Debian: what those make is
+//! Images and the registry, judged by skopeo, umoci, podman, buildah and containerd of Debian: what those make is
 //! loaded, what is stored they read, what goes through the registry is the same on the other side, and
 //! what a Dockerfile says is built alike.
 //!
@@ -59,7 +59,7 @@ impl World {
         if !done.status.success() {
             let program = program.display();
             let missing = if done.status.code() == Some(127) {
-                " (on Debian: apt-get install skopeo umoci podman buildah busybox-static)"
+                " (on Debian: apt-get install skopeo umoci podman buildah containerd busybox-static)"
             } else {
                 ""
             };
@@ -279,6 +279,81 @@ fn archives_of_others_are_loaded_and_the_store_is_read_by_others() -> anyhow::Re
     world.coracle("image prune --all")?;
     let blobs = std::fs::read_dir(store.join("blobs/sha256"))?.count();
     ensure!(blobs == 0, "{blobs} blobs are left");
+    Ok(())
+}
+
+/// A containerd with all its folders in a test's; killed when dropped.
+struct Containerd(Child);
+
+impl Containerd {
+    /// Starts one; it answers when this returns.
+    fn start(world: &World) -> anyhow::Result<Self> {
+        let at = world.path("containerd");
+        let config = format!(
+            "version = 2\nroot = \"{at}/root\"\nstate = \"{at}/state\"\n\
+             disabled_plugins = [\"io.containerd.grpc.v1.cri\"]\n[grpc]\naddress = \"{at}/socket\"\n",
+            at = at.display()
+        );
+        std::fs::create_dir(&at)?;
+        std::fs::write(at.join("config.toml"), config)?;
+        let mut command = Command::new("containerd");
+        command.arg("--config").arg(at.join("config.toml")).stderr(Stdio::piped());
+        let mut child = command.spawn().context("start containerd")?;
+        let said = child.stderr.take().context("standard error of containerd")?;
+        let this = Self(child);
+        let mut lines = BufReader::new(said).lines();
+        let mut before = String::new();
+        loop {
+            let line = lines.next().with_context(|| format!("containerd ended: {before}"))??;
+            if line.contains("containerd successfully booted") {
+                // Nobody listens any more to what it says.
+                std::thread::spawn(move || lines.for_each(drop));
+                return Ok(this);
+            }
+            before.push_str(&line);
+        }
+    }
+}
+
+impl Drop for Containerd {
+    fn drop(&mut self) {
+        // Harmless if it has ended.
+        self.0.kill().ok();
+        self.0.wait().ok();
+    }
+}
+
+#[test]
+fn images_come_out_of_a_running_containerd() -> anyhow::Result<()> {
+    if !rustix::process::geteuid().is_root() {
+        println!("not root: containerd does not run");
+        return Ok(());
+    }
+    let world = World::new()?;
+    world.image()?;
+    world.skopeo("copy -q oci:layout:1 oci-archive:oci.tar:test.example/web:1")?;
+    let _containerd = Containerd::start(&world)?;
+    let ctr = |line: &str| {
+        world.run(Path::new("ctr"), &format!("--address containerd/socket --namespace moby {line}"))
+    };
+    ctr("images import --no-unpack oci.tar")?;
+    let name = ctr("images ls -q")?;
+    // Enough names that the database has more than one page of them.
+    for number in 0..200 {
+        ctr(&format!("images tag {} test.example/other/{number}:1", name.trim()))?;
+    }
+    let wanted = world.digest("oci:layout:1")?;
+    for number in [7, 199] {
+        let image = format!("test.example/other/{number}:1");
+        world.coracle(&format!("image load --from containerd=containerd/root {image}"))?;
+        ensure!(text(&world.inspect(&image)?, "/digest") == wanted);
+    }
+    // As Docker has it beside its own folder.
+    std::fs::create_dir_all(world.path("var/docker"))?;
+    std::os::unix::fs::symlink(world.path("containerd/root"), world.path("var/containerd"))?;
+    world.coracle("image load --from docker=var/docker test.example/other/3:1")?;
+    let missing = world.coracle("image load --from docker=var/docker test.example/nobody:1");
+    ensure!(missing.is_err_and(|it| it.to_string().contains("is not in the store of docker")));
     Ok(())
 }
 

@@ -47,11 +47,12 @@ enum ImageCommand {
         output: Format,
     },
     /// Get images from a file: of `docker save`, or an OCI layout as a folder or an archive; or out of
-    /// the store of Podman or Docker.
+    /// the store of Podman, Docker or containerd.
     Load {
         /// The file or folder, or `-` for standard input; with --from, the name of the image.
         path: PathBuf,
-        /// `podman` or `docker`, or either with the folder of its store: `podman=/srv/containers`.
+        /// `podman`, `docker` or `containerd`, each also with the folder of its store:
+        /// `podman=/srv/containers`.
         #[arg(long, value_name = "PROGRAM[=FOLDER]")]
         from: Option<String>,
         /// Name of the image, where the file gives it none or another one is wanted.

@@ -79,6 +79,9 @@ pub(super) fn local(text: &str, environment: &Environment) -> anyhow::Result<Loc
         ("docker", folder) => {
             Ok(Local::Docker(folder.unwrap_or_else(|| PathBuf::from("/var/lib/docker"))))
         }
+        ("containerd", folder) => {
+            Ok(Local::Containerd(folder.unwrap_or_else(|| PathBuf::from("/var/lib/containerd"))))
+        }
         ("podman", None) if environment.uid == 0 => {
             Ok(Local::Podman(PathBuf::from("/var/lib/containers/storage")))
         }
@@ -87,7 +90,7 @@ pub(super) fn local(text: &str, environment: &Environment) -> anyhow::Result<Loc
             let data = data.context("neither XDG_DATA_HOME nor HOME is set")?;
             Ok(Local::Podman(data.join("containers/storage")))
         }
-        _ => bail!("--from `{text}`: it is podman or docker, with =FOLDER or without"),
+        _ => bail!("--from `{text}`: it is podman, docker or containerd, with =FOLDER or without"),
     }
 }
 

@@ -1,5 +1,6 @@
-//! The stores of Podman (containers/storage) and of Docker (its own, not containerd's), read only. Both
-//! keep a layer as a folder, and beside it what of its tar is not the content of files (tar-split).
+//! The stores of Podman (containers/storage), of Docker and of containerd, read only. The first two keep a
+//! layer as a folder, and beside it what of its tar is not the content of files (tar-split); what Docker
+//! keeps with containerd is in `containerd`.
 
 use std::{
     collections::BTreeMap,
@@ -14,7 +15,7 @@ use flate2::read::MultiGzDecoder;
 use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
 use serde::{Deserialize, de::DeserializeOwned};
 
-use super::{Error, Into, docker::assemble};
+use super::{Error, Into, containerd, docker::assemble};
 use crate::{
     Descriptor, Digest, Event, ImageConfig, Reference,
     spec::{DOCUMENT_BYTES_MAX, LAYERS_MAX, media},
@@ -33,8 +34,10 @@ pub enum Local {
     /// Of Podman, Buildah, CRI-O and Skopeo: `/var/lib/containers/storage`, or
     /// `~/.local/share/containers/storage`. With the driver `overlay`.
     Podman(PathBuf),
-    /// Of Docker, `/var/lib/docker`, with the driver `overlay2`.
+    /// Of Docker, `/var/lib/docker`, with the driver `overlay2` or with containerd.
     Docker(PathBuf),
+    /// Of containerd, `/var/lib/containerd`: what nerdctl, Kubernetes and Docker keep there.
+    Containerd(PathBuf),
 }
 
 impl fmt::Display for Local {
@@ -42,6 +45,7 @@ impl fmt::Display for Local {
         match self {
             Self::Podman(root) => write!(f, "podman at `{}`", root.display()),
             Self::Docker(root) => write!(f, "docker at `{}`", root.display()),
+            Self::Containerd(root) => write!(f, "containerd at `{}`", root.display()),
         }
     }
 }
@@ -83,7 +87,14 @@ impl Local {
     pub(super) fn image(&self, into: Into<'_>, image: &Reference) -> Result<Descriptor, Error> {
         let (bytes, place) = match self {
             Self::Podman(root) => self.podman(root, image)?,
-            Self::Docker(root) => self.docker(root, image)?,
+            Self::Docker(root) => match docker(root, image)? {
+                Some(found) => found,
+                None => return self.dockers_containerd(into, root, image),
+            },
+            Self::Containerd(root) => {
+                let found = containerd::image(into, root, None, image)?;
+                return found.ok_or_else(|| self.not_there(image));
+            }
         };
         let name = image.to_string();
         let malformed = |reason: String| Error::Malformed { part: name.clone(), reason };
@@ -138,57 +149,64 @@ impl Local {
         Ok((bytes, Box::new(place)))
     }
 
-    /// The configuration, and where layers are.
-    fn docker(&self, root: &Path, image: &Reference) -> Result<(Vec<u8>, Place), Error> {
-        let root = root.to_owned();
-        let data = root.join("image/overlay2");
-        let names: Option<DockerNames> = read_json(&data.join("repositories.json"))?;
-        let is_other = names.is_none() && root.exists() || has_containerd(&root);
-        let repositories = names.map(|it| it.repositories).unwrap_or_default();
-        // Docker writes names as people do.
-        let wanted = image.familiar();
-        let found = repositories.values().find_map(|it| it.get(&wanted));
-        let id = found.ok_or_else(|| match is_other {
-            true => Error::OfContainerd { name: wanted.clone(), folder: root.clone() },
-            false => self.not_there(image),
-        })?;
-        let config = data.join("imagedb/content/sha256").join(id.hex());
-        let bytes = read(&config, DOCUMENT_BYTES_MAX)?;
-        let bytes = bytes.ok_or_else(|| Error::Missing(config.display().to_string()))?;
-        let place = move |ids: &[Digest]| -> Result<Vec<Part>, Error> {
-            let mut chain: Option<Digest> = None;
-            let mut parts = Vec::new();
-            for diff_id in ids {
-                // A layer upon others is known by all of them.
-                let all = match chain {
-                    Some(below) => Digest::of(format!("{below} {diff_id}").as_bytes()),
-                    None => *diff_id,
-                };
-                chain = Some(all);
-                let home = data.join("layerdb/sha256").join(all.hex());
-                let cache = read(&home.join("cache-id"), DOCUMENT_BYTES_MAX)?;
-                let cache = cache.and_then(|it| String::from_utf8(it).ok());
-                let cache = cache.filter(|it| it.bytes().all(|it| it.is_ascii_alphanumeric()));
-                let cache = cache.ok_or_else(|| Error::Missing(home.display().to_string()))?;
-                let folder = root.join("overlay2").join(cache).join("diff");
-                let split = home.join("tar-split.json.gz");
-                parts.push(Part { diff_id: *diff_id, folder, split });
+    /// What Docker keeps with containerd: one that it starts itself, or that of the machine.
+    fn dockers_containerd(
+        &self,
+        into: Into<'_>,
+        root: &Path,
+        image: &Reference,
+    ) -> Result<Descriptor, Error> {
+        let homes = [root.join("containerd/daemon"), root.with_file_name("containerd")];
+        for home in homes.iter().filter(|it| containerd::is_there(it)) {
+            if let Some(found) = containerd::image(into, home, Some(containerd::OF_DOCKER), image)?
+            {
+                return Ok(found);
             }
-            Ok(parts)
-        };
-        Ok((bytes, Box::new(place)))
+        }
+        Err(self.not_there(image))
     }
-}
-
-/// Whether containerd keeps images beside or in Docker's folder: where Docker starts it, and where the
-/// machine does. Docker's names for what is in there are in a database whose format belongs to it.
-fn has_containerd(root: &Path) -> bool {
-    let homes = [root.join("containerd/daemon"), root.with_file_name("containerd")];
-    homes.iter().any(|it| it.join("io.containerd.metadata.v1.bolt/meta.db").exists())
 }
 
 /// Finds the layers of these diff ids.
 type Place = Box<dyn Fn(&[Digest]) -> Result<Vec<Part>, Error>>;
+
+/// The configuration, and where layers are, of what Docker keeps itself.
+fn docker(root: &Path, image: &Reference) -> Result<Option<(Vec<u8>, Place)>, Error> {
+    let root = root.to_owned();
+    let data = root.join("image/overlay2");
+    let names: Option<DockerNames> = read_json(&data.join("repositories.json"))?;
+    let repositories = names.map(|it| it.repositories).unwrap_or_default();
+    // Docker writes names as people do.
+    let wanted = image.familiar();
+    let Some(id) = repositories.values().find_map(|it| it.get(&wanted)) else {
+        return Ok(None);
+    };
+    let config = data.join("imagedb/content/sha256").join(id.hex());
+    let bytes = read(&config, DOCUMENT_BYTES_MAX)?;
+    let bytes = bytes.ok_or_else(|| Error::Missing(config.display().to_string()))?;
+    let place = move |ids: &[Digest]| -> Result<Vec<Part>, Error> {
+        let mut chain: Option<Digest> = None;
+        let mut parts = Vec::new();
+        for diff_id in ids {
+            // A layer upon others is known by all of them.
+            let all = match chain {
+                Some(below) => Digest::of(format!("{below} {diff_id}").as_bytes()),
+                None => *diff_id,
+            };
+            chain = Some(all);
+            let home = data.join("layerdb/sha256").join(all.hex());
+            let cache = read(&home.join("cache-id"), DOCUMENT_BYTES_MAX)?;
+            let cache = cache.and_then(|it| String::from_utf8(it).ok());
+            let cache = cache.filter(|it| it.bytes().all(|it| it.is_ascii_alphanumeric()));
+            let cache = cache.ok_or_else(|| Error::Missing(home.display().to_string()))?;
+            let folder = root.join("overlay2").join(cache).join("diff");
+            let split = home.join("tar-split.json.gz");
+            parts.push(Part { diff_id: *diff_id, folder, split });
+        }
+        Ok(parts)
+    };
+    Ok(Some((bytes, Box::new(place))))
+}
 
 /// Puts a layer into the store: its tar, as it was.
 fn layer(into: Into<'_>, part: &Part) -> Result<Descriptor, Error> {

@@ -4,6 +4,8 @@
 //! A layer is read once and written once. What is in the store already is not read at all.
 
 mod archive;
+mod bolt;
+mod containerd;
 mod docker;
 mod local;
 mod oci;
@@ -90,19 +92,6 @@ pub enum Error {
         name: String,
         /// The program and its folder.
         local: Local,
-    },
-    /// Docker has it, if at all, where it is not read.
-    #[error(
-        "image `{name}` is not among those that Docker keeps itself in `{folder}`; what it keeps with \
-         containerd, as it does by default since version 29, is not read there: \
-         `docker save {name} | coracle image load -` gives it over",
-        folder = folder.display()
-    )]
-    OfContainerd {
-        /// The image.
-        name: String,
-        /// Docker's folder.
-        folder: PathBuf,
     },
     /// A part cannot be used.
     #[error(transparent)]

@@ -6,7 +6,7 @@ use super::{Error, Found, IMAGES_MAX, Into, archive::Archive};
 use crate::{
     Descriptor, Digest,
     image::{Document, check_document_size},
-    spec::{ANNOTATION_FULL_NAME, ANNOTATION_NAME, Index},
+    spec::{ANNOTATION_FULL_NAME, ANNOTATION_NAME, Index, media},
 };
 
 /// How deep indexes stand in indexes.
@@ -21,7 +21,7 @@ pub(super) fn images(into: Into<'_>, archive: &Archive) -> Result<Vec<Found>, Er
     if index.manifests.len() > IMAGES_MAX {
         return Err(malformed(format!("more than {IMAGES_MAX} images")));
     }
-    let mut loader = Loader { into, archive, done: BTreeSet::new() };
+    let mut loader = Loader { into, archive, partial: false, done: BTreeSet::new() };
     let mut found: Vec<Found> = Vec::new();
     for mut entry in index.manifests {
         let full = entry.annotations.remove(ANNOTATION_FULL_NAME);
@@ -40,9 +40,28 @@ pub(super) fn images(into: Into<'_>, archive: &Archive) -> Result<Vec<Found>, Er
     Ok(found)
 }
 
+/// Puts one image into the store, of which the blobs are there for some platforms only.
+pub(super) fn image(
+    into: Into<'_>,
+    archive: &Archive,
+    digest: &Digest,
+) -> Result<Descriptor, Error> {
+    let path = path_of(digest);
+    let bytes = archive.document(into, &path)?;
+    let media_type = match Document::read(digest, &bytes)? {
+        Document::Index(_) => media::INDEX,
+        Document::Manifest(_) => media::MANIFEST,
+    };
+    let descriptor = Descriptor::new(media_type, *digest, bytes.len() as u64);
+    Loader { into, archive, partial: true, done: BTreeSet::new() }.tree(&descriptor, 0)?;
+    into.store.descriptor_of(digest)?.ok_or(Error::Missing(path))
+}
+
 struct Loader<'a> {
     into: Into<'a>,
     archive: &'a Archive,
+    /// Whether a manifest may be there whose layers are not.
+    partial: bool,
     done: BTreeSet<Digest>,
 }
 
@@ -63,7 +82,7 @@ impl Loader<'_> {
             Document::Index(index) => {
                 for child in &index.manifests {
                     // A layout may have some platforms only.
-                    if self.archive.has(&path_of(&child.digest)) {
+                    if self.archive.has(&path_of(&child.digest)) && self.is_whole(child)? {
                         self.tree(child, depth + 1)?;
                     }
                 }
@@ -76,6 +95,22 @@ impl Loader<'_> {
             }
         }
         self.blob(descriptor)
+    }
+
+    /// Whether an entry of an index has all that it refers to, where that is not to be expected.
+    fn is_whole(&self, descriptor: &Descriptor) -> Result<bool, Error> {
+        if !self.partial {
+            return Ok(true);
+        }
+        check_document_size(descriptor)?;
+        let bytes = self.archive.document(self.into, &path_of(&descriptor.digest))?;
+        Ok(match Document::read(&descriptor.digest, &bytes)? {
+            Document::Index(_) => true,
+            Document::Manifest(manifest) => {
+                let mut parts = manifest.layers.iter().chain([&manifest.config]);
+                parts.all(|it| self.archive.has(&path_of(&it.digest)))
+            }
+        })
     }
 
     fn blob(&self, descriptor: &Descriptor) -> Result<(), Error> {

@@ -1,11 +1,11 @@
 //! Archives as others make them, and such as nobody should.
 
-use std::{io::Write as _, sync::Mutex};
+use std::{collections::BTreeMap, io::Write as _, sync::Mutex};
 
 use expect_test::{Expect, expect};
 use serde_json::json;
 
-use super::*;
+use super::{bolt::tests::Tree, *};
 use crate::{
     Event,
     spec::media,
@@ -400,22 +400,52 @@ fn layers_of_other_programs_are_put_together_again() {
     assert_eq!(targets[0], targets[1]);
 }
 
+/// Lets containerd have `web:1`, whose blobs are all in a layout.
+fn containerd_of(home: &Path, files: &[(String, Vec<u8>)], namespace: &str, target: &Digest) {
+    let content = home.join("io.containerd.content.v1.content");
+    for (path, bytes) in files.iter().filter(|(path, _)| path.starts_with("blobs/")) {
+        write(&content.join(path), bytes);
+    }
+    let bucket = |of: Vec<(&str, Tree)>| {
+        Tree::Bucket(of.into_iter().map(|(key, it)| (key.as_bytes().to_vec(), it)).collect())
+    };
+    let digest = bucket(vec![("digest", Tree::Value(target.to_string().into_bytes()))]);
+    let image = bucket(vec![("target", digest)]);
+    let images = bucket(vec![("docker.io/library/web:1", image)]);
+    let namespaces =
+        bucket(vec![("k8s.io", bucket(vec![])), (namespace, bucket(vec![("images", images)]))]);
+    let tree = BTreeMap::from([(b"v1".to_vec(), namespaces)]);
+    write(&home.join("io.containerd.metadata.v1.bolt/meta.db"), bolt::tests::database(&tree));
+}
+
 #[test]
-fn what_docker_keeps_with_containerd_is_told() {
+fn images_of_containerd_are_taken_as_they_are() {
     let folder = tempfile::tempdir().unwrap();
-    let [_, docker] = local_stores(folder.path());
+    let (files, target) = layout("web:1");
+    let home = folder.path().join("docker/containerd/daemon");
+    containerd_of(&home, &files, "moby", &target);
     let options = Options { name: None, progress: &drop };
-    let other = "other".parse().unwrap();
-    let refused = || load_local(&World::new().store, &docker, &other, options).unwrap_err();
-    assert!(matches!(refused(), Error::NotThere { .. }));
-    let database = "containerd/io.containerd.metadata.v1.bolt/meta.db";
-    write(&folder.path().join(database), b"");
-    let error = refused().to_string();
-    assert!(error.contains("`docker save other:latest | coracle image load -`"), "{error}");
-    // A new Docker has no list of its own.
-    fs::remove_dir_all(folder.path().join("containerd")).unwrap();
-    fs::remove_file(folder.path().join("docker/image/overlay2/repositories.json")).unwrap();
-    assert!(matches!(refused(), Error::OfContainerd { .. }));
+    let from = |local: &Local, name: &str| {
+        let world = World::new();
+        load_local(&world.store, local, &name.parse().unwrap(), options)
+    };
+    for local in [Local::Docker(folder.path().join("docker")), Local::Containerd(home.clone())] {
+        let loaded = from(&local, "web:1").unwrap();
+        assert_eq!(loaded.target.digest, target);
+        assert_eq!(loaded.names, ["docker.io/library/web:1".parse().unwrap()]);
+        loaded.image.unwrap();
+        assert!(matches!(from(&local, "web:2").unwrap_err(), Error::NotThere { .. }));
+    }
+    // Another one's images are not Docker's.
+    containerd_of(&home, &files, "default", &target);
+    let docker = Local::Docker(folder.path().join("docker"));
+    assert!(matches!(from(&docker, "web:1").unwrap_err(), Error::NotThere { .. }));
+    from(&Local::Containerd(home.clone()), "web:1").unwrap();
+    // A blob that is gone is named.
+    let content = home.join("io.containerd.content.v1.content/blobs/sha256");
+    fs::remove_file(content.join(target.hex())).unwrap();
+    let error = from(&Local::Containerd(home), "web:1").unwrap_err().to_string();
+    assert!(error.contains(&target.hex()), "{error}");
 }
 
 #[test]
