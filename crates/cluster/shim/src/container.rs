@@ -453,7 +453,6 @@ fn check_supported(spec: &ContainerSpec, own_users: bool) -> Result<(), StartErr
         (linked && spec.tty, "a terminal on the machine's root"),
         (linked_users, "a user namespace on the machine's root"),
         (host_processes, "the machine's processes in a user namespace of the pod's own"),
-        (linked && !spec.devices.is_empty(), "devices on the machine's root"),
         (linked && spec.privileged, "privileges on the machine's root"),
     ];
     match unsupported.into_iter().find(|it| it.0) {

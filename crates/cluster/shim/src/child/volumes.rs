@@ -16,15 +16,13 @@ use rustix::{
 use super::{Ground, failed, mounts, open_namespace};
 use crate::{
     users::PodUsers,
-    wire::{ContainerSpec, Device, Root, Source, Stage, StartError},
+    wire::{ContainerSpec, Root, Source, Stage, StartError},
 };
 
 /// The sources of a container's mounts, not yet mounted anywhere.
 pub(super) struct Volumes {
     /// In the order of the container's mounts.
     pub(super) mounts: Vec<OwnedFd>,
-    /// In the order of the container's devices.
-    pub(super) devices: Vec<OwnedFd>,
     pub(super) resolv_conf: Option<OwnedFd>,
     pub(super) hosts: Option<OwnedFd>,
 }
@@ -66,12 +64,8 @@ fn open_here(users: Option<&PodUsers>, spec: &ContainerSpec) -> Result<Volumes, 
         }
     });
     let mounts = mounts.collect::<Result<_, _>>()?;
-    // The machine's, whoever's they are there.
-    let as_it_is = View { attributes: MountAttrFlags::empty(), users: None };
-    let device = |it: &Device| open_bind(&it.path, as_it_is);
-    let devices = spec.devices.iter().map(device).collect::<Result<_, _>>()?;
     let (resolv_conf, hosts) = (file(&spec.resolv_conf)?, file(&spec.hosts)?);
-    Ok(Volumes { mounts, devices, resolv_conf, hosts })
+    Ok(Volumes { mounts, resolv_conf, hosts })
 }
 
 /// How a container sees what is mounted.

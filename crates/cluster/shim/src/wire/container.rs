@@ -65,10 +65,6 @@ pub struct ContainerSpec {
     /// Whose processes it sees.
     #[serde(default, skip_serializing_if = "PidNamespace::is_own")]
     pub pid: PidNamespace,
-    /// Devices of the host beside those that every container has. Not for [`Root::Host`], which
-    /// shows them all.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub devices: Vec<Device>,
     /// All devices of the host, a `/sys` that can be written, and devices on any file system. The
     /// capabilities are the process's, [`super::ProcessSpec::capabilities`].
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
@@ -144,16 +140,6 @@ pub enum Source {
         /// Its size in bytes.
         size_bytes: u64,
     },
-}
-
-/// A device of the host in a container.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Device {
-    /// Absolute path on the host.
-    pub path: PathBuf,
-    /// Absolute path in the container.
-    pub target: PathBuf,
 }
 
 /// Which users and groups there are in a container, and who they are in the cluster's user

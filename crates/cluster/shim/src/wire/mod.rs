@@ -11,8 +11,8 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 pub use container::{
-    ContainerSpec, Device, IdMap, IdRange, MASKED_PATHS, Mount, PidNamespace, READ_ONLY_PATHS,
-    Root, SHM_BYTES, Source, Stdin,
+    ContainerSpec, IdMap, IdRange, MASKED_PATHS, Mount, PidNamespace, READ_ONLY_PATHS, Root,
+    SHM_BYTES, Source, Stdin,
 };
 pub use frames::{Decoder, FDS_MAX, MESSAGE_MAX, encode, receive, send};
 pub use process::{ProcessSpec, Rlimit, RlimitResource, User};

@@ -74,7 +74,6 @@ impl Root<'_> {
         &mut self,
         hostname: &str,
         spec: &ContainerSpec,
-        devices: Vec<OwnedFd>,
     ) -> Result<(), StartError> {
         self.root = match &spec.root {
             wire::Root::Layers { layers, writable, .. } => {
@@ -95,9 +94,6 @@ impl Root<'_> {
         let access = if spec.privileged { SysAccess::Full } else { SysAccess::ReadOnly };
         self.proc_and_sys(access, spec.pid)?;
         self.image_dev(spec)?;
-        for (device, tree) in spec.devices.iter().zip(devices) {
-            self.mount(tree, &device.target)?;
-        }
         self.host_name(hostname)
             .map_err(failed(Stage::Root, "cannot make the host name's file"))
             .and_then(|it| self.mount(it, &Path::new("/etc").join(HOSTNAME)))

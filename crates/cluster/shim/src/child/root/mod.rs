@@ -82,7 +82,7 @@ impl<'a> Root<'a> {
                     // the copy of `/dev` above all.
                     self = Self::scratch(self.ground)?;
                 }
-                self.make_image(hostname, spec, volumes.devices)?;
+                self.make_image(hostname, spec)?;
             }
         }
         self.control_groups(spec)?;
