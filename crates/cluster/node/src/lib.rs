@@ -38,5 +38,6 @@ pub use files::Dns;
 pub use handle::Handle;
 pub use ids::sweep as sweep_ids;
 pub use logs::{LogOptions, LogsError};
+pub use roots::no_overlays;
 pub use seccomp::{Error as SeccompError, default_program as default_seccomp};
 pub use usage::{PodUsage, Usage, Used};

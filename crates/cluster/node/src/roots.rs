@@ -55,6 +55,17 @@ impl Roots {
     }
 }
 
+/// Why overlays cannot be used in `folder`, in words; `None` if they can.
+///
+/// # Errors
+/// If the process's own identity cannot be read.
+pub fn no_overlays(folder: &Path) -> io::Result<Option<String>> {
+    match Roots::find(folder, &Owners::of_process()?) {
+        Roots::Overlay => Ok(None),
+        Roots::Copy(why) => Ok(Some(why)),
+    }
+}
+
 /// All that containers do with their roots: a file of a layer is changed, another and a folder removed,
 /// and the folder made anew.
 fn try_overlay(place: &Path, owners: &Owners) -> io::Result<()> {

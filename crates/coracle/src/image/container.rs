@@ -62,23 +62,40 @@ impl<'a> Containers<'a> {
         let (name, hostname) = ("image/build".to_owned(), "build".to_owned());
         client.pod(PodSpec { name, dir: pod.clone(), hostname, sysctls: Vec::new() })?;
         let log = run.join("log");
-        client.create(container(step, log.clone())?)?;
-        let mut exits = Client::connect(&pod)?;
-        exits.subscribe()?;
-        let seccomp = node::default_seccomp(run)?;
-        let code = client
-            .start(NAME, command(step, seccomp))
-            .map_err(anyhow::Error::from)
-            .and_then(|_| {
-                let _stopper = Stopper::new(&pod)?;
-                Ok(exits.exited()?.code)
-            });
+        let code = run_to_end(&mut client, &pod, (step, run, &log));
         show(&log).context("read what the command has printed")?;
         // After one that could not be started there is nothing to remove.
         client.remove(NAME).ok();
         client.exit()?;
         drop(process);
         code
+    }
+}
+
+/// Whatever fails here, the shim is still to be ended.
+fn run_to_end(
+    client: &mut Client,
+    pod: &Path,
+    (step, run, log): (&Step<'_>, &Path, &Path),
+) -> anyhow::Result<i32> {
+    let explained = |error| explained(error, step);
+    client.create(container(step, log.to_owned())?).map_err(explained)?;
+    let mut exits = Client::connect(pod)?;
+    exits.subscribe()?;
+    let seccomp = node::default_seccomp(run)?;
+    client.start(NAME, command(step, seccomp)).map_err(explained)?;
+    let _stopper = Stopper::new(pod)?;
+    Ok(exits.exited()?.code)
+}
+
+/// Why the container of a step could not be made or started, where its root is why.
+fn explained(error: shim::Error, step: &Step<'_>) -> anyhow::Error {
+    match node::no_overlays(step.writable) {
+        Ok(Some(why)) => anyhow::Error::from(error).context(format!(
+            "RUN needs overlays, and {why}: keep the images on another disk (`XDG_DATA_HOME`), or build as root"
+        )),
+        // What else may be wrong says the error itself.
+        Ok(None) | Err(_) => error.into(),
     }
 }
 

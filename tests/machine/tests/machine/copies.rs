@@ -84,6 +84,7 @@ pub(crate) fn is_on_overlay() -> bool {
 pub(crate) fn on_an_overlay() -> anyhow::Result<()> {
     let cluster = Cluster::new("copied")?;
     build(&cluster)?;
+    run_is_refused(&cluster)?;
     cluster.write("app.yaml", POD)?;
     cluster.up()?;
     let said = |container: &str, previous: bool| {
@@ -117,6 +118,17 @@ pub(crate) fn on_an_overlay() -> anyhow::Result<()> {
     eventually("the copies are gone", || Ok(fs::read_dir(&pods)?.count() == 0))?;
     cluster.coracle(&["image", "prune"])?;
     ensure!(count()? == 0, "layers are left");
+    Ok(())
+}
+
+/// What a command has changed is found in an overlay only.
+fn run_is_refused(cluster: &Cluster) -> anyhow::Result<()> {
+    let context = cluster.data().join("run");
+    fs::create_dir_all(&context)?;
+    fs::write(context.join("Dockerfile"), format!("FROM {BUILT}\nRUN echo built\n"))?;
+    let said = cluster.refused(&["image", "build", &context.display().to_string()])?;
+    let words = ["RUN needs overlays, and overlays cannot be used in", "XDG_DATA_HOME"];
+    ensure!(words.iter().all(|it| said.contains(it)), "{said}");
     Ok(())
 }
 
