@@ -3,7 +3,7 @@
 //!
 //! Lives in a network namespace of its own, which the process has entered before any thread began;
 //! nothing of the host's network is touched. Whatever has to last is in the kernel (links, routes,
-//! one nftables table), so traffic goes on while the process is away, and a restart takes it over.
+//! nftables tables), so traffic goes on while the process is away, and a restart takes it over.
 //! It does not know how pods are made, and does not choose a Service's endpoints or address.
 
 mod addresses;
@@ -16,6 +16,7 @@ mod nft;
 mod directory;
 mod dns;
 mod pods;
+mod policy;
 mod services;
 
 mod egress;
@@ -43,8 +44,9 @@ pub use pods::AttachError;
 
 use dns::{ResolvConf, Resolver, Upstream};
 use egress::Targets;
-use nft::{Layout, Table};
+use nft::{Layout, Table, policy::PolicyTable};
 use pods::Pods;
+use policy::{Attached, Enforced};
 use publish::Publisher;
 use services::{Routed, Services};
 
@@ -87,6 +89,8 @@ pub enum BuildError {
 pub struct Handle {
     addresses: Addresses,
     pods: Arc<Pods>,
+    attached: Attached,
+    enforced: Enforced,
     routed: Routed,
     resolv_conf: Arc<ResolvConf>,
     sockets: Arc<dyn HostSockets>,
@@ -110,12 +114,15 @@ impl Network {
         let addresses = config.addresses;
         let gateway = addresses.gateway();
         setup::prepare(&addresses)?;
-        let pods = Arc::new(Pods::adopt(addresses)?);
+        let (pods, found) = Pods::adopt(addresses)?;
+        let (pods, attached) = (Arc::new(pods), Attached::new(found));
         let leaving = Arc::clone(&pods);
         tasks.spawn("links", OnExit::StopProcess, |stop| leaving.remove_leaving(stop));
         let local_ports = config.local_ports.iter().copied().chain([API_PORT]).collect();
         let layout = Layout { addresses, egress_port: egress::PORT, local_ports };
         let (table, contents) = Table::open(&layout)?;
+        let policies = PolicyTable::open(egress::PORT)?;
+        let enforced = policy::start(policies, addresses.dns(), attached.clone(), caches, tasks);
         let resolv_conf = ResolvConf::parse(&config.host_resolv_conf);
 
         let egress = listen(SocketAddrV4::new(gateway, egress::PORT))?;
@@ -142,19 +149,31 @@ impl Network {
         tasks.spawn("egress", OnExit::StopProcess, |stop| {
             egress::serve(egress, targets, of_egress, connections, stop)
         });
-        Ok(Handle { addresses, pods, routed, resolv_conf: Arc::new(resolv_conf), sockets })
+        let resolv_conf = Arc::new(resolv_conf);
+        Ok(Handle { addresses, pods, attached, enforced, routed, resolv_conf, sockets })
     }
 }
 
 impl Handle {
-    /// Connects the pod `uid`, whose network namespace is `netns`, and returns its address. May be
-    /// repeated; a pod that is connected keeps its link and address, also over a restart of this
-    /// process.
+    /// Connects the pod `uid`, whose network namespace is `netns`, and returns its address once
+    /// NetworkPolicies are in force there. May be repeated; a pod that is connected keeps its link and
+    /// address, also over a restart of this process.
     pub async fn attach(&self, uid: &str, netns: OwnedFd) -> Result<Ipv4Addr, AttachError> {
-        let (pods, uid) = (Arc::clone(&self.pods), uid.to_owned());
-        let attached = tokio::task::spawn_blocking(move || pods.attach(&uid, &netns)).await;
-        attached.unwrap_or_else(|panic| {
+        let (pods, owner) = (Arc::clone(&self.pods), uid.to_owned());
+        let attached = tokio::task::spawn_blocking(move || pods.attach(&owner, &netns)).await;
+        let address = attached.unwrap_or_else(|panic| {
             Err(NetlinkError::new("connect the pod", io::Error::other(panic)).into())
+        })?;
+        self.enforce(uid, address).await?;
+        Ok(address)
+    }
+
+    /// Waits until what NetworkPolicies say of a pod is in force.
+    async fn enforce(&self, uid: &str, address: Ipv4Addr) -> Result<(), NetlinkError> {
+        self.attached.set(uid, Some(address));
+        let enforced = self.enforced.at(uid, address).await;
+        enforced.map_err(|late| {
+            NetlinkError::new("restrict the pod to what policies allow", io::Error::other(late))
         })
     }
 
@@ -168,17 +187,25 @@ impl Handle {
         })
     }
 
-    /// Makes what was connected as `spare` the pod `uid`'s.
+    /// Makes what was connected as `spare` the pod `uid`'s, and returns once NetworkPolicies are in force
+    /// there. If that fails, the pod is not connected.
     pub async fn take_over(&self, spare: &str, uid: &str) -> Result<(), NetlinkError> {
-        let (pods, spare, uid) = (Arc::clone(&self.pods), spare.to_owned(), uid.to_owned());
-        services::blocking(move || pods.take_over(&spare, &uid)).await
+        let (pods, spare, owner) = (Arc::clone(&self.pods), spare.to_owned(), uid.to_owned());
+        let address = services::blocking(move || pods.take_over(&spare, &owner)).await?;
+        if let Err(error) = self.enforce(uid, address).await {
+            self.detach(uid).await?;
+            return Err(error);
+        }
+        Ok(())
     }
 
     /// Disconnects the pod `uid`. Its link is removed, and its address free, some 20 ms later. Fine if
     /// it is not connected.
     pub async fn detach(&self, uid: &str) -> Result<(), NetlinkError> {
-        let (pods, uid) = (Arc::clone(&self.pods), uid.to_owned());
-        services::blocking(move || pods.detach(&uid)).await
+        let (pods, owner) = (Arc::clone(&self.pods), uid.to_owned());
+        services::blocking(move || pods.detach(&owner)).await?;
+        self.attached.set(uid, None);
+        Ok(())
     }
 
     /// Connects to what listens on port `port` of the host's `127.0.0.1`.
@@ -198,10 +225,11 @@ impl Handle {
         self.routed.clone().without(address).await;
     }
 
-    /// Waits until Services are routed as the API describes them, for the first time since this
-    /// process began.
+    /// Waits until Services are routed and NetworkPolicies are in force as the API describes them, for
+    /// the first time since this process began.
     pub async fn synced(&self) {
         self.routed.clone().synced().await;
+        self.enforced.synced().await;
     }
 
     /// Where everything is.

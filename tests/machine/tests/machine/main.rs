@@ -12,6 +12,7 @@ mod host;
 mod hostile;
 mod images;
 mod limits;
+mod policies;
 mod private;
 mod probe;
 mod procfile;
@@ -35,6 +36,7 @@ type Test = fn() -> anyhow::Result<()>;
 const TESTS: &[(&str, Test)] = &[
     ("sensors_run_and_answer_on_the_host", run::sensors_run_and_answer_on_the_host),
     ("pods_reach_services_dns_and_the_host", run::pods_reach_services_dns_and_the_host),
+    ("policies_are_enforced", policies::policies_are_enforced),
     ("container_sees_what_it_should", run::container_sees_what_it_should),
     ("unlinked_image_says_so", run::unlinked_image_says_so),
     ("rolling_restart_fails_no_request", run::rolling_restart_fails_no_request),

@@ -14,7 +14,7 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 /// Pause after a failure.
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// `serve PORT`, `ask URL` for ever, `once URL`, `show` environment and surroundings; the others are of
+/// `serve PORT`, `ask URL` for ever, `once URL`, `watch URL…` for ever, `show` environment and surroundings; the others are of
 /// hostile containers.
 pub(crate) fn main(arguments: &[String]) {
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
@@ -22,6 +22,7 @@ pub(crate) fn main(arguments: &[String]) {
         ["serve", port, ..] => serve(port),
         ["ask", url, ..] => ask(url),
         ["once", url, ..] => println!("{}", outcome(url)),
+        ["watch", urls @ ..] => watch(urls),
         ["show", ..] => show(),
         ["spy", one, two, paths @ ..] => spy::spy([one, two], paths),
         ["rights", word, ..] => spy::rights(word),
@@ -84,6 +85,22 @@ fn ask(url: &str) {
             // Whatever it is, a thousand lines a second of it help nobody.
             std::thread::park_timeout(PAUSE);
         }
+    }
+}
+
+/// Asks each in turn for ever, and says when it begins to succeed or to fail.
+fn watch(urls: &[&str]) {
+    let mut last = vec![None; urls.len()];
+    loop {
+        for (url, last) in urls.iter().zip(&mut last) {
+            let outcome = outcome(url);
+            let good = outcome.starts_with("ok ");
+            if *last != Some(good) {
+                *last = Some(good);
+                println!("{} {url}: {outcome}", if good { "reached" } else { "missed" });
+            }
+        }
+        std::thread::park_timeout(PAUSE);
     }
 }
 

@@ -28,7 +28,6 @@ pub(super) static NETWORK_POLICY: Kind = Kind {
         let selector = print::selector(it.at(&["spec", "podSelector"]));
         vec![print::name(it), selector.into(), print::age(it, now)]
     },
-    unattended: true,
     ..Kind::PLAIN
 };
 

@@ -92,7 +92,7 @@ impl Batch {
         batch
     }
 
-    fn message(
+    pub(super) fn message(
         &mut self,
         kind: u16,
         flags: u16,
@@ -104,6 +104,20 @@ impl Batch {
             body(it.fixed(&generic));
         });
         self.next += 1;
+    }
+
+    /// The same transaction, going on with another table.
+    pub(super) fn on(self, table: &'static str) -> Self {
+        Self { table, ..self }
+    }
+
+    pub(super) fn table_name(&self) -> &'static str {
+        self.table
+    }
+
+    /// Bytes so far.
+    pub(super) fn len(&self) -> usize {
+        self.datagram.as_bytes().len()
     }
 
     /// Adds the table, with a comment; fine if it is there.

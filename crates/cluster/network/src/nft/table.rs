@@ -117,7 +117,7 @@ fn elements_max(socket: &Socket) -> usize {
     socket.datagram_max() / SPARE / ELEMENT_LEN
 }
 
-fn is_not_found(error: &io::Error) -> bool {
+pub(super) fn is_not_found(error: &io::Error) -> bool {
     error.raw_os_error() == Some(Errno::NOENT.raw_os_error())
 }
 
@@ -165,7 +165,7 @@ fn comment(socket: &mut Socket) -> io::Result<Option<String>> {
     Ok(Some(comment.unwrap_or_default()))
 }
 
-fn read(
+pub(super) fn read(
     socket: &mut Socket,
     kind: u16,
     flags: u16,

@@ -99,11 +99,12 @@ struct Leaving {
 }
 
 impl Pods {
-    /// Finds the pods that are connected already.
-    pub(crate) fn adopt(addresses: Addresses) -> Result<Self, Error> {
+    /// Finds the pods that are connected already; also returns their addresses, by uid.
+    pub(crate) fn adopt(addresses: Addresses) -> Result<(Self, BTreeMap<String, Ipv4Addr>), Error> {
         let mut routing = Routing::open()?;
         routing.remove_group(LEAVING)?;
         let (mut names, mut renamed) = (BTreeMap::new(), BTreeMap::new());
+        let mut owners = BTreeMap::new();
         for link in routing.links()? {
             if !link.name.starts_with(HOST_LINK_PREFIX) {
                 continue;
@@ -112,20 +113,24 @@ impl Pods {
                 routing.remove_link(&link.name)?;
                 continue;
             }
+            owners.insert(link.index, link.alias.clone());
             if !link.alias.is_empty() && link.name != link_name(&link.alias) {
                 renamed.insert(link.alias, link.name.clone());
             }
             names.insert(link.index, link.name);
         }
         let routes = routing.routes()?.into_iter().filter(|it| it.to.1 == 32);
+        let mut found = BTreeMap::new();
         let assigned = routes.filter(|it| addresses.pods.contains(it.to.0)).filter_map(|route| {
+            let owner = owners.get(&route.link).filter(|it| !it.is_empty());
+            found.extend(owner.map(|it| (it.clone(), route.to.0)));
             let name = names.get(&route.link)?;
             Some((name.clone(), route.to.0))
         });
         let pool = Pool::new(addresses.pods, assigned.collect());
         let (pool, renamed) = (Mutex::new(pool), Mutex::new(renamed));
         let (leaving, left) = (Mutex::default(), Notify::new());
-        Ok(Self { addresses, pool, renamed, leaving, left })
+        Ok((Self { addresses, pool, renamed, leaving, left }, found))
     }
 
     /// Removes the links of pods that are disconnected, until told to stop. What is left then, the
@@ -182,13 +187,17 @@ impl Pods {
         }
     }
 
-    /// Makes what is connected as `spare` the pod `uid`'s, in place of what it had.
-    pub(crate) fn take_over(&self, spare: &str, uid: &str) -> Result<(), Error> {
+    /// Makes what is connected as `spare` the pod `uid`'s, in place of what it had; returns the address.
+    pub(crate) fn take_over(&self, spare: &str, uid: &str) -> Result<Ipv4Addr, Error> {
         self.detach(uid)?;
         let name = link_name(spare);
         Routing::open()?.set_alias(&name, uid)?;
+        // It has one since it was connected.
+        let address = self.pool().assign(&name);
+        let missing = || Error::new(format!("find the address of link `{name}`"), Errno::NODEV);
+        let address = address.ok_or_else(missing)?;
         self.renamed().insert(uid.to_owned(), name);
-        Ok(())
+        Ok(address)
     }
 
     /// Connects the pod `uid`, whose namespace is `netns`; what of it is done already stays. The

@@ -24,6 +24,14 @@ const BACKLOG: usize = 4096;
 pub(crate) const SERVICES: &str = "/api/v1/services";
 /// Path of the collection of EndpointSlices.
 pub(crate) const SLICES: &str = "/apis/discovery.k8s.io/v1/endpointslices";
+/// Path of the collection of NetworkPolicies.
+pub(crate) const POLICIES: &str = "/apis/networking.k8s.io/v1/networkpolicies";
+/// Path of the collection of Namespaces.
+pub(crate) const NAMESPACES: &str = "/api/v1/namespaces";
+/// Path of the collection of Pods.
+pub(crate) const PODS: &str = "/api/v1/pods";
+
+const COLLECTIONS: [&str; 5] = [SERVICES, SLICES, POLICIES, NAMESPACES, PODS];
 
 /// Objects by collection and name.
 #[derive(Clone)]
@@ -50,13 +58,20 @@ impl Api {
         client::in_process(tower::service_fn(move |request| api.clone().answer(request)))
     }
 
-    /// Creates or replaces an object.
+    /// Creates or replaces an object; unless it says otherwise, in the namespace `shop`.
     pub(crate) fn put(&self, collection: &'static str, name: &str, mut object: Value) {
         let mut state = self.0.lock().unwrap();
         state.revision += 1;
         object["metadata"]["name"] = name.into();
-        object["metadata"]["namespace"] = "shop".into();
-        object["metadata"]["uid"] = format!("uid-{name}").into();
+        let defaults = [("namespace", "shop".to_owned()), ("uid", format!("uid-{name}"))];
+        for (field, default) in defaults {
+            if object["metadata"][field].is_null() {
+                object["metadata"][field] = default.into();
+            }
+        }
+        if collection == NAMESPACES {
+            object["metadata"].as_object_mut().unwrap().remove("namespace");
+        }
         object["metadata"]["resourceVersion"] = state.revision.to_string().into();
         let known = state.objects.insert((collection, name.to_owned()), object.clone()).is_some();
         let kind = if known { "MODIFIED" } else { "ADDED" };
@@ -95,7 +110,7 @@ impl Api {
             return Ok(whole(&event));
         }
         let path = parts.uri.path();
-        let collection = [SERVICES, SLICES].into_iter().find(|it| *it == path).unwrap();
+        let collection = COLLECTIONS.into_iter().find(|it| *it == path).unwrap();
         let query = parts.uri.query().unwrap_or_default();
         let since = query.split('&').find_map(|it| it.strip_prefix("resourceVersion="));
         Ok(match since.and_then(|it| it.parse().ok()) {

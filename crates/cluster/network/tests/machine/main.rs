@@ -19,6 +19,7 @@ mod world;
 mod balancers;
 mod outside;
 mod pods;
+mod policies;
 mod restart;
 mod routing;
 
@@ -28,8 +29,14 @@ use std::{path::Path, process::ExitCode};
 type Test = (&'static str, fn());
 
 /// Every module's tests.
-const TESTS: &[&[Test]] =
-    &[pods::TESTS, restart::TESTS, routing::TESTS, balancers::TESTS, outside::TESTS];
+const TESTS: &[&[Test]] = &[
+    pods::TESTS,
+    restart::TESTS,
+    routing::TESTS,
+    balancers::TESTS,
+    outside::TESTS,
+    policies::TESTS,
+];
 
 fn main() -> ExitCode {
     let names: Vec<&str> = TESTS.iter().copied().flatten().map(|it| it.0).collect();
