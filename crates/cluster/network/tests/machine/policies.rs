@@ -149,7 +149,9 @@ fn egress_is_restricted_everywhere() {
     let (a, b) = (pod(&world, "a", json!({"app": "a"})), pod(&world, "b", json!({})));
     let outside = inside_host(7100);
     let api = "10.244.0.1:6443";
+    let _served_here = TcpListener::bind(api).unwrap();
     until(|| ask(&a.netns, &outside), Result::is_ok);
+    connect(&a, api).unwrap();
     let spec = |egress: Value| {
         json!({"podSelector": {"matchLabels": {"app": "a"}},
         "policyTypes": ["Egress"], "egress": egress})
@@ -183,6 +185,10 @@ fn egress_is_restricted_everywhere() {
         policy(&world, "egress", spec(json!([])));
         until(|| connect(&a, DNS), is_refused);
     }
+    let gateway = json!([{"ipBlock": {"cidr": "10.244.0.1/32"}}]);
+    policy(&world, "egress", spec(json!([{"to": gateway, "ports": [{"port": 6443}]}])));
+    until(|| connect(&a, api), Result::is_ok);
+    assert!(is_refused(&ask(&a.netns, &outside)));
     let block = json!([{"ipBlock": {"cidr": format!("{OUTSIDE}/24")}}]);
     for rule in [json!({"to": block}), json!({"to": block, "ports": [{"port": 7100}]}), json!({})] {
         policy(&world, "egress", spec(json!([rule])));
