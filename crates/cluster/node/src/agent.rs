@@ -25,6 +25,7 @@ use crate::{
     cgroups::{Cgroups, oom::OomScores},
     context::{Context, Folders, HostProcesses, PodNetwork, make_private},
     files::Dns,
+    floods::Floods,
     forks::Forks,
     handle::{Handle, Registered, Registry},
     images::Images,
@@ -249,6 +250,7 @@ impl Agent {
         });
         let registry = Arc::clone(&handle.registry);
         let (cgroups, events) = (Arc::clone(&context.cgroups), context.events.clone());
+        Floods { registry: Arc::clone(&registry), events: events.clone() }.start(tasks);
         Forks { registry, cgroups, events }.start(tasks);
         let dispatcher =
             Dispatcher { context, pods, handle, tasks: tasks.clone(), workers: BTreeMap::new() };

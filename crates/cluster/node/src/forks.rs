@@ -1,12 +1,12 @@
 //! Tells of pods that may not start more processes, as they have as many as a pod may: a fork bomb, or a
 //! server with too many threads. What the container says of it may be anything, or nothing.
 //!
-//! The one thing of the node that looks again and again, as not every kernel gives notice of it in version
+//! Looks again and again, as not every kernel gives notice of it in version
 //! 1 of control groups. Once a second one small file is read, for all pods together; more only when they
 //! have so many processes that one of them may have reached its limit.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeSet,
     fs, io,
     path::{Path, PathBuf},
     sync::Arc,
@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     cgroups::{Cgroups, POD_PIDS_MAX},
     handle::Registry,
+    news::News,
     pod::{events::about, facts::parse_run_id},
 };
 
@@ -29,10 +30,6 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// With so many processes it is asked whether a pod was refused one: it may have lost some since.
 const NEAR: u64 = POD_PIDS_MAX / 2;
-
-/// Time between two events of one pod. A fork bomb is refused thousands of processes a second, and an
-/// event lasts an hour.
-const TELL_AGAIN: Duration = Duration::from_mins(10);
 
 /// Reason of the event. Kubernetes has none for it; others of its words begin so.
 const REASON: &str = "PIDLimitReached";
@@ -54,7 +51,7 @@ impl Forks {
     }
 
     async fn run(self, groups: PathBuf, stop: CancellationToken) -> anyhow::Result<()> {
-        let mut told = BTreeMap::new();
+        let mut told = News::new();
         loop {
             let next = async {
                 self.registry.occupied().await;
@@ -73,10 +70,10 @@ impl Forks {
     }
 
     /// Looks at each pod, and tells of those that were refused a process since the last time.
-    async fn look(&self, groups: &Path, told: &mut Told) -> anyhow::Result<()> {
+    async fn look(&self, groups: &Path, told: &mut News<String>) -> anyhow::Result<()> {
         let pods = self.registry.list();
         let uids: BTreeSet<String> = pods.iter().map(|(_, it)| it.folders.uid.clone()).collect();
-        told.retain(|uid, _| uids.contains(uid));
+        told.retain(|uid| uids.contains(uid));
         let groups = groups.to_owned();
         let look = move || {
             let found = uids.into_iter().filter_map(|it| Some((refused(&groups, &it)?, it)));
@@ -85,7 +82,7 @@ impl Forks {
         for (refused, uid) in tokio::task::spawn_blocking(look).await? {
             let pod = pods.iter().find(|(_, it)| it.folders.uid == uid);
             if let Some((_, registered)) = pod
-                && is_news(told, uid, refused.times, Instant::now())
+                && told.is_news(uid, refused.times, Instant::now())
             {
                 let about = about(&registered.pod, refused.container.as_deref());
                 self.events.record(about, EventType::Warning, REASON, note(&refused));
@@ -93,20 +90,6 @@ impl Forks {
         }
         Ok(())
     }
-}
-
-/// How often pods had been refused processes when that was told, and when it was, by uid.
-type Told = BTreeMap<String, (u64, Instant)>;
-
-/// Whether to tell that a pod was refused so many processes. It is told then.
-fn is_news(told: &mut Told, uid: String, times: u64, now: Instant) -> bool {
-    let known = told.get(&uid);
-    // Less than before, too: a container has gone, and its number with it.
-    let news = known.is_none_or(|(last, at)| times != *last && TELL_AGAIN <= now - *at);
-    if news {
-        told.insert(uid, (times, now));
-    }
-    news
 }
 
 fn note(refused: &Refused) -> String {
@@ -222,20 +205,5 @@ mod tests {
     fn nothing_is_asked_of_a_pod_with_few() {
         check(&[("pids.current", "20\n"), ("pids.events", "max 5\n")], expect![""]);
         check(&[], expect![""]);
-    }
-
-    #[test]
-    fn told_now_and_then_while_it_goes_on() {
-        let mut told = Told::new();
-        let start = Instant::now();
-        let mut news = |times, seconds| {
-            is_news(&mut told, "u1".to_owned(), times, start + Duration::from_secs(seconds))
-        };
-        assert!(news(1, 0));
-        assert!(!news(900, 1));
-        assert!(news(5000, 600));
-        // It has stopped.
-        assert!(!news(5000, 6000));
-        assert!(news(5001, 6001));
     }
 }

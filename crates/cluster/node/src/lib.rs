@@ -10,9 +10,11 @@ mod handle;
 
 mod cgroups;
 mod context;
+mod floods;
 mod forks;
 mod ids;
 mod machine;
+mod news;
 mod references;
 mod register;
 mod roots;

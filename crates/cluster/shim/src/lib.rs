@@ -40,6 +40,7 @@ mod users;
 pub use client::{Client, Error, Started, connect};
 pub use files::{Live, exits, first_process, live};
 pub use leftovers::{Leftover, LeftoversError, leftovers};
+pub use log::{FILE_BYTES_MAX as LOG_FILE_BYTES_MAX, FILES_MAX as LOG_FILES_MAX};
 pub use pod::{SysctlScope, sysctl_scope};
 pub use server::main;
 pub use spawn::{Nursery, NurseryCommand, Process};

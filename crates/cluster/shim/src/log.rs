@@ -12,10 +12,10 @@ use std::{
 };
 
 /// A file that would become longer is rotated: as in a kubelet (containerLogMaxSize).
-const FILE_BYTES_MAX: u64 = 10 * 1024 * 1024;
+pub const FILE_BYTES_MAX: u64 = 10 * 1024 * 1024;
 
 /// Files kept, with the one being written: as in a kubelet (containerLogMaxFiles).
-const FILES_MAX: u32 = 5;
+pub const FILES_MAX: u32 = 5;
 
 /// A longer line is written in parts, all but the last marked P: as in containerd.
 const LINE_BYTES_MAX: usize = 16 * 1024;

@@ -227,6 +227,7 @@ pub(crate) fn containers_that_take_all_are_bounded() -> anyhow::Result<()> {
     ensure!(used < 50, "the cluster process used {used} ticks while a log was written");
     let size = bytes(&shouted)?;
     ensure!(size <= LOG_BYTES_MAX, "its log has {size} bytes");
+    told(&cluster, "shout", "the newest 50 MiB are kept")?;
     let tail = cluster.kubectl(&["logs", "shout", "--tail=5000"])?;
     ensure!(tail.lines().count() == 5000, "{} lines", tail.lines().count());
 
