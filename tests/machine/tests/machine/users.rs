@@ -174,48 +174,7 @@ pub(crate) fn pods_have_users_of_their_own() -> anyhow::Result<()> {
     }
     cluster.write("app.yaml", &PODS.replace("HOST", &host.display().to_string()))?;
     cluster.up()?;
-    lines(
-        &cluster,
-        "one",
-        "root",
-        &[
-            "map 0 65536 0 65536, 1",
-            "srv/given 1000:1001 644",
-            "disk 0:2000 2777",
-            "memory 0:2000 2777",
-            "config/..data/word 0:2000 644",
-            "secret/..data/word 0:2000 440",
-            "host/own 0:0",
-            "host/web 1000:1000",
-            "host/stranger 65534:65534",
-            "one namespace",
-            "file of own",
-            "stranger is shut",
-            "shut 500",
-            "network is own",
-            "ping 0 0",
-            "no devices",
-        ],
-    )?;
-    lines(
-        &cluster,
-        "one",
-        "web",
-        &[
-            "uid=1000(web) gid=1001 groups=1001,2000,3000",
-            "given is mine",
-            "hello",
-            "hush",
-            "/disk/web 1000:2000",
-            "/disk/root 0:2000",
-            "/memory/root 0:2000",
-            "file of web",
-            "own is shut",
-        ],
-    )?;
-    let shut = ["machine is shut", "log is shut"];
-    let own = ["4321", "77", "mounted", "processes mounted", "other", "5"];
-    lines(&cluster, "two", "root", &[&own[..], &shut].concat())?;
+    seen_inside(&cluster)?;
     let made = fs::metadata(host.join("made"))?;
     ensure!((made.uid(), made.gid()) == (1000, 1001), "{made:?}");
     let disk = pod_folder(&cluster, "one")?.join("volumes/disk");
@@ -239,6 +198,52 @@ pub(crate) fn pods_have_users_of_their_own() -> anyhow::Result<()> {
     ensure!(!cluster.state().exists() && !cluster.run_folder().exists(), "folders are left");
     ensure!(!Path::new(IDS).exists(), "ranges are left");
     unchanged(&before)
+}
+
+/// What the containers have found, in the pods and on the volumes.
+fn seen_inside(cluster: &Cluster) -> anyhow::Result<()> {
+    lines(
+        cluster,
+        "one",
+        "root",
+        &[
+            "map 0 65536 0 65536, 1",
+            "srv/given 1000:1001 644",
+            "disk 0:2000 2777",
+            "memory 0:2000 2777",
+            "config/..data/word 0:2000 644",
+            "secret/..data/word 0:2000 440",
+            "host/own 0:0",
+            "host/web 1000:1000",
+            "host/stranger 65534:65534",
+            "one namespace",
+            "file of own",
+            "stranger is shut",
+            "shut 500",
+            "network is own",
+            "ping 0 0",
+            "no devices",
+        ],
+    )?;
+    lines(
+        cluster,
+        "one",
+        "web",
+        &[
+            "uid=1000(web) gid=1001 groups=1001,2000,3000",
+            "given is mine",
+            "hello",
+            "hush",
+            "/disk/web 1000:2000",
+            "/disk/root 0:2000",
+            "/memory/root 0:2000",
+            "file of web",
+            "own is shut",
+        ],
+    )?;
+    let shut = ["machine is shut", "log is shut"];
+    let own = ["4321", "77", "mounted", "processes mounted", "other", "5"];
+    lines(cluster, "two", "root", &[&own[..], &shut].concat())
 }
 
 fn build(cluster: &Cluster) -> anyhow::Result<()> {
