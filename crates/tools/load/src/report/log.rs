@@ -89,15 +89,17 @@ mod tests {
     #[test]
     fn header_and_columns() {
         let log = written(&sample());
-        let short: Vec<_> = log.lines().map(|it| it.get(..80).unwrap_or(it)).take(7).collect();
+        // What is compressed depends on who compresses it.
+        let plain = |it: &str| it.split_inclusive("HISTF").next().map(str::to_owned);
+        let short: Vec<_> = log.lines().filter_map(plain).take(7).collect();
         expect![[r##"
             #[Latency of https://127.0.0.1:8443/, in nanoseconds, by coracle load]
             #[Histogram log format version 1.3]
             #[StartTime: 1795287600.000 (seconds since epoch), 2026-11-21T19:00:00Z]
             #[BaseTime: 1795287600.000 (seconds since epoch)]
-            "StartTimestamp","Interval_Length","Interval_Max","Interval_Compressed_Histogram
+            "StartTimestamp","Interval_Length","Interval_Max","Interval_Compressed_Histogram"
             #[MaxValueDivisor: 1000000.000]
-            0.000,1.000,24.510,HISTFAAAAFZ4nD2K0QmAMAxEkwgh//764wDFEfx0iuIybuAgTqDgRu0EaZuU5"##]]
+            0.000,1.000,24.510,HISTF"##]]
         .assert_eq(&short.join("\n"));
     }
 
