@@ -5,12 +5,12 @@
 use std::{
     fmt::Display,
     fs::{self, File},
-    io::{self, Read as _},
+    io::{self, Read as _, Write as _},
     os::fd::{AsFd as _, BorrowedFd, OwnedFd},
 };
 
 use rustix::{
-    fs::{FileType, Gid, Uid},
+    fs::{FileType, Gid, PROC_SUPER_MAGIC, Uid},
     io::Errno,
     process::{DumpableBehavior, Signal, WaitOptions},
     thread::{CapabilitySet, CapabilitySets, ThreadNameSpaceType, UnshareFlags},
@@ -261,7 +261,23 @@ pub(super) fn confine(profile: &str) -> Result<(), StartError> {
         return Err(refused(Stage::Privileges, message));
     }
     let file = FILES.into_iter().find(|it| fs::exists(it).unwrap_or(false)).unwrap_or(FILES[0]);
-    fs::write(file, format!("exec {profile}")).map_err(failed(Stage::Privileges, quoted))
+    tell_kernel(file, &format!("exec {profile}")).map_err(failed(Stage::Privileges, quoted))
+}
+
+/// Writes to a file of /proc, and to none that a volume of the container has put in its place: what is
+/// written there confines nobody.
+fn tell_kernel(file: &str, text: &str) -> io::Result<()> {
+    let mut opened = File::options().write(true).open(file)?;
+    if rustix::fs::fstatfs(&opened)?.f_type != PROC_SUPER_MAGIC {
+        return Err(io::Error::other(format!("{file} in the container is not the kernel's")));
+    }
+    opened.write_all(text.as_bytes()).map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => io::Error::new(
+            error.kind(),
+            "the kernel has loaded none of this name; load it with apparmor_parser",
+        ),
+        _ => error,
+    })
 }
 
 /// Says how soon the kernel is to end a process (a number, or `self`) for want of memory. Without the
