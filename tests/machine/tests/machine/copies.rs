@@ -2,7 +2,7 @@
 //! an overlay, on which the kernel mounts no other: the program is started again in a mount namespace of its
 //! own for that, as root.
 
-use std::{fs, process::Command};
+use std::{fs, io::Write as _, process::Command, time::Instant};
 
 use anyhow::{Context as _, ensure};
 
@@ -57,22 +57,79 @@ spec:
   volumes: [{name: shared, emptyDir: {}}]
 "#;
 
-/// Starts the test where its folders are on an overlay. What is mounted ends with the namespace.
+/// The bytes of one file, which each copy would take if it did not share them.
+const BIG_BYTES: usize = 64 << 20;
+
+/// An image with that file.
+const BIG: &str = "test/big:1";
+const BIG_DOCKERFILE: &str = "FROM scratch
+COPY busybox /bin/busybox
+COPY big /big
+";
+
+/// Two copies of it, of which one is changed.
+const BIG_POD: &str = "apiVersion: v1
+kind: Pod
+metadata: {name: big}
+spec:
+  terminationGracePeriodSeconds: 1
+  containers:
+  - name: changes
+    image: test/big:1
+    command: [/bin/busybox, sh, -c]
+    args: ['echo other | busybox dd of=/big conv=notrunc; busybox head -c6 /big > /shared/changed; exec busybox sleep 1000']
+    volumeMounts: &shared [{name: shared, mountPath: /shared}]
+  - name: keeps
+    image: test/big:1
+    command: [/bin/busybox, sh, -c]
+    args: ['until [ -s /shared/changed ]; do busybox sleep 0.1; done; busybox cat /shared/changed; busybox head -c6 /big; echo; exec busybox sleep 1000']
+    volumeMounts: *shared
+  volumes: [{name: shared, emptyDir: {}}]
+";
+
+/// The first words of what the test says of time and room.
+const COPIED: &str = "copied: ";
+
 pub(crate) fn pods_run_where_overlays_cannot_be_mounted() -> anyhow::Result<()> {
+    start("on_an_overlay").map(drop)
+}
+
+/// Where the file system can have one file share the bytes of another.
+pub(crate) fn copies_share_their_bytes() -> anyhow::Result<()> {
+    let said = start("sharing_on_an_overlay")?;
+    let line = said.lines().find(|it| it.starts_with(COPIED)).context("no time is told")?;
+    println!("{line}");
+    Ok(())
+}
+
+/// Whether files in the folder of temporary files can share their bytes.
+pub(crate) fn can_share() -> bool {
+    let share = || -> anyhow::Result<()> {
+        let (mut from, to) = (tempfile::tempfile()?, tempfile::tempfile()?);
+        from.write_all(b"shared")?;
+        Ok(rustix::fs::ioctl_ficlone(&to, &from)?)
+    };
+    share().is_ok()
+}
+
+/// Starts a test where its folders are on an overlay, and returns what it said. What is mounted ends with
+/// the namespace.
+fn start(test: &str) -> anyhow::Result<String> {
     let before = Snapshot::take()?;
     let folder = tempfile::tempdir()?;
     for name in ["lower", "upper", "work", "tmp"] {
         fs::create_dir(folder.path().join(name))?;
     }
     let script = r#"cd "$1" && mount -t overlay overlay -o lowerdir=lower,upperdir=upper,workdir=work tmp &&
-        exec "$2" --quiet --exact on_an_overlay"#;
+        exec "$2" --quiet --exact "$3""#;
     let mut command = Command::new("unshare");
     command.args(["--mount", "sh", "-c", script, "sh"]).arg(folder.path());
-    command.arg(std::env::current_exe()?).env("TMPDIR", folder.path().join("tmp"));
+    command.arg(std::env::current_exe()?).arg(test).env("TMPDIR", folder.path().join("tmp"));
     let output = command.env("ON_OVERLAY", "1").output().context("start unshare")?;
-    let said = String::from_utf8_lossy(&output.stdout);
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
     ensure!(output.status.success() && said.contains("1 passed"), "{said}");
-    unchanged(&before)
+    unchanged(&before)?;
+    Ok(said)
 }
 
 /// Whether this program was started so.
@@ -119,6 +176,52 @@ pub(crate) fn on_an_overlay() -> anyhow::Result<()> {
     cluster.coracle(&["image", "prune"])?;
     ensure!(count()? == 0, "layers are left");
     Ok(())
+}
+
+/// The disk has room for none of the copies' bytes twice, but for what one has changed.
+pub(crate) fn sharing_on_an_overlay() -> anyhow::Result<()> {
+    let cluster = Cluster::new("shared")?;
+    let context = cluster.data().join("context");
+    fs::create_dir_all(&context)?;
+    let bytes: Vec<u8> =
+        b"a byte of a file that is big\n".iter().copied().cycle().take(BIG_BYTES).collect();
+    fs::write(context.join("big"), bytes)?;
+    fs::copy(BUSYBOX, context.join("busybox")).context("copy busybox (busybox-static)")?;
+    fs::write(context.join("Dockerfile"), BIG_DOCKERFILE)?;
+    cluster.coracle(&["image", "build", "-t", BIG, &context.display().to_string()])?;
+    cluster.write("app.yaml", "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: none}\n")?;
+    cluster.up()?;
+    let roots = r"jsonpath={.items[0].metadata.annotations.coracle\.dev/image-roots}";
+    let roots = cluster.kubectl(&["get", "nodes", "--output", roots])?;
+    ensure!(roots.starts_with("copy: "), "{roots}");
+    // The first one has the layers unpacked.
+    cluster.apply(&BIG_POD.replace("{name: big}", "{name: first}"))?;
+    cluster.kubectl(&["wait", "--for=condition=Ready", "pod/first", "--timeout=60s"])?;
+    let before = used(&cluster)?;
+    #[expect(clippy::disallowed_methods, reason = "tells how long copies take in real time")]
+    let start = Instant::now();
+    cluster.apply(BIG_POD)?;
+    cluster.kubectl(&["wait", "--for=condition=Ready", "pod/big", "--timeout=60s"])?;
+    let time = start.elapsed();
+    let more = used(&cluster)?.saturating_sub(before);
+    println!(
+        "{COPIED}two copies of {BIG_BYTES} bytes take {more}; the pod was ready after {time:?}"
+    );
+    let mut log = String::new();
+    eventually("both have shown theirs", || {
+        log = cluster.kubectl(&["logs", "big", "--container", "keeps"])?;
+        Ok(log.ends_with("byte\n"))
+    })?;
+    ensure!(log == "other\na byte\n", "{log}");
+    ensure!(more < BIG_BYTES as u64, "two copies of {BIG_BYTES} bytes take {more} more");
+    Ok(())
+}
+
+/// The bytes that are used on the disk of a cluster, when all is written.
+fn used(cluster: &Cluster) -> anyhow::Result<u64> {
+    rustix::fs::sync();
+    let disk = rustix::fs::statvfs(cluster.data().as_path())?;
+    Ok((disk.f_blocks - disk.f_bfree) * disk.f_frsize)
 }
 
 /// What a command has changed is found in an overlay only.

@@ -4,6 +4,7 @@
 //! This program is also what the tests' pods run: `machine probe …`.
 #![expect(clippy::print_stdout, reason = "a test program, and a program in a pod")]
 
+mod apparmor;
 mod clean;
 mod cluster;
 mod copies;
@@ -100,7 +101,18 @@ const AS_ROOT: &[(&str, Test)] = &[
 ];
 
 /// What one of those starts again, somewhere else.
-const ON_OVERLAY: &[(&str, Test)] = &[("on_an_overlay", copies::on_an_overlay)];
+const ON_OVERLAY: &[(&str, Test)] = &[
+    ("on_an_overlay", copies::on_an_overlay),
+    ("sharing_on_an_overlay", copies::sharing_on_an_overlay),
+];
+
+/// Those that root can run where files can share their bytes.
+const WITH_REFLINKS: &[(&str, Test)] =
+    &[("copies_share_their_bytes", copies::copies_share_their_bytes)];
+
+/// Those that change what the whole machine has, and so need one of their own.
+const IN_OWN_MACHINE: &[(&str, Test)] =
+    &[("users_that_the_kernel_forbids_are_named", users::users_that_the_kernel_forbids_are_named)];
 
 /// Those that root can run where control groups are of version 2 only.
 const ON_VERSION_2: &[(&str, Test)] = &[
@@ -108,16 +120,25 @@ const ON_VERSION_2: &[(&str, Test)] = &[
     ("only_delegated_controllers_are_used", delegated::only_delegated_controllers_are_used),
 ];
 
+/// Those that need a profile of AppArmor in the kernel.
+const UNDER_APPARMOR: &[(&str, Test)] =
+    &[("profiles_confine_containers", apparmor::profiles_confine_containers)];
+
 /// What is to be run here, and by this user.
 fn tests() -> impl Iterator<Item = &'static (&'static str, Test)> {
-    let as_root = if rustix::process::geteuid().is_root() { AS_ROOT } else { &[] };
+    let is_root = rustix::process::geteuid().is_root();
+    let as_root = if is_root { AS_ROOT } else { &[] };
     let on_version_2 = if delegated::can_be() { ON_VERSION_2 } else { &[] };
+    let under_apparmor = if apparmor::can_be() { UNDER_APPARMOR } else { &[] };
+    let with_reflinks = if is_root && copies::can_share() { WITH_REFLINKS } else { &[] };
+    let in_own_machine =
+        if std::env::var_os("OWN_MACHINE").is_some() { IN_OWN_MACHINE } else { &[] };
     let lists = if ranges::range().is_some() {
         vec![WITH_RANGE]
     } else if copies::is_on_overlay() {
         vec![ON_OVERLAY]
     } else {
-        vec![TESTS, as_root, on_version_2]
+        vec![TESTS, as_root, on_version_2, under_apparmor, with_reflinks, in_own_machine]
     };
     lists.into_iter().flatten()
 }

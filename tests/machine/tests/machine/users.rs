@@ -246,7 +246,7 @@ fn seen_inside(cluster: &Cluster) -> anyhow::Result<()> {
     lines(cluster, "two", "root", &[&own[..], &shut].concat())
 }
 
-fn build(cluster: &Cluster) -> anyhow::Result<()> {
+pub(crate) fn build(cluster: &Cluster) -> anyhow::Result<()> {
     let context = cluster.data().join("context");
     fs::create_dir(&context)?;
     fs::copy(BUSYBOX, context.join("busybox")).context("copy busybox (busybox-static)")?;
@@ -340,7 +340,28 @@ spec:
     event(&cluster, "volume", "`hostUsers: false`")
 }
 
-fn event(cluster: &Cluster, pod: &str, words: &str) -> anyhow::Result<()> {
+/// How many user namespaces there may be: of the whole machine, which nobody else uses.
+const NAMESPACES_MAX: &str = "/proc/sys/user/max_user_namespaces";
+
+/// A machine that has no user namespaces says so; when it has, the pod starts.
+pub(crate) fn users_that_the_kernel_forbids_are_named() -> anyhow::Result<()> {
+    let cluster = Cluster::new("forbidden-users")?;
+    build(&cluster)?;
+    let pod = "apiVersion: v1\nkind: Pod\nmetadata: {name: one}\nspec:\n  hostUsers: false\n  \
+               terminationGracePeriodSeconds: 1\n  containers:\n  - name: root\n    image: test/users:1\n    \
+               command: [/bin/sleep, '1000']\n";
+    cluster.write("app.yaml", "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: none}\n")?;
+    cluster.up()?;
+    let before = fs::read_to_string(NAMESPACES_MAX)?;
+    fs::write(NAMESPACES_MAX, "0")?;
+    cluster.apply(pod)?;
+    event(&cluster, "one", "FailedCreatePodSandBox")?;
+    event(&cluster, "one", "user.max_user_namespaces")?;
+    fs::write(NAMESPACES_MAX, before)?;
+    cluster.kubectl(&["wait", "--for=condition=Ready", "pod/one", "--timeout=60s"]).map(drop)
+}
+
+pub(crate) fn event(cluster: &Cluster, pod: &str, words: &str) -> anyhow::Result<()> {
     let mut events = String::new();
     eventually("an event says why", || {
         events = cluster.kubectl(&["events", "--for", &format!("pod/{pod}")])?;
