@@ -23,38 +23,13 @@ const TYPE: char = '\x1e';
 const FIELD: char = '\x1f';
 const DESCRIPTION: char = '\x1d';
 
-/// Where the types of metrics-server are, which no release of Kubernetes publishes.
-const METRICS: &str = "io.k8s.metrics.pkg.apis.metrics.v1beta1.";
-/// Fields with what they are for.
-type Fields = &'static [(&'static str, &'static str)];
-/// What each of them is for, and its fields.
-const DESCRIBED: [(&str, &str, Fields); 3] = [
-    (
-        "ContainerMetrics",
-        "What one container of a pod uses.",
-        &[("name", "Name of the container."), ("usage", USAGE)],
-    ),
-    (
-        "NodeMetrics",
-        "What a node uses, measured when it is asked for.",
-        &[("timestamp", TIMESTAMP), ("window", WINDOW), ("usage", USAGE)],
-    ),
-    (
-        "PodMetrics",
-        "What a pod uses, measured when it is asked for.",
-        &[
-            ("timestamp", TIMESTAMP),
-            ("window", WINDOW),
-            ("containers", "Its containers that run, each with what it uses."),
-        ],
-    ),
-];
-const USAGE: &str = "CPUs on average over the window, and the working set of memory at its end.";
-const TIMESTAMP: &str = "The end of the window.";
-const WINDOW: &str = "The time over which CPU time was counted.";
+/// Descriptions of types that no release of Kubernetes publishes, a paragraph each: name, colon, what the
+/// type is for, and a line a field.
+const DESCRIBED: &str = "src/schema/described.txt";
 
 fn main() -> io::Result<()> {
     println!("cargo::rerun-if-changed=build.rs");
+    println!("cargo::rerun-if-changed={DESCRIBED}");
     println!("cargo::rerun-if-changed=../../../Cargo.lock");
     let mut files = Vec::new();
     rust_files(&sources()?.join("src").join(RELEASE), &mut files)?;
@@ -70,10 +45,16 @@ fn main() -> io::Result<()> {
     if types < TYPES_MIN {
         return Err(io::Error::other(format!("only {types} types found in k8s-openapi")));
     }
-    for (name, of_type, fields) in DESCRIBED {
-        text.push_str(&format!("{TYPE}{METRICS}{name}{DESCRIPTION}{of_type}"));
-        for (field, value) in fields {
-            text.push_str(&format!("{FIELD}{field}{DESCRIPTION}{value}"));
+    for paragraph in fs::read_to_string(DESCRIBED)?.split("\n\n") {
+        for line in paragraph.lines() {
+            let (before, line) = match line.strip_prefix('\t') {
+                Some(field) => (FIELD, field),
+                None => (TYPE, line),
+            };
+            let (name, value) = line.split_once(": ").ok_or_else(|| {
+                io::Error::other(format!("{DESCRIBED}: `{line}` says nothing of a name"))
+            })?;
+            text.push_str(&format!("{before}{name}{DESCRIPTION}{value}"));
         }
     }
     let out = PathBuf::from(variable("OUT_DIR")?).join("descriptions.deflate");

@@ -34,6 +34,7 @@ use crate::{
     impersonation,
     kinds::{Creation, KINDS, Kind, Source, Subresource},
     metrics::Asked,
+    protobuf,
     registry::{Call, Registry},
 };
 
@@ -413,7 +414,7 @@ fn call_of<'a>(
         subresource,
         query,
         agent: agent.and_then(|it| it.to_str().ok()).unwrap_or_default(),
-        wanted: content::negotiate(&parts.headers)?,
+        wanted: content::negotiate(&parts.headers, protobuf::has_message(kind.schema))?,
         user: Some(who),
     })
 }

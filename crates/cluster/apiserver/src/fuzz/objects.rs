@@ -70,6 +70,9 @@ fn bodies_of_every_kind() {
                 "{}",
                 stored
             );
+            if !protobuf::has_message(stored_kind.schema) {
+                return Ok(());
+            }
             let text = stored.to_string();
             prop_assert!(protobuf::encode(text.as_bytes()).is_ok(), "{}", text);
         }

@@ -33,7 +33,9 @@ fn bodies() {
 fn bodies_of_every_kind() {
     let case = (any::<prop::sample::Index>(), prop::collection::vec(change(), 0..5));
     let case = case.prop_map(|(which, changes)| {
-        let kind = which.get(KINDS);
+        let all: Vec<_> =
+            KINDS.iter().copied().filter(|it| protobuf::has_message(it.schema)).collect();
+        let kind = *which.get(&all);
         let text = created(kind, sample(kind)).to_string();
         let mut bytes = protobuf::encode(text.as_bytes()).unwrap();
         changes.iter().for_each(|it| it.apply(&mut bytes));

@@ -60,7 +60,7 @@ fn addresses_and_heads() {
         if let Ok(value) = HeaderValue::from_bytes(input) {
             headers.insert(ACCEPT, value);
         }
-        drop(content::negotiate(&headers));
+        drop(content::negotiate(&headers, true));
         drop(content::negotiate_discovery(&headers));
         drop(content::negotiate_encoding(&headers));
         Ok(())

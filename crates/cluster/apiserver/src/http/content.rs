@@ -69,9 +69,12 @@ impl Wanted {
     }
 }
 
-/// What an object, a list or a watch is written as.
-pub(crate) fn negotiate(headers: &HeaderMap) -> Result<Wanted, Status> {
+/// What an object, a list or a watch is written as, if there are messages of it in protobuf or not.
+pub(crate) fn negotiate(headers: &HeaderMap, messages: bool) -> Result<Wanted, Status> {
     choose(headers, Wanted::PLAIN, |clause, encoding| {
+        if encoding == Encoding::Protobuf && !messages {
+            return None;
+        }
         let meta_version = match (clause.group, clause.version) {
             ("meta.k8s.io", "v1") => "meta.k8s.io/v1",
             ("meta.k8s.io", "v1beta1") => "meta.k8s.io/v1beta1",
@@ -262,7 +265,7 @@ mod tests {
     fn check(accept: &str, expect: Expect) {
         let mut headers = HeaderMap::new();
         headers.insert(header::ACCEPT, accept.parse().unwrap());
-        let answer = negotiate(&headers);
+        let answer = negotiate(&headers, true);
         expect.assert_eq(&answer.map_or_else(
             |it| it.message().to_owned(),
             |it| format!("{:?} {:?}", it.form, it.encoding),
@@ -322,7 +325,7 @@ mod tests {
         let accept = "application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList";
         headers.insert(header::ACCEPT, accept.parse().unwrap());
         assert_eq!(negotiate_discovery(&headers).unwrap(), (Discovery::V2Beta1, Encoding::Json));
-        assert!(negotiate(&headers).is_err());
+        assert!(negotiate(&headers, true).is_err());
         assert!(negotiate_encoding(&headers).is_err());
     }
 }

@@ -106,7 +106,7 @@ pub(crate) fn text_stream(body: Body) -> Response<Body> {
 /// A failure as a `Status` object, written as the client wants its answers if that is known.
 pub(crate) fn failure(status: &Status, request: &HeaderMap) -> Response<Body> {
     let code = StatusCode::from_u16(status.code()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    let encoding = content::negotiate(request).map_or(Encoding::Json, |it| it.encoding);
+    let encoding = content::negotiate(request, true).map_or(Encoding::Json, |it| it.encoding);
     let text = Bytes::from(status.to_json().to_string());
     let mut response = encoded(code, encoding, text.clone()).unwrap_or_else(|_| json(code, text));
     let wait = status.details().map_or(0, |it| it.retry_after_seconds);

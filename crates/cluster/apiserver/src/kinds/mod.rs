@@ -20,6 +20,7 @@ mod endpoint_slice;
 mod endpoints;
 mod event;
 mod flow_schema;
+mod gateway;
 mod horizontal_pod_autoscaler;
 mod ingress;
 mod ingress_class;
@@ -57,6 +58,7 @@ mod volume_attributes_class;
 mod pod_spec;
 mod pods_by_template;
 mod rules;
+mod structural;
 
 mod causes;
 mod path;
@@ -144,6 +146,14 @@ pub static KINDS: &[&Kind] = &[
     &devices::RESOURCE_SLICE,
     &flow_schema::FLOW_SCHEMA,
     &priority_level_configuration::PRIORITY_LEVEL_CONFIGURATION,
+    &gateway::GATEWAY_CLASS,
+    &gateway::GATEWAY,
+    &gateway::HTTP_ROUTE,
+    &gateway::REFERENCE_GRANT,
+    &gateway::GATEWAY_CLASS_V1BETA1,
+    &gateway::GATEWAY_V1BETA1,
+    &gateway::HTTP_ROUTE_V1BETA1,
+    &gateway::REFERENCE_GRANT_V1BETA1,
     &metrics::NODE_METRICS,
     &metrics::POD_METRICS,
 ];

@@ -124,6 +124,14 @@ fn of_extensions(kind: &Kind) -> Value {
         "VolumeAttributesClass" => {
             json!({"driverName": "example.com", "parameters": {"a": "b"}})
         }
+        "GatewayClass" => json!({"spec": {"controllerName": "example.com/gateway"}}),
+        "Gateway" => json!({"spec": {"gatewayClassName": "a",
+            "listeners": [{"name": "http", "port": 80, "protocol": "HTTP"}]}}),
+        "HTTPRoute" => json!({"spec": {"parentRefs": [{"name": "a"}],
+            "rules": [{"backendRefs": [{"name": "a", "port": 80}]}]}}),
+        "ReferenceGrant" => json!({"spec": {"to": [{"group": "", "kind": "Service"}],
+            "from": [{"group": "gateway.networking.k8s.io", "kind": "HTTPRoute",
+                "namespace": "a"}]}}),
         "ServiceCIDR" => json!({"spec": {"cidrs": ["10.96.0.0/16"]}}),
         "IPAddress" => json!({"spec": {"parentRef":
             {"resource": "services", "namespace": "n", "name": "a"}}}),

@@ -125,6 +125,10 @@ fn client_types_can_read_every_kind() {
     for kind in KINDS {
         let mut object = created(kind, sample(kind));
         kind.convert_from_stored(&mut object);
+        // k8s-openapi has the types of Kubernetes' own repository only.
+        if kind.group == "gateway.networking.k8s.io" {
+            continue;
+        }
         if kind.source != Source::Store {
             assert!(read_as::<Metrics>(&object).is_ok(), "{}", kind.kind);
             continue;

@@ -159,6 +159,11 @@ fn text(bytes: &[u8]) -> Result<String, DecodeError> {
     String::from_utf8(bytes.to_vec()).map_err(|_| DecodeError::Text("typeMeta"))
 }
 
+/// Whether there are messages of the objects of a definition.
+pub(crate) fn has_message(definition: &str) -> bool {
+    schema::definition(definition).is_some_and(encode::has_message)
+}
+
 /// An object from its JSON text, which has `apiVersion` and `kind`.
 pub(crate) fn encode(json: &[u8]) -> Result<Vec<u8>, EncodeError> {
     let mut out = Vec::with_capacity(json.len());

@@ -16,7 +16,8 @@ pub use self::{
     duplicates::duplicates,
     prune::prune,
     table::{
-        Definition, Field, GroupVersionKind, Type, Wire, Zero, definition, definition_of_kind,
+        Definition, Field, GroupVersionKind, Limits, Type, Wire, Zero, definition,
+        definition_of_kind,
     },
 };
 

@@ -63,6 +63,20 @@ pub struct Field {
     pub named: Option<&'static str>,
     /// All values its text may have, separated by commas.
     pub choices: Option<&'static str>,
+    /// Least and most of its number, of the characters of its text or of its items, for types whose
+    /// schema is all that is checked: [`crate::kinds`] knows which.
+    pub limits: Limits,
+    /// Name of the pattern of its text or of its items' text, for the same types.
+    pub pattern: Option<&'static str>,
+}
+
+/// The range a number is in, both ends included; none is no limit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Limits {
+    /// The least.
+    pub min: Option<i64>,
+    /// The most.
+    pub max: Option<i64>,
 }
 
 /// What a typed encoder makes of a field that is zero, `false` or the empty text.
@@ -156,10 +170,16 @@ impl Definition {
     }
 }
 
-/// Those of Kubernetes, and behind them those of metrics-server, which no document of Kubernetes has: from
-/// staging/src/k8s.io/metrics. A window is a message in protobuf, which is left out there.
-pub(crate) static TEXT: &str =
-    concat!(include_str!("table.txt"), "\n", include_str!("metrics.txt"));
+/// Those of Kubernetes, and behind them those that no document of Kubernetes has: metrics-server's, from
+/// staging/src/k8s.io/metrics (a window is a message in protobuf, which is left out there), and those of
+/// the Gateway API 1.6, standard channel, from its custom resource definitions.
+pub(crate) static TEXT: &str = concat!(
+    include_str!("table.txt"),
+    "\n",
+    include_str!("metrics.txt"),
+    "\n",
+    include_str!("gateway.txt")
+);
 static TABLE: LazyLock<Vec<Paragraph>> = LazyLock::new(|| index(TEXT));
 /// Places in the table by group, version and kind.
 static OF_KINDS: LazyLock<HashMap<(&str, &str, &str), usize>> = LazyLock::new(|| {
@@ -257,6 +277,8 @@ fn parse_field(line: &'static str, package: &str) -> Option<Field> {
         default: None,
         named: None,
         choices,
+        limits: Limits::default(),
+        pattern: None,
     };
     for word in words {
         if let Some(numbers) = word.strip_prefix('#') {
@@ -272,6 +294,11 @@ fn parse_field(line: &'static str, package: &str) -> Option<Field> {
             "merge" => field.merge_key = Some(value),
             "default" => field.default = Some(value),
             "go" => field.named = Some(value),
+            "limits" => {
+                let (min, max) = value.split_once("..")?;
+                field.limits = Limits { min: min.parse().ok(), max: max.parse().ok() };
+            }
+            "pattern" => field.pattern = Some(value),
             "wrapped" => field.wire.wrapped = true,
             "patch" => {
                 field.merge = value.split(',').any(|it| it == "merge");
