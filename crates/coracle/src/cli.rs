@@ -6,6 +6,7 @@
 use std::{env, path::PathBuf, process::ExitCode, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use network::Subnet;
 
 use crate::{
     cluster,
@@ -139,6 +140,14 @@ pub(crate) struct StartArguments {
     /// handed to the kernel (survives kill -9, not a power cut).
     #[arg(long, default_value = "disk")]
     pub(crate) durability: Durability,
+    /// Range of the pods' addresses, such as 10.244.0.0/16, of a cluster that is made; if not given, one
+    /// that the host has no route to.
+    #[arg(long)]
+    pub(crate) pod_cidr: Option<Subnet>,
+    /// Range of the Services' addresses, such as 10.96.0.0/16, of a cluster that is made; if not given, one
+    /// that the host has no route to.
+    #[arg(long)]
+    pub(crate) service_cidr: Option<Subnet>,
 }
 
 /// When a write is acknowledged.

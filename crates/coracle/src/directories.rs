@@ -19,6 +19,9 @@ const FORMAT_VERSION: u32 = 1;
 /// kubeconfig context.
 const NAME_LENGTH_MAX: usize = 32;
 
+/// How much of a path goes into a link's text, in bytes: the kernel takes 255 (`IFALIASZ`).
+const LINK_ALIAS_MAX: usize = 200;
+
 /// Name of the folder of images, beside the clusters' state folders.
 const IMAGES: &str = "images";
 
@@ -143,6 +146,15 @@ impl Directories {
 
     fn folders(&self) -> [(&'static str, &Path); 3] {
         [("state", &self.state), ("runtime", &self.run), ("commands", &self.commands)]
+    }
+
+    /// The text that the cluster's link on the host has: the folder that is no other cluster's, or the
+    /// end of its path.
+    pub(crate) fn link_alias(&self) -> String {
+        let path = self.run.display().to_string();
+        let cut = path.len().saturating_sub(LINK_ALIAS_MAX);
+        let end = path.get(path.ceil_char_boundary(cut)..).unwrap_or_default();
+        format!("coracle {end}")
     }
 
     /// The kubeconfig file of the cluster's administrator.

@@ -61,6 +61,7 @@ pub(crate) async fn stop(directories: &Directories, delete: bool) -> anyhow::Res
     stop_keeper(directories).await?;
     if rustix::process::geteuid().is_root() {
         node::sweep_ids().context("give back the ids of pods")?;
+        network::forget(&directories.link_alias()).context("remove the link to the host")?;
     }
     if delete {
         progress.say("deleting state");

@@ -120,6 +120,10 @@ fn spawn_cluster(directories: &Directories, arguments: &StartArguments) -> anyho
     if let Some(port) = arguments.port {
         command.args(["--port", &port.to_string()]);
     }
+    let ranges = [("--pod-cidr", arguments.pod_cidr), ("--service-cidr", arguments.service_cidr)];
+    for (flag, range) in ranges {
+        command.args(range.map(|it| format!("{flag}={it}")));
+    }
     let said = first_line(&mut command).context("start the cluster process")?;
     match serde_json::from_str(&said) {
         Ok(Answer::Ready(running)) => Ok(running),

@@ -1,6 +1,6 @@
 //! `coracle status`: what runs, and whether it is ready.
 
-use std::process::ExitCode;
+use std::{process::ExitCode, sync::Arc};
 
 use k8s_openapi::api::{
     apps::v1::Deployment,
@@ -46,6 +46,10 @@ struct Seen {
     node_ready: bool,
     /// What the node says of its pods' limits.
     limits: String,
+    /// Whether the host has routes to pods and Services.
+    routes: String,
+    /// Which of the host's own routes are in the way of these; empty if none are.
+    clash: String,
     /// How many of these ask for some.
     limited: usize,
     pods: usize,
@@ -74,11 +78,14 @@ async fn observe(session: Session) -> anyhow::Result<Seen> {
     let pods: Vec<&Pod> = pods.iter().map(AsRef::as_ref).collect();
     let services: Vec<&Service> = services.iter().map(AsRef::as_ref).collect();
     let nodes = nodes.list();
-    let limits = nodes
-        .iter()
-        .find_map(|it| it.metadata.annotations.as_ref()?.get(api::annotation::CGROUPS).cloned());
+    let said = |annotation| {
+        let said = |it: &Arc<Node>| it.metadata.annotations.as_ref()?.get(annotation).cloned();
+        nodes.iter().find_map(said).unwrap_or_default()
+    };
     Ok(Seen {
-        limits: limits.unwrap_or_default(),
+        limits: said(api::annotation::CGROUPS),
+        routes: said(api::annotation::HOST_ROUTES),
+        clash: said(api::annotation::RANGE_CLASH),
         limited: pods.iter().filter(|it| is_limited(it)).count(),
         node_ready: nodes.iter().any(|it| is_ready(it)),
         pods: pods.len(),
@@ -127,6 +134,9 @@ fn text(directories: &Directories, running: &Running, seen: &Seen) -> String {
         let (pods, limits) = (seen.limited, &seen.limits);
         text.push_str(&format!("\n{pods} pods have limits; {limits}"));
     }
+    if !seen.clash.is_empty() {
+        text.push_str(&format!("\n{}", seen.clash));
+    }
     if !seen.rows.is_empty() {
         let header = ["NAMESPACE", "DEPLOYMENT", "READY", "PUBLISHED"].map(str::to_owned).to_vec();
         let row = |it: &Row| {
@@ -163,6 +173,8 @@ fn json_of(directories: &Directories, running: &Running, seen: &Seen) -> Value {
         "nodeReady": seen.node_ready,
         "pods": seen.pods,
         "limits": seen.limits,
+        "hostRoutes": seen.routes,
+        "rangeClash": seen.clash,
         "deployments": seen.rows.iter().map(row).collect::<Vec<Value>>(),
         "waiting": seen.waiting.iter().map(waiting).collect::<Vec<Value>>(),
         "failed": seen.failed.iter().map(failed).collect::<Vec<Value>>(),

@@ -14,6 +14,14 @@ pub const CGROUPS: &str = "coracle.dev/cgroups";
 /// writes it.
 pub const ROOTS: &str = "coracle.dev/image-roots";
 
+/// On a Node: whether the host has routes to pods and Services, and why not, in words. The network writes
+/// it.
+pub const HOST_ROUTES: &str = "coracle.dev/host-routes";
+
+/// On a Node: which of the host's routes leads to where pods or Services are, in words; absent if none
+/// does. The network writes it.
+pub const RANGE_CLASH: &str = "coracle.dev/range-clash";
+
 /// One port published on the host: connections to `127.0.0.1:host_port` go to `service_port` of
 /// the Service. Printed and parsed as `HOSTPORT:PORT`; `PORT` alone means the same on both sides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -1,6 +1,6 @@
 //! Where everything in the cluster's network is: ranges and the fixed addresses in them.
 
-use std::{fmt, net::Ipv4Addr};
+use std::{fmt, net::Ipv4Addr, str::FromStr};
 
 /// An IPv4 range in CIDR notation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,6 +33,45 @@ impl Subnet {
     pub(crate) fn last(self) -> Ipv4Addr {
         self.address | !self.mask()
     }
+
+    /// Whether an address is in both.
+    #[must_use]
+    pub fn overlaps(self, other: Self) -> bool {
+        self.contains(other.address) || other.contains(self.address)
+    }
+}
+
+/// Why a text is no range.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SubnetError {
+    /// It has another form.
+    #[error("`{0}` is no IPv4 range, such as 10.244.0.0/16")]
+    Malformed(String),
+    /// The address has bits beyond the prefix.
+    #[error("`{given}` begins within a range: `{range}` is meant")]
+    Within {
+        /// What was read.
+        given: String,
+        /// The range that has the address.
+        range: Subnet,
+    },
+}
+
+impl FromStr for Subnet {
+    type Err = SubnetError;
+
+    fn from_str(text: &str) -> Result<Self, SubnetError> {
+        let malformed = || SubnetError::Malformed(text.to_owned());
+        let (address, prefix) = text.split_once('/').ok_or_else(malformed)?;
+        let address: Ipv4Addr = address.parse().map_err(|_| malformed())?;
+        let prefix = prefix.parse().ok().filter(|it| *it <= 32).ok_or_else(malformed)?;
+        let range = Self { address, prefix };
+        let range = Self { address: address & range.mask(), prefix };
+        if range.address != address {
+            return Err(SubnetError::Within { given: text.to_owned(), range });
+        }
+        Ok(range)
+    }
 }
 
 impl fmt::Display for Subnet {
@@ -56,6 +95,13 @@ impl Addresses {
     #[must_use]
     pub fn gateway(&self) -> Ipv4Addr {
         self.pods.at(1)
+    }
+
+    /// The host's own end of its link into the cluster's network, where there is one: what pods see
+    /// when the host itself connects to them.
+    #[must_use]
+    pub fn host(&self) -> Ipv4Addr {
+        Ipv4Addr::from_bits(self.pods.last().to_bits().saturating_sub(1))
     }
 
     /// Address of the Service `default/kubernetes`.
@@ -92,5 +138,21 @@ mod tests {
         assert!(pods.contains(pods.last()) && !services.contains(pods.last()));
         let all = Subnet { address: Ipv4Addr::UNSPECIFIED, prefix: 0 };
         assert!(all.contains(pods.last()));
+        assert!(all.overlaps(pods) && pods.overlaps(all) && !pods.overlaps(services));
+        assert_eq!(Addresses::default().host(), Ipv4Addr::new(10, 244, 255, 254));
+    }
+
+    #[test]
+    fn reads_what_it_prints() {
+        let pods = Addresses::default().pods;
+        assert_eq!(pods.to_string().parse(), Ok(pods));
+        for text in ["10.244.0.0", "10.244.0.0/33", "10.244/16", "fd00::/64", ""] {
+            assert_eq!(text.parse::<Subnet>(), Err(SubnetError::Malformed(text.to_owned())));
+        }
+        let within = "10.244.1.0/16".parse::<Subnet>().unwrap_err();
+        assert_eq!(
+            within.to_string(),
+            "`10.244.1.0/16` begins within a range: `10.244.0.0/16` is meant"
+        );
     }
 }

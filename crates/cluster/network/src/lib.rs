@@ -7,6 +7,7 @@
 //! It does not know how pods are made, and does not choose a Service's endpoints or address.
 
 mod addresses;
+mod ranges;
 mod setup;
 mod sysctl;
 
@@ -21,6 +22,7 @@ mod services;
 
 mod egress;
 mod host;
+mod host_routes;
 mod proxy;
 mod publish;
 
@@ -37,10 +39,13 @@ use k8s_openapi::api::{core::v1::Service, discovery::v1::EndpointSlice};
 use runtime::{OnExit, Tasks};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 
-pub use addresses::{Addresses, Subnet};
+pub use addresses::{Addresses, Subnet, SubnetError};
+pub use dns::name_servers;
 pub use host::HostSockets;
+pub use host_routes::{HostRoutes, Keeping, forget};
 pub use netlink::Error as NetlinkError;
 pub use pods::AttachError;
+pub use ranges::{Taken, Wish, WishError, choose};
 
 use dns::{ResolvConf, Resolver, Upstream};
 use egress::Targets;
@@ -121,7 +126,7 @@ impl Network {
         let local_ports = config.local_ports.iter().copied().chain([API_PORT]).collect();
         let layout = Layout { addresses, egress_port: egress::PORT, local_ports };
         let (table, contents) = Table::open(&layout)?;
-        let policies = PolicyTable::open(egress::PORT)?;
+        let policies = PolicyTable::open(egress::PORT, addresses.host())?;
         let enforced = policy::start(policies, addresses.dns(), attached.clone(), caches, tasks);
         let resolv_conf = ResolvConf::parse(&config.host_resolv_conf);
 

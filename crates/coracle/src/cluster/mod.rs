@@ -3,6 +3,7 @@
 
 mod adapters;
 mod host;
+mod ranges;
 mod running;
 
 use std::{
@@ -12,6 +13,7 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
+use network::HostRoutes;
 
 use crate::{
     cli::{ClusterArguments, StartArguments},
@@ -24,6 +26,9 @@ use host::Host;
 
 /// The port that Kubernetes' API server has by custom.
 const API_PORT_FIRST: u16 = 6443;
+
+/// Where the port is remembered, in the state folder, from the first start on.
+const PORT_FILE: &str = "port";
 
 /// How many ports after the first are tried: more clusters than one machine carries.
 const API_PORTS_TRIED: u16 = 100;
@@ -43,10 +48,17 @@ const FILES_WANTED: u64 = 32 << 10;
 /// How many of them the kernel makes room for at once: 32 KiB of its memory. Few clusters have more open.
 const FILES_RESERVED: u64 = 4 << 10;
 
+/// Where the host says which name servers it asks.
+const RESOLV_CONF: &str = "/etc/resolv.conf";
+
 /// What the process has got before it entered the namespaces.
 struct Prepared {
     lock: Lock,
     host: Host,
+    /// The host's routing, which can be opened on the host's side only.
+    routes: HostRoutes,
+    /// Whether this cluster has run before.
+    ran: bool,
     listener: TcpListener,
     port: u16,
 }
@@ -104,9 +116,11 @@ fn prepare(directories: &Directories, arguments: &StartArguments) -> anyhow::Res
         bail!("another process of cluster `{}` runs already", directories.name);
     };
     let host = Host::connect(&directories.run)?;
+    let routes = HostRoutes::open()?;
+    let ran = directories.state.join(PORT_FILE).exists();
     let (listener, port) = listen(directories, &host, arguments.port)?;
     host.enter()?;
-    Ok(Prepared { lock, host, listener, port })
+    Ok(Prepared { lock, host, routes, ran, listener, port })
 }
 
 /// Opens the API's port on the host: the one asked for, or the one of last time, or the next free.
@@ -115,7 +129,7 @@ fn listen(
     host: &Host,
     wish: Option<u16>,
 ) -> anyhow::Result<(TcpListener, u16)> {
-    let path = directories.state.join("port");
+    let path = directories.state.join(PORT_FILE);
     let remembered = fs::read_to_string(&path).ok().and_then(|it| it.trim().parse().ok());
     let customary = (0..API_PORTS_TRIED).map(|it| API_PORT_FIRST + it);
     let candidates: Vec<u16> = match wish {

@@ -6,16 +6,16 @@ use std::{net::TcpListener, sync::Arc, time::Duration};
 use anyhow::{Context as _, bail};
 use apiserver::Server;
 use client::{Caches, Client, Events};
-use network::{Addresses, Network};
+use network::{Addresses, HostRoutes, Network};
 use node::{Dns, Peers};
-use runtime::{Clock, Tasks};
+use runtime::{Clock, OnExit, Tasks};
 use store::Store;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::{
     Prepared, Variables,
     adapters::{NodeLogs, PodNetwork},
-    answer,
+    answer, ranges,
 };
 use crate::{
     cli::{Durability, StartArguments},
@@ -58,10 +58,12 @@ pub(super) async fn run(
     variables: Variables,
 ) -> anyhow::Result<()> {
     let mut signals = Signals::listen()?;
-    let Prepared { mut lock, host, listener, port } = prepared;
+    let Prepared { mut lock, host, routes, ran, listener, port } = prepared;
     let failed = Tasks::default();
-    let components =
-        build(directories, arguments, &failed, host, variables, (listener, port)).await?;
+    let store = open_store(directories, arguments)?;
+    let addresses = ranges::decide(directories, arguments, (&store, ran), &routes)?;
+    let outside = Outside { host, routes, listener, port };
+    let components = build(directories, &failed, (store, addresses), outside, variables).await?;
     let version = env!("CARGO_PKG_VERSION").to_owned();
     let pid = rustix::process::getpid().as_raw_nonzero().get();
     let running = Running { pid, port, version };
@@ -80,23 +82,29 @@ pub(super) async fn run(
     }
 }
 
+/// The ways between this process and the host.
+struct Outside {
+    host: super::Host,
+    routes: HostRoutes,
+    listener: TcpListener,
+    port: u16,
+}
+
 async fn build(
     directories: &Directories,
-    arguments: &StartArguments,
     failed: &Tasks,
-    host: super::Host,
+    (store, addresses): (Store, Addresses),
+    Outside { host, routes, listener, port }: Outside,
     variables: Variables,
-    (listener, port): (TcpListener, u16),
 ) -> anyhow::Result<Components> {
     let (api, clients, clock) = (failed.component(), failed.component(), Clock::system());
     host.watch(&clients);
-    let addresses = Addresses::default();
-    let store = open_store(directories, arguments)?;
     let connector = Arc::new(NodeLogs::default());
     let files = usize::try_from(runtime::raise_files(super::FILES_WANTED)).unwrap_or(usize::MAX);
     let usual = apiserver::Config::new(directories.state.join("pki"), fastrand::u64(..));
     let config = apiserver::Config {
         advertised: (addresses.gateway(), network::API_PORT).into(),
+        service_range: ranges::service_range(addresses),
         node_connector: connector.clone(),
         // The other half is for everything else: no client may take the last one.
         connections_max: usual.connections_max.min(files / 2),
@@ -128,6 +136,7 @@ async fn build(
     let node = agent.handle();
     connector.connect(node.clone());
     agent.run(&clients);
+    keep_routes(directories, routes, (addresses, node.name()), &client, &clients);
     server.serve(listener, &api);
     Ok(Components { api, clients, node })
 }
@@ -157,6 +166,25 @@ fn node_config(
     }
 }
 
+/// Lets the host reach pods and Services, and says when its own routes lead there.
+fn keep_routes(
+    directories: &Directories,
+    routes: HostRoutes,
+    (addresses, node): (Addresses, &str),
+    client: &Client,
+    tasks: &Tasks,
+) {
+    let keeping = network::Keeping {
+        addresses,
+        alias: directories.link_alias(),
+        as_root: rustix::process::geteuid().is_root(),
+        node: node.to_owned(),
+    };
+    let events = Events::new(client.clone(), "network", node, Clock::system(), tasks);
+    let told = (client.clone(), events);
+    tasks.spawn("host-routes", OnExit::Log, |stop| routes.keep(keeping, told, stop));
+}
+
 fn open_store(directories: &Directories, arguments: &StartArguments) -> anyhow::Result<Store> {
     let durability = match arguments.durability {
         Durability::Disk => store::Durability::Disk,
@@ -181,7 +209,7 @@ fn build_network(
     caches: &Caches,
     tasks: &Tasks,
 ) -> anyhow::Result<network::Handle> {
-    let host_resolv_conf = match std::fs::read_to_string("/etc/resolv.conf") {
+    let host_resolv_conf = match std::fs::read_to_string(super::RESOLV_CONF) {
         Ok(text) => text,
         Err(error) => {
             tracing::warn!(%error, "no /etc/resolv.conf: pods resolve only the cluster's names");

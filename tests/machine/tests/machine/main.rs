@@ -20,6 +20,7 @@ mod procfile;
 mod programs;
 mod ranges;
 mod refuse;
+mod routes;
 mod run;
 mod sensors;
 mod spy;
@@ -78,6 +79,7 @@ const TESTS: &[(&str, Test)] = &[
     ("containers_that_take_all_are_bounded", hostile::containers_that_take_all_are_bounded),
     ("pull_secrets_and_certificates_are_used", private::pull_secrets_and_certificates_are_used),
     ("full_disk_is_named_and_survived", hostile::full_disk_is_named_and_survived),
+    ("ranges_are_chosen_by_hand", routes::ranges_are_chosen_by_hand),
     ("used_port_is_named", refuse::used_port_is_named),
     ("unwritable_state_folder_is_named", refuse::unwritable_state_folder_is_named),
     ("full_state_folder_is_named", refuse::full_state_folder_is_named),
@@ -96,6 +98,7 @@ const AS_ROOT: &[(&str, Test)] = &[
         "pods_run_where_overlays_cannot_be_mounted",
         copies::pods_run_where_overlays_cannot_be_mounted,
     ),
+    ("the_host_reaches_pods_and_services", routes::the_host_reaches_pods_and_services),
     ("pods_have_users_of_their_own", users::pods_have_users_of_their_own),
     ("users_that_cannot_be_had_are_refused", users::users_that_cannot_be_had_are_refused),
 ];

@@ -282,6 +282,17 @@ pub(crate) fn two_clusters_live_side_by_side() -> anyhow::Result<()> {
         Ok(cluster.status()?.get("server").context("server")?.to_string())
     };
     ensure!(server(&first)? != server(&second)?, "both have one address");
+    let routes = |cluster: &Cluster| -> anyhow::Result<String> {
+        Ok(cluster.status()?.get("hostRoutes").context("hostRoutes")?.to_string())
+    };
+    // As root both are routed from the host, so what the one has the other has not.
+    let expected = if rustix::process::geteuid().is_root() { "\"routed" } else { "only root" };
+    for cluster in [&first, &second] {
+        eventually("it is said whether there are routes", || {
+            Ok(routes(cluster)?.contains(expected))
+        })
+        .with_context(|| format!("{:?}", routes(cluster)))?;
+    }
     first.coracle(&["down"])?;
     second.kubectl(&["rollout", "status", "deployment/web", "--timeout=30s"])?;
     Ok(())

@@ -14,8 +14,10 @@ use serde_json::{Value, json};
 
 use self::pool::Pool;
 use crate::{
-    kinds::{Causes, Kind},
+    bootstrap,
+    kinds::{Causes, KINDS, Kind},
     object::{self, at, meta, text},
+    registry::keys,
 };
 
 /// Ports for NodePort Services. Kubernetes' default.
@@ -42,6 +44,17 @@ impl Default for ServiceRange {
 }
 
 impl ServiceRange {
+    /// The range that a store's Services have their addresses from, if a cluster was ever made of it.
+    #[must_use]
+    pub fn of(store: &store::Store) -> Option<Self> {
+        let kind = KINDS.iter().find(|it| it.kind == "ServiceCIDR")?;
+        let entry = store.get(&keys::object(kind, "", bootstrap::NAME))?;
+        let object = object::parse(&entry.value).ok()?;
+        let cidr = at(&object, &["spec", "cidrs"])?.get(0)?.as_str()?;
+        let (network, prefix) = cidr.split_once('/')?;
+        Some(Self { network: network.parse().ok()?, prefix: prefix.parse().ok()? })
+    }
+
     /// The address `offset` after the network's own: 1 is the API's, 10 DNS's.
     #[must_use]
     pub fn address(self, offset: u32) -> Ipv4Addr {

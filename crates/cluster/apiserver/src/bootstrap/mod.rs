@@ -18,7 +18,7 @@ use crate::{
 const NAMESPACES: &[&str] = &["default", "kube-system", "kube-public", "kube-node-lease"];
 
 /// Name of the Service and the EndpointSlice by which pods find the API.
-const NAME: &str = "kubernetes";
+pub(crate) const NAME: &str = "kubernetes";
 
 /// Who owns these objects' fields. As in Kubernetes.
 const MANAGER: &str = "kube-apiserver";

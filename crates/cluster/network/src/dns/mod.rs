@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{addresses::Addresses, directory, services::describe};
 pub(crate) use resolv_conf::ResolvConf;
+pub use resolv_conf::name_servers;
 use upstream::Over;
 pub(crate) use upstream::Upstream;
 use zone::{Answer, Question, Zone};

@@ -51,6 +51,14 @@ impl ResolvConf {
     }
 }
 
+/// The IPv4 name servers that a resolv.conf of this text has asked.
+pub fn name_servers(text: &str) -> impl Iterator<Item = Ipv4Addr> {
+    ResolvConf::parse(text).servers.into_iter().filter_map(|it| match it {
+        IpAddr::V4(it) => Some(it),
+        IpAddr::V6(_) => None,
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use expect_test::expect;

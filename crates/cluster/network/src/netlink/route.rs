@@ -17,8 +17,8 @@ use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,
     address::{AddressAttribute, AddressMessage},
     link::{
-        InfoData, InfoKind, InfoVeth, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo,
-        LinkMessage,
+        AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoData, InfoKind, InfoVeth, LinkAttribute,
+        LinkExtentMask, LinkFlags, LinkInfo, LinkMessage,
     },
     route::{
         RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope,
@@ -28,6 +28,7 @@ use netlink_packet_route::{
 use rustix::io::Errno;
 
 use super::{Doing, Error, Family, Socket};
+use crate::addresses::Subnet;
 
 /// What we need to know of a link.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -120,6 +121,21 @@ impl Routing {
         self.call(RouteNetlinkMessage::NewLink(message), flags).map(drop)
     }
 
+    /// Keeps the kernel from giving a link an IPv6 address of its own. Kernels are built without IPv6;
+    /// then there is none to keep away.
+    pub(crate) fn without_ipv6_address(&mut self, index: u32) -> Result<(), Error> {
+        let mut message = LinkMessage::default();
+        message.header.index = index;
+        let none = AfSpecInet6::AddrGenMode(In6AddrGenMode::None);
+        message.attributes.push(LinkAttribute::AfSpecUnspec(vec![AfSpecUnspec::Inet6(vec![none])]));
+        match self.call(RouteNetlinkMessage::SetLink(message), NLM_F_ACK) {
+            Err(error) if is(&error, Errno::AFNOSUPPORT) => Ok(()),
+            other => {
+                other.doing(|| format!("keep IPv6 addresses from link number `{index}`")).map(drop)
+            }
+        }
+    }
+
     /// Sets a link up and gives it an alias, if any.
     pub(crate) fn set_up(&mut self, index: u32, alias: Option<&str>) -> Result<(), Error> {
         let mut message = LinkMessage::default();
@@ -201,6 +217,18 @@ impl Routing {
         Ok(())
     }
 
+    /// Adds a route, unless there is one to the same destination, which stays.
+    pub(crate) fn add_new_route(&mut self, route: Route) -> Result<(), Error> {
+        let (destination, prefix) = route.to;
+        let flags = NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL;
+        match self.call(RouteNetlinkMessage::NewRoute(route_message(route)), flags) {
+            Err(error) if !is(&error, Errno::EXIST) => {
+                Err(Error::new(format!("add the route to `{destination}/{prefix}`"), error))
+            }
+            Ok(_) | Err(_) => Ok(()),
+        }
+    }
+
     /// Refuses what no other route leads anywhere: senders are told at once, and that it is final.
     pub(crate) fn prohibit_everything_else(&mut self) -> Result<(), Error> {
         let mut message = RouteMessage::default();
@@ -216,12 +244,20 @@ impl Routing {
 
     /// The IPv4 routes of the main table.
     pub(crate) fn routes(&mut self) -> Result<Vec<Route>, Error> {
+        Ok(self.dump_routes()?.into_iter().filter_map(route).collect())
+    }
+
+    /// Whereto packets are sent or taken here, by routes of any table, each with its link. Addresses are
+    /// among it, as the kernel has a route for each. What is refused or dropped is not.
+    pub(crate) fn destinations(&mut self) -> Result<Vec<(Subnet, u32)>, Error> {
+        Ok(self.dump_routes()?.into_iter().filter_map(destination).collect())
+    }
+
+    fn dump_routes(&mut self) -> Result<Vec<RouteNetlinkMessage>, Error> {
         let mut message = RouteMessage::default();
         message.header.address_family = AddressFamily::Inet;
-        let replies = self
-            .call(RouteNetlinkMessage::GetRoute(message), NLM_F_DUMP)
-            .doing(|| "list routes".to_owned())?;
-        Ok(replies.into_iter().filter_map(route).collect())
+        self.call(RouteNetlinkMessage::GetRoute(message), NLM_F_DUMP)
+            .doing(|| "list routes".to_owned())
     }
 
     fn call(
@@ -308,6 +344,24 @@ fn route(reply: RouteNetlinkMessage) -> Option<Route> {
         }
     }
     Some(route)
+}
+
+fn destination(reply: RouteNetlinkMessage) -> Option<(Subnet, u32)> {
+    let RouteNetlinkMessage::NewRoute(message) = reply else { return None };
+    if !matches!(message.header.kind, RouteType::Unicast | RouteType::Local) {
+        return None;
+    }
+    let prefix = message.header.destination_prefix_length;
+    let mut to = Subnet { address: Ipv4Addr::UNSPECIFIED, prefix };
+    let mut link = 0;
+    for attribute in message.attributes {
+        match attribute {
+            RouteAttribute::Destination(RouteAddress::Inet(it)) => to.address = it,
+            RouteAttribute::Oif(it) => link = it,
+            _ => {}
+        }
+    }
+    Some((to, link))
 }
 
 #[cfg(test)]

@@ -117,6 +117,10 @@ impl Expressions<'_, '_> {
         self.equals(Register(0), &subnet.address.octets())
     }
 
+    pub(crate) fn is_from(&mut self, address: Ipv4Addr) -> &mut Self {
+        self.load(Field::SourceAddress, Register(0)).equals(Register(0), &address.octets())
+    }
+
     /// The packet belongs to no connection and opens none.
     pub(crate) fn is_invalid(&mut self) -> &mut Self {
         const STATE: u32 = 0;

@@ -31,6 +31,9 @@ pub(crate) const NAMESPACES: &str = "/api/v1/namespaces";
 /// Path of the collection of Pods.
 pub(crate) const PODS: &str = "/api/v1/pods";
 
+/// Path of the collection of Nodes, which nobody watches.
+pub(crate) const NODES: &str = "/api/v1/nodes";
+
 const COLLECTIONS: [&str; 5] = [SERVICES, SLICES, POLICIES, NAMESPACES, PODS];
 
 /// Objects by collection and name.
@@ -78,6 +81,10 @@ impl Api {
         drop(state.events.send((collection, json!({"type": kind, "object": object}))));
     }
 
+    pub(crate) fn has(&self, collection: &'static str, name: &str) -> bool {
+        self.0.lock().unwrap().objects.contains_key(&(collection, name.to_owned()))
+    }
+
     /// An object as it is.
     pub(crate) fn get(&self, collection: &'static str, name: &str) -> Value {
         self.0.lock().unwrap().objects[&(collection, name.to_owned())].clone()
@@ -100,7 +107,7 @@ impl Api {
         let (parts, body) = request.into_parts();
         if parts.method == Method::PATCH {
             let body = body.collect_bytes().await.unwrap();
-            return Ok(self.patch_status(parts.uri.path(), &serde_json::from_slice(&body).unwrap()));
+            return Ok(self.patch(parts.uri.path(), &serde_json::from_slice(&body).unwrap()));
         }
         if parts.method != Method::GET {
             let body = body.collect_bytes().await.unwrap();
@@ -119,8 +126,15 @@ impl Api {
         })
     }
 
-    /// Merges the one thing that the network writes: where a Service's load balancer is.
-    fn patch_status(&self, path: &str, patch: &Value) -> Answer {
+    /// Merges what the network writes: where a Service's load balancer is, and a Node's annotations.
+    fn patch(&self, path: &str, patch: &Value) -> Answer {
+        if let Some(name) = path.strip_prefix(NODES).and_then(|it| it.strip_prefix('/')) {
+            let mut node = patch.clone();
+            let annotations = node["metadata"]["annotations"].as_object_mut().unwrap();
+            annotations.retain(|_, it| !it.is_null());
+            self.put(NODES, name, node);
+            return whole(&self.get(NODES, name));
+        }
         let name = path.strip_suffix("/status").and_then(|it| it.rsplit('/').next()).unwrap();
         let mut object = self.get(SERVICES, name);
         let ingress = &patch["status"]["loadBalancer"]["ingress"];

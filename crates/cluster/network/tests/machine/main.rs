@@ -17,6 +17,7 @@ mod namespace;
 mod world;
 
 mod balancers;
+mod host_routes;
 mod outside;
 mod pods;
 mod policies;
@@ -35,6 +36,7 @@ const TESTS: &[&[Test]] = &[
     routing::TESTS,
     balancers::TESTS,
     outside::TESTS,
+    host_routes::TESTS,
     policies::TESTS,
 ];
 

@@ -13,9 +13,9 @@ use std::{
 };
 
 use client::{Caches, Events};
-use coracle_network::{Addresses, Config, Handle, HostSockets, Network};
+use coracle_network::{Addresses, Config, Handle, HostRoutes, HostSockets, Keeping, Network};
 use futures_util::{FutureExt as _, future::BoxFuture};
-use runtime::{Clock, Tasks};
+use runtime::{Clock, OnExit, Tasks};
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
@@ -73,6 +73,15 @@ impl World {
     pub(crate) fn stop(&mut self) {
         let (_, tasks) = self.running.take().unwrap();
         assert!(self.runtime.block_on(tasks.shutdown(6 * PATIENCE)));
+    }
+
+    /// Keeps routes from the host, until the network is stopped.
+    pub(crate) fn keep(&self, routes: HostRoutes, keeping: Keeping) {
+        let _context = self.runtime.enter();
+        let tasks = &self.running.as_ref().unwrap().1;
+        let events = Events::new(self.api.client(), "network", "", Clock::system(), tasks);
+        let told = (self.api.client(), events);
+        tasks.spawn("host-routes", OnExit::Log, |stop| routes.keep(keeping, told, stop));
     }
 
     fn handle(&self) -> &Handle {

@@ -121,7 +121,7 @@ pub(super) fn write_maps(batch: &mut Batch) {
 }
 
 /// Writes the base chains: from then on the table is asked.
-pub(super) fn write_hooks(batch: &mut Batch, egress_port: u16) {
+pub(super) fn write_hooks(batch: &mut Batch, egress_port: u16, host: Ipv4Addr) {
     let filter = |number, priority| Hook { kind: "filter", number, priority };
     batch.chain(EGRESS, filter(FORWARD_HOOK, ASK_SOURCE));
     batch.chain(INGRESS, filter(FORWARD_HOOK, ASK_DESTINATION));
@@ -156,6 +156,10 @@ pub(super) fn write_hooks(batch: &mut Batch, egress_port: u16) {
             it.go_by(Question::Egress.map(), Register(0));
         });
     }
+    // As in other clusters the node may; through published ports it can anyway.
+    batch.rule(INGRESS, "the host", |it| {
+        it.is_from(host).accept();
+    });
     batch.rule(INGRESS, "what a pod may get", |it| {
         it.load(Field::DestinationAddress, Register(0));
         it.go_by(Question::Ingress.map(), Register(0));

@@ -5,7 +5,10 @@
 //! the other. So every packet meets a whole table, and what an earlier process left stays in force
 //! until this one knows better. Nothing is ever read from the kernel but which of the two is asked.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::{
+    net::Ipv4Addr,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
 
 use super::{Change, messages};
 use crate::{
@@ -21,6 +24,8 @@ pub(crate) struct PolicyTable {
     kernel: Mutex<Kernel>,
     /// Port of the proxy to the world.
     egress_port: u16,
+    /// The host itself, which may always reach its pods.
+    host: Ipv4Addr,
 }
 
 #[derive(Debug)]
@@ -36,7 +41,7 @@ const SPARE: usize = 2;
 
 impl PolicyTable {
     /// Finds what an earlier process left.
-    pub(crate) fn open(egress_port: u16) -> Result<Self, Error> {
+    pub(crate) fn open(egress_port: u16, host: Ipv4Addr) -> Result<Self, Error> {
         let socket = Socket::open(Family::Netfilter);
         let mut socket =
             socket.doing_with(modules::NETFILTER, || "open a netfilter socket".to_owned())?;
@@ -49,7 +54,7 @@ impl PolicyTable {
                 current = Some(name);
             }
         }
-        Ok(Self { kernel: Mutex::new(Kernel { socket, current }), egress_port })
+        Ok(Self { kernel: Mutex::new(Kernel { socket, current }), egress_port, host })
     }
 
     /// Makes changes, all at once. `false`: they are too many for one transaction, and none is made.
@@ -90,7 +95,7 @@ impl PolicyTable {
         }
         batch.commit(socket).doing_with(modules::RULES, doing)?;
         let mut batch = Batch::new(name, socket);
-        messages::write_hooks(&mut batch, self.egress_port);
+        messages::write_hooks(&mut batch, self.egress_port, self.host);
         if let Some(other) = *current {
             batch = batch.on(other);
             batch.delete_table();

@@ -1,0 +1,159 @@
+//! The ranges of pods and Services: chosen when a cluster is made, remembered in its state folder, and
+//! the same ever after.
+
+use std::{fs, io, path::Path};
+
+use anyhow::{Context as _, bail};
+use apiserver::ServiceRange;
+use network::{Addresses, HostRoutes, Subnet, Taken, Wish};
+use serde::{Deserialize, Serialize};
+use store::Store;
+
+use crate::{
+    cli::StartArguments,
+    directories::{Directories, write_private},
+};
+
+/// The file in the state folder.
+const FILE: &str = "ranges";
+
+/// What the file says.
+#[derive(Debug, Serialize, Deserialize)]
+struct Remembered {
+    pods: String,
+    services: String,
+}
+
+/// The ranges of this cluster. `ran`: it has run before, maybe by a version that remembered none, when
+/// there were only the usual ones.
+pub(super) fn decide(
+    directories: &Directories,
+    arguments: &StartArguments,
+    (store, ran): (&Store, bool),
+    host: &HostRoutes,
+) -> anyhow::Result<Addresses> {
+    let wish = Wish { pods: arguments.pod_cidr, services: arguments.service_cidr };
+    let fixed = Wish {
+        pods: match read(&directories.state)? {
+            Some(remembered) => Some(remembered.pods),
+            None => ran.then(|| Addresses::default().pods),
+        },
+        // With the objects, so that a copy of them has the range that its Services are in.
+        services: ServiceRange::of(store).map(subnet),
+    };
+    keeps(wish.pods, fixed.pods, "--pod-cidr", "pods", &directories.name)?;
+    keeps(wish.services, fixed.services, "--service-cidr", "Services", &directories.name)?;
+    let wanted =
+        Wish { pods: fixed.pods.or(wish.pods), services: fixed.services.or(wish.services) };
+    let addresses = network::choose(wanted, &taken(directories, host)?)?;
+    remember(&directories.state, addresses)?;
+    Ok(addresses)
+}
+
+/// What others use.
+fn taken(directories: &Directories, host: &HostRoutes) -> anyhow::Result<Vec<Taken>> {
+    let mut taken = host.taken()?;
+    let resolver = fs::read_to_string(super::RESOLV_CONF).unwrap_or_default();
+    taken.extend(network::name_servers(&resolver).map(|address| Taken {
+        range: Subnet { address, prefix: 32 },
+        by: "a name server of the host".to_owned(),
+    }));
+    // Those of an ordinary user are routed from nowhere, and so in nobody's way.
+    if rustix::process::geteuid().is_root() {
+        taken.extend(of_others(directories));
+    }
+    Ok(taken)
+}
+
+/// The ranges of root's other clusters, also of those that do not run now.
+fn of_others(directories: &Directories) -> Vec<Taken> {
+    let folders = directories.state.parent().and_then(|it| fs::read_dir(it).ok());
+    let mut taken = Vec::new();
+    for folder in folders.into_iter().flatten().flatten().map(|it| it.path()) {
+        if folder == directories.state {
+            continue;
+        }
+        // Not a cluster, or one that is being removed.
+        let Ok(Some(Addresses { pods, services })) = read(&folder) else { continue };
+        let name = folder.file_name().unwrap_or_default().display();
+        let by = format!("the range of cluster `{name}`");
+        taken.extend([pods, services].map(|range| Taken { range, by: by.clone() }));
+    }
+    taken
+}
+
+fn keeps(
+    wish: Option<Subnet>,
+    has: Option<Subnet>,
+    flag: &str,
+    whose: &str,
+    name: &str,
+) -> anyhow::Result<()> {
+    if let (Some(wish), Some(has)) = (wish, has)
+        && wish != has
+    {
+        bail!(
+            "{flag} {wish}: cluster `{name}` was made with {has} for {whose}, and keeps it; \
+             give another --name, or remove the cluster with `coracle down --delete`"
+        );
+    }
+    Ok(())
+}
+
+fn read(state: &Path) -> anyhow::Result<Option<Addresses>> {
+    let path = state.join(FILE);
+    let doing = || format!("read the ranges of addresses in `{}`", path.display());
+    let text = match fs::read(&path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error).with_context(doing),
+    };
+    let Remembered { pods, services } = serde_json::from_slice(&text).with_context(doing)?;
+    let pods = pods.parse().with_context(doing)?;
+    Ok(Some(Addresses { pods, services: services.parse().with_context(doing)? }))
+}
+
+fn remember(state: &Path, addresses: Addresses) -> anyhow::Result<()> {
+    let Addresses { pods, services } = addresses;
+    let remembered = Remembered { pods: pods.to_string(), services: services.to_string() };
+    let path = state.join(FILE);
+    let mut text = serde_json::to_vec(&remembered)?;
+    text.push(b'\n');
+    write_private(&path, &text)
+        .with_context(|| format!("remember the ranges of addresses in `{}`", path.display()))
+}
+
+fn subnet(range: ServiceRange) -> Subnet {
+    Subnet { address: range.network, prefix: range.prefix }
+}
+
+/// The other way round.
+pub(super) fn service_range(addresses: Addresses) -> ServiceRange {
+    let Subnet { address, prefix } = addresses.services;
+    ServiceRange { network: address, prefix }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_remembered_is_read() {
+        let folder = tempfile::tempdir().unwrap();
+        assert_eq!(read(folder.path()).unwrap(), None);
+        remember(folder.path(), Addresses::default()).unwrap();
+        assert_eq!(read(folder.path()).unwrap(), Some(Addresses::default()));
+        fs::write(folder.path().join(FILE), "{}").unwrap();
+        assert!(read(folder.path()).unwrap_err().to_string().contains("read the ranges"));
+    }
+
+    #[test]
+    fn a_cluster_keeps_its_ranges() {
+        let range = |it: &str| Some(it.parse().unwrap());
+        keeps(range("10.1.0.0/16"), None, "--pod-cidr", "pods", "a").unwrap();
+        keeps(range("10.1.0.0/16"), range("10.1.0.0/16"), "--pod-cidr", "pods", "a").unwrap();
+        keeps(None, range("10.1.0.0/16"), "--pod-cidr", "pods", "a").unwrap();
+        let refused = keeps(range("10.1.0.0/16"), range("10.2.0.0/16"), "--pod-cidr", "pods", "a");
+        assert!(refused.unwrap_err().to_string().contains("was made with 10.2.0.0/16 for pods"));
+    }
+}
