@@ -28,8 +28,9 @@ mod publish;
 
 use std::{
     io,
-    net::{IpAddr, Ipv4Addr, SocketAddrV4},
+    net::{Ipv4Addr, SocketAddrV4},
     os::fd::OwnedFd,
+    path::PathBuf,
     sync::Arc,
 };
 
@@ -40,14 +41,14 @@ use runtime::{OnExit, Tasks};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 
 pub use addresses::{Addresses, Subnet, SubnetError};
-pub use dns::name_servers;
+pub use dns::{ResolvConf, name_servers};
 pub use host::HostSockets;
 pub use host_routes::{HostRoutes, Keeping, forget};
 pub use netlink::Error as NetlinkError;
 pub use pods::AttachError;
 pub use ranges::{Taken, Wish, WishError, choose};
 
-use dns::{ResolvConf, Resolver, Upstream};
+use dns::{Follower, Resolver, Upstream};
 use egress::Targets;
 use nft::{Layout, Table, policy::PolicyTable};
 use pods::Pods;
@@ -67,9 +68,9 @@ pub struct Config {
     /// TCP ports of the gateway address that the cluster serves itself, besides [`API_PORT`]. All
     /// others are the host's.
     pub local_ports: Vec<u16>,
-    /// Text of the host's `/etc/resolv.conf`: who is asked for names outside the cluster, and the
-    /// search domains that pods get besides the cluster's.
-    pub host_resolv_conf: String,
+    /// The host's `/etc/resolv.conf`, which is followed: who is asked for names outside the cluster, and
+    /// the search domains that pods get besides the cluster's.
+    pub host_resolv_conf: PathBuf,
 }
 
 /// Why there is no network.
@@ -97,7 +98,7 @@ pub struct Handle {
     attached: Attached,
     enforced: Enforced,
     routed: Routed,
-    resolv_conf: Arc<ResolvConf>,
+    resolver: dns::Current,
     sockets: Arc<dyn HostSockets>,
 }
 
@@ -128,7 +129,8 @@ impl Network {
         let (table, contents) = Table::open(&layout)?;
         let policies = PolicyTable::open(egress::PORT, addresses.host())?;
         let enforced = policy::start(policies, addresses.dns(), attached.clone(), caches, tasks);
-        let resolv_conf = ResolvConf::parse(&config.host_resolv_conf);
+        let (follower, resolver_of_host) = Follower::new(config.host_resolv_conf.clone());
+        tasks.spawn("resolv-conf", OnExit::Log, |stop| follower.run(stop));
 
         let egress = listen(SocketAddrV4::new(gateway, egress::PORT))?;
         let dns_address = SocketAddrV4::new(addresses.dns(), dns::PORT);
@@ -141,7 +143,7 @@ impl Network {
             Services::new((table, contents), directory.clone(), (api, Arc::clone(&layout)), tasks);
         let routed = services.routed();
         start_services(services, caches, tasks);
-        let upstream = Upstream::new(resolv_conf.servers.clone(), Arc::clone(&sockets));
+        let upstream = Upstream::new(resolver_of_host.clone(), Arc::clone(&sockets));
         let targets = Targets::new(directory.clone(), layout);
         let resolver = Arc::new(Resolver { directory, addresses, upstream });
         start_dns((dns_udp, dns_tcp), &resolver, &routed, tasks);
@@ -154,8 +156,8 @@ impl Network {
         tasks.spawn("egress", OnExit::StopProcess, |stop| {
             egress::serve(egress, targets, of_egress, connections, stop)
         });
-        let resolv_conf = Arc::new(resolv_conf);
-        Ok(Handle { addresses, pods, attached, enforced, routed, resolv_conf, sockets })
+        let resolver = resolver_of_host;
+        Ok(Handle { addresses, pods, attached, enforced, routed, resolver, sockets })
     }
 }
 
@@ -243,16 +245,10 @@ impl Handle {
         self.addresses
     }
 
-    /// Text of `/etc/resolv.conf` for pods of a namespace with `dnsPolicy: ClusterFirst`.
+    /// Name servers and search domains of the host, as they are now.
     #[must_use]
-    pub fn resolv_conf(&self, namespace: &str) -> String {
-        self.resolv_conf.for_pods(self.addresses.dns(), namespace)
-    }
-
-    /// Name servers and search domains of the host, for pods with `dnsPolicy: Default`.
-    #[must_use]
-    pub fn host_resolver(&self) -> (&[IpAddr], &[String]) {
-        (&self.resolv_conf.servers, &self.resolv_conf.search)
+    pub fn host_resolver(&self) -> Arc<ResolvConf> {
+        Arc::clone(&self.resolver.borrow())
     }
 }
 

@@ -19,7 +19,7 @@ use tokio::{net::TcpStream, sync::Semaphore, time::Instant};
 
 use crate::{
     cgroups::{Cgroups, oom::OomScores},
-    files::Dns,
+    files::{Dns, HostResolver},
     images::Images,
     links::Links,
     machine::Machine,
@@ -52,6 +52,8 @@ pub trait PodNetwork: Send + Sync {
     fn detach<'a>(&'a self, pod_uid: &'a str) -> BoxFuture<'a, anyhow::Result<()>>;
     /// A connection to what listens on the host's `127.0.0.1`.
     fn connect_host(&self, port: u16) -> BoxFuture<'_, io::Result<TcpStream>>;
+    /// How the host resolves names now.
+    fn host_resolver(&self) -> HostResolver;
     /// Resolves once no service sends new connections to `address`. The caller bounds the wait.
     fn unrouted(&self, address: Ipv4Addr) -> BoxFuture<'_, ()>;
 }

@@ -22,10 +22,15 @@ pub struct Dns {
     pub server: Ipv4Addr,
     /// Domain of the cluster, `cluster.local` by custom.
     pub domain: String,
+}
+
+/// How the machine resolves names, at the moment.
+#[derive(Clone, Debug, Default)]
+pub struct HostResolver {
     /// Name servers of the machine's own resolver, for pods on the host's network.
-    pub host_servers: Vec<IpAddr>,
+    pub servers: Vec<IpAddr>,
     /// Search path of the machine's own resolver, appended to the pod's.
-    pub host_search: Vec<String>,
+    pub search: Vec<String>,
 }
 
 /// The pod's host name: what it asks for, else its own name, cut to what Linux takes. On the host's
@@ -113,7 +118,7 @@ fn alias_line(alias: &HostAlias) -> String {
 /// the cluster's search path: the machine's own resolver often listens on a loopback address that
 /// a pod cannot reach, and the cluster's server passes on what it does not know.
 #[must_use]
-pub(crate) fn resolv_conf(pod: &Pod, dns: &Dns) -> String {
+pub(crate) fn resolv_conf(pod: &Pod, dns: &Dns, host: &HostResolver) -> String {
     let spec = pod.spec.as_ref();
     let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
     let policy = spec.and_then(|it| it.dns_policy.as_deref()).unwrap_or("ClusterFirst");
@@ -124,12 +129,12 @@ pub(crate) fn resolv_conf(pod: &Pod, dns: &Dns) -> String {
         "None" => {}
         // `ClusterFirst` means the same there, as in Kubernetes.
         _ if is_on_host(pod) => {
-            servers.extend(dns.host_servers.iter().map(ToString::to_string));
-            searches.clone_from(&dns.host_search);
+            servers.extend(host.servers.iter().map(ToString::to_string));
+            searches.clone_from(&host.search);
         }
         "Default" => {
             servers.push(dns.server.to_string());
-            searches.clone_from(&dns.host_search);
+            searches.clone_from(&host.search);
         }
         _ => {
             let domain = &dns.domain;
@@ -137,7 +142,7 @@ pub(crate) fn resolv_conf(pod: &Pod, dns: &Dns) -> String {
             searches.push(format!("{namespace}.svc.{domain}"));
             searches.push(format!("svc.{domain}"));
             searches.push(domain.clone());
-            searches.extend(dns.host_search.iter().cloned());
+            searches.extend(host.search.iter().cloned());
             options.push(("ndots".to_owned(), Some("5".to_owned())));
         }
     }
@@ -202,13 +207,12 @@ mod tests {
     }
 
     fn check_resolv(spec: Value, expected: &Expect) {
-        let dns = Dns {
-            server: Ipv4Addr::new(10, 96, 0, 10),
-            domain: "cluster.local".to_owned(),
-            host_servers: vec![IpAddr::from([127, 0, 0, 53])],
-            host_search: vec!["lan".to_owned()],
+        let dns = Dns { server: Ipv4Addr::new(10, 96, 0, 10), domain: "cluster.local".to_owned() };
+        let host = HostResolver {
+            servers: vec![IpAddr::from([127, 0, 0, 53])],
+            search: vec!["lan".to_owned()],
         };
-        expected.assert_eq(&resolv_conf(&pod(spec), &dns));
+        expected.assert_eq(&resolv_conf(&pod(spec), &dns, &host));
     }
 
     #[test]

@@ -36,7 +36,7 @@ mod volumes;
 pub use agent::{Agent, BuildError, Config, Peers, build};
 pub use cgroups::remove_cgroups;
 pub use context::{HostProcesses, PodNetwork};
-pub use files::Dns;
+pub use files::{Dns, HostResolver};
 pub use handle::Handle;
 pub use ids::sweep as sweep_ids;
 pub use logs::{LogOptions, LogsError};

@@ -85,6 +85,11 @@ impl node::PodNetwork for PodNetwork {
         self.0.connect_host(port)
     }
 
+    fn host_resolver(&self) -> node::HostResolver {
+        let host = self.0.host_resolver();
+        node::HostResolver { servers: host.servers.clone(), search: host.search.clone() }
+    }
+
     fn unrouted(&self, address: Ipv4Addr) -> BoxFuture<'_, ()> {
         Box::pin(self.0.unrouted(address))
     }

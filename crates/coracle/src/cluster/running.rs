@@ -155,12 +155,7 @@ fn node_config(
         inherited: variables.inherited,
         images_dir: directories.images.clone(),
         registries: variables.registries,
-        dns: Dns {
-            server: addresses.dns(),
-            domain: api::CLUSTER_DOMAIN.to_owned(),
-            host_servers: network.host_resolver().0.to_vec(),
-            host_search: network.host_resolver().1.to_vec(),
-        },
+        dns: Dns { server: addresses.dns(), domain: api::CLUSTER_DOMAIN.to_owned() },
         version: env!("CARGO_PKG_VERSION").to_owned(),
         kubelet_version: api::KUBERNETES_VERSION.to_owned(),
     }
@@ -209,13 +204,7 @@ fn build_network(
     caches: &Caches,
     tasks: &Tasks,
 ) -> anyhow::Result<network::Handle> {
-    let host_resolv_conf = match std::fs::read_to_string(super::RESOLV_CONF) {
-        Ok(text) => text,
-        Err(error) => {
-            tracing::warn!(%error, "no /etc/resolv.conf: pods resolve only the cluster's names");
-            String::new()
-        }
-    };
+    let host_resolv_conf = super::RESOLV_CONF.into();
     let config = network::Config { addresses, local_ports: Vec::new(), host_resolv_conf };
     let events = Events::new(client.clone(), "network", "", Clock::system(), tasks);
     Network::build(&config, caches, (client.clone(), events), Arc::new(host.clone()), tasks)

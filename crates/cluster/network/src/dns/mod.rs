@@ -20,8 +20,8 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{addresses::Addresses, directory, services::describe};
-pub(crate) use resolv_conf::ResolvConf;
-pub use resolv_conf::name_servers;
+pub(crate) use resolv_conf::{Current, Follower};
+pub use resolv_conf::{ResolvConf, name_servers};
 use upstream::Over;
 pub(crate) use upstream::Upstream;
 use zone::{Answer, Question, Zone};
@@ -326,7 +326,7 @@ mod tests {
         let resolver = Resolver {
             directory: directory::Shared::default(),
             addresses: Addresses::default(),
-            upstream: Upstream::new(Vec::new(), Arc::new(NoSockets)),
+            upstream: Upstream::new(Follower::new("/nowhere".into()).1, Arc::new(NoSockets)),
         };
         let outcome = resolver.look_up(question)?;
         let answer = resolver.finish(outcome, question, Over::Udp).now_or_never().unwrap();

@@ -4,12 +4,7 @@
 //! Each question has a socket, and so a port, of its own: together with the client's number it is
 //! what a forger would have to guess.
 
-use std::{
-    io,
-    net::{IpAddr, SocketAddr},
-    sync::Arc,
-    time::Duration,
-};
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -17,6 +12,7 @@ use tokio::{
     sync::Semaphore,
 };
 
+use super::resolv_conf::Current;
 use crate::host::{self, HostSockets};
 
 const PORT: u16 = 53;
@@ -50,21 +46,23 @@ pub(crate) enum Error {
 /// The host's name servers.
 #[derive(Debug)]
 pub(crate) struct Upstream {
-    servers: Vec<IpAddr>,
+    host: Current,
     sockets: Arc<dyn HostSockets>,
     in_flight: Semaphore,
 }
 
 impl Upstream {
-    pub(crate) fn new(servers: Vec<IpAddr>, sockets: Arc<dyn HostSockets>) -> Self {
-        Self { servers, sockets, in_flight: Semaphore::new(IN_FLIGHT_MAX) }
+    pub(crate) fn new(host: Current, sockets: Arc<dyn HostSockets>) -> Self {
+        Self { host, sockets, in_flight: Semaphore::new(IN_FLIGHT_MAX) }
     }
 
-    /// Asks the servers one after the other; the answer is as they sent it.
+    /// Asks the servers one after the other; the answer is as they sent it. One that cannot answer is
+    /// passed over, as the resolver library does, and its word counts only if no other's does.
     pub(crate) async fn ask(&self, question: &[u8], over: Over) -> Result<Vec<u8>, Error> {
         let _slot = self.in_flight.try_acquire().map_err(|_| Error::Busy)?;
-        let mut last = None;
-        for server in std::iter::repeat_n(&self.servers, ROUNDS).flatten() {
+        let servers = self.host.borrow().servers.clone();
+        let (mut last, mut unable) = (None, None);
+        for server in std::iter::repeat_n(&servers, ROUNDS).flatten() {
             let server = SocketAddr::new(*server, PORT);
             let answer = async {
                 match over {
@@ -73,9 +71,17 @@ impl Upstream {
                 }
             };
             match tokio::time::timeout(TRY, answer).await.map_err(io::Error::from).flatten() {
+                Ok(answer) if is_unable(&answer) => unable = Some(answer),
                 Ok(answer) => return Ok(answer),
                 Err(error) => last = Some(error),
             }
+            // It will not be able to a moment later.
+            if servers.len() == 1 && unable.is_some() {
+                break;
+            }
+        }
+        if let Some(answer) = unable {
+            return Ok(answer);
         }
         Err(last.map_or(Error::NoServer, Error::NoAnswer))
     }
@@ -108,6 +114,12 @@ impl Upstream {
         }
         Err(io::Error::other("answer to another question"))
     }
+}
+
+/// Whether a server says that it cannot answer: SERVFAIL, NOTIMP or REFUSED.
+fn is_unable(answer: &[u8]) -> bool {
+    const CODE: u8 = 0x0f;
+    answer.get(3).is_some_and(|it| matches!(it & CODE, 2 | 4 | 5))
 }
 
 /// Whether `answer` is a response with the number and the question of `question`.

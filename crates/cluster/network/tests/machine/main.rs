@@ -45,9 +45,10 @@ fn main() -> ExitCode {
     scenarios::main(&names, test)
 }
 
-fn test(name: &str, _: &Path) {
+fn test(name: &str, folder: &Path) {
     tracing_subscriber::fmt().with_ansi(false).with_writer(std::io::stderr).init();
     let (_, test) = TESTS.iter().copied().flatten().find(|it| name == it.0).unwrap();
+    world::set_folder(folder);
     namespace::enter_new();
     test();
 }

@@ -17,7 +17,7 @@ use serde_json::json;
 use crate::{
     Test,
     namespace::{self, OUTSIDE, ask, exchange, host, udp},
-    world::{World, eventually, until},
+    world::{World, eventually, resolv_conf, until},
 };
 
 pub(crate) const TESTS: &[Test] = &[
@@ -25,6 +25,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("what_cannot_leave_fails_at_once", what_cannot_leave_fails_at_once),
     ("names_of_the_cluster", names_of_the_cluster),
     ("names_outside_are_asked_of_the_host", names_outside_are_asked_of_the_host),
+    ("name_servers_of_the_host_are_followed", name_servers_of_the_host_are_followed),
     ("ports_are_published_on_the_host", ports_are_published_on_the_host),
 ];
 
@@ -120,14 +121,16 @@ fn names_of_the_cluster() {
     eventually(|| look_up(&a.netns, db, RecordType::A), |it| it.1.is_empty());
 }
 
-/// The host's name server: every name is 192.0.2.1, answers of a forger come first.
-fn serve_names() {
-    let socket = namespace::inside(host(), || std::net::UdpSocket::bind("127.0.0.1:53").unwrap());
+/// A name server of the host: every name is 192.0.2.1, answers of a forger come first. It may be one
+/// that cannot answer.
+fn serve_names(at: &str, code: ResponseCode) {
+    let socket = namespace::inside(host(), || std::net::UdpSocket::bind((at, 53)).unwrap());
     std::thread::spawn(move || {
         let mut buffer = [0; 512];
         while let Ok((length, client)) = socket.recv_from(&mut buffer) {
             let mut answer = Message::from_vec(&buffer[..length]).unwrap();
             answer.metadata.message_type = MessageType::Response;
+            answer.metadata.response_code = code;
             let name = answer.queries[0].name().clone();
             let mut forged = answer.clone();
             forged.metadata.id ^= 1;
@@ -146,7 +149,7 @@ fn names_outside_are_asked_of_the_host() {
     let a = world.pod("a");
     let refused = look_up(&a.netns, "example.com.", RecordType::A);
     assert_eq!(refused, (ResponseCode::ServFail, vec![]));
-    serve_names();
+    serve_names("127.0.0.1", ResponseCode::NoError);
     let found = look_up(&a.netns, "example.com.", RecordType::A);
     assert_eq!(found, (ResponseCode::NoError, vec!["192.0.2.1".to_owned()]));
     let spec = json!({"type": "ExternalName", "externalName": "db.example.com"});
@@ -154,6 +157,30 @@ fn names_outside_are_asked_of_the_host() {
     let name = "outside.shop.svc.cluster.local.";
     let found = eventually(|| look_up(&a.netns, name, RecordType::A), |it| !it.1.is_empty());
     assert_eq!(found.1, ["db.example.com.", "192.0.2.1"]);
+}
+
+fn name_servers_of_the_host_are_followed() {
+    let world = World::start();
+    let a = world.pod("a");
+    let ask = || look_up(&a.netns, "example.com.", RecordType::A);
+    assert_eq!(ask(), (ResponseCode::ServFail, vec![]));
+    // As somebody's resolver does it: a link to a file that is replaced.
+    serve_names("127.0.0.53", ResponseCode::NoError);
+    let (file, new) = (resolv_conf().with_extension("real"), resolv_conf().with_extension("new"));
+    std::fs::write(&file, "nameserver 127.0.0.53\n").unwrap();
+    std::fs::remove_file(resolv_conf()).unwrap();
+    std::os::unix::fs::symlink("resolv.real", resolv_conf()).unwrap();
+    let found = (ResponseCode::NoError, vec!["192.0.2.1".to_owned()]);
+    until(ask, |it| *it == found);
+    // A server that cannot answer, and one that is not there, are passed over.
+    serve_names("127.0.0.54", ResponseCode::ServFail);
+    std::fs::write(&new, "nameserver 127.0.0.54\nnameserver 127.0.0.55\n").unwrap();
+    std::fs::rename(&new, &file).unwrap();
+    until(ask, |it| it.0 == ResponseCode::ServFail);
+    let all = "nameserver 127.0.0.55\nnameserver 127.0.0.54\nnameserver 127.0.0.53\n";
+    std::fs::write(&new, all).unwrap();
+    std::fs::rename(&new, &file).unwrap();
+    until(ask, |it| *it == found);
 }
 
 fn ports_are_published_on_the_host() {

@@ -4,8 +4,9 @@ use std::{
     io,
     net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
     os::fd::OwnedFd,
+    path::{Path, PathBuf},
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, Ordering},
     },
     thread::{self, JoinHandle},
@@ -24,6 +25,18 @@ use crate::{
     namespace::{self, PATIENCE},
 };
 
+static FOLDER: OnceLock<PathBuf> = OnceLock::new();
+
+/// Says where the test's files are.
+pub(crate) fn set_folder(folder: &Path) {
+    FOLDER.set(folder.to_owned()).unwrap();
+}
+
+/// The host's `/etc/resolv.conf`.
+pub(crate) fn resolv_conf() -> PathBuf {
+    FOLDER.get().unwrap().join("resolv.conf")
+}
+
 /// The network, the API it follows, and the runtime it lives in.
 pub(crate) struct World {
     pub(crate) api: Api,
@@ -41,12 +54,13 @@ pub(crate) struct Pod {
 impl World {
     /// A network that runs.
     pub(crate) fn start() -> Self {
+        std::fs::write(resolv_conf(), "nameserver 127.0.0.1\nsearch lan\n").unwrap();
         let mut world = Self {
             api: Api::default(),
             config: Config {
                 addresses: Addresses::default(),
                 local_ports: Vec::new(),
-                host_resolv_conf: "nameserver 127.0.0.1\nsearch lan\n".to_owned(),
+                host_resolv_conf: resolv_conf(),
             },
             runtime: Runtime::new().unwrap(),
             running: None,

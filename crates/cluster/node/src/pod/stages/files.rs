@@ -64,7 +64,8 @@ fn write(place: &Place, parts: &Parts) -> io::Result<()> {
     let (Some(pod), Some(address)) = (&place.pod, parts.address) else { return Ok(()) };
     let (dns, own) = (&place.context.dns, OwnFiles::of(pod));
     if own.resolv_conf {
-        fs::write(path(place, RESOLV_CONF), resolv_conf(pod, dns))?;
+        let host = place.context.network.host_resolver();
+        fs::write(path(place, RESOLV_CONF), resolv_conf(pod, dns, &host))?;
     }
     if own.hosts {
         let text = if is_on_host(pod) {
