@@ -24,7 +24,7 @@ pub(super) const GETSETELEM: u16 = NFNL_SUBSYS_NFTABLES | 13;
 pub(super) const NLM_F_REQUEST: u16 = 1;
 pub(super) const NLM_F_ACK: u16 = 4;
 pub(super) const NLM_F_DUMP: u16 = 0x300;
-const NLM_F_CREATE: u16 = 0x400;
+pub(super) const NLM_F_CREATE: u16 = 0x400;
 const NLM_F_APPEND: u16 = 0x800;
 
 /// `struct nfgenmsg`: IPv4, version 0, resource 0.
@@ -62,13 +62,15 @@ pub(super) struct Set {
     pub(super) value_type: u32,
     /// 0: not a map.
     pub(super) value_length: u32,
+    /// How many elements rules may add, which leave by themselves; none if rules only look.
+    pub(super) dynamic_max: Option<u32>,
 }
 
 /// Key and value of an element, fields padded to four bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Element {
     pub(super) key: Vec<u8>,
-    pub(super) value: Option<[u8; 8]>,
+    pub(super) value: Option<Vec<u8>>,
 }
 
 /// A transaction on one table that is being put together.
@@ -161,12 +163,22 @@ impl Batch {
 
     pub(super) fn set(&mut self, set: Set) {
         const MAP: u32 = 8;
+        const TIMEOUT: u32 = 0x10;
+        const EVALUATED: u32 = 0x20;
+        let flags = if set.value_length > 0 { MAP } else { 0 };
+        let flags = flags | if set.dynamic_max.is_some() { TIMEOUT | EVALUATED } else { 0 };
         let table = self.table;
         self.message(NEWSET, NLM_F_CREATE, GENERIC, |body| {
             body.text(1, table).text(2, set.name).number(10, set.id);
             body.number(4, set.key_type).number(5, set.key_length);
+            body.number(3, flags);
             if set.value_length > 0 {
-                body.number(3, MAP).number(6, set.value_type).number(7, set.value_length);
+                body.number(6, set.value_type).number(7, set.value_length);
+            }
+            if let Some(size) = set.dynamic_max {
+                body.nested(9, |it| {
+                    it.number(1, size);
+                });
             }
         });
     }

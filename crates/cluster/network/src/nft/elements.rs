@@ -1,25 +1,28 @@
 //! The changing part of the table: which service address leads to which endpoints.
 //!
-//! A service port has [`SLOTS`] slots; a connection takes one, at random or by its client's
-//! address, and goes to the endpoint in it.
+//! A service port has a picker, which says how a connection gets a slot, and a slot for each endpoint,
+//! numbered from 0.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::{Ipv4Addr, SocketAddrV4},
 };
 
-use super::batch::{Batch, Element, LIST_ELEM, Set};
+use super::{
+    batch::{Batch, Element, LIST_ELEM, Set},
+    picker::{PICKERS, Picker},
+};
 use crate::netlink::wire;
 
-/// Slots of a service port, so also how many of its endpoints get connections at a time. 64 spread
-/// 3 endpoints to within 5 % of each other, and cost some 8 KB of kernel memory.
-pub(crate) const SLOTS: u32 = 64;
+/// Clients whose endpoint is remembered, of all Services together: some 10 MB of kernel memory. Further
+/// ones are told apart by their address alone, as long as the endpoints are the same.
+const CLIENTS_MAX: u32 = 1 << 16;
 
 /// Data types as `nft` numbers them; a concatenation has them in 6 bits each.
 const TYPE_IPV4_ADDR: u32 = 7;
 const TYPE_INET_PROTO: u32 = 12;
 const TYPE_INET_SERVICE: u32 = 13;
-const TYPE_MARK: u32 = 19;
+pub(super) const TYPE_MARK: u32 = 19;
 const TYPE_BITS: u32 = 6;
 
 const fn concatenation(types: &[u32]) -> u32 {
@@ -32,17 +35,62 @@ const fn concatenation(types: &[u32]) -> u32 {
     result
 }
 
-/// Service address . protocol . port . slot : endpoint address . port; the slot is random.
-pub(super) const SERVICES: Set = Set {
-    name: "services",
+/// Type of an endpoint.
+pub(super) const ADDRESS_PORT: u32 = concatenation(&[TYPE_IPV4_ADDR, TYPE_INET_SERVICE]);
+
+/// Service address . protocol . port : picker.
+pub(super) const PORTS: Set = Set {
+    name: "ports",
     id: 1,
+    key_type: concatenation(&[TYPE_IPV4_ADDR, TYPE_INET_PROTO, TYPE_INET_SERVICE]),
+    key_length: 12,
+    value_type: TYPE_MARK,
+    value_length: 4,
+    dynamic_max: None,
+};
+/// Service address . protocol . port . slot : endpoint address . port.
+pub(super) const SLOTS: Set = Set {
+    name: "slots",
+    id: 2,
     key_type: concatenation(&[TYPE_IPV4_ADDR, TYPE_INET_PROTO, TYPE_INET_SERVICE, TYPE_MARK]),
     key_length: 16,
-    value_type: concatenation(&[TYPE_IPV4_ADDR, TYPE_INET_SERVICE]),
+    value_type: ADDRESS_PORT,
     value_length: 8,
+    dynamic_max: None,
 };
-/// The same for services whose slot follows from the client's address.
-pub(super) const STICKY_SERVICES: Set = Set { name: "sticky-services", id: 2, ..SERVICES };
+/// Service address . protocol . port . endpoint address . port, of services that remember clients.
+pub(super) const MEMBERS: Set = Set {
+    name: "members",
+    id: 4,
+    key_type: concatenation(&[
+        TYPE_IPV4_ADDR,
+        TYPE_INET_PROTO,
+        TYPE_INET_SERVICE,
+        TYPE_IPV4_ADDR,
+        TYPE_INET_SERVICE,
+    ]),
+    key_length: 20,
+    value_type: 0,
+    value_length: 0,
+    dynamic_max: None,
+};
+/// Client address . service address . protocol . port : endpoint address . port. Elements come and go
+/// in the kernel.
+pub(super) const AFFINITY: Set = Set {
+    name: "affinity",
+    id: 5,
+    key_type: concatenation(&[TYPE_IPV4_ADDR, TYPE_IPV4_ADDR, TYPE_INET_PROTO, TYPE_INET_SERVICE]),
+    key_length: 16,
+    value_type: ADDRESS_PORT,
+    value_length: 8,
+    dynamic_max: Some(CLIENTS_MAX),
+};
+/// All sets, in the order of which one needs what another has.
+pub(super) const SETS: [Set; 6] = [PICKERS, PORTS, SLOTS, MEMBERS, AFFINITY, HAIRPIN];
+/// Those whose elements are written here.
+pub(super) const WRITTEN: [Set; 5] = [PICKERS, PORTS, SLOTS, MEMBERS, HAIRPIN];
+/// Maps like [`SLOTS`] that tables of older versions have.
+pub(super) const OLDER_SLOTS: [&str; 2] = ["services", "sticky-services"];
 /// Endpoint address . the same again: a pod that was sent to itself would answer itself directly,
 /// so such a connection has to come from another address.
 pub(super) const HAIRPIN: Set = Set {
@@ -52,6 +100,7 @@ pub(super) const HAIRPIN: Set = Set {
     key_length: 8,
     value_type: 0,
     value_length: 0,
+    dynamic_max: None,
 };
 
 /// Protocol of a service port.
@@ -59,14 +108,6 @@ pub(super) const HAIRPIN: Set = Set {
 pub(crate) enum Transport {
     Tcp,
     Udp,
-}
-
-/// How a connection gets its slot.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Selection {
-    Random,
-    /// The same for all connections of a client address.
-    ClientAddress,
 }
 
 /// What clients connect to.
@@ -77,27 +118,41 @@ pub(crate) struct Frontend {
     pub(crate) port: u16,
 }
 
-/// The endpoints of a service port, by slot. A slot without one refuses.
+/// The endpoints of a service port, by slot.
 pub(crate) type Slots = BTreeMap<u32, SocketAddrV4>;
+
+/// A service port as the table has it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Port {
+    pub(crate) picker: Option<Picker>,
+    pub(crate) slots: Slots,
+    /// The endpoints that remembered clients may go to.
+    pub(crate) members: BTreeSet<SocketAddrV4>,
+}
 
 /// All elements of the table.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Contents {
-    pub(crate) services: BTreeMap<(Frontend, Selection), Slots>,
+    pub(crate) ports: BTreeMap<Frontend, Port>,
+    pub(crate) pickers: BTreeSet<Picker>,
     pub(crate) hairpin: BTreeSet<Ipv4Addr>,
 }
 
 /// One step of a transaction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Change {
+    /// A picker is going to be used.
+    AddPicker(Picker),
+    /// No service port uses a picker any more.
+    RemovePicker(Picker),
+    /// The picker of a service port changes.
+    Port { frontend: Frontend, from: Option<Picker>, to: Option<Picker> },
     /// The endpoint in a slot changes.
-    Slot {
-        frontend: Frontend,
-        selection: Selection,
-        slot: u32,
-        from: Option<SocketAddrV4>,
-        to: Option<SocketAddrV4>,
-    },
+    Slot { frontend: Frontend, slot: u32, from: Option<SocketAddrV4>, to: Option<SocketAddrV4> },
+    /// An endpoint becomes one that remembered clients may go to.
+    AddMember(Frontend, SocketAddrV4),
+    /// It is none any more.
+    RemoveMember(Frontend, SocketAddrV4),
     /// An address becomes an endpoint.
     AddHairpin(Ipv4Addr),
     /// An address is no endpoint any more.
@@ -114,18 +169,81 @@ impl Transport {
     }
 }
 
-fn service_element(frontend: Frontend, slot: u32, endpoint: Option<SocketAddrV4>) -> Element {
-    let mut key = Vec::with_capacity(16);
+impl Port {
+    /// What leads from this to `after`, in an order that leaves no draw without an endpoint if it has to
+    /// be cut into several transactions.
+    pub(crate) fn changes(&self, frontend: Frontend, after: &Self) -> Vec<Change> {
+        let mut changes = Vec::new();
+        for (&slot, &endpoint) in &after.slots {
+            let from = self.slots.get(&slot).copied();
+            if from != Some(endpoint) {
+                changes.push(Change::Slot { frontend, slot, from, to: Some(endpoint) });
+            }
+        }
+        let come = after.members.difference(&self.members);
+        changes.extend(come.map(|it| Change::AddMember(frontend, *it)));
+        if self.picker != after.picker {
+            changes.push(Change::Port { frontend, from: self.picker, to: after.picker });
+        }
+        let gone = self.slots.iter().filter(|(slot, _)| !after.slots.contains_key(slot));
+        changes.extend(gone.map(|(&slot, &endpoint)| {
+            let from = Some(endpoint);
+            Change::Slot { frontend, slot, from, to: None }
+        }));
+        let gone = self.members.difference(&after.members);
+        changes.extend(gone.map(|it| Change::RemoveMember(frontend, *it)));
+        changes
+    }
+}
+
+impl Contents {
+    /// The changes that make this out of nothing; those of one unit belong together.
+    pub(super) fn units(&self) -> Vec<Vec<Change>> {
+        let pickers = self.pickers.iter().map(|it| vec![Change::AddPicker(*it)]);
+        let hairpin = self.hairpin.iter().map(|it| vec![Change::AddHairpin(*it)]);
+        let ports = self.ports.iter().map(|(at, port)| Port::default().changes(*at, port));
+        pickers.chain(hairpin).chain(ports).collect()
+    }
+
+    /// Gives the service ports that were read from a table of an older version what they lack.
+    pub(super) fn complete(&mut self) {
+        for port in self.ports.values_mut().filter(|it| it.picker.is_none()) {
+            port.picker = Picker::of(port.slots.len(), None);
+            self.pickers.extend(port.picker);
+        }
+    }
+}
+
+/// Address, protocol and port, each padded.
+fn port_key(frontend: Frontend) -> Vec<u8> {
+    let mut key = Vec::with_capacity(20);
     key.extend(frontend.address.octets());
     key.extend([frontend.transport.number(), 0, 0, 0]);
     key.extend(frontend.port.to_be_bytes().iter().chain(&[0, 0]));
+    key
+}
+
+fn endpoint_bytes(endpoint: SocketAddrV4) -> [u8; 8] {
+    let ([a, b, c, d], [high, low]) = (endpoint.ip().octets(), endpoint.port().to_be_bytes());
+    [a, b, c, d, high, low, 0, 0]
+}
+
+fn port_element(frontend: Frontend, picker: Option<Picker>) -> Element {
+    let value = picker.map(|it| it.id().to_ne_bytes().to_vec());
+    Element { key: port_key(frontend), value }
+}
+
+fn slot_element(frontend: Frontend, slot: u32, endpoint: Option<SocketAddrV4>) -> Element {
+    let mut key = port_key(frontend);
     // As `numgen` and `jhash` leave it in the register: in the machine's own order.
     key.extend(slot.to_ne_bytes());
-    let value = endpoint.map(|it| {
-        let ([a, b, c, d], [high, low]) = (it.ip().octets(), it.port().to_be_bytes());
-        [a, b, c, d, high, low, 0, 0]
-    });
-    Element { key, value }
+    Element { key, value: endpoint.map(|it| endpoint_bytes(it).to_vec()) }
+}
+
+fn member_element(frontend: Frontend, endpoint: SocketAddrV4) -> Element {
+    let mut key = port_key(frontend);
+    key.extend(endpoint_bytes(endpoint));
+    Element { key, value: None }
 }
 
 fn hairpin_element(address: Ipv4Addr) -> Element {
@@ -136,33 +254,45 @@ fn hairpin_element(address: Ipv4Addr) -> Element {
 pub(super) fn write(batch: &mut Batch, changes: &[Change]) {
     let mut removed: BTreeMap<&str, Vec<Element>> = BTreeMap::new();
     let mut added: BTreeMap<&str, Vec<Element>> = BTreeMap::new();
+    let mut unused = Vec::new();
     for change in changes {
-        match *change {
-            Change::Slot { frontend, selection, slot, from, to } => {
-                let map = match selection {
-                    Selection::Random => SERVICES.name,
-                    Selection::ClientAddress => STICKY_SERVICES.name,
-                };
-                if from.is_some() {
-                    removed.entry(map).or_default().push(service_element(frontend, slot, None));
-                }
-                if to.is_some() {
-                    added.entry(map).or_default().push(service_element(frontend, slot, to));
-                }
+        let (set, from, to) = match *change {
+            Change::AddPicker(picker) => {
+                picker.add(batch);
+                continue;
             }
-            Change::AddHairpin(address) => {
-                added.entry(HAIRPIN.name).or_default().push(hairpin_element(address));
+            Change::RemovePicker(picker) => {
+                unused.push(picker);
+                continue;
             }
-            Change::RemoveHairpin(address) => {
-                removed.entry(HAIRPIN.name).or_default().push(hairpin_element(address));
+            Change::Port { frontend, from, to } => (
+                PORTS,
+                from.map(|_| port_element(frontend, None)),
+                to.map(|it| port_element(frontend, Some(it))),
+            ),
+            Change::Slot { frontend, slot, from, to } => (
+                SLOTS,
+                from.map(|_| slot_element(frontend, slot, None)),
+                to.map(|it| slot_element(frontend, slot, Some(it))),
+            ),
+            Change::AddMember(at, endpoint) => (MEMBERS, None, Some(member_element(at, endpoint))),
+            Change::RemoveMember(at, endpoint) => {
+                (MEMBERS, Some(member_element(at, endpoint)), None)
             }
-        }
+            Change::AddHairpin(address) => (HAIRPIN, None, Some(hairpin_element(address))),
+            Change::RemoveHairpin(address) => (HAIRPIN, Some(hairpin_element(address)), None),
+        };
+        removed.entry(set.name).or_default().extend(from);
+        added.entry(set.name).or_default().extend(to);
     }
     for (set, elements) in removed {
         batch.delete_elements(set, &elements);
     }
     for (set, elements) in added {
         batch.add_elements(set, &elements);
+    }
+    for picker in unused {
+        picker.remove(batch);
     }
 }
 
@@ -177,35 +307,52 @@ pub(super) fn read(set: &str, attributes: &[u8], contents: &mut Contents) {
     for (kind, element) in wire::attributes(list) {
         let key = wire::attribute_at(element, &[KEY, VALUE]).filter(|_| kind == LIST_ELEM);
         let Some(key) = key else { continue };
-        let value = wire::attribute_at(element, &[DATA, VALUE]);
-        if set == HAIRPIN.name {
-            contents.hairpin.extend(key.first_chunk().copied().map(Ipv4Addr::from));
-            continue;
-        }
-        let selection =
-            if set == SERVICES.name { Selection::Random } else { Selection::ClientAddress };
-        if let Some((frontend, slot, endpoint)) = read_service(key, value.unwrap_or_default()) {
-            let slots = contents.services.entry((frontend, selection)).or_default();
-            slots.insert(slot, endpoint);
+        let value = wire::attribute_at(element, &[DATA, VALUE]).unwrap_or_default();
+        if read_element(set, key, value, contents).is_none() {
+            tracing::debug!(set, ?key, "an element of somebody else");
         }
     }
 }
 
-fn read_service(key: &[u8], value: &[u8]) -> Option<(Frontend, u32, SocketAddrV4)> {
+fn read_element(set: &str, key: &[u8], value: &[u8], contents: &mut Contents) -> Option<()> {
+    if set == HAIRPIN.name {
+        contents.hairpin.insert(Ipv4Addr::from(*key.first_chunk()?));
+        return Some(());
+    }
+    if set == PICKERS.name {
+        contents.pickers.insert(Picker::read(u32::from_ne_bytes(*key.first_chunk()?)));
+        return Some(());
+    }
+    let (frontend, rest) = (read_port(key)?, key.get(12..)?);
+    if set == PORTS.name {
+        let picker = Picker::read(u32::from_ne_bytes(*value.first_chunk()?));
+        contents.ports.entry(frontend).or_default().picker = Some(picker);
+    } else if set == MEMBERS.name {
+        let member = read_endpoint(rest)?;
+        contents.ports.entry(frontend).or_default().members.insert(member);
+    } else {
+        let slot = u32::from_ne_bytes(*rest.first_chunk()?);
+        let endpoint = read_endpoint(value)?;
+        contents.ports.entry(frontend).or_default().slots.insert(slot, endpoint);
+    }
+    Some(())
+}
+
+fn read_port(key: &[u8]) -> Option<Frontend> {
     let transport = match key.get(4)? {
         6 => Transport::Tcp,
         17 => Transport::Udp,
         _ => return None,
     };
-    let frontend = Frontend {
-        address: Ipv4Addr::from(*key.first_chunk::<4>()?),
-        transport,
-        port: u16::from_be_bytes(*key.get(8..)?.first_chunk()?),
-    };
-    let slot = u32::from_ne_bytes(*key.get(12..)?.first_chunk()?);
-    let address = Ipv4Addr::from(*value.first_chunk::<4>()?);
-    let port = u16::from_be_bytes(*value.get(4..)?.first_chunk()?);
-    Some((frontend, slot, SocketAddrV4::new(address, port)))
+    let address = Ipv4Addr::from(*key.first_chunk::<4>()?);
+    let port = u16::from_be_bytes(*key.get(8..)?.first_chunk()?);
+    Some(Frontend { address, transport, port })
+}
+
+fn read_endpoint(bytes: &[u8]) -> Option<SocketAddrV4> {
+    let address = Ipv4Addr::from(*bytes.first_chunk::<4>()?);
+    let port = u16::from_be_bytes(*bytes.get(4..)?.first_chunk()?);
+    Some(SocketAddrV4::new(address, port))
 }
 
 #[cfg(test)]
@@ -219,25 +366,34 @@ mod tests {
 
     #[test]
     fn an_element_is_what_the_rule_looks_up() {
-        let endpoint = SocketAddrV4::new(Ipv4Addr::new(10, 244, 0, 2), 8080);
-        let Element { key, value } = service_element(FRONTEND, 3, Some(endpoint));
+        let endpoint: SocketAddrV4 = "10.244.0.2:8080".parse().unwrap();
+        let Element { key, value } = slot_element(FRONTEND, 3, Some(endpoint));
+        let value = value.unwrap();
         expect!["[10, 96, 0, 7, 6, 0, 0, 0, 0, 80, 0, 0, 3, 0, 0, 0]"]
             .assert_eq(&format!("{key:?}"));
-        expect!["[10, 244, 0, 2, 31, 144, 0, 0]"].assert_eq(&format!("{:?}", value.unwrap()));
-        assert_eq!(read_service(&key, &value.unwrap()), Some((FRONTEND, 3, endpoint)));
+        expect!["[10, 244, 0, 2, 31, 144, 0, 0]"].assert_eq(&format!("{value:?}"));
+        let picker = Picker::of(1, Some(10_800)).unwrap();
+        let port = port_element(FRONTEND, Some(picker));
+        let member = member_element(FRONTEND, endpoint);
+        let mut contents = Contents::default();
+        for (set, key, value) in [
+            (SLOTS, key, value),
+            (PORTS, port.key, port.value.unwrap()),
+            (MEMBERS, member.key, Vec::new()),
+        ] {
+            read_element(set.name, &key, &value, &mut contents).unwrap();
+        }
+        let slots = Slots::from([(3, endpoint)]);
+        let expected = Port { picker: Some(picker), slots, members: [endpoint].into() };
+        assert_eq!(contents.ports, BTreeMap::from([(FRONTEND, expected)]));
     }
 
     #[test]
     fn what_goes_is_removed_before_what_comes_is_added() {
         let [a, b] = ["10.244.0.2:1", "10.244.0.3:1"].map(|it| it.parse().unwrap());
         let changes = [(0, None, Some(b)), (1, Some(a), Some(b)), (2, Some(a), None)];
-        let changes = changes.map(|(slot, from, to)| Change::Slot {
-            frontend: FRONTEND,
-            selection: Selection::Random,
-            slot,
-            from,
-            to,
-        });
+        let frontend = FRONTEND;
+        let changes = changes.map(|(slot, from, to)| Change::Slot { frontend, slot, from, to });
         let mut batch = Batch::unsent("coracle");
         write(&mut batch, &changes);
         let messages = wire::messages(batch.as_bytes()).skip(1).map(|message| {
@@ -246,5 +402,26 @@ mod tests {
         });
         // NFT_MSG_DELSETELEM, then NFT_MSG_NEWSETELEM.
         assert_eq!(messages.collect::<Vec<_>>(), [(14, 2), (12, 2)]);
+    }
+
+    #[test]
+    fn slots_that_are_drawn_from_are_filled_before_and_emptied_after() {
+        let port = |count: u8| {
+            let endpoint = |it: u8| SocketAddrV4::new(Ipv4Addr::new(10, 244, 0, it), 80);
+            let slots: Slots = (0..count).map(|it| (it.into(), endpoint(it))).collect();
+            let members = slots.values().copied().collect();
+            Port { picker: Picker::of(slots.len(), Some(1)), slots, members }
+        };
+        let show = |it: &Change| match it {
+            Change::Port { .. } => "picker",
+            Change::AddMember(..) | Change::Slot { to: Some(_), .. } => "+",
+            Change::RemoveMember(..) | Change::Slot { to: None, .. } => "-",
+            _ => "?",
+        };
+        let all = |from, to| -> Vec<_> {
+            port(from).changes(FRONTEND, &port(to)).iter().map(show).collect()
+        };
+        assert_eq!(all(2, 5), ["+", "+", "+", "+", "+", "+", "picker"]);
+        assert_eq!(all(5, 2), ["picker", "-", "-", "-", "-", "-", "-"]);
     }
 }

@@ -167,6 +167,31 @@ impl Expressions<'_, '_> {
         })
     }
 
+    /// Keeps `value` for the key that starts in `key` in a map, unless that has one already, from now on
+    /// for so long. Ends the rule if the map is full.
+    pub(crate) fn remember(
+        &mut self,
+        map: &str,
+        key: Register,
+        value: Register,
+        seconds: u32,
+    ) -> &mut Self {
+        const UPDATE: u32 = 1;
+        let milliseconds = u64::from(seconds) * 1_000;
+        self.add("dynset", |it| {
+            it.text(1, map).number(3, UPDATE).number(4, key.number()).number(5, value.number());
+            it.attribute(6, &milliseconds.to_be_bytes());
+        })
+    }
+
+    /// Removes what is kept for the key that starts in `key`: `value`, as the kernel wants to hear.
+    pub(crate) fn forget(&mut self, map: &str, key: Register, value: Register) -> &mut Self {
+        const DELETE: u32 = 2;
+        self.add("dynset", |it| {
+            it.text(1, map).number(3, DELETE).number(4, key.number()).number(5, value.number());
+        })
+    }
+
     fn immediate(&mut self, value: &[u8], into: Register) -> &mut Self {
         self.add("immediate", |it| {
             it.number(1, into.number()).nested(2, |data| {

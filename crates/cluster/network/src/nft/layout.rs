@@ -5,13 +5,14 @@ use std::net::SocketAddrV4;
 
 use super::{
     batch::{Batch, Hook},
-    elements::{HAIRPIN, SERVICES, SLOTS, STICKY_SERVICES},
-    expressions::{Expressions, Field, Register},
+    elements::{HAIRPIN, PORTS, SETS},
+    expressions::{Field, Register},
+    picker::{self, PICKERS},
 };
 use crate::addresses::{Addresses, Subnet};
 
 /// Changed with every change of the rules below: a table of another version is made anew.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 const PREROUTING: &str = "prerouting";
 const OUTPUT: &str = "output";
@@ -58,7 +59,7 @@ impl Layout {
     /// Writes the whole table, without elements.
     pub(super) fn write(&self, batch: &mut Batch) {
         batch.table(&self.fingerprint());
-        for set in [SERVICES, STICKY_SERVICES, HAIRPIN] {
+        for set in SETS {
             batch.set(set);
         }
         let nat = |number, priority| Hook { kind: "nat", number, priority };
@@ -126,24 +127,8 @@ impl Layout {
 fn write_services(batch: &mut Batch) {
     for chain in [PREROUTING, OUTPUT] {
         batch.rule(chain, "services", |it| {
-            key(it).random(SLOTS, Register(3));
-            choose(it, SERVICES.name);
-        });
-        batch.rule(chain, "services with session affinity", |it| {
-            key(it).load(Field::SourceAddress, Register(4));
-            it.hash(Register(4), SLOTS, Register(3));
-            choose(it, STICKY_SERVICES.name);
+            picker::port(it, 0).look_up(PORTS.name, Register(0), Some(Register(3)));
+            it.go_by(PICKERS.name, Register(3));
         });
     }
-}
-
-/// Address, protocol and port of the service, in registers 0 to 2.
-fn key<'a, 'b, 'c>(it: &'c mut Expressions<'a, 'b>) -> &'c mut Expressions<'a, 'b> {
-    it.load(Field::DestinationAddress, Register(0));
-    it.load_protocol(Register(1)).load(Field::DestinationPort, Register(2))
-}
-
-/// Takes the endpoint in the slot that register 3 names.
-fn choose(it: &mut Expressions<'_, '_>, map: &str) {
-    it.look_up(map, Register(0), Some(Register(0))).dnat(Register(0), Register(1));
 }

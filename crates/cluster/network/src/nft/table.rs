@@ -9,7 +9,7 @@ use rustix::io::Errno;
 
 use super::{
     batch::{self, Batch, COMMENT, GENERIC, GETSETELEM, GETTABLE},
-    elements::{self, Change, Contents, HAIRPIN, SERVICES, STICKY_SERVICES},
+    elements::{self, Change, Contents, OLDER_SLOTS, WRITTEN},
     layout::Layout,
 };
 use crate::netlink::{
@@ -59,21 +59,22 @@ impl Table {
     pub(crate) fn load(&self) -> Result<Contents, Error> {
         let mut socket = self.socket();
         let mut contents = Contents::default();
-        for set in [SERVICES, STICKY_SERVICES, HAIRPIN] {
+        for set in WRITTEN.iter().map(|it| it.name).chain(OLDER_SLOTS) {
             let replies = read(&mut socket, GETSETELEM, batch::NLM_F_DUMP, |body| {
-                body.text(1, NAME).text(2, set.name);
+                body.text(1, NAME).text(2, set);
             });
             let replies = match replies {
                 // A table of another layout may lack a set.
                 Err(error) if is_not_found(&error) => continue,
-                other => other.doing(|| format!("read the nftables set `{}`", set.name))?,
+                other => other.doing(|| format!("read the nftables set `{set}`"))?,
             };
             for reply in replies {
                 if let Some(attributes) = reply.payload.get(GENERIC.len()..) {
-                    elements::read(set.name, attributes, &mut contents);
+                    elements::read(set, attributes, &mut contents);
                 }
             }
         }
+        contents.complete();
         Ok(contents)
     }
 
@@ -95,7 +96,8 @@ impl Table {
         self.apply(units)
     }
 
-    /// Makes changes. Those of one unit are made in the same transaction, and as many units as fit.
+    /// Makes changes. Those of one unit are made in the same transaction, and as many units as fit; only
+    /// a unit that does not fit alone is made in several, in its order.
     pub(crate) fn apply(&self, mut units: Vec<Vec<Change>>) -> Result<(), Error> {
         let mut socket = self.socket();
         while !units.is_empty() {
@@ -121,29 +123,35 @@ pub(super) fn is_not_found(error: &io::Error) -> bool {
     error.raw_os_error() == Some(Errno::NOENT.raw_os_error())
 }
 
-/// The first unit and as many more as stay below `max` elements.
+/// The first units as far as they stay below `max` elements; of a first one that does not, its beginning.
 fn take(units: &mut Vec<Vec<Change>>, max: usize) -> Vec<Change> {
     let mut elements = 0;
-    let fitting = units.iter().take_while(|unit| {
-        elements += 2 * unit.len(); // A change removes an element and adds one.
+    let mut fits = |change: &Change| {
+        elements += cost(change);
+        elements <= max
+    };
+    let count = units.iter().take_while(|unit| unit.iter().all(&mut fits)).count();
+    if count > 0 {
+        return units.drain(..count).flatten().collect();
+    }
+    let Some(first) = units.first_mut() else { return Vec::new() };
+    let mut elements = 0;
+    let most = first.iter().take_while(|change| {
+        elements += cost(change);
         elements <= max
     });
-    let count = fitting.count().max(1).min(units.len());
-    units.drain(..count).flatten().collect()
+    let most = most.count().clamp(1, first.len());
+    let beginning = first.drain(..most).collect();
+    units.retain(|it| !it.is_empty());
+    beginning
 }
 
-impl Contents {
-    /// The changes that make this out of nothing.
-    fn units(&self) -> Vec<Vec<Change>> {
-        let hairpin = self.hairpin.iter().map(|it| vec![Change::AddHairpin(*it)]);
-        let services = self.services.iter().map(|(&(frontend, selection), slots)| {
-            let slots = slots.iter().map(|(&slot, &endpoint)| {
-                let to = Some(endpoint);
-                Change::Slot { frontend, selection, slot, from: None, to }
-            });
-            slots.collect()
-        });
-        hairpin.chain(services).collect()
+/// How many elements take as much room as a change at most.
+fn cost(change: &Change) -> usize {
+    match change {
+        // A chain of some eleven rules, each of at most 500 bytes.
+        Change::AddPicker(_) => 5_500 / ELEMENT_LEN,
+        _ => 2,
     }
 }
 
@@ -176,4 +184,21 @@ pub(super) fn read(
     let flags = batch::NLM_F_REQUEST | flags;
     datagram.message(Header { kind, flags, sequence }, |it| body(it.fixed(&GENERIC)));
     socket.exchange(datagram.as_bytes(), sequence, sequence)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::*;
+
+    #[test]
+    fn units_stay_together_where_they_fit() {
+        let unit = |count: u8| (0..count).map(|it| Change::AddHairpin(Ipv4Addr::new(0, 0, 0, it)));
+        let mut units: Vec<Vec<Change>> =
+            [2, 2, 9, 3, 1].map(|count| unit(count).collect()).to_vec();
+        let taken: Vec<usize> =
+            std::iter::from_fn(|| (!units.is_empty()).then(|| take(&mut units, 8).len())).collect();
+        assert_eq!(taken, [4, 4, 4, 4, 1]);
+    }
 }

@@ -16,13 +16,18 @@ use super::slots::spread;
 use crate::{
     directory::{self, Directory},
     netlink::conntrack::Flow,
-    nft::{Change, Contents, Frontend, Layout, SLOTS, Selection, Slots, Transport},
+    nft::{Change, Contents, Frontend, Layout, Picker, Port, Transport},
 };
+
+/// How long a client that is silent keeps its endpoint, unless `sessionAffinityConfig` says.
+const AFFINITY_SECONDS: u32 = 10_800;
+/// The longest that it may say: a day.
+const AFFINITY_MAX: u32 = 86_400;
 
 /// A service port as it is in the kernel.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Backend {
-    pub(crate) slots: Slots,
+    pub(crate) port: Port,
     /// The endpoints are on their way out; they are used because there are no others.
     pub(crate) draining: bool,
 }
@@ -30,11 +35,13 @@ pub(crate) struct Backend {
 /// What the kernel has.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Installed {
-    backends: BTreeMap<(Frontend, Selection), Backend>,
+    backends: BTreeMap<Frontend, Backend>,
     /// In how many backends an address is an endpoint.
     endpoints: BTreeMap<Ipv4Addr, usize>,
     /// In how many backends an address is an endpoint that is not on its way out.
     ready: BTreeMap<Ipv4Addr, usize>,
+    /// The pickers there are, and how many backends use them.
+    pickers: BTreeMap<Picker, usize>,
 }
 
 /// A place to decide about, and what the API says of it.
@@ -73,7 +80,9 @@ pub(crate) struct Decision {
     /// Changes, in order; those of one unit belong together.
     pub(crate) units: Vec<Vec<Change>>,
     /// What the kernel has of each touched service port afterwards; none if it has nothing.
-    after: BTreeMap<(Frontend, Selection), Option<Backend>>,
+    after: BTreeMap<Frontend, Option<Backend>>,
+    /// Pickers that are made, and those that are removed.
+    pickers: (BTreeSet<Picker>, BTreeSet<Picker>),
     /// UDP flows that would go on to an endpoint which is none any more.
     pub(crate) stale: BTreeSet<Flow>,
 }
@@ -81,6 +90,8 @@ pub(crate) struct Decision {
 /// Where a service port should lead.
 #[derive(Debug, Default)]
 struct Target {
+    /// How long a client that is silent keeps its endpoint, if at all.
+    affinity: Option<u32>,
     ready: BTreeSet<SocketAddrV4>,
     draining: BTreeSet<SocketAddrV4>,
 }
@@ -89,26 +100,27 @@ struct Target {
 pub(crate) fn decide(seen: &Seen<'_>) -> Decision {
     let mut decision = Decision::default();
     for place in &seen.places {
-        let wanted = wanted(place, seen.api, seen.layout);
-        for selection in [Selection::Random, Selection::ClientAddress] {
-            let port = (place.at, selection);
-            let installed = seen.installed.backends.get(&port);
-            let target = wanted.as_ref().filter(|(it, _)| *it == selection).map(|(_, it)| it);
-            decide_port(installed, port, target.unwrap_or(&Target::default()), &mut decision);
-        }
+        let target = wanted(place, seen.api, seen.layout).unwrap_or_default();
+        decide_port(seen.installed.backends.get(&place.at), place.at, &target, &mut decision);
     }
+    let (made, unused) = pickers(seen.installed, &decision);
     let (added, removed) = hairpins(seen.installed, &decision);
     // An address is in the pairs set before the first connection comes to it, and until after the
     // last, even if the units become several transactions.
-    decision.units.insert(0, added.into_iter().map(Change::AddHairpin).collect());
-    decision.units.push(removed.into_iter().map(Change::RemoveHairpin).collect());
+    let first = made.iter().map(|it| Change::AddPicker(*it));
+    let first = first.chain(added.into_iter().map(Change::AddHairpin));
+    let last = unused.iter().map(|it| Change::RemovePicker(*it));
+    let last = last.chain(removed.into_iter().map(Change::RemoveHairpin));
+    decision.units.insert(0, first.collect());
+    decision.units.push(last.collect());
     decision.units.retain(|it| !it.is_empty());
+    decision.pickers = (made, unused);
     decision
 }
 
 fn decide_port(
     installed: Option<&Backend>,
-    port: (Frontend, Selection),
+    frontend: Frontend,
     target: &Target,
     decision: &mut Decision,
 ) {
@@ -116,24 +128,54 @@ fn decide_port(
     let before = installed.unwrap_or(&nothing);
     let draining = target.ready.is_empty();
     let endpoints = if draining { &target.draining } else { &target.ready };
-    let slots = spread(&before.slots, endpoints);
-    let after = Backend { draining: draining && !slots.is_empty(), slots };
+    let slots = spread(&before.port.slots, endpoints);
+    let picker = Picker::of(slots.len(), target.affinity);
+    let members = match target.affinity {
+        Some(_) => slots.values().copied().collect(),
+        None => BTreeSet::new(),
+    };
+    let port = Port { picker, slots, members };
+    let after = Backend { draining: draining && picker.is_some(), port };
     if after == *before {
         return;
     }
-    let (frontend, selection) = port;
-    let changed = (0..SLOTS).filter_map(|slot| {
-        let (from, to) = (before.slots.get(&slot).copied(), after.slots.get(&slot).copied());
-        (from != to).then_some(Change::Slot { frontend, selection, slot, from, to })
-    });
-    decision.units.push(changed.collect());
+    decision.units.push(before.port.changes(frontend, &after.port));
     if frontend.transport == Transport::Udp {
         let service = SocketAddrV4::new(frontend.address, frontend.port);
-        let kept: BTreeSet<_> = after.slots.values().collect();
-        let gone = before.slots.values().filter(|it| !kept.contains(it));
+        let kept: BTreeSet<_> = after.port.slots.values().collect();
+        let gone = before.port.slots.values().filter(|it| !kept.contains(it));
         decision.stale.extend(gone.map(|it| Flow { service, endpoint: *it }));
     }
-    decision.after.insert(port, (!after.slots.is_empty()).then_some(after));
+    decision.after.insert(frontend, (after != nothing).then_some(after));
+}
+
+/// The pickers that are to be made before, and those that nothing uses afterwards. Those that pick for
+/// Services without affinity stay: there are few.
+fn pickers(installed: &Installed, decision: &Decision) -> (BTreeSet<Picker>, BTreeSet<Picker>) {
+    let of = |it: Option<&Backend>| it.and_then(|it| it.port.picker);
+    let mut users: BTreeMap<Picker, isize> = BTreeMap::new();
+    for (port, after) in &decision.after {
+        for (picker, change) in [(of(installed.backends.get(port)), -1), (of(after.as_ref()), 1)] {
+            if let Some(picker) = picker {
+                *users.entry(picker).or_default() += change;
+            }
+        }
+    }
+    let mut made = BTreeSet::new();
+    let mut unused: BTreeSet<Picker> =
+        installed.pickers.iter().filter(|(_, users)| **users == 0).map(|(it, _)| *it).collect();
+    for (picker, change) in users {
+        let before = installed.pickers.get(&picker).copied();
+        match before.unwrap_or_default().saturating_add_signed(change) {
+            0 => drop(unused.insert(picker)),
+            _ => {
+                unused.remove(&picker);
+                made.extend(before.is_none().then_some(picker));
+            }
+        }
+    }
+    unused.retain(|it| it.remembers() && installed.pickers.contains_key(it));
+    (made, unused)
 }
 
 /// The addresses that become endpoints and those that cease to be any.
@@ -171,7 +213,7 @@ impl Decision {
 
 impl Backend {
     fn addresses(&self) -> BTreeSet<Ipv4Addr> {
-        self.slots.values().map(|it| *it.ip()).collect()
+        self.port.slots.values().map(|it| *it.ip()).collect()
     }
 }
 
@@ -180,15 +222,16 @@ impl Installed {
     /// the first decision finds it out.
     pub(crate) fn found(contents: Contents) -> Self {
         let mut installed = Self::default();
-        for (port, slots) in contents.services {
-            installed.set(port, Some(Backend { slots, draining: false }));
+        installed.pickers.extend(contents.pickers.into_iter().map(|it| (it, 0)));
+        for (frontend, port) in contents.ports {
+            installed.set(frontend, Some(Backend { port, draining: false }));
         }
         installed
     }
 
     /// Where Services are reached.
     pub(crate) fn frontends(&self) -> impl Iterator<Item = Frontend> {
-        self.backends.keys().map(|(frontend, _)| *frontend)
+        self.backends.keys().copied()
     }
 
     /// Whether a service port leads to `address`, other than for want of better.
@@ -198,18 +241,27 @@ impl Installed {
 
     /// Takes in what was done.
     pub(crate) fn done(&mut self, decision: Decision) {
-        for (port, after) in decision.after {
-            self.set(port, after);
+        let (made, removed) = decision.pickers;
+        self.pickers.extend(made.into_iter().map(|it| (it, 0)));
+        for (frontend, after) in decision.after {
+            self.set(frontend, after);
         }
+        self.pickers.retain(|it, _| !removed.contains(it));
     }
 
-    fn set(&mut self, port: (Frontend, Selection), backend: Option<Backend>) {
+    fn set(&mut self, port: Frontend, backend: Option<Backend>) {
         let after = backend.clone().unwrap_or_default();
         let before = match backend {
             Some(backend) => self.backends.insert(port, backend),
             None => self.backends.remove(&port),
         };
         let before = before.unwrap_or_default();
+        if let Some(users) = before.port.picker.and_then(|it| self.pickers.get_mut(&it)) {
+            *users = users.saturating_sub(1);
+        }
+        if let Some(picker) = after.port.picker {
+            *self.pickers.entry(picker).or_default() += 1;
+        }
         count(&mut self.endpoints, &before.addresses(), &after.addresses());
         let ready = |it: &Backend| if it.draining { BTreeSet::new() } else { it.addresses() };
         count(&mut self.ready, &ready(&before), &ready(&after));
@@ -235,20 +287,24 @@ fn count(
 }
 
 /// Where a place should lead, and how connections are spread.
-fn wanted(place: &Place<'_>, api: SocketAddrV4, layout: &Layout) -> Option<(Selection, Target)> {
+fn wanted(place: &Place<'_>, api: SocketAddrV4, layout: &Layout) -> Option<Target> {
     let (key, service, port) = place.service?;
-    let affinity = service.spec.as_ref().and_then(|it| it.session_affinity.as_deref());
-    let selection = match affinity {
-        Some("ClientIP") => Selection::ClientAddress,
-        _ => Selection::Random,
-    };
-    let mut target = Target::of(place, port);
+    let mut target = Target { affinity: affinity(service), ..Target::of(place, port) };
     target.lead_to_host(layout, place.at.transport);
     let is_api = key.namespace_or_empty() == "default" && key.name == "kubernetes";
     if is_api && place.slices.is_empty() {
         target.ready.insert(api);
     }
-    Some((selection, target))
+    Some(target)
+}
+
+/// How long a Service's client that is silent keeps its endpoint, if at all.
+fn affinity(service: &Service) -> Option<u32> {
+    let spec = service.spec.as_ref()?;
+    spec.session_affinity.as_ref().filter(|it| *it == "ClientIP")?;
+    let config = spec.session_affinity_config.as_ref().and_then(|it| it.client_ip.as_ref());
+    let seconds = config.and_then(|it| u32::try_from(it.timeout_seconds?).ok());
+    Some(seconds.unwrap_or(AFFINITY_SECONDS).clamp(1, AFFINITY_MAX))
 }
 
 /// Where connections to a place go on the host, if some do: the ready endpoints there, or those on
@@ -394,6 +450,13 @@ mod tests {
                         let (from, to) = (name(*from), name(*to));
                         format!("{address}:{port}/{transport:?} {from} > {to}")
                     }
+                    Change::Port {
+                        frontend: Frontend { address, transport, port }, to, ..
+                    } => {
+                        format!("{address}:{port}/{transport:?} {to:?}")
+                    }
+                    Change::AddMember(_, it) => format!("+ {it}"),
+                    Change::RemoveMember(_, it) => format!("- {it}"),
                     other => format!("{other:?}"),
                 };
                 *moves.entry(line).or_default() += 1;
@@ -414,12 +477,16 @@ mod tests {
         let endpoints = json!([{"addresses": ["10.244.0.1"]}, {"addresses": ["10.244.0.2"]}]);
         let slices = [slice(both, endpoints)];
         let decision = run(&Installed::default(), Some(&service), &slices);
-        expect![[r"
+        expect![[r#"
             AddHairpin(10.244.0.1) x1
             AddHairpin(10.244.0.2) x1
-            10.96.0.7:80/Tcp - > 10.244.0.1:15001 x32
-            10.96.0.7:80/Tcp - > 10.244.0.2:8080 x32
-            10.96.0.7:53/Udp - > 10.244.0.2:53 x64"]]
+            AddPicker(Picker { affinity: None, bits: 0 }) x1
+            AddPicker(Picker { affinity: None, bits: 1 }) x1
+            10.96.0.7:80/Tcp - > 10.244.0.1:15001 x1
+            10.96.0.7:80/Tcp - > 10.244.0.2:8080 x1
+            10.96.0.7:80/Tcp Some(Picker { affinity: None, bits: 1 }) x1
+            10.96.0.7:53/Udp - > 10.244.0.2:53 x1
+            10.96.0.7:53/Udp Some(Picker { affinity: None, bits: 0 }) x1"#]]
         .assert_eq(&show(&decision));
         let key = Key::namespaced("shop", "web");
         let of = |number: u16, slices: &[EndpointSlice]| {
@@ -470,8 +537,11 @@ mod tests {
             )],
             expect![[r#"
                 AddHairpin(10.244.0.2) x1
-                10.96.0.7:80/Tcp - > 10.244.0.2:8080 x64
-                10.96.0.7:53/Udp - > 10.244.0.2:5353 x64"#]],
+                AddPicker(Picker { affinity: None, bits: 0 }) x1
+                10.96.0.7:80/Tcp - > 10.244.0.2:8080 x1
+                10.96.0.7:80/Tcp Some(Picker { affinity: None, bits: 0 }) x1
+                10.96.0.7:53/Udp - > 10.244.0.2:5353 x1
+                10.96.0.7:53/Udp Some(Picker { affinity: None, bits: 0 }) x1"#]],
         );
     }
 
@@ -491,15 +561,18 @@ mod tests {
             ],
             expect![[r#"
                 AddHairpin(10.244.0.2) x1
-                10.96.0.7:80/Tcp - > 10.244.0.2:80 x64
+                AddPicker(Picker { affinity: None, bits: 0 }) x1
+                10.96.0.7:80/Tcp - > 10.244.0.2:80 x1
+                10.96.0.7:80/Tcp Some(Picker { affinity: None, bits: 0 }) x1
                 --
 
                 --
                 AddHairpin(10.244.0.3) x1
-                10.96.0.7:80/Tcp 10.244.0.2:80 > 10.244.0.3:80 x64
+                10.96.0.7:80/Tcp 10.244.0.2:80 > 10.244.0.3:80 x1
                 RemoveHairpin(10.244.0.2) x1
                 --
-                10.96.0.7:80/Tcp 10.244.0.3:80 > - x64
+                10.96.0.7:80/Tcp 10.244.0.3:80 > - x1
+                10.96.0.7:80/Tcp None x1
                 RemoveHairpin(10.244.0.3) x1"#]],
         );
     }
@@ -516,12 +589,59 @@ mod tests {
             expect![[r#"
                 AddHairpin(10.244.0.2) x1
                 AddHairpin(10.244.0.3) x1
-                10.96.0.7:53/Udp - > 10.244.0.2:53 x32
-                10.96.0.7:53/Udp - > 10.244.0.3:53 x32
+                AddPicker(Picker { affinity: None, bits: 1 }) x1
+                10.96.0.7:53/Udp - > 10.244.0.2:53 x1
+                10.96.0.7:53/Udp - > 10.244.0.3:53 x1
+                10.96.0.7:53/Udp Some(Picker { affinity: None, bits: 1 }) x1
                 --
-                10.96.0.7:53/Udp 10.244.0.2:53 > 10.244.0.3:53 x32
+                AddPicker(Picker { affinity: None, bits: 0 }) x1
+                10.96.0.7:53/Udp 10.244.0.2:53 > 10.244.0.3:53 x1
+                10.96.0.7:53/Udp 10.244.0.3:53 > - x1
+                10.96.0.7:53/Udp Some(Picker { affinity: None, bits: 0 }) x1
                 RemoveHairpin(10.244.0.2) x1
                 Flow { service: 10.96.0.7:53, endpoint: 10.244.0.2:53 }"#]],
+        );
+    }
+
+    #[test]
+    fn clients_are_remembered_as_long_as_the_service_says() {
+        let ports = json!([{"port": 80}]);
+        let spec = |affinity: Value, config: Value| json!({"ports": [{"port": 80}], "sessionAffinity": affinity, "sessionAffinityConfig": config});
+        let both = json!([pod("10.244.0.2"), pod("10.244.0.3")]);
+        check(
+            &[
+                (
+                    spec(json!("ClientIP"), json!({"clientIP": {"timeoutSeconds": 5}})),
+                    ports.clone(),
+                    both.clone(),
+                ),
+                (spec(json!("ClientIP"), json!(null)), ports.clone(), json!([pod("10.244.0.3")])),
+                (spec(json!("None"), json!(null)), ports, both),
+            ],
+            expect![[r#"
+                AddHairpin(10.244.0.2) x1
+                AddHairpin(10.244.0.3) x1
+                AddPicker(Picker { affinity: Some(5), bits: 1 }) x1
+                + 10.244.0.2:80 x1
+                + 10.244.0.3:80 x1
+                10.96.0.7:80/Tcp - > 10.244.0.2:80 x1
+                10.96.0.7:80/Tcp - > 10.244.0.3:80 x1
+                10.96.0.7:80/Tcp Some(Picker { affinity: Some(5), bits: 1 }) x1
+                --
+                AddPicker(Picker { affinity: Some(10800), bits: 0 }) x1
+                - 10.244.0.2:80 x1
+                10.96.0.7:80/Tcp 10.244.0.2:80 > 10.244.0.3:80 x1
+                10.96.0.7:80/Tcp 10.244.0.3:80 > - x1
+                10.96.0.7:80/Tcp Some(Picker { affinity: Some(10800), bits: 0 }) x1
+                RemoveHairpin(10.244.0.2) x1
+                RemovePicker(Picker { affinity: Some(5), bits: 1 }) x1
+                --
+                AddHairpin(10.244.0.2) x1
+                AddPicker(Picker { affinity: None, bits: 1 }) x1
+                - 10.244.0.3:80 x1
+                10.96.0.7:80/Tcp - > 10.244.0.2:80 x1
+                10.96.0.7:80/Tcp Some(Picker { affinity: None, bits: 1 }) x1
+                RemovePicker(Picker { affinity: Some(10800), bits: 0 }) x1"#]],
         );
     }
 
@@ -546,29 +666,46 @@ mod tests {
     fn change(contents: &mut Contents, units: &[Vec<Change>]) {
         for change in units.iter().flatten() {
             match *change {
-                Change::Slot { frontend, selection, slot, from, to } => {
-                    let slots = contents.services.entry((frontend, selection)).or_default();
+                Change::AddPicker(picker) => assert!(contents.pickers.insert(picker)),
+                Change::RemovePicker(picker) => {
+                    assert!(contents.pickers.remove(&picker));
+                    assert!(!contents.ports.values().any(|it| it.picker == Some(picker)));
+                }
+                Change::Port { frontend, from, to } => {
+                    assert!(to.is_none_or(|it| contents.pickers.contains(&it)));
+                    let port = contents.ports.entry(frontend).or_default();
+                    assert_eq!(std::mem::replace(&mut port.picker, to), from);
+                }
+                Change::Slot { frontend, slot, from, to } => {
+                    let slots = &mut contents.ports.entry(frontend).or_default().slots;
                     let before = match to {
                         None => slots.remove(&slot),
                         Some(it) => slots.insert(slot, it),
                     };
                     assert_eq!(before, from);
                 }
+                Change::AddMember(at, member) => {
+                    assert!(contents.ports.entry(at).or_default().members.insert(member));
+                }
+                Change::RemoveMember(at, member) => {
+                    assert!(contents.ports.entry(at).or_default().members.remove(&member));
+                }
                 Change::AddHairpin(address) => assert!(contents.hairpin.insert(address)),
                 Change::RemoveHairpin(address) => assert!(contents.hairpin.remove(&address)),
             }
         }
-        contents.services.retain(|_, slots| !slots.is_empty());
+        contents.ports.retain(|_, port| *port != Port::default());
     }
 
     prop_compose! {
         fn any_state()(
-            exists: bool, sticky: bool, udp: bool,
+            exists: bool, sticky: bool, timeout in 1..3_u32, udp: bool,
             pods in proptest::collection::vec((2..9_u8, 0..3_u8), 0..6),
         ) -> (Option<Service>, EndpointSlice) {
             let affinity = if sticky { "ClientIP" } else { "None" };
             let protocol = if udp { "UDP" } else { "TCP" };
             let spec = json!({"sessionAffinity": affinity,
+                "sessionAffinityConfig": {"clientIP": {"timeoutSeconds": timeout}},
                 "ports": [{"name": "a", "port": 80, "protocol": protocol}, {"name": "b", "port": 81}]});
             let endpoints: Vec<Value> = pods.iter().map(|(host, state)| json!({
                 "addresses": [format!("10.244.0.{host}")],
@@ -592,7 +729,16 @@ mod tests {
                 prop_assert_eq!(run(&installed, service.as_ref(), &slices), Decision::default());
                 let endpoints: BTreeSet<_> = installed.endpoints.keys().copied().collect();
                 prop_assert_eq!(&contents.hairpin, &endpoints);
+                for port in contents.ports.values() {
+                    let members = port.slots.values().copied().collect();
+                    let sticky = port.picker.unwrap().remembers();
+                    prop_assert_eq!(&port.members, &if sticky { members } else { BTreeSet::new() });
+                    prop_assert!(contents.pickers.contains(&port.picker.unwrap()));
+                }
+                let used = |it: &Picker| contents.ports.values().any(|port| port.picker == Some(*it));
+                prop_assert!(contents.pickers.iter().all(|it| used(it) || !it.remembers()));
                 let found = Installed::found(contents.clone());
+                prop_assert_eq!(&found.pickers, &installed.pickers);
                 prop_assert_eq!(found.endpoints, installed.endpoints.clone());
             }
         }

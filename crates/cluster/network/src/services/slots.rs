@@ -1,47 +1,33 @@
-//! Spreads endpoints over the slots of a service port: evenly, and moving as little as possible.
+//! Gives endpoints slots of a service port: one each, without a gap, moving as little as possible.
 
 use std::{
-    cmp::Reverse,
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeSet, btree_map::Entry},
     net::SocketAddrV4,
 };
 
-use crate::nft::{SLOTS, Slots};
+use crate::nft::{ENDPOINTS_MAX, Slots};
 
-/// The slots when `endpoints` are to be served and `current` is how it was. Counts of slots differ
-/// by at most one. Of more endpoints than slots, some get none: those that had one keep it.
+/// The slots when `endpoints` are to be served and `current` is how it was. Of more endpoints than there
+/// may be, some get none: those that had one keep it.
 pub(crate) fn spread(current: &Slots, endpoints: &BTreeSet<SocketAddrV4>) -> Slots {
-    let mut held: BTreeMap<SocketAddrV4, u32> = endpoints.iter().map(|it| (*it, 0)).collect();
-    for endpoint in current.values() {
-        if let Some(count) = held.get_mut(endpoint) {
-            *count += 1;
-        }
-    }
-    // Who holds most gets the odd slots, so that nobody gives one away for nothing.
-    let mut by_holding: Vec<(SocketAddrV4, u32)> = held.into_iter().collect();
-    by_holding.sort_by_key(|(endpoint, count)| (Reverse(*count), *endpoint));
-    by_holding.truncate(usize::try_from(SLOTS).unwrap_or(usize::MAX));
-    let Ok(count) = u32::try_from(by_holding.len()) else { return Slots::new() };
-    if count == 0 {
-        return Slots::new();
-    }
-    let (each, odd) = (SLOTS / count, SLOTS % count);
-    let quotas =
-        by_holding.iter().zip(0..).map(|(&(it, _), rank)| (it, each + u32::from(rank < odd)));
-    let mut left: BTreeMap<SocketAddrV4, u32> = quotas.collect();
+    let count = u32::try_from(endpoints.len()).unwrap_or(ENDPOINTS_MAX).min(ENDPOINTS_MAX);
+    let mut known = BTreeSet::new();
     let mut slots = Slots::new();
-    for (&slot, endpoint) in current.range(..SLOTS) {
-        if let Some(quota) = left.get_mut(endpoint).filter(|it| **it > 0) {
-            *quota -= 1;
-            slots.insert(slot, *endpoint);
+    let mut moving = Vec::new();
+    for (&slot, &endpoint) in current {
+        if endpoints.contains(&endpoint) && known.insert(endpoint) {
+            if slot < count {
+                slots.insert(slot, endpoint);
+            } else {
+                moving.push(endpoint);
+            }
         }
     }
-    let mut missing = left
-        .into_iter()
-        .flat_map(|(it, quota)| std::iter::repeat_n(it, usize::try_from(quota).unwrap_or(0)));
-    for slot in 0..SLOTS {
-        if let std::collections::btree_map::Entry::Vacant(vacant) = slots.entry(slot)
-            && let Some(endpoint) = missing.next()
+    let new = endpoints.iter().filter(|it| !known.contains(it)).copied();
+    let mut without = moving.into_iter().chain(new);
+    for slot in 0..count {
+        if let Entry::Vacant(vacant) = slots.entry(slot)
+            && let Some(endpoint) = without.next()
         {
             vacant.insert(endpoint);
         }
@@ -57,53 +43,46 @@ mod tests {
 
     use super::*;
 
-    fn endpoints(hosts: impl IntoIterator<Item = u8>) -> BTreeSet<SocketAddrV4> {
-        hosts.into_iter().map(|it| SocketAddrV4::new(Ipv4Addr::new(10, 244, 0, it), 80)).collect()
-    }
-
-    fn counts(slots: &Slots) -> BTreeMap<SocketAddrV4, usize> {
-        let mut counts = BTreeMap::new();
-        slots.values().for_each(|it| *counts.entry(*it).or_default() += 1);
-        counts
+    fn endpoints(hosts: impl IntoIterator<Item = u16>) -> BTreeSet<SocketAddrV4> {
+        let address = |it: u16| Ipv4Addr::from((10 << 24 | 244 << 16) + u32::from(it));
+        hosts.into_iter().map(|it| SocketAddrV4::new(address(it), 80)).collect()
     }
 
     fn moved(one: &Slots, other: &Slots) -> usize {
-        (0..SLOTS).filter(|it| one.get(it) != other.get(it)).count()
+        let slots: BTreeSet<_> = one.keys().chain(other.keys()).collect();
+        slots.into_iter().filter(|it| one.get(it) != other.get(it)).count()
     }
 
     #[test]
-    fn one_endpoint_has_all_slots_and_none_leaves_them_empty() {
-        let one = spread(&Slots::new(), &endpoints([7]));
-        assert_eq!(one.len(), 64);
-        assert_eq!(spread(&one, &endpoints([])), Slots::new());
+    fn beyond_the_limit_who_has_a_slot_keeps_it() {
+        let all = spread(&Slots::new(), &endpoints(1..20_000));
+        assert_eq!(all.len(), usize::try_from(ENDPOINTS_MAX).unwrap());
+        assert_eq!(spread(&all, &endpoints(0..20_000)), all);
+    }
+
+    #[test]
+    fn slots_of_an_older_table_become_one_each() {
+        let [a, b] = ["10.244.0.2:1", "10.244.0.3:1"].map(|it| it.parse().unwrap());
+        let old = (0..64).map(|it| (it, if it < 32 { a } else { b })).collect();
+        assert_eq!(spread(&old, &[a, b].into()), Slots::from([(0, a), (1, b)]));
     }
 
     proptest! {
         #[test]
-        fn is_even_stable_and_moves_little(
-            before in proptest::collection::btree_set(any::<u8>(), 0..100),
-            after in proptest::collection::btree_set(any::<u8>(), 1..100),
-        ) {
-            let old = spread(&Slots::new(), &endpoints(before));
-            let new = spread(&old, &endpoints(after.clone()));
-            prop_assert_eq!(&spread(&new, &endpoints(after.clone())), &new);
-            prop_assert_eq!(new.len(), 64);
-            let counts = counts(&new);
-            prop_assert_eq!(counts.len(), after.len().min(64));
-            let most = counts.values().max().unwrap();
-            prop_assert!(most - counts.values().min().unwrap() <= 1);
-        }
-
-        #[test]
-        fn a_removed_endpoint_moves_only_its_own_slots(
-            before in proptest::collection::btree_set(any::<u8>(), 2..64),
+        fn all_have_one_without_a_gap(
+            before in proptest::collection::btree_set(0..200_u16, 0..100),
+            after in proptest::collection::btree_set(0..200_u16, 0..100),
         ) {
             let old = spread(&Slots::new(), &endpoints(before.clone()));
-            let gone = *before.first().unwrap();
-            let rest = before.iter().copied().filter(|it| *it != gone);
-            let new = spread(&old, &endpoints(rest));
-            let expected = counts(&old)[endpoints([gone]).first().unwrap()];
-            prop_assert_eq!(moved(&old, &new), expected);
+            let new = spread(&old, &endpoints(after.clone()));
+            prop_assert_eq!(&spread(&new, &endpoints(after.clone())), &new);
+            let numbers: Vec<usize> = new.keys().map(|it| usize::try_from(*it).unwrap()).collect();
+            prop_assert_eq!(numbers, (0..after.len()).collect::<Vec<_>>());
+            let served: BTreeSet<_> = new.values().copied().collect();
+            prop_assert_eq!(served, endpoints(after.clone()));
+            // Each that comes or goes changes a slot; who goes may make another move.
+            let (gone, come) = (before.difference(&after).count(), after.difference(&before).count());
+            prop_assert!(moved(&old, &new) <= 2 * gone + come);
         }
     }
 }

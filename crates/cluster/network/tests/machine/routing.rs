@@ -1,8 +1,10 @@
 //! Services: who is reached at a service's address.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     io,
+    net::Ipv4Addr,
+    thread,
     time::{Duration, Instant},
 };
 
@@ -10,9 +12,9 @@ use serde_json::json;
 
 use crate::{
     Test,
-    api::SERVICES,
+    api::{SERVICES, SLICES},
     namespace::{self, ask, exchange, udp},
-    world::{Traffic, World, eventually, until},
+    world::{Pod, Traffic, World, eventually, until},
 };
 
 pub(crate) const TESTS: &[Test] = &[
@@ -24,6 +26,9 @@ pub(crate) const TESTS: &[Test] = &[
     ("unrouted_waits_for_the_table", unrouted_waits_for_the_table),
     ("udp_flows_leave_a_removed_endpoint", udp_flows_leave_a_removed_endpoint),
     ("session_affinity_keeps_a_client_at_an_endpoint", session_affinity),
+    ("affinity_lasts_as_long_as_the_service_says", affinity_lasts),
+    ("a_hundred_endpoints_are_all_reached", a_hundred_endpoints),
+    ("ten_thousand_endpoints_are_changed_one_by_one", ten_thousand_endpoints),
     ("many_services_at_once", many_services_at_once),
     ("routing_does_not_depend_on_br_netfilter", routing_does_not_depend_on_br_netfilter),
 ];
@@ -167,6 +172,123 @@ fn session_affinity() {
     world.service("web", "10.96.0.7");
     let several = || (0..40).map(|_| ask(&pods[0].netns, "10.96.0.7:80").unwrap()).collect();
     eventually(several, |it: &BTreeSet<String>| it.len() == 4);
+}
+
+/// Who answers each of the pods at the Service.
+fn answers(pods: &[Pod]) -> Vec<String> {
+    let name = |it: String| it.split(' ').next().unwrap().to_owned();
+    pods.iter().map(|it| name(ask(&it.netns, "10.96.0.7:80").unwrap())).collect()
+}
+
+fn affinity_lasts() {
+    const TIMEOUT: Duration = Duration::from_secs(2);
+    const NAMES: [&str; 8] = ["a", "b", "c", "d", "e", "f", "g", "h"];
+    let world = World::start();
+    let pods = NAMES.map(|it| world.pod(it));
+    let config = json!({"clientIP": {"timeoutSeconds": TIMEOUT.as_secs()}});
+    let spec = json!({"clusterIP": "10.96.0.7", "sessionAffinity": "ClientIP",
+        "sessionAffinityConfig": config});
+    world.service_with("web", spec, json!({}));
+    world.endpoints("web", &pods.each_ref().as_slice()[..4]);
+    until(|| ask(&pods[0].netns, "10.96.0.7:80"), Result::is_ok);
+    // Who keeps coming stays, for longer than the time, and while endpoints come.
+    let first = answers(&pods);
+    world.endpoints("web", &pods.each_ref());
+    let (begun, mut last) = (Instant::now(), Instant::now());
+    let mut stayed = Duration::ZERO;
+    while stayed < TIMEOUT + TIMEOUT / 2 {
+        let now = answers(&pods);
+        assert!(last.elapsed() < TIMEOUT, "this machine stood still for {:?}", last.elapsed());
+        assert_eq!(now, first);
+        (last, stayed) = (Instant::now(), begun.elapsed());
+    }
+    // Whose endpoint goes is at another at once, and stays there; the others notice nothing.
+    let gone = first[0].clone();
+    let rest: Vec<&Pod> =
+        pods.iter().zip(NAMES).filter(|(_, name)| *name != gone).map(|(pod, _)| pod).collect();
+    world.endpoints("web", &rest);
+    let leaving = pods.iter().find(|it| !rest.iter().any(|rest| rest.address == it.address));
+    assert!(world.is_unrouted(leaving.unwrap().address, namespace::PATIENCE));
+    let second = answers(&pods);
+    for (before, now) in first.iter().zip(&second) {
+        assert!(*now != gone && (*before == gone || before == now), "{first:?} {second:?}");
+    }
+    assert_eq!(answers(&pods), second);
+    // After silence all eight of them come to the same again once in seven million times.
+    thread::sleep(TIMEOUT + TIMEOUT / 4);
+    assert_ne!(answers(&pods), second);
+}
+
+/// More than one of a kind of slice has: each has a port of its own.
+fn a_hundred_endpoints() {
+    const PORTS: std::ops::Range<u16> = 1000..1100;
+    const CONNECTIONS: usize = 3_000;
+    let world = World::start();
+    let (a, b) = (world.pod("a"), world.pod("b"));
+    PORTS.for_each(|port| namespace::serve(&b.netns, port, format!("{port}").leak()));
+    for affinity in ["None", "ClientIP"] {
+        world.service_with(
+            "web",
+            json!({"clusterIP": "10.96.0.7", "sessionAffinity": affinity}),
+            json!({}),
+        );
+        for port in PORTS {
+            world.endpoints_with("web", &format!("web-{port}"), port, &[b.address]);
+        }
+        until(|| ask(&a.netns, "10.96.0.7:80"), Result::is_ok);
+        let counts = namespace::inside(&a.netns, || {
+            let mut counts: BTreeMap<String, usize> = BTreeMap::new();
+            let address = "10.96.0.7:80".parse().unwrap();
+            (0..CONNECTIONS)
+                .for_each(|_| *counts.entry(namespace::read(address).unwrap()).or_default() += 1);
+            counts
+        });
+        if affinity == "ClientIP" {
+            assert_eq!(counts.len(), 1, "{counts:?}");
+        } else {
+            // 30 each; that one has none, or 90, happens once in a hundred thousand million times.
+            assert_eq!(counts.len(), PORTS.len(), "{counts:?}");
+            assert!(counts.values().all(|it| *it < 90), "{counts:?}");
+        }
+        for port in PORTS {
+            world.api.delete(SLICES, &format!("web-{port}"));
+        }
+        until(|| ask(&a.netns, "10.96.0.7:80"), Result::is_err);
+    }
+}
+
+fn ten_thousand_endpoints() {
+    const SLICES: u8 = 100;
+    let world = World::start();
+    let (a, b) = (world.pod("a"), world.pod("b"));
+    world.service("web", "10.96.0.7");
+    let addresses = |slice: u8| (1..=100).map(move |it| Ipv4Addr::new(10, 244, 100 + slice, it));
+    let of = |slice: u8| addresses(slice).collect::<Vec<_>>();
+    let started = Instant::now();
+    for slice in 0..SLICES {
+        world.endpoints_with("web", &format!("web-{slice}"), 80, &of(slice));
+    }
+    // Each leads nowhere: the way to the world ends at once what is for no pod.
+    let last = *of(SLICES - 1).last().unwrap();
+    until(|| world.is_unrouted(last, Duration::ZERO), |it| !it);
+    println!("10 000 endpoints: {:?}", started.elapsed());
+    let mut took = Vec::new();
+    for slice in 0..20 {
+        let started = Instant::now();
+        let gone = of(slice)[7];
+        let rest: Vec<Ipv4Addr> = addresses(slice).filter(|it| *it != gone).collect();
+        world.endpoints_with("web", &format!("web-{slice}"), 80, &rest);
+        assert!(world.is_unrouted(gone, namespace::PATIENCE));
+        took.push(started.elapsed());
+    }
+    took.sort();
+    println!("one of 10 000 endpoints gone: p50 {:?}, max {:?}", took[10], took[19]);
+    for slice in 0..SLICES {
+        world.endpoints_with("web", &format!("web-{slice}"), 80, &[]);
+    }
+    world.endpoints("web", &[&b]);
+    let answer = format!("b {}", a.address);
+    until(|| ask(&a.netns, "10.96.0.7:80").unwrap_or_default(), |it| *it == answer);
 }
 
 /// More elements than one transaction takes.

@@ -167,15 +167,26 @@ impl World {
 
     /// The same of any addresses.
     pub(crate) fn endpoints_at(&self, service: &str, addresses: &[Ipv4Addr]) {
+        self.endpoints_with(service, service, 80, addresses);
+    }
+
+    /// What one of the Service's slices has, at any port.
+    pub(crate) fn endpoints_with(
+        &self,
+        service: &str,
+        slice: &str,
+        port: u16,
+        addresses: &[Ipv4Addr],
+    ) {
         let endpoints: Vec<Value> = addresses.iter().map(|it| json!({"addresses": [it]})).collect();
         let object = json!({
             "metadata": {"labels": {"kubernetes.io/service-name": service}},
             "addressType": "IPv4",
-            "ports": [{"name": "tcp", "port": 80, "protocol": "TCP"},
-                {"name": "udp", "port": 80, "protocol": "UDP"}],
+            "ports": [{"name": "tcp", "port": port, "protocol": "TCP"},
+                {"name": "udp", "port": port, "protocol": "UDP"}],
             "endpoints": endpoints,
         });
-        self.api.put(SLICES, service, object);
+        self.api.put(SLICES, slice, object);
     }
 }
 
