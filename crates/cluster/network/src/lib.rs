@@ -15,6 +15,7 @@ mod netlink;
 mod nft;
 
 mod directory;
+mod disturb;
 mod dns;
 mod pods;
 mod policy;
@@ -41,6 +42,7 @@ use runtime::{OnExit, Tasks};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 
 pub use addresses::{Addresses, Subnet, SubnetError};
+pub use disturb::{Disturbance, Impairment};
 pub use dns::{ResolvConf, name_servers};
 pub use host::HostSockets;
 pub use host_routes::{HostRoutes, Keeping, forget};
@@ -48,6 +50,7 @@ pub use netlink::Error as NetlinkError;
 pub use pods::AttachError;
 pub use ranges::{Taken, Wish, WishError, choose};
 
+use disturb::Disturber;
 use dns::{Follower, Resolver, Upstream};
 use egress::Targets;
 use nft::{Layout, Table, policy::PolicyTable};
@@ -97,6 +100,7 @@ pub struct Handle {
     pods: Arc<Pods>,
     attached: Attached,
     enforced: Enforced,
+    disturber: Arc<Disturber>,
     routed: Routed,
     resolver: dns::Current,
     sockets: Arc<dyn HostSockets>,
@@ -128,6 +132,7 @@ impl Network {
         let layout = Layout { addresses, egress_port: egress::PORT, local_ports };
         let (table, contents) = Table::open(&layout)?;
         let policies = PolicyTable::open(egress::PORT, addresses.host())?;
+        let disturber = Arc::new(Disturber::open(addresses, attached.clone())?);
         let enforced = policy::start(policies, addresses.dns(), attached.clone(), caches, tasks);
         let (follower, resolver_of_host) = Follower::new(config.host_resolv_conf.clone());
         tasks.spawn("resolv-conf", OnExit::Log, |stop| follower.run(stop));
@@ -157,7 +162,7 @@ impl Network {
             egress::serve(egress, targets, of_egress, connections, stop)
         });
         let resolver = resolver_of_host;
-        Ok(Handle { addresses, pods, attached, enforced, routed, resolver, sockets })
+        Ok(Handle { addresses, pods, attached, enforced, disturber, routed, resolver, sockets })
     }
 }
 
@@ -211,8 +216,21 @@ impl Handle {
     pub async fn detach(&self, uid: &str) -> Result<(), NetlinkError> {
         let (pods, owner) = (Arc::clone(&self.pods), uid.to_owned());
         services::blocking(move || pods.detach(&owner)).await?;
+        let Some(address) = self.attached.address(uid) else { return Ok(()) };
         self.attached.set(uid, None);
-        Ok(())
+        let disturber = Arc::clone(&self.disturber);
+        services::blocking(move || disturber.forget(address)).await
+    }
+
+    /// Makes this all that is wrong with traffic, in place of what was; nothing: all is undone. Once it
+    /// returns, packets are treated so. A pod that is disconnected is forgotten, and one that gets its
+    /// address is not disturbed; a restart of this process begins undisturbed.
+    ///
+    /// # Errors
+    /// The kernel refuses something. Then some of it may be in force, and a later call makes it good.
+    pub async fn disturb(&self, all: Vec<Disturbance>) -> Result<(), NetlinkError> {
+        let disturber = Arc::clone(&self.disturber);
+        services::blocking(move || disturber.disturb(all)).await
     }
 
     /// Connects to what listens on port `port` of the host's `127.0.0.1`.

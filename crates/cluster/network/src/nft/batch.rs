@@ -15,7 +15,7 @@ const NEWTABLE: u16 = NFNL_SUBSYS_NFTABLES;
 const DELTABLE: u16 = NFNL_SUBSYS_NFTABLES | 2;
 const NEWCHAIN: u16 = NFNL_SUBSYS_NFTABLES | 3;
 const NEWRULE: u16 = NFNL_SUBSYS_NFTABLES | 6;
-const NEWSET: u16 = NFNL_SUBSYS_NFTABLES | 9;
+pub(super) const NEWSET: u16 = NFNL_SUBSYS_NFTABLES | 9;
 const NEWSETELEM: u16 = NFNL_SUBSYS_NFTABLES | 12;
 const DELSETELEM: u16 = NFNL_SUBSYS_NFTABLES | 14;
 pub(super) const GETTABLE: u16 = NFNL_SUBSYS_NFTABLES | 1;
@@ -48,6 +48,15 @@ pub(super) struct Hook {
     /// `NF_INET_*`.
     pub(super) number: u32,
     pub(super) priority: i32,
+}
+
+/// Whose a table is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Owner {
+    /// It is there until somebody removes it.
+    Nobody,
+    /// It is removed with the socket that makes it, and nobody else can change it.
+    Socket,
 }
 
 /// A set, or a map if its values have a length.
@@ -124,9 +133,19 @@ impl Batch {
 
     /// Adds the table, with a comment; fine if it is there.
     pub(super) fn table(&mut self, comment: &str) {
+        self.table_of(Owner::Nobody, comment);
+    }
+
+    /// The same of a table that may be somebody's. Of one that is there that does not change.
+    pub(super) fn table_of(&mut self, owner: Owner, comment: &str) {
+        const FLAG_OWNER: u32 = 2;
         let table = self.table;
         self.message(NEWTABLE, NLM_F_CREATE, GENERIC, |body| {
-            body.text(1, table).attribute(6, &user_data(comment));
+            body.text(1, table);
+            if owner == Owner::Socket {
+                body.number(2, FLAG_OWNER);
+            }
+            body.attribute(6, &user_data(comment));
         });
     }
 

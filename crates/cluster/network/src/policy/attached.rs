@@ -47,8 +47,13 @@ impl Attached {
         }
     }
 
-    pub(super) fn address(&self, uid: &str) -> Option<Ipv4Addr> {
+    pub(crate) fn address(&self, uid: &str) -> Option<Ipv4Addr> {
         self.state().addresses.get(uid).copied()
+    }
+
+    /// The addresses of all of them.
+    pub(crate) fn addresses(&self) -> BTreeSet<Ipv4Addr> {
+        self.state().addresses.values().copied().collect()
     }
 
     /// The uids of those that changed since this was last asked.

@@ -13,10 +13,12 @@
 mod sys;
 
 mod api;
+mod holder;
 mod namespace;
 mod world;
 
 mod balancers;
+mod cuts;
 mod host_routes;
 mod outside;
 mod pods;
@@ -38,6 +40,7 @@ const TESTS: &[&[Test]] = &[
     outside::TESTS,
     host_routes::TESTS,
     policies::TESTS,
+    cuts::TESTS,
 ];
 
 fn main() -> ExitCode {

@@ -1,15 +1,25 @@
 //! System calls without a safe wrapper.
-#![expect(unsafe_code, reason = "unshare and the interface ioctls have no safe wrapper")]
+#![expect(unsafe_code, reason = "unshare, fork and the interface ioctls have no safe wrapper")]
 
 use std::{io, net::Ipv4Addr, os::fd::AsRawFd as _};
 
-use rustix::thread::UnshareFlags;
+use rustix::{process::Pid, thread::UnshareFlags};
 
 /// Moves the calling thread (for a user namespace: the process) into new namespaces.
 pub(crate) fn unshare(flags: UnshareFlags) -> io::Result<()> {
     assert!(!flags.contains(UnshareFlags::FILES));
     // SAFETY: the table of file descriptors stays shared, the one case that is unsafe.
     unsafe { rustix::thread::unshare_unsafe(flags) }.map_err(io::Error::from)
+}
+
+/// Makes another process; none in that one. The caller has no second thread.
+pub(crate) fn fork() -> io::Result<Option<Pid>> {
+    let threads = std::fs::read_dir("/proc/self/task")?.count();
+    assert_eq!(threads, 1);
+    // SAFETY: no other thread holds a lock that nobody would release in the new process.
+    let pid = unsafe { libc::fork() };
+    check(pid)?;
+    Ok(Pid::from_raw(pid))
 }
 
 /// Gives the loopback link, or an alias of it (`lo:1`), an address and sets it up.

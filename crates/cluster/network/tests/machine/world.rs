@@ -14,7 +14,9 @@ use std::{
 };
 
 use client::{Caches, Events};
-use coracle_network::{Addresses, Config, Handle, HostRoutes, HostSockets, Keeping, Network};
+use coracle_network::{
+    Addresses, Config, Disturbance, Handle, HostRoutes, HostSockets, Keeping, Network,
+};
 use futures_util::{FutureExt as _, future::BoxFuture};
 use runtime::{Clock, OnExit, Tasks};
 use serde_json::{Value, json};
@@ -118,6 +120,11 @@ impl World {
 
     pub(crate) fn detach(&self, uid: &str) {
         self.runtime.block_on(self.handle().detach(uid)).unwrap();
+    }
+
+    /// Makes this all that is wrong.
+    pub(crate) fn disturb(&self, all: Vec<Disturbance>) {
+        self.runtime.block_on(self.handle().disturb(all)).unwrap();
     }
 
     /// Whether the address is unrouted before patience ends.
