@@ -162,6 +162,9 @@ fn clippy(run: &mut Run<'_>) -> anyhow::Result<()> {
 /// programs.
 const SCENARIOS: [(&str, &str); 2] = [("busybox-static", "busybox"), ("uidmap", "newuidmap")];
 
+/// What asks as a user would, beside kubectl.
+const ASKERS: [(&str, &str); 1] = [("curl", "curl")];
+
 /// The fast tests: no binary, no other user, no network.
 fn unit(run: &mut Run<'_>) -> anyhow::Result<()> {
     tools::debian(&SCENARIOS)?;
@@ -250,6 +253,7 @@ fn images(run: &mut Run<'_>) -> anyhow::Result<()> {
 
 /// Scripts of what a user types, with the real clients.
 fn clients(run: &mut Run<'_>) -> anyhow::Result<()> {
+    tools::debian(&ASKERS)?;
     let mut command = run.whole(CLIENTS)?;
     run.test(&mut command)
 }
@@ -283,6 +287,7 @@ fn machine(run: &mut Run<'_>) -> anyhow::Result<()> {
 /// The scripts as a user without any privilege. Not the one that builds the example: that user has no
 /// toolchain, and the machine tests have it run what is built.
 fn clients_as_user(run: &mut Run<'_>) -> anyhow::Result<()> {
+    tools::debian(&ASKERS)?;
     let Some(stage) = run.whole_as_user(CLIENTS)? else { return Ok(()) };
     let mut command = stage.command();
     // Where cargo, which starts the tests otherwise, says that their files are.

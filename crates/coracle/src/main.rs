@@ -30,6 +30,7 @@ mod snapshot;
 mod start;
 mod status;
 mod up;
+mod urls;
 
 use std::process::ExitCode;
 

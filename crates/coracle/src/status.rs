@@ -5,6 +5,7 @@ use std::{process::ExitCode, sync::Arc};
 use k8s_openapi::api::{
     apps::v1::Deployment,
     core::v1::{Node, Pod, Service},
+    networking::v1::{Ingress, IngressClass},
 };
 use serde_json::{Value, json};
 
@@ -17,6 +18,7 @@ use crate::{
     progress::{self, Waiting},
     published,
     session::{self, Session},
+    urls::{self, Url},
 };
 
 /// Exit code when the cluster does not run, as `systemctl status` has it.
@@ -54,6 +56,7 @@ struct Seen {
     limited: usize,
     pods: usize,
     rows: Vec<Row>,
+    urls: Vec<Url>,
     waiting: Vec<Waiting>,
     /// What has failed, and nobody starts again.
     failed: Vec<Ended>,
@@ -72,12 +75,16 @@ async fn observe(session: Session) -> anyhow::Result<Seen> {
     let deployments = session.caches.of::<Deployment>();
     let pods = session.caches.of::<Pod>();
     let services = session.caches.of::<Service>();
+    let (ingresses, classes) =
+        (session.caches.of::<Ingress>(), session.caches.of::<IngressClass>());
     tokio::join!(nodes.synced(), deployments.synced(), pods.synced(), services.synced());
+    tokio::join!(ingresses.synced(), classes.synced());
     let (deployments, pods, services) = (deployments.list(), pods.list(), services.list());
     let deployments: Vec<&Deployment> = deployments.iter().map(AsRef::as_ref).collect();
     let pods: Vec<&Pod> = pods.iter().map(AsRef::as_ref).collect();
     let services: Vec<&Service> = services.iter().map(AsRef::as_ref).collect();
     let nodes = nodes.list();
+    let urls = urls::of(&classes.list(), &ingresses.list(), &services);
     let said = |annotation| {
         let said = |it: &Arc<Node>| it.metadata.annotations.as_ref()?.get(annotation).cloned();
         nodes.iter().find_map(said).unwrap_or_default()
@@ -90,6 +97,7 @@ async fn observe(session: Session) -> anyhow::Result<Seen> {
         node_ready: nodes.iter().any(|it| is_ready(it)),
         pods: pods.len(),
         rows: deployments.iter().map(|it| row(it, &services)).collect(),
+        urls,
         waiting: progress::waiting(&deployments, &pods),
         failed: ended::ended(&pods).into_iter().filter(|it| it.failed).collect(),
     })
@@ -148,6 +156,14 @@ fn text(directories: &Directories, running: &Running, seen: &Seen) -> String {
         text.push_str("\n\n");
         text.push_str(&output::table(&rows));
     }
+    if !seen.urls.is_empty() {
+        let header = vec!["URL".to_owned(), "LEADS TO".to_owned()];
+        let row = |it: &Url| vec![it.url.clone(), it.object.clone()];
+        let rows: Vec<Vec<String>> =
+            std::iter::once(header).chain(seen.urls.iter().map(row)).collect();
+        text.push_str("\n\n");
+        text.push_str(&output::table(&rows));
+    }
     for waiting in &seen.waiting {
         text.push_str(&format!("\n{}", waiting.line()));
     }
@@ -163,6 +179,7 @@ fn json_of(directories: &Directories, running: &Running, seen: &Seen) -> Value {
                "replicas": it.wanted, "published": it.published})
     };
     let waiting = |it: &Waiting| json!({"object": it.object, "reason": it.reason, "advance": it.advance, "failing": it.failing});
+    let url = |it: &Url| json!({"url": it.url, "object": it.object});
     let failed = |it: &Ended| json!({"object": it.object, "reason": it.how});
     json!({
         "name": directories.name,
@@ -176,6 +193,7 @@ fn json_of(directories: &Directories, running: &Running, seen: &Seen) -> Value {
         "hostRoutes": seen.routes,
         "rangeClash": seen.clash,
         "deployments": seen.rows.iter().map(row).collect::<Vec<Value>>(),
+        "urls": seen.urls.iter().map(url).collect::<Vec<Value>>(),
         "waiting": seen.waiting.iter().map(waiting).collect::<Vec<Value>>(),
         "failed": seen.failed.iter().map(failed).collect::<Vec<Value>>(),
     })

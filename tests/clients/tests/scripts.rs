@@ -29,6 +29,7 @@ scripts! {
     events
     expose
     get
+    ingress
     kinds
     logs
     restart

@@ -18,7 +18,7 @@ enum Uses {
 ///
 /// A client of the Kubernetes API gets `client`, `api`, `runtime` and nothing of the cluster. One
 /// helper is reached directly because it is the process below, not a peer: `node` starts shims and
-/// speaks their wire. `network` gets sockets of the keeper from whoever builds it.
+/// speaks their wire. `network` and `proxy` get sockets of the keeper from whoever builds them.
 const MAY_USE: &[(&str, Uses)] = &[
     ("api", Only(&[])),
     ("runtime", Only(&[])),
@@ -33,6 +33,7 @@ const MAY_USE: &[(&str, Uses)] = &[
     ("image", Only(&["runtime"])),
     ("node", Only(&["image", "shim", "client", "api", "runtime"])),
     ("network", Only(&["client", "api", "runtime"])),
+    ("proxy", Only(&["client", "api", "runtime"])),
     ("queue", Only(&["runtime"])),
     ("compose", Only(&["api"])),
     ("load", Only(&["fault", "client", "api", "runtime"])),

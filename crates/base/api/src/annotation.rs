@@ -22,6 +22,10 @@ pub const HOST_ROUTES: &str = "coracle.dev/host-routes";
 /// does. The network writes it.
 pub const RANGE_CLASH: &str = "coracle.dev/range-clash";
 
+/// On the IngressClass `coracle`: where the HTTP proxy listens on the host, as `http=PORT,https=PORT`. The
+/// proxy writes it.
+pub const LISTENS: &str = "coracle.dev/listens";
+
 /// One port published on the host: connections to `127.0.0.1:host_port` go to `service_port` of
 /// the Service. Printed and parsed as `HOSTPORT:PORT`; `PORT` alone means the same on both sides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -4,6 +4,7 @@
 
 pub mod annotation;
 pub mod link;
+pub mod localhost;
 pub mod names;
 pub mod quantity;
 pub mod selector;

@@ -36,6 +36,23 @@ impl network::HostSockets for Host {
     }
 }
 
+/// The host, as the HTTP proxy asks for it.
+#[derive(Debug)]
+pub(super) struct ProxySockets {
+    pub(super) host: Host,
+    pub(super) network: network::Handle,
+}
+
+impl proxy::HostSockets for ProxySockets {
+    fn listen(&self, at: SocketAddr) -> BoxFuture<'_, io::Result<OwnedFd>> {
+        Box::pin(async move { self.host.listen(at).map_err(as_io) })
+    }
+
+    fn connect(&self, port: u16) -> BoxFuture<'_, io::Result<TcpStream>> {
+        self.network.connect_host(port)
+    }
+}
+
 /// The error number of a port where nobody listens.
 const REFUSED: i32 = rustix::io::Errno::CONNREFUSED.raw_os_error();
 
@@ -54,7 +71,10 @@ fn as_io(error: keeper::Error) -> io::Error {
 
 /// The pods' network, as the node agent asks for it.
 #[derive(Debug)]
-pub(super) struct PodNetwork(pub(super) network::Handle);
+pub(super) struct PodNetwork {
+    pub(super) network: network::Handle,
+    pub(super) proxy: proxy::Handle,
+}
 
 impl node::PodNetwork for PodNetwork {
     fn attach<'a>(
@@ -62,11 +82,11 @@ impl node::PodNetwork for PodNetwork {
         pod_uid: &'a str,
         netns: OwnedFd,
     ) -> BoxFuture<'a, anyhow::Result<Ipv4Addr>> {
-        Box::pin(async move { Ok(self.0.attach(pod_uid, netns).await?) })
+        Box::pin(async move { Ok(self.network.attach(pod_uid, netns).await?) })
     }
 
     fn attach_spare(&self, netns: OwnedFd) -> BoxFuture<'_, anyhow::Result<(String, Ipv4Addr)>> {
-        Box::pin(async move { Ok(self.0.attach_spare(netns).await?) })
+        Box::pin(async move { Ok(self.network.attach_spare(netns).await?) })
     }
 
     fn take_over<'a>(
@@ -74,24 +94,26 @@ impl node::PodNetwork for PodNetwork {
         spare: &'a str,
         pod_uid: &'a str,
     ) -> BoxFuture<'a, anyhow::Result<()>> {
-        Box::pin(async move { Ok(self.0.take_over(spare, pod_uid).await?) })
+        Box::pin(async move { Ok(self.network.take_over(spare, pod_uid).await?) })
     }
 
     fn detach<'a>(&'a self, pod_uid: &'a str) -> BoxFuture<'a, anyhow::Result<()>> {
-        Box::pin(async move { Ok(self.0.detach(pod_uid).await?) })
+        Box::pin(async move { Ok(self.network.detach(pod_uid).await?) })
     }
 
     fn connect_host(&self, port: u16) -> BoxFuture<'_, io::Result<TcpStream>> {
-        self.0.connect_host(port)
+        self.network.connect_host(port)
     }
 
     fn host_resolver(&self) -> node::HostResolver {
-        let host = self.0.host_resolver();
+        let host = self.network.host_resolver();
         node::HostResolver { servers: host.servers.clone(), search: host.search.clone() }
     }
 
     fn unrouted(&self, address: Ipv4Addr) -> BoxFuture<'_, ()> {
-        Box::pin(self.0.unrouted(address))
+        Box::pin(async move {
+            tokio::join!(self.network.unrouted(address), self.proxy.unrouted(address.into()));
+        })
     }
 }
 

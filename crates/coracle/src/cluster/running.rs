@@ -14,7 +14,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::{
     Prepared, Variables,
-    adapters::{NodeLogs, PodNetwork},
+    adapters::{NodeLogs, PodNetwork, ProxySockets},
     answer, ranges,
 };
 use crate::{
@@ -116,6 +116,7 @@ async fn build(
     let caches = Caches::new(client.clone(), &clients);
 
     let network = build_network(addresses, &host, &client, &caches, &clients)?;
+    let proxy = build_proxy(directories, (&host, &network), &client, &caches, &clients)?;
     let inside = TcpListener::bind((addresses.gateway(), network::API_PORT))
         .context("listen for the API in the cluster's network")?;
     inside.set_nonblocking(true).context("prepare the API's inner socket")?;
@@ -129,7 +130,8 @@ async fn build(
     controllers::run(config, &caches, &manager, &clients);
     let scheduler = named("kube-scheduler");
     scheduler::run(scheduler::Config { clock: clock.clone() }, &caches, &scheduler, &clients);
-    let (pods, host) = (Arc::new(PodNetwork(network.clone())), Arc::new(host));
+    let pods = Arc::new(PodNetwork { network: network.clone(), proxy });
+    let host = Arc::new(host);
     let peers = Peers { client: named("kubelet"), caches, network: pods, host, clock };
     let agent = node::build(node_config(directories, variables, &network), peers, &clients)
         .context("build the node")?;
@@ -209,6 +211,23 @@ fn build_network(
     let events = Events::new(client.clone(), "network", "", Clock::system(), tasks);
     Network::build(&config, caches, (client.clone(), events), Arc::new(host.clone()), tasks)
         .context("build the network")
+}
+
+fn build_proxy(
+    directories: &Directories,
+    (host, network): (&super::Host, &network::Handle),
+    client: &Client,
+    caches: &Caches,
+    tasks: &Tasks,
+) -> anyhow::Result<proxy::Handle> {
+    let config = proxy::Config {
+        host_address: network.addresses().gateway().into(),
+        ports_file: directories.state.join("proxy.json"),
+    };
+    let sockets = Arc::new(ProxySockets { host: host.clone(), network: network.clone() });
+    let events = Events::new(client.clone(), "proxy", "", Clock::system(), tasks);
+    proxy::build(config, caches, (client.clone(), events), sockets, tasks)
+        .context("build the HTTP proxy")
 }
 
 /// Stops the components, the last first; without its clients the API has nothing left to do.

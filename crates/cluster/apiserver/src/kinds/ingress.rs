@@ -25,7 +25,6 @@ pub(super) static INGRESS: Kind = Kind {
     columns: COLUMNS,
     row,
     warnings,
-    unattended: true,
     ..Kind::WITH_STATUS
 };
 

@@ -33,7 +33,6 @@ pub(super) static INGRESS_CLASS: Kind = Kind {
     },
     columns: COLUMNS,
     row,
-    unattended: true,
     ..Kind::PLAIN
 };
 

@@ -1,0 +1,247 @@
+//! Each case shows the whole table.
+
+use std::fmt::Write as _;
+
+use expect_test::{Expect, expect};
+use k8s_openapi::serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+use super::*;
+use crate::table::{PathMatch, Route, Rule, Target};
+
+fn objects<K: DeserializeOwned>(values: Vec<Value>) -> Vec<Arc<K>> {
+    values.into_iter().map(|it| Arc::new(serde_json::from_value(it).unwrap())).collect()
+}
+
+fn ingress(name: &str, spec: Value) -> Value {
+    json!({"metadata": {"name": name, "namespace": "shop"}, "spec": spec})
+}
+
+fn path(path_type: &str, path: &str, service: &str) -> Value {
+    let backend = json!({"service": {"name": service, "port": {"number": 80}}});
+    json!({"path": path, "pathType": path_type, "backend": backend})
+}
+
+fn rule(host: &str, paths: &[Value]) -> Value {
+    json!({"host": host, "http": {"paths": paths}})
+}
+
+fn service(name: &str, ports: Value) -> Value {
+    json!({"metadata": {"name": name, "namespace": "shop"}, "spec": {"ports": ports}})
+}
+
+fn slice(service: &str, endpoints: Value) -> Value {
+    json!({"metadata": {"name": service, "namespace": "shop",
+            "labels": {"kubernetes.io/service-name": service}},
+        "addressType": "IPv4", "ports": [{"name": "", "port": 8080}], "endpoints": endpoints})
+}
+
+/// Services `a` and `b` with an endpoint each.
+fn seen(ingresses: Vec<Value>) -> Seen {
+    let ports = json!([{"port": 80}]);
+    Seen {
+        ingresses: objects(ingresses),
+        services: objects(vec![service("a", ports.clone()), service("b", ports)]),
+        slices: objects(vec![
+            slice("a", json!([{"addresses": ["10.0.0.1"]}])),
+            slice("b", json!([{"addresses": ["10.0.0.2"]}])),
+        ]),
+        ..Seen::default()
+    }
+}
+
+fn shown(decision: &Decision) -> String {
+    let table = &decision.table;
+    let target = |route: &Route| match &route.target {
+        Target::Forward(it) => {
+            format!("{}:{} {:?} {:?}", it.service, it.port, it.ready, it.leaving)
+        }
+        Target::Refuse(status, why) => format!("{} {why}", status.as_u16()),
+    };
+    let mut text = String::new();
+    let mut rules = |host: &str, rules: &[Rule]| {
+        for rule in rules {
+            let path = match &rule.path {
+                PathMatch::Exact(it) => format!("={it}"),
+                PathMatch::Prefix(it) => format!("{it}/*"),
+            };
+            writeln!(text, "{host} {path} -> {}", target(&rule.route)).unwrap();
+        }
+    };
+    for (host, of_host) in &table.hosts {
+        rules(host, of_host);
+    }
+    for (host, of_host) in &table.wildcards {
+        rules(&format!("*.{host}"), of_host);
+    }
+    rules("any", &table.any);
+    for (name, route) in &table.names {
+        writeln!(text, "{name} -> {}", target(route)).unwrap();
+    }
+    if let Some(route) = &table.fallback {
+        writeln!(text, "else -> {}", target(route)).unwrap();
+    }
+    for (key, problems) in &decision.ingresses {
+        for problem in problems {
+            writeln!(text, "{key}: {}: {}", problem.reason, problem.text).unwrap();
+        }
+    }
+    text
+}
+
+#[track_caller]
+fn check(seen: &Seen, expected: Expect) {
+    expected.assert_eq(&shown(&decide(seen)));
+}
+
+#[test]
+fn the_longest_path_comes_first_and_the_exact_one_before_a_prefix() {
+    let paths = [
+        path("Prefix", "/", "a"),
+        path("Prefix", "/x/", "a"),
+        path("Exact", "/x", "b"),
+        path("ImplementationSpecific", "/x/y", "b"),
+    ];
+    check(
+        &seen(vec![ingress("one", json!({"rules": [rule("Web.Example.com", &paths)]}))]),
+        expect![[r#"
+            web.example.com /x/y/* -> shop/b:80 [10.0.0.2:8080] []
+            web.example.com =/x -> shop/b:80 [10.0.0.2:8080] []
+            web.example.com /x/* -> shop/a:80 [10.0.0.1:8080] []
+            web.example.com /* -> shop/a:80 [10.0.0.1:8080] []
+            a.shop.localhost -> shop/a:80 [10.0.0.1:8080] []
+            b.shop.localhost -> shop/b:80 [10.0.0.2:8080] []
+        "#]],
+    );
+}
+
+#[test]
+fn whoever_was_first_keeps_what_two_want() {
+    let older = |mut it: Value| {
+        it["metadata"]["creationTimestamp"] = json!("2026-01-01T00:00:00Z");
+        it
+    };
+    let younger = |mut it: Value| {
+        it["metadata"]["creationTimestamp"] = json!("2026-01-02T00:00:00Z");
+        it
+    };
+    let spec = |it| json!({"rules": [rule("x", &[path("Prefix", "/", it)])]});
+    check(
+        &seen(vec![younger(ingress("a", spec("a"))), older(ingress("b", spec("b")))]),
+        expect![[r#"
+            x /* -> shop/b:80 [10.0.0.2:8080] []
+            x /* -> shop/a:80 [10.0.0.1:8080] []
+            a.shop.localhost -> shop/a:80 [10.0.0.1:8080] []
+            b.shop.localhost -> shop/b:80 [10.0.0.2:8080] []
+        "#]],
+    );
+}
+
+#[test]
+fn hosts_wildcards_and_what_is_left() {
+    let backend = json!({"service": {"name": "b", "port": {"number": 80}}});
+    let rules = [
+        json!({"host": "bare.example.com"}),
+        rule("*.example.com", &[path("Prefix", "/", "a")]),
+        rule("", &[path("Prefix", "/any", "a")]),
+    ];
+    check(
+        &seen(vec![ingress("one", json!({"defaultBackend": backend, "rules": rules}))]),
+        expect![[r#"
+            bare.example.com /* -> shop/b:80 [10.0.0.2:8080] []
+            *.example.com /* -> shop/a:80 [10.0.0.1:8080] []
+            any /any/* -> shop/a:80 [10.0.0.1:8080] []
+            a.shop.localhost -> shop/a:80 [10.0.0.1:8080] []
+            b.shop.localhost -> shop/b:80 [10.0.0.2:8080] []
+            else -> shop/b:80 [10.0.0.2:8080] []
+        "#]],
+    );
+}
+
+#[test]
+fn what_cannot_be_honoured_is_said() {
+    let unknown = json!({"path": "/u", "pathType": "Prefix",
+        "backend": {"service": {"name": "a", "port": {"name": "http"}}}});
+    let resource = json!({"path": "/r", "pathType": "Prefix",
+        "backend": {"resource": {"kind": "Bucket", "name": "x", "apiGroup": "example.com"}}});
+    let paths = [path("Prefix", "/none", "none"), unknown, resource];
+    let mut one = ingress("one", json!({"rules": [rule("x", &paths)]}));
+    one["metadata"]["annotations"] = json!({"nginx.ingress.kubernetes.io/rewrite-target": "/",
+        "kubernetes.io/tls-acme": "true", "nginx.ingress.kubernetes.io/ssl-redirect": "true"});
+    check(
+        &seen(vec![one]),
+        expect![[r#"
+            x /none/* -> 503 Service shop/none does not exist
+            x /u/* -> 503 Service shop/a has no port `http`
+            x /r/* -> 503 a backend that is Bucket is not supported, only Services are
+            a.shop.localhost -> shop/a:80 [10.0.0.1:8080] []
+            b.shop.localhost -> shop/b:80 [10.0.0.2:8080] []
+            shop/one: AnnotationIgnored: annotations of other controllers have no effect here: nginx.ingress.kubernetes.io/rewrite-target, nginx.ingress.kubernetes.io/ssl-redirect
+            shop/one: BackendNotFound: Service shop/none does not exist
+            shop/one: BackendNotFound: Service shop/a has no port `http`
+            shop/one: BackendNotFound: a backend that is Bucket is not supported, only Services are
+        "#]],
+    );
+}
+
+#[test]
+fn endpoints_on_their_way_out_are_for_want_of_others() {
+    let leaving = json!({"ready": false, "serving": true, "terminating": true});
+    let mut seen = seen(Vec::new());
+    seen.slices = objects(vec![
+        slice(
+            "a",
+            json!([
+                {"addresses": ["10.0.0.3"], "conditions": leaving},
+                {"addresses": ["10.0.0.4"], "conditions": {"ready": false, "serving": false}},
+                {"addresses": ["10.0.0.1"], "conditions": {"ready": true}},
+            ]),
+        ),
+        slice("b", json!([{"addresses": ["10.0.0.5"], "conditions": leaving}])),
+    ]);
+    check(
+        &seen,
+        expect![[r#"
+            a.shop.localhost -> shop/a:80 [10.0.0.1:8080] [10.0.0.3:8080]
+            b.shop.localhost -> shop/b:80 [] [10.0.0.5:8080]
+        "#]],
+    );
+    let decision = decide(&seen);
+    let endpoints = |name: &str| match &decision.table.names[name].target {
+        Target::Forward(it) => it.in_turn().chain(it.in_turn()).map(|it| it.to_string()).collect(),
+        Target::Refuse(..) => Vec::new(),
+    };
+    assert_eq!(endpoints("a.shop.localhost"), ["10.0.0.1:8080"; 2]);
+    assert_eq!(endpoints("b.shop.localhost"), ["10.0.0.5:8080"; 2]);
+}
+
+#[test]
+fn ingresses_of_other_controllers_are_theirs() {
+    let class = |name: &str, controller: &str, default: &str| {
+        json!({"metadata": {"name": name, "annotations":
+            {"ingressclass.kubernetes.io/is-default-class": default}},
+            "spec": {"controller": controller}})
+    };
+    let ours = class("coracle", CONTROLLER, "true");
+    let theirs = |default| class("theirs", "example.com/ingress", default);
+    let of_class = |name: &str, class: Value| {
+        let rules = [rule(name, &[path("Prefix", "/", "a")])];
+        ingress(name, json!({"ingressClassName": class, "rules": rules}))
+    };
+    let mut old = of_class("old", json!(null));
+    old["metadata"]["annotations"] = json!({"kubernetes.io/ingress.class": "theirs"});
+    let ingresses = vec![
+        of_class("none", json!(null)),
+        of_class("ours", json!("coracle")),
+        of_class("theirs", json!("theirs")),
+        of_class("unknown", json!("nginx")),
+        old,
+    ];
+    let served = |classes| {
+        let decision = decide(&Seen { classes: objects(classes), ..seen(ingresses.clone()) });
+        decision.ingresses.into_keys().map(|it| it.name).collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(served(vec![ours, theirs("false")]), "none ours unknown");
+    assert_eq!(served(vec![class("coracle", CONTROLLER, "false"), theirs("true")]), "ours unknown");
+    assert_eq!(served(Vec::new()), "none old ours theirs unknown");
+}

@@ -1,0 +1,217 @@
+//! The loop: whenever an object changes, a new table is decided and takes the last one's place; then what
+//! the API and the host should know follows.
+
+use std::{
+    collections::{BTreeSet, HashSet},
+    io,
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
+
+use api::annotation::{PUBLISH, Publish};
+use client::{Cache, Caches, Client, Events, Subscription};
+use k8s_openapi::api::{
+    core::v1::Service,
+    discovery::v1::EndpointSlice,
+    networking::v1::{Ingress, IngressClass},
+};
+use runtime::Backoff;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    act::Writer,
+    decide::{Decision, Seen, decide},
+    host::HostSockets,
+    limits::IDLE_TIME_MAX,
+    listen::{self, Scheme},
+    serve::Proxy,
+    table::Table,
+};
+
+/// Waits before what could not be listened at or written is tried again.
+const RETRY: Backoff = Backoff { base: Duration::from_millis(500), max: Duration::from_secs(30) };
+
+/// Follows the objects.
+pub(crate) struct Follower {
+    ports_file: PathBuf,
+    objects: Objects,
+    writer: Writer,
+    sockets: Arc<dyn HostSockets>,
+    proxy: Arc<Proxy>,
+    table: watch::Sender<Arc<Table>>,
+    open: Vec<Open>,
+}
+
+/// Where the proxy listens.
+struct Open {
+    scheme: Scheme,
+    port: u16,
+    end: CancellationToken,
+}
+
+struct Objects {
+    ingresses: (Cache<Ingress>, Subscription<Ingress>),
+    classes: (Cache<IngressClass>, Subscription<IngressClass>),
+    services: (Cache<Service>, Subscription<Service>),
+    slices: (Cache<EndpointSlice>, Subscription<EndpointSlice>),
+}
+
+impl Objects {
+    fn new(caches: &Caches) -> Self {
+        let (ingresses, classes) = (caches.of::<Ingress>(), caches.of::<IngressClass>());
+        let (services, slices) = (caches.of::<Service>(), caches.of::<EndpointSlice>());
+        Self {
+            ingresses: (ingresses.clone(), ingresses.subscribe()),
+            classes: (classes.clone(), classes.subscribe()),
+            services: (services.clone(), services.subscribe()),
+            slices: (slices.clone(), slices.subscribe()),
+        }
+    }
+
+    async fn synced(&self) {
+        let (ingresses, classes) = (&self.ingresses.0, &self.classes.0);
+        let (services, slices) = (&self.services.0, &self.slices.0);
+        tokio::join!(ingresses.synced(), classes.synced(), services.synced(), slices.synced());
+    }
+
+    /// Waits for a change; those that came with it are heard of together.
+    async fn changed(&mut self) {
+        tokio::select! {
+            _ = self.ingresses.1.next() => {}
+            _ = self.classes.1.next() => {}
+            _ = self.services.1.next() => {}
+            _ = self.slices.1.next() => {}
+        }
+        while self.ingresses.1.try_next().is_some() {}
+        while self.classes.1.try_next().is_some() {}
+        while self.services.1.try_next().is_some() {}
+        while self.slices.1.try_next().is_some() {}
+    }
+
+    fn seen(&self) -> Seen {
+        Seen {
+            ingresses: self.ingresses.0.list(),
+            classes: self.classes.0.list(),
+            services: self.services.0.list(),
+            slices: self.slices.0.list(),
+        }
+    }
+}
+
+impl Follower {
+    pub(crate) fn new(
+        ports_file: PathBuf,
+        caches: &Caches,
+        (client, events): (Client, Events),
+        sockets: Arc<dyn HostSockets>,
+        proxy: Arc<Proxy>,
+        table: watch::Sender<Arc<Table>>,
+    ) -> Self {
+        let (objects, writer) = (Objects::new(caches), Writer::new(client, events));
+        Self { ports_file, objects, writer, sockets, proxy, table, open: Vec::new() }
+    }
+
+    /// Runs until `stop`.
+    pub(crate) async fn run(mut self, stop: CancellationToken) -> anyhow::Result<()> {
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => return Ok(()),
+            () = self.objects.synced() => {}
+        }
+        let mut failures = 0;
+        let mut sweep = tokio::time::interval(IDLE_TIME_MAX);
+        loop {
+            if self.follow().await {
+                failures = 0;
+            } else {
+                failures += 1;
+            }
+            loop {
+                tokio::select! {
+                    biased;
+                    () = stop.cancelled() => {
+                        // Connections to endpoints end with the requests on them.
+                        self.proxy.pool.keep_to(HashSet::new());
+                        return Ok(());
+                    }
+                    () = self.objects.changed() => break,
+                    () = tokio::time::sleep(RETRY.delay(failures)), if failures != 0 => break,
+                    _ = sweep.tick() => self.proxy.pool.close_idle(),
+                }
+            }
+        }
+    }
+
+    /// Returns whether all was done.
+    async fn follow(&mut self) -> bool {
+        let seen = self.objects.seen();
+        let mut decision = decide(&seen);
+        let table = std::mem::take(&mut decision.table);
+        table.go_on_after(&self.table.borrow());
+        let endpoints = table.endpoints();
+        // First nobody chooses an endpoint that has gone, then connections to it are closed.
+        self.table.send_replace(Arc::new(table));
+        self.proxy.pool.keep_to(endpoints);
+        let listening = self.listen(&seen, &decision).await;
+        if let Err(error) = &listening {
+            tracing::warn!(%error, "the HTTP proxy does not listen on the host");
+        }
+        let written = self.write(&seen, &decision).await;
+        if let Err(error) = &written {
+            tracing::warn!(%error, "status of Ingresses not written");
+        }
+        listening.is_ok() && written.is_ok()
+    }
+
+    async fn write(&mut self, seen: &Seen, decision: &Decision) -> Result<(), client::Error> {
+        let listens: Vec<String> =
+            self.open.iter().map(|it| format!("{}={}", it.scheme.word(), it.port)).collect();
+        self.writer.class(seen, &listens.join(",")).await?;
+        let ports: Vec<u16> = self.open.iter().map(|it| it.port).collect();
+        self.writer.ingresses(seen, decision, &ports).await
+    }
+
+    /// Listens once there is something to ask for. A port that a Service wants to be published at is its.
+    async fn listen(&mut self, seen: &Seen, decision: &Decision) -> io::Result<()> {
+        let taken = published(&seen.services);
+        self.open.retain(|it| {
+            let keep = !taken.contains(&it.port);
+            if !keep {
+                it.end.cancel();
+            }
+            keep
+        });
+        if !decision.needed {
+            return Ok(());
+        }
+        for scheme in [Scheme::Http] {
+            if self.open.iter().any(|it| it.scheme == scheme) {
+                continue;
+            }
+            let remembered = listen::remembered(&self.ports_file, scheme);
+            let opened = listen::open(&*self.sockets, scheme, remembered, &taken).await?;
+            let (port, end) = (opened.port, CancellationToken::new());
+            for listener in opened.listeners {
+                self.proxy.serve(listener, port, end.clone());
+            }
+            tracing::info!(port, scheme = scheme.word(), "the HTTP proxy listens on the host");
+            self.open.push(Open { scheme, port, end });
+            let ports: Vec<(Scheme, u16)> =
+                self.open.iter().map(|it| (it.scheme, it.port)).collect();
+            if let Err(error) = listen::remember(&self.ports_file, &ports) {
+                tracing::warn!(%error, file = %self.ports_file.display(), "ports not remembered");
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Ports of the host that annotations of Services ask for.
+fn published(services: &[Arc<Service>]) -> BTreeSet<u16> {
+    let annotations = services.iter().filter_map(|it| it.metadata.annotations.as_ref());
+    let lists = annotations.filter_map(|it| it.get(PUBLISH));
+    let ports = lists.filter_map(|it| Publish::parse_list(it).ok()).flatten();
+    ports.map(|it| it.host_port).collect()
+}

@@ -1,0 +1,51 @@
+//! Limits of the proxy, each with its reason. What happens at one is said where it is used.
+
+use std::time::Duration;
+
+/// Connections from clients at a time; the next one waits in the backlog. Each has a second one to an
+/// endpoint, and processes are often allowed 20 000 descriptors and no more.
+pub(crate) const CONNECTIONS_MAX: usize = 4096;
+
+/// Wait when no descriptor is left, which `accept` would report again at once.
+pub(crate) const ACCEPT_RETRY: Duration = Duration::from_millis(100);
+
+/// How long the head of a request may take, and how long a connection may be without one: who sends a
+/// byte now and then must not hold a connection.
+pub(crate) const HEAD_TIME_MAX: Duration = Duration::from_secs(30);
+
+/// Bytes of a request's head. nginx takes 32 KiB, Go 1 MiB; browsers stop at 16 KiB or less of cookies
+/// for a host. More is answered with 431.
+pub(crate) const HEAD_BYTES_MAX: usize = 64 * 1024;
+
+/// Header fields of a request. More is answered with 431.
+pub(crate) const HEADERS_MAX: usize = 128;
+
+/// Bytes of a path with its query; nginx and Apache take 8 KiB of a whole request line. A longer one is
+/// answered with 414.
+pub(crate) const TARGET_BYTES_MAX: usize = 16 * 1024;
+
+/// Requests at a time on one HTTP/2 connection; a client that wants more waits, as it was told.
+pub(crate) const STREAMS_MAX: u32 = 256;
+
+/// How long an endpoint may take to accept a connection. They are on this machine, so one that takes
+/// longer has a full backlog or is gone; another one is tried then.
+pub(crate) const CONNECT_TIME_MAX: Duration = Duration::from_secs(5);
+
+/// Endpoints that are tried before a request fails because none could be connected to.
+pub(crate) const CONNECT_TRIES_MAX: usize = 3;
+
+/// How long an endpoint may take to begin its answer: what nginx allows. 504 after it.
+pub(crate) const ANSWER_TIME_MAX: Duration = Duration::from_secs(60);
+
+/// How long a connection to an endpoint is kept without a request. Servers close theirs after 5 s (Node),
+/// 75 s (nginx) or never; whoever closes first, the next request takes another connection.
+pub(crate) const IDLE_TIME_MAX: Duration = Duration::from_secs(60);
+
+/// Connections without a request that are kept per endpoint; what comes back beyond is closed.
+pub(crate) const IDLE_MAX: usize = 64;
+
+/// How long requests in flight may go on when the cluster process stops.
+pub(crate) const DRAIN_TIME_MAX: Duration = Duration::from_secs(5);
+
+/// Names of hosts that an answer lists; a page is for reading.
+pub(crate) const HOSTS_SHOWN_MAX: usize = 50;

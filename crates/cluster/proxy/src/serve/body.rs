@@ -1,0 +1,111 @@
+//! Bodies on their way through, in both directions: nothing is collected, so whoever takes slowly is
+//! sent to slowly.
+
+use std::{
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use bytes::Bytes;
+use http_body::{Body as _, Frame, SizeHint};
+use hyper::body::Incoming;
+
+use crate::upstream::Lease;
+
+/// A body of a request to an endpoint or of an answer to a client.
+#[derive(Debug)]
+pub(crate) struct Body {
+    content: Content,
+    /// The connection that the body comes from, which is kept once all has come.
+    lease: Option<Lease>,
+}
+
+#[derive(Debug)]
+enum Content {
+    Made(Option<Bytes>),
+    Passed(Incoming),
+    Ended,
+}
+
+impl Body {
+    pub(crate) fn made(text: impl Into<Bytes>) -> Self {
+        let text = text.into();
+        Self { content: Content::Made((!text.is_empty()).then_some(text)), lease: None }
+    }
+
+    /// What a client sends.
+    pub(crate) fn of_client(incoming: Incoming) -> Self {
+        Self { content: Content::Passed(incoming), lease: None }
+    }
+
+    /// What an endpoint answers over a connection.
+    pub(crate) fn of_endpoint(incoming: Incoming, lease: Lease) -> Self {
+        let mut body = Self { content: Content::Passed(incoming), lease: Some(lease) };
+        body.end_if_done();
+        body
+    }
+
+    fn end_if_done(&mut self) {
+        if self.is_end_stream() {
+            self.content = Content::Ended;
+            if let Some(lease) = self.lease.take() {
+                lease.keep();
+            }
+        }
+    }
+}
+
+impl Drop for Body {
+    /// hyper does not ask on after the last byte of a known length.
+    fn drop(&mut self) {
+        self.end_if_done();
+    }
+}
+
+impl http_body::Body for Body {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let frame = match &mut self.content {
+            Content::Made(text) => return Poll::Ready(text.take().map(|it| Ok(Frame::data(it)))),
+            Content::Passed(incoming) => {
+                std::task::ready!(Pin::new(incoming).poll_frame(cx))
+            }
+            Content::Ended => None,
+        };
+        match &frame {
+            Some(Ok(_)) => {}
+            // What broke off is not used again.
+            Some(Err(_)) => drop(self.lease.take()),
+            None => {
+                self.content = Content::Ended;
+                if let Some(lease) = self.lease.take() {
+                    lease.keep();
+                }
+            }
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.content {
+            Content::Made(text) => text.is_none(),
+            Content::Passed(incoming) => incoming.is_end_stream(),
+            Content::Ended => true,
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.content {
+            Content::Made(text) => {
+                SizeHint::with_exact(text.as_ref().map_or(0, |it| it.len() as u64))
+            }
+            Content::Passed(incoming) => incoming.size_hint(),
+            Content::Ended => SizeHint::with_exact(0),
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! One request: its host is read, a route found, the request sent on, and the answer passed back.
+
+use std::{convert::Infallible, sync::Arc};
+
+use http::{HeaderMap, Method, Request, Response, StatusCode, Version, header, uri::Authority};
+use hyper::body::Incoming;
+
+use super::{
+    Body, Proxy, answer,
+    headers::{self, Arrival},
+    upgrade,
+};
+use crate::{
+    limits::TARGET_BYTES_MAX,
+    table::{Backend, RouteOf, Target},
+    upstream::{self, Failure},
+};
+
+impl Proxy {
+    /// Answers a request, whatever happens.
+    pub(super) async fn answer(
+        self: &Arc<Self>,
+        request: Request<Incoming>,
+        arrival: Arrival,
+    ) -> Result<Response<Body>, Infallible> {
+        let (parts, incoming) = request.into_parts();
+        if parts.method == Method::CONNECT {
+            return Ok(answer::refuse(
+                StatusCode::METHOD_NOT_ALLOWED,
+                "CONNECT asks for a tunnel, and this is no proxy to elsewhere",
+            ));
+        }
+        if TARGET_BYTES_MAX < parts.uri.path_and_query().map_or(0, |it| it.as_str().len()) {
+            let text = format!("the address is longer than {TARGET_BYTES_MAX} bytes");
+            return Ok(answer::refuse(StatusCode::URI_TOO_LONG, &text));
+        }
+        let authority = match authority(&parts) {
+            Ok(authority) => authority,
+            Err(text) => return Ok(answer::refuse(StatusCode::BAD_REQUEST, text)),
+        };
+        let host = authority.as_ref().map(|it| it.host().to_ascii_lowercase()).unwrap_or_default();
+        let table = Arc::clone(&self.table.borrow());
+        let Some(route) = table.route(host.trim_end_matches('.'), parts.uri.path()) else {
+            return Ok(answer::not_found(&table, &host, parts.uri.path(), arrival));
+        };
+        let request = Request::from_parts(parts, incoming);
+        Ok(match &route.target {
+            Target::Refuse(status, why) => {
+                let RouteOf { kind, key } = &*route.of;
+                answer::refuse(*status, &format!("{kind} {key}: {why}"))
+            }
+            Target::Forward(backend) => {
+                let shown = authority.as_ref().map_or("", Authority::as_str);
+                let backend = Arc::clone(backend);
+                self.forward(request, shown, arrival, &backend).await
+            }
+        })
+    }
+
+    async fn forward(
+        self: &Arc<Self>,
+        mut request: Request<Incoming>,
+        host: &str,
+        arrival: Arrival,
+        backend: &Backend,
+    ) -> Response<Body> {
+        let client = hyper::upgrade::on(&mut request);
+        let (mut parts, incoming) = request.into_parts();
+        let wanted = headers::upgrade(&parts);
+        headers::prepare(&mut parts, host, arrival);
+        if let Some(wanted) = &wanted {
+            parts.headers.insert(header::CONNECTION, header::HeaderValue::from_static("upgrade"));
+            parts.headers.insert(header::UPGRADE, wanted.clone());
+        }
+        let request = Request::from_parts(parts, Body::of_client(incoming));
+        let sent = upstream::send(&self.pool, backend, request, wanted.is_some()).await;
+        let upstream::Answer { mut response, lease } = match sent {
+            Ok(answer) => answer,
+            Err(failure) => return failed(backend, &failure),
+        };
+        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+            return match wanted {
+                Some(_) => upgrade::join(&self.tasks, client, response),
+                None => answer::refuse(
+                    StatusCode::BAD_GATEWAY,
+                    "the endpoint switched to another protocol, which nobody asked for",
+                ),
+            };
+        }
+        headers::remove_of_connection(response.headers_mut());
+        *response.version_mut() = Version::default();
+        response.map(|it| Body::of_endpoint(it, lease))
+    }
+}
+
+fn failed(backend: &Backend, failure: &Failure) -> Response<Body> {
+    let status = match failure {
+        Failure::NoEndpoints => StatusCode::SERVICE_UNAVAILABLE,
+        Failure::Connect(..) | Failure::Broken(..) => StatusCode::BAD_GATEWAY,
+        Failure::Silent(_) => StatusCode::GATEWAY_TIMEOUT,
+    };
+    let Backend { service, port, .. } = backend;
+    answer::refuse(status, &format!("Service {service} port {port}: {failure}"))
+}
+
+/// Which host is asked for. A request names one at most once; that of its address counts (RFC 9112,
+/// 3.2.2). Only HTTP/1.0 may name none.
+fn authority(parts: &http::request::Parts) -> Result<Option<Authority>, &'static str> {
+    let of_header = of_header(&parts.headers)?;
+    let authority = parts.uri.authority().cloned().or(of_header);
+    match &authority {
+        None if parts.version == Version::HTTP_11 => Err("the request names no host"),
+        Some(it) if it.as_str().contains('@') => Err("the host has a user before it"),
+        _ => Ok(authority),
+    }
+}
+
+fn of_header(headers: &HeaderMap) -> Result<Option<Authority>, &'static str> {
+    let mut all = headers.get_all(header::HOST).iter();
+    let Some(first) = all.next() else { return Ok(None) };
+    if all.next().is_some() {
+        return Err("the request names its host twice");
+    }
+    if first.is_empty() {
+        return Ok(None);
+    }
+    Authority::try_from(first.as_bytes()).map(Some).map_err(|_| "the host is not a name and a port")
+}

@@ -1,0 +1,203 @@
+//! Requests to endpoints: one of a backend's endpoints is chosen, a connection to it taken or made, and
+//! the request sent. Another endpoint is tried only when no connection could be made, or when a
+//! connection that was kept turns out to have been closed before the endpoint can have seen the request.
+
+mod dial;
+mod pool;
+
+use std::{fmt, io, net::SocketAddr, sync::Arc};
+
+use http::{Method, Request, Response, Version};
+use http_body::Body as _;
+use hyper::{body::Incoming, client::conn::TrySendError};
+use tokio::time::timeout;
+
+pub(crate) use dial::Dialer;
+pub(crate) use pool::{Lease, Pool};
+
+use crate::{
+    limits::{ANSWER_TIME_MAX, CONNECT_TRIES_MAX},
+    serve::Body,
+    table::Backend,
+};
+use pool::Connection;
+
+/// Why there is no answer of an endpoint.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// There is none.
+    NoEndpoints,
+    /// None could be connected to; the last one, and why.
+    Connect(SocketAddr, io::Error),
+    /// It took the request and broke off.
+    Broken(SocketAddr, hyper::Error),
+    /// It took the request and says nothing.
+    Silent(SocketAddr),
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoEndpoints => f.write_str("it has no ready endpoints"),
+            Self::Connect(at, why) => write!(f, "cannot connect to its endpoint {at}: {why}"),
+            Self::Broken(at, why) => {
+                write!(f, "its endpoint {at} broke off without an answer: {why}")?;
+                let mut source = std::error::Error::source(why);
+                while let Some(why) = source {
+                    write!(f, ": {why}")?;
+                    source = why.source();
+                }
+                Ok(())
+            }
+            Self::Silent(at) => {
+                let seconds = ANSWER_TIME_MAX.as_secs();
+                write!(f, "its endpoint {at} did not begin to answer within {seconds} s")
+            }
+        }
+    }
+}
+
+/// An answer, and who gave it.
+pub(crate) struct Answer {
+    pub(crate) response: Response<Incoming>,
+    pub(crate) lease: Lease,
+}
+
+/// Sends a request to an endpoint of `backend`.
+pub(crate) async fn send(
+    pool: &Arc<Pool>,
+    backend: &Backend,
+    mut request: Request<Body>,
+    upgrade: bool,
+) -> Result<Answer, Failure> {
+    let mut failure = Failure::NoEndpoints;
+    for endpoint in backend.in_turn().take(CONNECT_TRIES_MAX) {
+        let mut fresh = upgrade;
+        loop {
+            let taken = pool.take(endpoint, backend.protocol, fresh, upgrade).await;
+            let connection = match taken {
+                Ok(connection) => connection,
+                Err(error) => {
+                    tracing::debug!(%endpoint, %error, "endpoint not connected to");
+                    failure = Failure::Connect(endpoint, error);
+                    break;
+                }
+            };
+            let used = connection.used();
+            let again = used.then(|| repeatable(&request)).flatten();
+            match over(pool, endpoint, connection, request).await {
+                Ok(answer) => return Ok(answer),
+                // Each turn uses up a connection that was kept, so this ends.
+                Err(Unsent::Whole(whole, _)) if used => request = *whole,
+                Err(Unsent::Broken(failed)) => match again.filter(|_| failed.is_closed()) {
+                    Some(again) => {
+                        request = again;
+                        fresh = true;
+                    }
+                    None => return Err(failed),
+                },
+                Err(Unsent::Whole(_, error)) => return Err(Failure::Broken(endpoint, error)),
+            }
+        }
+    }
+    Err(failure)
+}
+
+impl Failure {
+    /// Whether the connection was closed before an answer began.
+    fn is_closed(&self) -> bool {
+        match self {
+            Self::Broken(_, error) => {
+                error.is_incomplete_message()
+                    || error.is_closed()
+                    || error.is_canceled()
+                    || is_reset(error)
+            }
+            Self::NoEndpoints | Self::Connect(..) | Self::Silent(_) => false,
+        }
+    }
+}
+
+fn is_reset(error: &hyper::Error) -> bool {
+    let source = std::error::Error::source(error);
+    let kind = source.and_then(|it| it.downcast_ref::<io::Error>()).map(io::Error::kind);
+    matches!(kind, Some(io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe))
+}
+
+/// A copy of a request that may be sent twice: one without a body, whose method promises that this
+/// does no harm (RFC 9110, 9.2.2).
+fn repeatable(request: &Request<Body>) -> Option<Request<Body>> {
+    let harmless = matches!(
+        *request.method(),
+        Method::GET | Method::HEAD | Method::OPTIONS | Method::PUT | Method::DELETE | Method::TRACE
+    );
+    if !harmless || !request.body().is_end_stream() {
+        return None;
+    }
+    let mut copy = Request::new(Body::made(""));
+    *copy.method_mut() = request.method().clone();
+    *copy.uri_mut() = request.uri().clone();
+    *copy.version_mut() = request.version();
+    *copy.headers_mut() = request.headers().clone();
+    Some(copy)
+}
+
+enum Unsent {
+    /// Not a byte of it has gone.
+    Whole(Box<Request<Body>>, hyper::Error),
+    Broken(Failure),
+}
+
+async fn over(
+    pool: &Arc<Pool>,
+    endpoint: SocketAddr,
+    connection: Connection,
+    mut request: Request<Body>,
+) -> Result<Answer, Unsent> {
+    let silent = |_| Unsent::Broken(Failure::Silent(endpoint));
+    match connection {
+        Connection::Http1(mut kept) => {
+            *request.version_mut() = Version::HTTP_11;
+            let uri = std::mem::take(request.uri_mut());
+            *request.uri_mut() = origin_form(&uri);
+            request.headers_mut().remove(http::header::TE);
+            let sent = timeout(ANSWER_TIME_MAX, kept.sender.try_send_request(request));
+            let response = sent.await.map_err(silent)?.map_err(|it| unsent(it, endpoint))?;
+            let lease = pool.lease(endpoint, kept);
+            Ok(Answer { response, lease })
+        }
+        Connection::Http2(mut shared) => {
+            *request.version_mut() = Version::HTTP_2;
+            let uri = std::mem::take(request.uri_mut());
+            *request.uri_mut() = absolute_form(&uri, request.headers(), shared.tls);
+            request.headers_mut().remove(http::header::HOST);
+            let sent = timeout(ANSWER_TIME_MAX, shared.sender.try_send_request(request));
+            let response = sent.await.map_err(silent)?.map_err(|it| unsent(it, endpoint))?;
+            Ok(Answer { response, lease: Lease::shared() })
+        }
+    }
+}
+
+fn unsent(mut error: TrySendError<Request<Body>>, endpoint: SocketAddr) -> Unsent {
+    match error.take_message() {
+        Some(request) => Unsent::Whole(Box::new(request), error.into_error()),
+        None => Unsent::Broken(Failure::Broken(endpoint, error.into_error())),
+    }
+}
+
+fn origin_form(uri: &http::Uri) -> http::Uri {
+    let path = uri.path_and_query().cloned();
+    path.map(http::Uri::from).unwrap_or_default()
+}
+
+/// HTTP/2 has the host in the address of the request.
+fn absolute_form(uri: &http::Uri, headers: &http::HeaderMap, tls: bool) -> http::Uri {
+    let host = headers.get(http::header::HOST).map_or(&b"localhost"[..], |it| it.as_bytes());
+    let path = uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
+    http::Uri::builder()
+        .scheme(if tls { "https" } else { "http" })
+        .authority(host)
+        .path_and_query(path)
+        .build()
+        .unwrap_or_else(|_| uri.clone())
+}
