@@ -3,7 +3,10 @@
 use std::{fmt, io, net::SocketAddr, os::fd::OwnedFd, time::Duration};
 
 use futures_util::future::BoxFuture;
-use tokio::net::TcpStream;
+use tokio::{
+    io::Interest,
+    net::{TcpStream, UdpSocket},
+};
 
 /// How long a connection to the host or beyond may take to come about. Linux itself would try for
 /// two minutes; a pod's client has long given up by then.
@@ -22,6 +25,22 @@ pub trait HostSockets: fmt::Debug + Send + Sync {
 
     /// A TCP socket that listens at `at`. An address in use is [`io::ErrorKind::AddrInUse`].
     fn listen(&self, at: SocketAddr) -> BoxFuture<'_, io::Result<OwnedFd>>;
+}
+
+/// Waits until a connected UDP socket has something to say; that nobody listens at the other end is an
+/// error, of which `recv` would not hear.
+pub(crate) async fn heard(socket: &UdpSocket) -> io::Result<()> {
+    loop {
+        let ready = socket.ready(Interest::READABLE | Interest::ERROR).await?;
+        if let Some(error) = socket.take_error()? {
+            return Err(error);
+        }
+        if ready.is_readable() {
+            return Ok(());
+        }
+        // It was taken before: from here on only another one counts.
+        drop(socket.try_io(Interest::ERROR, || Err::<(), _>(io::ErrorKind::WouldBlock.into())));
+    }
 }
 
 /// Connects to `to` from the host and waits until the connection is made.

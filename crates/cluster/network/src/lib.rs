@@ -52,7 +52,7 @@ pub use ranges::{Taken, Wish, WishError, choose};
 
 use disturb::Disturber;
 use dns::{Follower, Resolver, Upstream};
-use egress::Targets;
+use egress::{Targets, datagrams};
 use nft::{Layout, Table, policy::PolicyTable};
 use pods::Pods;
 use policy::{Attached, Enforced};
@@ -137,7 +137,9 @@ impl Network {
         let (follower, resolver_of_host) = Follower::new(config.host_resolv_conf.clone());
         tasks.spawn("resolv-conf", OnExit::Log, |stop| follower.run(stop));
 
-        let egress = listen(SocketAddrV4::new(gateway, egress::PORT))?;
+        let address = SocketAddrV4::new(gateway, egress::PORT);
+        let (egress, datagrams) = (listen(address)?, datagrams::open(address));
+        let datagrams = datagrams.map_err(|source| BuildError::Listen { address, source })?;
         let dns_address = SocketAddrV4::new(addresses.dns(), dns::PORT);
         let (dns_udp, dns_tcp) = (bind_udp(dns_address)?, listen(dns_address)?);
 
@@ -160,6 +162,10 @@ impl Network {
         let (connections, of_egress) = (tasks.clone(), Arc::clone(&sockets));
         tasks.spawn("egress", OnExit::StopProcess, |stop| {
             egress::serve(egress, targets, of_egress, connections, stop)
+        });
+        let (flows, of_flows) = (tasks.clone(), Arc::clone(&sockets));
+        tasks.spawn("egress-datagrams", OnExit::StopProcess, move |stop| {
+            datagrams::serve(datagrams, gateway, of_flows, flows, stop)
         });
         let resolver = resolver_of_host;
         Ok(Handle { addresses, pods, attached, enforced, disturber, routed, resolver, sockets })

@@ -7,11 +7,15 @@ use crate::{
         Error,
         route::{Route, Routing},
     },
+    nft::TAKEN_HERE,
     sysctl,
 };
 
 /// The loopback link is the first of every network namespace.
 pub(crate) const LOOPBACK: u32 = 1;
+
+/// The table of routes for packets that are marked.
+const TAKEN_HERE_TABLE: u8 = 100;
 
 /// Prepares the network namespace of the calling thread.
 pub(crate) fn prepare(addresses: &Addresses) -> Result<(), Error> {
@@ -30,6 +34,7 @@ pub(crate) fn prepare(addresses: &Addresses) -> Result<(), Error> {
         via: None,
         source: Some(addresses.gateway()),
     })?;
+    routing.take_marked(TAKEN_HERE, TAKEN_HERE_TABLE)?;
     // "No route" would be a soft error, for which a UDP client waits in vain.
     routing.prohibit_everything_else()
 }

@@ -2,7 +2,7 @@
 
 use std::{
     io::{BufRead as _, BufReader, Read as _, Write as _},
-    net::{TcpListener, TcpStream, ToSocketAddrs as _},
+    net::{TcpListener, TcpStream, ToSocketAddrs as _, UdpSocket},
     time::Duration,
 };
 
@@ -14,7 +14,7 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 /// Pause after a failure.
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// `serve PORT`, `ask URL` for ever, `once URL`, `watch URL…` for ever, `show` environment and surroundings; the others are of
+/// `serve PORT`, `ask URL` for ever, `once URL`, `datagram ADDRESS`, `watch URL…` for ever, `show` environment and surroundings; the others are of
 /// hostile containers.
 pub(crate) fn main(arguments: &[String]) {
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
@@ -22,6 +22,7 @@ pub(crate) fn main(arguments: &[String]) {
         ["serve", port, ..] => serve(port),
         ["ask", url, ..] => ask(url),
         ["once", url, ..] => println!("{}", outcome(url)),
+        ["datagram", address, ..] => println!("{}", datagram(address)),
         ["watch", urls @ ..] => watch(urls),
         ["show", ..] => show(),
         ["spy", one, two, paths @ ..] => spy::spy([one, two], paths),
@@ -86,6 +87,20 @@ fn ask(url: &str) {
             std::thread::park_timeout(PAUSE);
         }
     }
+}
+
+/// What is answered by UDP.
+fn datagram(address: &str) -> String {
+    let asked = || -> std::io::Result<String> {
+        let socket = UdpSocket::bind("0.0.0.0:0")?;
+        socket.connect(address)?;
+        socket.set_read_timeout(Some(TIMEOUT))?;
+        socket.send(b"?")?;
+        let mut answer = [0; 1024];
+        let length = socket.recv(&mut answer)?;
+        Ok(String::from_utf8_lossy(answer.get(..length).unwrap_or_default()).into_owned())
+    };
+    asked().map_or_else(|error| format!("failed {address}: {error}"), |it| format!("ok {it}"))
 }
 
 /// Asks each in turn for ever, and says when it begins to succeed or to fail.

@@ -2,7 +2,7 @@
 
 use std::{
     io::{Read as _, Write as _},
-    net::TcpStream,
+    net::{TcpStream, UdpSocket},
     path::Path,
     process::Command,
 };
@@ -119,6 +119,16 @@ pub(crate) fn pods_reach_services_dns_and_the_host() -> anyhow::Result<()> {
             drop(connection.write_all(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nhost"));
         }
     });
+    let (datagrams, nobody) = (UdpSocket::bind("127.0.0.1:0")?, UdpSocket::bind("127.0.0.1:0")?);
+    let (datagrams_port, nobody_port) =
+        (datagrams.local_addr()?.port(), nobody.local_addr()?.port());
+    drop(nobody);
+    std::thread::spawn(move || {
+        let mut question = [0; 64];
+        while let Ok((_, client)) = datagrams.recv_from(&mut question) {
+            drop(datagrams.send_to(b"host by UDP", client));
+        }
+    });
     let cluster = Cluster::running("reach", &server("web", 3))?;
     let mut text = String::new();
     let wanted = [
@@ -130,13 +140,23 @@ pub(crate) fn pods_reach_services_dns_and_the_host() -> anyhow::Result<()> {
     for (name, url, _) in &wanted {
         text.push_str(&pod(name, &["once", url]).replace("spec:", "spec:\n  restartPolicy: Never"));
     }
+    let by_udp = [
+        ("answered", format!("host.coracle.internal:{datagrams_port}"), "ok host by UDP"),
+        ("refused", format!("host.coracle.internal:{nobody_port}"), "failed"),
+    ];
+    for (name, address, _) in &by_udp {
+        let once = pod(name, &["datagram", address]);
+        text.push_str(&once.replace("spec:", "spec:\n  restartPolicy: Never"));
+    }
     cluster.apply(&text)?;
-    for (name, url, expected) in &wanted {
+    for (name, url, expected) in wanted.iter().chain(&by_udp) {
         eventually(&format!("{url} gives {expected}"), || {
             let log = cluster.logs(&format!("pod/{name}"))?;
             Ok(log.lines().any(|it| it.starts_with(expected)))
         })?;
     }
+    let refused = cluster.logs("pod/refused")?;
+    ensure!(refused.contains("Connection refused"), "{refused}");
     // All three pods get their share of a service.
     cluster.apply(&pod("client", &["ask", "http://web/"]))?;
     eventually("requests succeed", || Ok(cluster.logs("pod/client")?.contains("good 100")))?;

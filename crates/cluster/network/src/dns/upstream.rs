@@ -93,7 +93,11 @@ impl Upstream {
         socket.send(question).await?;
         let mut answer = vec![0; ANSWER_MAX];
         loop {
-            let length = socket.recv(&mut answer).await?;
+            host::heard(&socket).await?;
+            let length = match socket.try_recv(&mut answer) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
+                other => other?,
+            };
             answer.truncate(length);
             if belongs(&answer, question) {
                 return Ok(answer);

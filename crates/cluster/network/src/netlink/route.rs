@@ -24,11 +24,15 @@ use netlink_packet_route::{
         RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope,
         RouteType,
     },
+    rule::{RuleAction, RuleAttribute, RuleMessage},
 };
 use rustix::io::Errno;
 
 use super::{Doing, Error, Family, Socket};
-use crate::addresses::Subnet;
+use crate::{addresses::Subnet, setup::LOOPBACK};
+
+/// Place of our one rule: after the cluster's own addresses (0), before the main table (32766).
+const RULE_PRIORITY: u32 = 1000;
 
 /// What we need to know of a link.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -240,6 +244,32 @@ impl Routing {
         self.call(RouteNetlinkMessage::NewRoute(message), flags)
             .doing(|| "add the route that prohibits everything else".to_owned())?;
         Ok(())
+    }
+
+    /// Takes packets with a mark for the cluster's own, whatever address they are to: by a table of their
+    /// own, which says so of every address.
+    pub(crate) fn take_marked(&mut self, mark: u32, table: u8) -> Result<(), Error> {
+        let doing = || format!("take packets marked `{mark:#x}`");
+        let mut message = RouteMessage::default();
+        message.header.address_family = AddressFamily::Inet;
+        message.header.table = table;
+        message.header.protocol = RouteProtocol::Static;
+        message.header.scope = RouteScope::Host;
+        message.header.kind = RouteType::Local;
+        message.attributes.push(RouteAttribute::Oif(LOOPBACK));
+        let flags = NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE;
+        self.call(RouteNetlinkMessage::NewRoute(message), flags).doing(doing)?;
+        let mut rule = RuleMessage::default();
+        rule.header.family = AddressFamily::Inet;
+        rule.header.table = table;
+        rule.header.action = RuleAction::ToTable;
+        rule.attributes.push(RuleAttribute::FwMark(mark));
+        rule.attributes.push(RuleAttribute::Priority(RULE_PRIORITY));
+        let flags = NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL;
+        match self.call(RouteNetlinkMessage::NewRule(rule), flags) {
+            Err(error) if !is(&error, Errno::EXIST) => Err(Error::new(doing(), error)),
+            Ok(_) | Err(_) => Ok(()),
+        }
     }
 
     /// The IPv4 routes of the main table.

@@ -20,6 +20,9 @@ const ICMP_PORT_UNREACHABLE: u8 = 3;
 const SNAT: u32 = 0;
 const DNAT: u32 = 1;
 
+/// `NFT_META_MARK`.
+const MARK: u32 = 3;
+
 /// `NF_DROP`.
 const DROP: u32 = 0;
 /// `NF_ACCEPT`.
@@ -220,6 +223,28 @@ impl Expressions<'_, '_> {
             it.number(1, SNAT).number(2, IPV4);
             it.number(3, Register(0).number()).number(4, Register(0).number());
         })
+    }
+
+    /// Gives the packet, as it is, to the socket that listens at this address, and marks it.
+    pub(crate) fn take_here(&mut self, address: Ipv4Addr, port: u16, mark: u32) -> &mut Self {
+        self.immediate(&address.octets(), Register(0));
+        self.immediate(&port.to_be_bytes(), Register(1));
+        self.add("tproxy", |it| {
+            it.number(1, IPV4).number(2, Register(0).number()).number(3, Register(1).number());
+        });
+        self.immediate(&mark.to_ne_bytes(), Register(0));
+        self.add("meta", |it| {
+            it.number(2, MARK).number(3, Register(0).number());
+        });
+        self.accept()
+    }
+
+    /// The packet has this mark.
+    pub(crate) fn is_marked(&mut self, mark: u32) -> &mut Self {
+        self.add("meta", |it| {
+            it.number(1, Register(0).number()).number(2, MARK);
+        });
+        self.equals(Register(0), &mark.to_ne_bytes())
     }
 
     pub(crate) fn reject_with_tcp_reset(&mut self) -> &mut Self {

@@ -1,7 +1,7 @@
 //! The fixed part of the table: its sets, chains and rules. Everything that changes while the
 //! cluster runs is an element of a set.
 
-use std::net::SocketAddrV4;
+use std::net::{Ipv4Addr, SocketAddrV4};
 
 use super::{
     batch::{Batch, Hook},
@@ -12,17 +12,23 @@ use super::{
 use crate::addresses::{Addresses, Subnet};
 
 /// Changed with every change of the rules below: a table of another version is made anew.
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 
 const PREROUTING: &str = "prerouting";
+const DATAGRAMS: &str = "datagrams";
 const OUTPUT: &str = "output";
 const OUTPUT_FILTER: &str = "output-filter";
 const POSTROUTING: &str = "postrouting";
 const FORWARD: &str = "forward";
 
 const TCP: u8 = 6;
+const UDP: u8 = 17;
+/// Packets with this mark are taken here, whatever address they are to: a rule of `setup` says so.
+pub(crate) const TAKEN_HERE: u32 = 0x00C0_4AC1;
 /// `NF_IP_PRI_NAT_DST`.
 const DESTINATION_NAT: i32 = -100;
+/// After that: Services' addresses have been exchanged for their endpoints'.
+const AFTER_DESTINATION_NAT: i32 = -90;
 /// `NF_IP_PRI_FILTER`.
 const FILTER: i32 = 0;
 /// `NF_IP_PRI_NAT_SRC`.
@@ -65,12 +71,14 @@ impl Layout {
         let nat = |number, priority| Hook { kind: "nat", number, priority };
         let filter = |number| Hook { kind: "filter", number, priority: FILTER };
         batch.chain(PREROUTING, nat(0, DESTINATION_NAT));
+        batch.chain(DATAGRAMS, Hook { kind: "filter", number: 0, priority: AFTER_DESTINATION_NAT });
         batch.chain(FORWARD, filter(2));
         batch.chain(OUTPUT, nat(3, DESTINATION_NAT));
         batch.chain(OUTPUT_FILTER, filter(3));
         batch.chain(POSTROUTING, nat(4, SOURCE_NAT));
         write_services(batch);
         self.write_egress(batch);
+        self.write_datagrams(batch);
         self.write_refusals(batch);
         let gateway = self.addresses.gateway();
         batch.rule(POSTROUTING, "a pod that reaches itself through a service", |it| {
@@ -100,6 +108,33 @@ impl Layout {
         }
         batch.rule(PREROUTING, "to the world", |it| {
             it.is_protocol(TCP).dnat_to(gateway, self.egress_port);
+        });
+    }
+
+    /// UDP that is for neither a pod nor a service goes to the proxy, with the address it has.
+    fn write_datagrams(&self, batch: &mut Batch) {
+        let Addresses { pods, services } = self.addresses;
+        let gateway = self.addresses.gateway();
+        let to = self.egress();
+        batch.rule(DATAGRAMS, "answers", |it| {
+            it.is_reply().accept();
+        });
+        batch.rule(DATAGRAMS, "of the cluster itself", |it| {
+            it.is_from(gateway).accept();
+        });
+        batch.rule(DATAGRAMS, "to the host", |it| {
+            let gateway = Subnet { address: gateway, prefix: 32 };
+            it.is_to(gateway).is_protocol(UDP).take_here(*to.ip(), to.port(), TAKEN_HERE);
+        });
+        // Nobody here is meant by an address of a group, nor by that of everybody.
+        let groups = Subnet { address: Ipv4Addr::new(224, 0, 0, 0), prefix: 3 };
+        for subnet in [pods, services, groups] {
+            batch.rule(DATAGRAMS, "inside the cluster", |it| {
+                it.is_to(subnet).accept();
+            });
+        }
+        batch.rule(DATAGRAMS, "to the world", |it| {
+            it.is_protocol(UDP).take_here(*to.ip(), to.port(), TAKEN_HERE);
         });
     }
 

@@ -2,7 +2,7 @@
 
 use std::{
     io::{self, Read as _, Write as _},
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpStream, UdpSocket},
     os::fd::OwnedFd,
     str::FromStr as _,
     time::{Duration, Instant},
@@ -22,6 +22,7 @@ use crate::{
 
 pub(crate) const TESTS: &[Test] = &[
     ("tcp_leaves_through_the_host", tcp_leaves_through_the_host),
+    ("udp_leaves_through_the_host", udp_leaves_through_the_host),
     ("what_cannot_leave_fails_at_once", what_cannot_leave_fails_at_once),
     ("names_of_the_cluster", names_of_the_cluster),
     ("names_outside_are_asked_of_the_host", names_outside_are_asked_of_the_host),
@@ -63,11 +64,61 @@ fn echo_much(netns: &OwnedFd) {
     assert_eq!(counted, BYTES);
 }
 
+fn udp_leaves_through_the_host() {
+    let world = World::start();
+    let (a, b) = (world.pod("a"), world.pod("b"));
+    namespace::serve_udp(host(), 9090, "host");
+    namespace::serve_udp(host(), 9091, "other");
+    let outside = format!("{OUTSIDE}:9090");
+    // Answers come from whom the pod asked: the sockets are connected.
+    for pod in [&a, &b] {
+        let socket = udp(&pod.netns, &outside);
+        for _ in 0..3 {
+            assert_eq!(exchange(&socket, b"?").unwrap(), b"host");
+        }
+    }
+    assert_eq!(exchange(&udp(&a.netns, "10.244.0.1:9090"), b"?").unwrap(), b"host");
+    // One port of the pod's, several targets.
+    let socket = namespace::inside(&a.netns, || UdpSocket::bind("0.0.0.0:5000").unwrap());
+    socket.set_read_timeout(Some(namespace::PATIENCE)).unwrap();
+    let targets =
+        [(&*outside, "host"), ("198.51.100.7:9091", "other"), ("10.244.0.1:9091", "other")];
+    for (target, name) in targets {
+        socket.send_to(b"?", target).unwrap();
+        let mut answer = [0; 64];
+        let (length, from) = socket.recv_from(&mut answer).unwrap();
+        assert_eq!((&answer[..length], from.to_string()), (name.as_bytes(), target.to_owned()));
+    }
+    // The largest packet there is.
+    let echo = namespace::inside(host(), || UdpSocket::bind("0.0.0.0:9092").unwrap());
+    std::thread::spawn(move || {
+        let mut buffer = vec![0; 65_535];
+        let (length, from) = echo.recv_from(&mut buffer).unwrap();
+        echo.send_to(&buffer[..length], from).unwrap();
+    });
+    let socket = udp(&a.netns, &format!("{OUTSIDE}:9092"));
+    let large = vec![7; 65_507];
+    socket.send(&large).unwrap();
+    let mut answer = vec![0; 65_535];
+    assert_eq!(socket.recv(&mut answer).unwrap(), large.len());
+    // Services lead to pods as before, and pods to each other.
+    world.service("web", "10.96.0.7");
+    world.endpoints("web", &[&b]);
+    until(|| exchange(&udp(&a.netns, "10.96.0.7:80"), b"?").ok(), |it| it.as_deref() == Some(b"b"));
+    assert_eq!(exchange(&udp(&a.netns, &format!("{}:80", b.address)), b"?").unwrap(), b"b");
+}
+
 fn what_cannot_leave_fails_at_once() {
     let world = World::start();
     let a = world.pod("a");
     let started = Instant::now();
-    let error = exchange(&udp(&a.netns, &format!("{OUTSIDE}:123")), b"?").unwrap_err();
+    // Nobody is there: the host says so, and the pod hears it.
+    for nobody in [format!("{OUTSIDE}:123"), "10.244.0.1:123".to_owned()] {
+        let error = exchange(&udp(&a.netns, &nobody), b"?").unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused, "{nobody}");
+    }
+    // The host has no way there.
+    let error = exchange(&udp(&a.netns, "203.0.113.1:123"), b"?").unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::HostUnreachable);
     assert!(started.elapsed() < Duration::from_millis(500));
 }
@@ -124,7 +175,7 @@ fn names_of_the_cluster() {
 /// A name server of the host: every name is 192.0.2.1, answers of a forger come first. It may be one
 /// that cannot answer.
 fn serve_names(at: &str, code: ResponseCode) {
-    let socket = namespace::inside(host(), || std::net::UdpSocket::bind((at, 53)).unwrap());
+    let socket = namespace::inside(host(), || UdpSocket::bind((at, 53)).unwrap());
     std::thread::spawn(move || {
         let mut buffer = [0; 512];
         while let Ok((length, client)) = socket.recv_from(&mut buffer) {

@@ -156,8 +156,14 @@ fn egress_is_restricted_everywhere() {
         json!({"podSelector": {"matchLabels": {"app": "a"}},
         "policyTypes": ["Egress"], "egress": egress})
     };
+    let datagrams = || exchange(&udp(&a.netns, &outside), b"?");
+    namespace::serve_udp(namespace::host(), 7100, "host");
+    let flow = udp(&a.netns, &outside);
+    assert_eq!(exchange(&flow, b"?").unwrap(), b"host");
     policy(&world, "egress", spec(json!([])));
     until(|| ask(&a.netns, &outside), is_refused);
+    assert_eq!(datagrams().unwrap_err().kind(), io::ErrorKind::HostUnreachable);
+    assert_eq!(exchange(&flow, b"?").unwrap_err().kind(), io::ErrorKind::HostUnreachable);
     assert!(is_refused(&ask(&a.netns, &at(&b, 80))));
     assert!(is_refused(&connect(&a, DNS)));
     assert!(is_refused(&connect(&a, api)));
@@ -193,6 +199,8 @@ fn egress_is_restricted_everywhere() {
     for rule in [json!({"to": block}), json!({"to": block, "ports": [{"port": 7100}]}), json!({})] {
         policy(&world, "egress", spec(json!([rule])));
         until(|| ask(&a.netns, &outside), Result::is_ok);
+        // A rule without a protocol is one of TCP.
+        assert_eq!(datagrams().is_ok(), rule["ports"].is_null(), "{rule}");
         policy(&world, "egress", spec(json!([{"to": block, "ports": [{"port": 7101}]}])));
         until(|| ask(&a.netns, &outside), is_refused);
     }

@@ -36,12 +36,16 @@ const GOTO: i32 = -4;
 const TCP: u8 = 6;
 const FORWARD_HOOK: u32 = 2;
 const INPUT_HOOK: u32 = 1;
+const PREROUTING_HOOK: u32 = 0;
+/// After the chain that marks what leaves by UDP.
+const ASK_MARKED: i32 = -80;
 /// After the chains that route.
 const ASK_SOURCE: i32 = 1;
 const ASK_DESTINATION: i32 = 2;
 
 const EGRESS: &str = "egress";
 const INGRESS: &str = "ingress";
+const EGRESS_DATAGRAMS: &str = "egress-datagrams";
 const EGRESS_LOCAL: &str = "egress-local";
 
 impl Question {
@@ -126,7 +130,11 @@ pub(super) fn write_hooks(batch: &mut Batch, egress_port: u16, host: Ipv4Addr) {
     batch.chain(EGRESS, filter(FORWARD_HOOK, ASK_SOURCE));
     batch.chain(INGRESS, filter(FORWARD_HOOK, ASK_DESTINATION));
     batch.chain(EGRESS_LOCAL, filter(INPUT_HOOK, ASK_SOURCE));
-    for chain in [EGRESS, INGRESS, EGRESS_LOCAL] {
+    // Later, when the packet is taken for the cluster's own, its target's address would have to send the
+    // refusal, which it cannot.
+    let marked = Hook { kind: "filter", number: PREROUTING_HOOK, priority: ASK_MARKED };
+    batch.chain(EGRESS_DATAGRAMS, marked);
+    for chain in [EGRESS, INGRESS, EGRESS_LOCAL, EGRESS_DATAGRAMS] {
         // Each packet of the side that began is asked about, so that a connection ends that is not
         // allowed any more.
         batch.rule(chain, "answers", |it| {
@@ -148,6 +156,10 @@ pub(super) fn write_hooks(batch: &mut Batch, egress_port: u16, host: Ipv4Addr) {
     }
     batch.rule(EGRESS_LOCAL, "to the world", |it| {
         it.is_protocol(TCP).is_to_port(egress_port).load(Field::SourceAddress, Register(0));
+        it.go_by(Question::World.map(), Register(0));
+    });
+    batch.rule(EGRESS_DATAGRAMS, "to the world, by UDP", |it| {
+        it.is_marked(nft::TAKEN_HERE).load(Field::SourceAddress, Register(0));
         it.go_by(Question::World.map(), Register(0));
     });
     for chain in [EGRESS, EGRESS_LOCAL] {

@@ -1,0 +1,220 @@
+//! UDP from pods to the host and the world. The kernel marks such packets, takes them for its own, and
+//! gives the first of each flow to one socket (`tproxy`). A flow gets two sockets: one in here that has
+//! the address the pod asked, to which the kernel gives what follows, and one on the host's side.
+//!
+//! So an answer comes from whom the pod asked, and a pod may ask several from one port. UDP to Services
+//! whose endpoints are on the host does not come here: it is refused.
+
+use std::{
+    collections::HashMap,
+    io::{self, IoSliceMut},
+    net::{Ipv4Addr, SocketAddrV4},
+    os::fd::{AsRawFd as _, OwnedFd},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use nix::sys::socket::{
+    ControlMessageOwned, MsgFlags, SockaddrIn, recvmsg, setsockopt,
+    sockopt::{IpTransparent, Ipv4OrigDstAddr, ReuseAddr},
+};
+use runtime::{OnExit, Tasks};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, connect, socket_with};
+use tokio::{io::Interest, net::UdpSocket, time::Instant};
+use tokio_util::sync::CancellationToken;
+
+use super::{on_host, refusals::Refusals};
+use crate::{
+    dns,
+    host::{self, HostSockets},
+};
+
+/// Flows at a time, two descriptors each: of what the process may open, connections need most. Packets
+/// of further flows are lost until one is silent for long enough.
+const FLOWS_MAX: usize = 1024;
+/// A flow without a packet for so long is forgotten. As long as the pod has not gone on after an answer:
+/// `nf_conntrack_udp_timeout`, by which firewalls on the way forget it too.
+const SILENCE_MAX: Duration = Duration::from_secs(30);
+/// When it has: `nf_conntrack_udp_timeout_stream`.
+const STREAM_SILENCE_MAX: Duration = Duration::from_secs(120);
+/// A question to a name server: clients give up after 5 s, and ask from another port.
+const NAMES_SILENCE_MAX: Duration = Duration::from_secs(10);
+/// The largest UDP packet.
+const PACKET_MAX: usize = 65_535;
+/// Packets that are passed on before others have their turn.
+const PACKETS_IN_TURN: usize = 64;
+
+/// A pod's address and port, and whom it asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Ends {
+    pod: SocketAddrV4,
+    target: SocketAddrV4,
+}
+
+/// The sockets of a flow.
+#[derive(Debug)]
+struct Flow {
+    inside: UdpSocket,
+    outside: UdpSocket,
+}
+
+/// What all flows share.
+#[derive(Debug)]
+struct Flows {
+    gateway: Ipv4Addr,
+    sockets: Arc<dyn HostSockets>,
+    refusals: Refusals,
+    known: Mutex<HashMap<Ends, Arc<Flow>>>,
+}
+
+/// The socket to which the kernel gives the first packet of each flow.
+pub(crate) fn open(at: SocketAddrV4) -> io::Result<UdpSocket> {
+    let socket = transparent(at)?;
+    setsockopt(&socket, Ipv4OrigDstAddr, &true)?;
+    UdpSocket::from_std(socket.into())
+}
+
+/// A socket at any address in the world.
+fn transparent(at: SocketAddrV4) -> io::Result<OwnedFd> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = socket_with(AddressFamily::INET, SocketType::DGRAM, flags, None)?;
+    setsockopt(&socket, IpTransparent, &true)?;
+    // Several pods may ask the same.
+    setsockopt(&socket, ReuseAddr, &true)?;
+    bind(&socket, &at)?;
+    Ok(socket)
+}
+
+/// Passes packets on until `stop`.
+pub(crate) async fn serve(
+    socket: UdpSocket,
+    gateway: Ipv4Addr,
+    sockets: Arc<dyn HostSockets>,
+    tasks: Tasks,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
+    let (refusals, known) = (Refusals::open()?, Mutex::default());
+    let flows = Arc::new(Flows { gateway, sockets, refusals, known });
+    let mut packet = vec![0; PACKET_MAX];
+    loop {
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => return Ok(()),
+            ready = socket.readable() => ready?,
+        }
+        let received = socket.try_io(Interest::READABLE, || receive(&socket, &mut packet));
+        match received {
+            Ok(Some((length, ends))) => {
+                flows.take(ends, packet.get(..length).unwrap_or_default(), &tasks).await;
+            }
+            // Without addresses it is nobody's.
+            Ok(None) => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => tracing::debug!(%error, "packet of a pod not received"),
+        }
+    }
+}
+
+/// A packet and whose it is.
+fn receive(socket: &UdpSocket, packet: &mut [u8]) -> io::Result<Option<(usize, Ends)>> {
+    let mut space = nix::cmsg_space!(libc::sockaddr_in);
+    let mut packet = [IoSliceMut::new(packet)];
+    let flags = MsgFlags::MSG_DONTWAIT;
+    let received = recvmsg::<SockaddrIn>(socket.as_raw_fd(), &mut packet, Some(&mut space), flags)?;
+    let pod = received.address.map(SocketAddrV4::from);
+    let target = received.cmsgs()?.find_map(|it| match it {
+        ControlMessageOwned::Ipv4OrigDstAddr(it) => Some(SocketAddrV4::from(SockaddrIn::from(it))),
+        _ => None,
+    });
+    Ok(pod.zip(target).map(|(pod, target)| (received.bytes, Ends { pod, target })))
+}
+
+impl Flows {
+    /// Passes on a packet, or tells the pod that it cannot be.
+    async fn take(self: &Arc<Self>, ends: Ends, packet: &[u8], tasks: &Tasks) {
+        if let Err(error) = self.begin(ends, packet, tasks).await {
+            tracing::debug!(?ends, %error, "packet of a pod not passed on");
+            self.refusals.send(ends.pod, ends.target, &error);
+        }
+    }
+
+    /// Passes on the first packet of a flow, or one that came before its socket was there.
+    async fn begin(self: &Arc<Self>, ends: Ends, packet: &[u8], tasks: &Tasks) -> io::Result<()> {
+        let known = self.known().get(&ends).map(Arc::clone);
+        if let Some(flow) = known {
+            return flow.outside.send(packet).await.map(drop);
+        }
+        if self.known().len() >= FLOWS_MAX {
+            return Err(io::Error::other(format!("there are {FLOWS_MAX} flows already")));
+        }
+        let outside = self.sockets.connect_udp(on_host(ends.target, self.gateway)).await?;
+        let outside = std::net::UdpSocket::from(outside);
+        outside.set_nonblocking(true)?;
+        let outside = UdpSocket::from_std(outside)?;
+        let inside = transparent(ends.target)?;
+        connect(&inside, &ends.pod)?;
+        let flow = Arc::new(Flow { inside: UdpSocket::from_std(inside.into())?, outside });
+        flow.outside.send(packet).await?;
+        self.known().insert(ends, Arc::clone(&flow));
+        let flows = Arc::clone(self);
+        tasks.spawn("egress-flow", OnExit::Log, |stop| async move {
+            let ended = tokio::select! {
+                biased;
+                () = stop.cancelled() => Ok(()),
+                ended = flow.run(ends.target.port()) => ended,
+            };
+            flows.known().remove(&ends);
+            if let Err(error) = ended {
+                tracing::debug!(?ends, %error, "flow to the outside ended");
+                flows.refusals.send(ends.pod, ends.target, &error);
+            }
+            Ok(())
+        });
+        Ok(())
+    }
+
+    fn known(&self) -> MutexGuard<'_, HashMap<Ends, Arc<Flow>>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Flow {
+    /// Passes packets both ways until there is silence, or the other side refuses.
+    async fn run(&self, port: u16) -> io::Result<()> {
+        let (mut answered, mut is_stream) = (false, false);
+        let silence = if port == dns::PORT { NAMES_SILENCE_MAX } else { SILENCE_MAX };
+        loop {
+            let silence = if is_stream { STREAM_SILENCE_MAX } else { silence };
+            tokio::select! {
+                ready = host::heard(&self.inside) => {
+                    ready?;
+                    is_stream |= pass(&self.inside, &self.outside)? && answered;
+                }
+                ready = host::heard(&self.outside) => {
+                    ready?;
+                    answered |= pass(&self.outside, &self.inside)?;
+                }
+                () = tokio::time::sleep_until(Instant::now() + silence) => return Ok(()),
+            }
+        }
+    }
+}
+
+/// Passes on what is there; whether anything was. What the receiver has no room for is lost, as
+/// everywhere on the way.
+fn pass(from: &UdpSocket, to: &UdpSocket) -> io::Result<bool> {
+    // On the stack: each flow would otherwise have to have one, and use it once in a while.
+    let mut packet = [0; PACKET_MAX];
+    for count in 0..PACKETS_IN_TURN {
+        let length = match from.try_recv(&mut packet) {
+            Ok(length) => length,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(count > 0),
+            Err(error) => return Err(error),
+        };
+        match to.try_send(packet.get(..length).unwrap_or_default()) {
+            Err(error) if error.kind() != io::ErrorKind::WouldBlock => return Err(error),
+            Ok(_) | Err(_) => {}
+        }
+    }
+    Ok(true)
+}
