@@ -9,6 +9,7 @@
 mod addresses;
 mod ranges;
 mod setup;
+mod sys;
 mod sysctl;
 
 mod netlink;
@@ -178,7 +179,13 @@ impl Handle {
     /// address, also over a restart of this process.
     pub async fn attach(&self, uid: &str, netns: OwnedFd) -> Result<Ipv4Addr, AttachError> {
         let (pods, owner) = (Arc::clone(&self.pods), uid.to_owned());
-        let attached = tokio::task::spawn_blocking(move || pods.attach(&owner, &netns)).await;
+        let disturber = Arc::clone(&self.disturber);
+        let attached = tokio::task::spawn_blocking(move || {
+            let address = pods.attach(&owner, &netns)?;
+            disturber.attached(address)?;
+            Ok::<_, AttachError>(address)
+        });
+        let attached = attached.await;
         let address = attached.unwrap_or_else(|panic| {
             Err(NetlinkError::new("connect the pod", io::Error::other(panic)).into())
         })?;

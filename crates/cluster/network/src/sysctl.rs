@@ -69,6 +69,11 @@ pub(crate) fn set_for_pod() -> Result<(), Error> {
     settings.iter().try_for_each(Setting::write)
 }
 
+/// The namespace at the other end of the shaper's link, where frames are only read.
+pub(crate) fn set_for_shaper() -> Result<(), Error> {
+    optional("ipv6/conf/default/disable_ipv6", "1").write()
+}
+
 /// The first group of the namespace: it may not be root's of the machine, but of a pod with users of its own,
 /// whose the files are that say so.
 fn group() -> Result<u32, Error> {

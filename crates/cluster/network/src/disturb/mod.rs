@@ -3,8 +3,15 @@
 //! Nothing of it outlasts this process, and it does not know who wants it: a restart begins
 //! undisturbed, and whoever wants faults asks again.
 
+mod frame;
+mod line;
+mod plan;
+mod queue;
+mod shaper;
+
 use std::{
     collections::BTreeSet,
+    io,
     net::Ipv4Addr,
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -12,10 +19,13 @@ use std::{
 
 use crate::{
     addresses::Addresses,
-    netlink::Error,
-    nft::{FaultTable, Faults},
+    netlink::{Doing, Error, route::Routing},
+    nft::FaultTable,
+    pods,
     policy::Attached,
 };
+use plan::Plan;
+use shaper::Shaper;
 
 /// What is wrong, on purpose, with traffic towards some pods.
 #[derive(Clone, Debug, PartialEq)]
@@ -62,14 +72,19 @@ pub(crate) struct Disturber {
 #[derive(Debug)]
 struct State {
     table: FaultTable,
+    /// There only while packets are shaped.
+    shaper: Option<Shaper>,
     /// What there is.
     all: Vec<Disturbance>,
+    plan: Plan,
 }
 
 impl Disturber {
     /// Undoes what an earlier process may have left.
     pub(crate) fn open(addresses: Addresses, attached: Attached) -> Result<Self, Error> {
-        let state = State { table: FaultTable::open()?, all: Vec::new() };
+        shaper::remove(&mut Routing::open()?)?;
+        let (table, all, plan) = (FaultTable::open()?, Vec::new(), Plan::default());
+        let state = State { table, shaper: None, all, plan };
         Ok(Self { addresses, attached, state: Mutex::new(state) })
     }
 
@@ -89,7 +104,7 @@ impl Disturber {
             }
             wanted.push(it);
         }
-        state.apply(wanted)
+        state.apply(wanted, self.addresses.gateway())
     }
 
     /// An address has no pod any more: the next pod that gets it is not disturbed.
@@ -105,7 +120,19 @@ impl Disturber {
         if wanted == state.all {
             return Ok(());
         }
-        state.apply(wanted)
+        state.apply(wanted, self.addresses.gateway())
+    }
+
+    /// A pod has this address, perhaps at another link than before.
+    pub(crate) fn attached(&self, address: Ipv4Addr) -> Result<(), Error> {
+        let state = self.state();
+        match &state.shaper {
+            Some(shaper) if state.plan.effects.contains_key(&address) => {
+                let shaped = state.plan.effects.keys().copied().collect();
+                shaper.update(&state.plan.effects, pods::ends(&shaped)?)
+            }
+            _ => Ok(()),
+        }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -115,18 +142,37 @@ impl Disturber {
 }
 
 impl State {
-    fn apply(&mut self, mut wanted: Vec<Disturbance>) -> Result<(), Error> {
+    fn apply(&mut self, mut wanted: Vec<Disturbance>, source: Ipv4Addr) -> Result<(), Error> {
         wanted.retain(Disturbance::has_effect);
         if wanted.is_empty() && self.all.is_empty() {
             return Ok(());
         }
-        if wanted.iter().any(|it| it.impairment != Impairment::Cut) {
-            let cause = std::io::ErrorKind::Unsupported;
-            return Err(Error::new("slow packets down or lose some", std::io::Error::from(cause)));
-        }
+        let plan = Plan::of(&wanted).map_err(io::Error::other);
+        let plan = plan.doing(|| "disturb pods".to_owned())?;
+        let shaped = |it: &Plan| it.effects.keys().copied().collect::<BTreeSet<_>>();
+        // What waits for somebody who is cut off now is lost.
+        let ends = &(&shaped(&plan) | &shaped(&self.plan)) - &plan.faults.isolated;
         // What is wanted, even if the kernel refuses: then too an address that goes is looked for.
-        self.all = wanted;
-        self.table.replace(&cuts(&self.all))
+        (self.all, self.plan) = (wanted, plan);
+        let Self { table, shaper, plan, .. } = self;
+        // Before packets are marked there is where they go, and it ends after they are not.
+        if !plan.effects.is_empty() && shaper.as_ref().is_none_or(Shaper::is_broken) {
+            // The old one first: what it has is called the same.
+            *shaper = None;
+            *shaper = Some(Shaper::start()?);
+        }
+        if let Some(running) = shaper {
+            running.update(&plan.effects, pods::ends(&ends)?)?;
+            running.lead(&plan.classes, source)?;
+        }
+        table.replace(&plan.faults)?;
+        if let Some(running) = shaper {
+            running.lead_no_others(&plan.classes)?;
+        }
+        if plan.effects.is_empty() {
+            *shaper = None;
+        }
+        Ok(())
     }
 }
 
@@ -135,16 +181,4 @@ impl Disturbance {
     fn has_effect(&self) -> bool {
         !self.to.is_empty() && self.from.as_ref().is_none_or(|it| !it.is_empty())
     }
-}
-
-/// Who is to be cut off.
-fn cuts(all: &[Disturbance]) -> Faults {
-    let mut faults = Faults::default();
-    for it in all.iter().filter(|it| it.impairment == Impairment::Cut) {
-        match &it.from {
-            None => faults.isolated.extend(&it.to),
-            Some(from) => faults.parted.push((it.to.clone(), from.clone())),
-        }
-    }
-    faults
 }

@@ -3,6 +3,8 @@
 //!
 //! Format: <https://docs.kernel.org/networking/netlink_spec/rt_link.html>.
 
+mod detour;
+
 use std::{
     io,
     net::Ipv4Addr,
@@ -27,6 +29,8 @@ use netlink_packet_route::{
     rule::{RuleAction, RuleAttribute, RuleMessage},
 };
 use rustix::io::Errno;
+
+pub(crate) use detour::{Detour, Mac};
 
 use super::{Doing, Error, Family, Socket};
 use crate::{addresses::Subnet, setup::LOOPBACK};

@@ -278,6 +278,30 @@ impl Expressions<'_, '_> {
     }
 }
 
+/// What only the rules of faults need.
+impl Expressions<'_, '_> {
+    /// Adds bits to the packet's mark, by which routes can be chosen.
+    pub(crate) fn add_to_mark(&mut self, bits: u32) -> &mut Self {
+        let register = Register(0).number();
+        self.add("meta", |it| {
+            it.number(1, register).number(2, MARK);
+        });
+        // What is not in the first is set to what is in the second. Marks are in host byte order.
+        self.add("bitwise", |it| {
+            it.number(1, register).number(2, register).number(3, 4);
+            it.nested(4, |data| {
+                data.attribute(DATA_VALUE, &(!bits).to_ne_bytes());
+            });
+            it.nested(5, |data| {
+                data.attribute(DATA_VALUE, &bits.to_ne_bytes());
+            });
+        });
+        self.add("meta", |it| {
+            it.number(3, register).number(2, MARK);
+        })
+    }
+}
+
 /// What only the rules of policies need.
 impl Expressions<'_, '_> {
     /// Something of the packet's connection, `NFT_CT_*`.

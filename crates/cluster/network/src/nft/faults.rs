@@ -1,4 +1,5 @@
-//! The table of faults: which packets are dropped on purpose. It is there only while something is wrong.
+//! The table of faults: which packets are dropped on purpose, and which are marked to be routed through the
+//! shaper. It is there only while something is wrong.
 //!
 //! It belongs to the socket that made it, so the kernel removes it when this process ends, however
 //! that happens (Linux 5.12). An older kernel gets an ordinary table, which the next process removes.
@@ -26,6 +27,13 @@ const CHAINS: [(&str, u32); 3] = [("forward", 2), ("input", 1), ("output", 3)];
 /// After a Service's address was exchanged for a pod's, or exchanged back for the answer to it, and before
 /// anything is refused: who is cut off is not told so.
 const PRIORITY: i32 = -50;
+/// Chains that mark packets, before they are routed and after a Service's address was exchanged; one of
+/// type `route` has them routed again.
+const MARKING: [(&str, Hook); 2] = [
+    ("mark-forwarded", Hook { kind: "filter", number: 0, priority: MARK_PRIORITY }),
+    ("mark-own", Hook { kind: "route", number: 3, priority: MARK_PRIORITY }),
+];
+const MARK_PRIORITY: i32 = -90;
 /// Addresses of pods that nobody reaches.
 const ISOLATED: &str = "isolated";
 /// Type of the keys of sets: addresses, as `nft` numbers them.
@@ -38,6 +46,19 @@ pub(crate) struct Faults {
     pub(crate) isolated: BTreeSet<Ipv4Addr>,
     /// Pairs of sides that do not reach each other.
     pub(crate) parted: Vec<(BTreeSet<Ipv4Addr>, BTreeSet<Ipv4Addr>)>,
+    /// Whose packets are marked.
+    pub(crate) marked: Vec<Marked>,
+}
+
+/// Packets that get a mark, for routes to choose by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Marked {
+    /// The bits that are added to it.
+    pub(crate) bits: u32,
+    /// Where they come from; none: anywhere.
+    pub(crate) from: Option<BTreeSet<Ipv4Addr>>,
+    /// Where they go.
+    pub(crate) to: BTreeSet<Ipv4Addr>,
 }
 
 /// The table `ip coracle-faults` of the network namespace in which it was opened.
@@ -113,6 +134,12 @@ impl Faults {
                 });
             }
         }
+        for (name, hook) in MARKING.iter().filter(|_| !self.marked.is_empty()) {
+            batch.chain(name, *hook);
+        }
+        for (number, marked) in self.marked.iter().enumerate() {
+            marked.write(batch, &mut sets, number);
+        }
         for (number, (one, other)) in self.parted.iter().enumerate() {
             let names = [format!("one-side-{number}"), format!("other-side-{number}")];
             let [first, second] = &names;
@@ -128,6 +155,27 @@ impl Faults {
                     });
                 }
             }
+        }
+    }
+}
+
+impl Marked {
+    fn write(&self, batch: &mut Batch, sets: &mut Sets, number: usize) {
+        let (senders, receivers) = (format!("senders-{number}"), format!("receivers-{number}"));
+        sets.add(batch, &receivers, &self.to);
+        if let Some(from) = &self.from {
+            sets.add(batch, &senders, from);
+        }
+        for (chain, _) in MARKING {
+            batch.rule(chain, "shaped", |it| {
+                it.load(Field::DestinationAddress, Register(0));
+                it.look_up(&receivers, Register(0), None);
+                if self.from.is_some() {
+                    it.load(Field::SourceAddress, Register(0));
+                    it.look_up(&senders, Register(0), None);
+                }
+                it.add_to_mark(self.bits);
+            });
         }
     }
 }

@@ -14,7 +14,7 @@ pub(crate) mod policy;
 mod table;
 
 pub(crate) use elements::{Change, Contents, Frontend, Port, Slots, Transport};
-pub(crate) use faults::{FaultTable, Faults};
+pub(crate) use faults::{FaultTable, Faults, Marked};
 pub(crate) use layout::{Layout, TAKEN_HERE};
 pub(crate) use picker::{ENDPOINTS_MAX, Picker};
 pub(crate) use table::Table;

@@ -47,14 +47,14 @@ const POD_LINK_INDEX: u32 = 2;
 const RUNNING_CHECK: Duration = Duration::from_micros(200);
 const RUNNING_CHECKS: u32 = 10_000;
 /// Begins the name of the host's end; 11 characters of a hash follow (`IFNAMSIZ` allows 15).
-const HOST_LINK_PREFIX: &str = "veth";
+pub(super) const HOST_LINK_PREFIX: &str = "veth";
 
 /// Begins what stands in place of a uid as long as a namespace has no pod.
 const SPARE_PREFIX: &str = "spare-";
 
 /// The group of links that are about to be removed. Kubernetes has no use for groups, and a process
 /// that finds such links removes them.
-const LEAVING: u32 = 0x00C0_4AC1;
+pub(super) const LEAVING: u32 = 0x00C0_4AC1;
 
 /// Pause after links could not be removed.
 const REMOVAL_RETRY: Duration = Duration::from_secs(1);
@@ -334,7 +334,7 @@ fn make_pair(
 
 /// Waits until packets pass. Those sent before would be lost, and a connection would begin with a
 /// second's wait. The kernel does its part in the background and mostly has by now.
-fn wait_until_running(routing: &mut Routing, name: &str) -> Result<(), Error> {
+pub(crate) fn wait_until_running(routing: &mut Routing, name: &str) -> Result<(), Error> {
     for _ in 0..RUNNING_CHECKS {
         if routing.link(name)?.is_some_and(|it| it.running) {
             return Ok(());

@@ -4,7 +4,9 @@
 //! unless br_netfilter is loaded, which an ordinary user cannot do. Routed links always work.
 
 mod attach;
+mod ends;
 mod pool;
 
 pub use attach::AttachError;
-pub(crate) use attach::Pods;
+pub(crate) use attach::{Pods, wait_until_running};
+pub(crate) use ends::{End, ends};

@@ -61,13 +61,13 @@ fn is_silent<T: std::fmt::Debug>(result: io::Result<T>) {
 }
 
 /// Nobody takes a connection from here.
-fn does_not_connect(from: &Pod, address: &str) {
+pub(crate) fn does_not_connect(from: &Pod, address: &str) {
     let address: SocketAddr = address.parse().unwrap();
     is_silent(namespace::inside(&from.netns, || TcpStream::connect_timeout(&address, SILENCE)));
 }
 
 /// A datagram is not answered.
-fn is_not_answered(from: &Pod, address: &str) {
+pub(crate) fn is_not_answered(from: &Pod, address: &str) {
     let socket = udp(&from.netns, address);
     socket.set_read_timeout(Some(SILENCE)).unwrap();
     is_silent(exchange(&socket, b"?"));

@@ -25,6 +25,7 @@ mod pods;
 mod policies;
 mod restart;
 mod routing;
+mod shaping;
 
 use std::{path::Path, process::ExitCode};
 
@@ -41,6 +42,7 @@ const TESTS: &[&[Test]] = &[
     host_routes::TESTS,
     policies::TESTS,
     cuts::TESTS,
+    shaping::TESTS,
 ];
 
 fn main() -> ExitCode {
