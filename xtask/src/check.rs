@@ -163,7 +163,7 @@ fn clippy(run: &mut Run<'_>) -> anyhow::Result<()> {
 const SCENARIOS: [(&str, &str); 2] = [("busybox-static", "busybox"), ("uidmap", "newuidmap")];
 
 /// What asks as a user would, beside kubectl.
-const ASKERS: [(&str, &str); 1] = [("curl", "curl")];
+const ASKERS: [(&str, &str); 2] = [("curl", "curl"), ("openssl", "openssl")];
 
 /// The fast tests: no binary, no other user, no network.
 fn unit(run: &mut Run<'_>) -> anyhow::Result<()> {

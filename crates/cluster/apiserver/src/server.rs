@@ -160,6 +160,16 @@ impl Server {
         kubeconfig::text(&self.pki, name, server_url)
     }
 
+    /// A new certificate for servers at `hosts` (names, also with `*.`, and addresses) and its key, both in
+    /// PEM, signed by the cluster's authority. Nothing keeps them.
+    ///
+    /// # Errors
+    /// One of them cannot be in a certificate.
+    pub fn sign_for(&self, hosts: &[String]) -> Result<(String, String), PkiError> {
+        let pair = self.pki.sign_for(hosts, self.config.clock.now())?;
+        Ok((pair.certificate.clone(), pair.key_pem().to_owned()))
+    }
+
     /// The certificate of the cluster's authority in PEM, as ConfigMap `kube-root-ca.crt` has it.
     #[must_use]
     pub fn authority(&self) -> &str {

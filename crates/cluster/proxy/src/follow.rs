@@ -10,12 +10,8 @@ use std::{
 };
 
 use api::annotation::{PUBLISH, Publish};
-use client::{Cache, Caches, Client, Events, Subscription};
-use k8s_openapi::api::{
-    core::v1::Service,
-    discovery::v1::EndpointSlice,
-    networking::v1::{Ingress, IngressClass},
-};
+use client::{Caches, Client, Events};
+use k8s_openapi::api::core::v1::Service;
 use runtime::Backoff;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -26,6 +22,7 @@ use crate::{
     host::HostSockets,
     limits::IDLE_TIME_MAX,
     listen::{self, Scheme},
+    observe::Objects,
     serve::Proxy,
     table::Table,
 };
@@ -49,55 +46,6 @@ struct Open {
     scheme: Scheme,
     port: u16,
     end: CancellationToken,
-}
-
-struct Objects {
-    ingresses: (Cache<Ingress>, Subscription<Ingress>),
-    classes: (Cache<IngressClass>, Subscription<IngressClass>),
-    services: (Cache<Service>, Subscription<Service>),
-    slices: (Cache<EndpointSlice>, Subscription<EndpointSlice>),
-}
-
-impl Objects {
-    fn new(caches: &Caches) -> Self {
-        let (ingresses, classes) = (caches.of::<Ingress>(), caches.of::<IngressClass>());
-        let (services, slices) = (caches.of::<Service>(), caches.of::<EndpointSlice>());
-        Self {
-            ingresses: (ingresses.clone(), ingresses.subscribe()),
-            classes: (classes.clone(), classes.subscribe()),
-            services: (services.clone(), services.subscribe()),
-            slices: (slices.clone(), slices.subscribe()),
-        }
-    }
-
-    async fn synced(&self) {
-        let (ingresses, classes) = (&self.ingresses.0, &self.classes.0);
-        let (services, slices) = (&self.services.0, &self.slices.0);
-        tokio::join!(ingresses.synced(), classes.synced(), services.synced(), slices.synced());
-    }
-
-    /// Waits for a change; those that came with it are heard of together.
-    async fn changed(&mut self) {
-        tokio::select! {
-            _ = self.ingresses.1.next() => {}
-            _ = self.classes.1.next() => {}
-            _ = self.services.1.next() => {}
-            _ = self.slices.1.next() => {}
-        }
-        while self.ingresses.1.try_next().is_some() {}
-        while self.classes.1.try_next().is_some() {}
-        while self.services.1.try_next().is_some() {}
-        while self.slices.1.try_next().is_some() {}
-    }
-
-    fn seen(&self) -> Seen {
-        Seen {
-            ingresses: self.ingresses.0.list(),
-            classes: self.classes.0.list(),
-            services: self.services.0.list(),
-            slices: self.slices.0.list(),
-        }
-    }
 }
 
 impl Follower {
@@ -146,7 +94,7 @@ impl Follower {
 
     /// Returns whether all was done.
     async fn follow(&mut self) -> bool {
-        let seen = self.objects.seen();
+        let seen = self.objects.seen().await;
         let mut decision = decide(&seen);
         let table = std::mem::take(&mut decision.table);
         table.go_on_after(&self.table.borrow());
@@ -166,6 +114,7 @@ impl Follower {
     }
 
     async fn write(&mut self, seen: &Seen, decision: &Decision) -> Result<(), client::Error> {
+        self.open.sort_by_key(|it| it.scheme);
         let listens: Vec<String> =
             self.open.iter().map(|it| format!("{}={}", it.scheme.word(), it.port)).collect();
         self.writer.class(seen, &listens.join(",")).await?;
@@ -186,23 +135,30 @@ impl Follower {
         if !decision.needed {
             return Ok(());
         }
-        for scheme in [Scheme::Http] {
+        let mut result = Ok(());
+        for scheme in [Scheme::Http, Scheme::Https] {
             if self.open.iter().any(|it| it.scheme == scheme) {
                 continue;
             }
-            let remembered = listen::remembered(&self.ports_file, scheme);
-            let opened = listen::open(&*self.sockets, scheme, remembered, &taken).await?;
-            let (port, end) = (opened.port, CancellationToken::new());
-            for listener in opened.listeners {
-                self.proxy.serve(listener, port, end.clone());
+            if let Err(error) = self.open(scheme, &taken).await {
+                result = Err(error);
             }
-            tracing::info!(port, scheme = scheme.word(), "the HTTP proxy listens on the host");
-            self.open.push(Open { scheme, port, end });
-            let ports: Vec<(Scheme, u16)> =
-                self.open.iter().map(|it| (it.scheme, it.port)).collect();
-            if let Err(error) = listen::remember(&self.ports_file, &ports) {
-                tracing::warn!(%error, file = %self.ports_file.display(), "ports not remembered");
-            }
+        }
+        result
+    }
+
+    async fn open(&mut self, scheme: Scheme, taken: &BTreeSet<u16>) -> io::Result<()> {
+        let remembered = listen::remembered(&self.ports_file, scheme);
+        let opened = listen::open(&*self.sockets, scheme, remembered, taken).await?;
+        let (port, end) = (opened.port, CancellationToken::new());
+        for listener in opened.listeners {
+            self.proxy.serve(listener, port, scheme == Scheme::Https, end.clone());
+        }
+        tracing::info!(port, scheme = scheme.word(), "the HTTP proxy listens on the host");
+        self.open.push(Open { scheme, port, end });
+        let ports: Vec<(Scheme, u16)> = self.open.iter().map(|it| (it.scheme, it.port)).collect();
+        if let Err(error) = listen::remember(&self.ports_file, &ports) {
+            tracing::warn!(%error, file = %self.ports_file.display(), "ports not remembered");
         }
         Ok(())
     }

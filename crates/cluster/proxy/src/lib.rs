@@ -17,6 +17,11 @@ mod act;
 mod follow;
 mod host;
 mod listen;
+mod observe;
+mod tls;
+
+#[cfg(test)]
+mod testing;
 
 use std::{net::IpAddr, path::PathBuf, sync::Arc};
 
@@ -25,10 +30,12 @@ use runtime::{OnExit, Tasks};
 use tokio::sync::watch;
 
 pub use host::HostSockets;
+pub use tls::Authority;
 
 use follow::Follower;
 use serve::Proxy;
 use table::Table;
+use tls::Certificates;
 use upstream::{Dialer, Pool};
 
 /// How the proxy is to be.
@@ -38,12 +45,14 @@ pub struct Config {
     pub host_address: IpAddr,
     /// File in which the ports on the host are remembered.
     pub ports_file: PathBuf,
+    /// Signs the certificates of hosts that have none.
+    pub authority: Arc<dyn Authority>,
 }
 
 /// Why there is no proxy.
 #[derive(Debug, thiserror::Error)]
 pub enum BuildError {
-    /// TLS to endpoints is not possible.
+    /// The cryptography that was built in does not work.
     #[error("TLS is not possible")]
     Tls(#[from] rustls::Error),
 }
@@ -77,7 +86,9 @@ pub fn build(
     let dialer = Dialer::new(Arc::clone(&sockets), config.host_address, tasks)?;
     let pool = Pool::new(dialer);
     let (sender, table) = watch::channel(Arc::default());
-    let proxy = Proxy::new(table.clone(), Arc::clone(&pool), tasks.clone());
+    let certificates = Certificates::new(table.clone(), config.authority);
+    let acceptor = tls::acceptor(certificates)?;
+    let proxy = Proxy::new(table.clone(), pool, acceptor, tasks.clone());
     let follower =
         Follower::new(config.ports_file, caches, (client, events), sockets, proxy, sender);
     tasks.spawn("proxy", OnExit::StopProcess, |stop| follower.run(stop));

@@ -47,5 +47,12 @@ pub(crate) const IDLE_MAX: usize = 64;
 /// How long requests in flight may go on when the cluster process stops.
 pub(crate) const DRAIN_TIME_MAX: Duration = Duration::from_secs(5);
 
+/// How long a TLS handshake may take; the rest of a connection's beginning has a limit of its own.
+pub(crate) const HANDSHAKE_TIME_MAX: Duration = Duration::from_secs(10);
+
+/// Certificates that are kept of those made here: more than a person has hosts, at some 2 KiB each. All are
+/// forgotten at the limit, and made again when asked for.
+pub(crate) const CERTIFICATES_MAX: usize = 1024;
+
 /// Names of hosts that an answer lists; a page is for reading.
 pub(crate) const HOSTS_SHOWN_MAX: usize = 50;

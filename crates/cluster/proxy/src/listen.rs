@@ -17,21 +17,24 @@ use crate::host::HostSockets;
 const TRIES_MAX: u16 = 100;
 
 /// What is listened for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Scheme {
     Http,
+    Https,
 }
 
 impl Scheme {
     const fn usual(self) -> (u16, u16) {
         match self {
             Self::Http => (80, 8080),
+            Self::Https => (443, 8443),
         }
     }
 
     pub(crate) const fn word(self) -> &'static str {
         match self {
             Self::Http => "http",
+            Self::Https => "https",
         }
     }
 }

@@ -12,6 +12,7 @@ use std::{
 
 use client::Key;
 use http::StatusCode;
+use rustls::sign::CertifiedKey;
 
 /// The hosts with their rules.
 #[derive(Debug, Default)]
@@ -26,6 +27,8 @@ pub(crate) struct Table {
     pub(crate) any: Vec<Rule>,
     /// What takes the requests that no rule takes.
     pub(crate) fallback: Option<Route>,
+    /// Certificates by host; `*.` stands for one label.
+    pub(crate) certificates: BTreeMap<String, Arc<CertifiedKey>>,
     /// All backends that the rules lead to.
     pub(crate) backends: BTreeMap<(Key, u16), Arc<Backend>>,
 }
@@ -132,6 +135,21 @@ impl Table {
             .or_else(|| first(self.of_host(below?), path))
             .or_else(|| first(self.any.iter(), path))
             .or(self.fallback.as_ref())
+    }
+
+    /// The certificate that was given for a host.
+    pub(crate) fn certificate(&self, host: &str) -> Option<&Arc<CertifiedKey>> {
+        let wildcard = || {
+            let (_, rest) = host.split_once('.')?;
+            self.certificates.get(&format!("*.{rest}"))
+        };
+        self.certificates.get(host).or_else(wildcard)
+    }
+
+    /// Whether a host is named by a rule or a Service.
+    pub(crate) fn serves(&self, host: &str) -> bool {
+        let wildcard = host.split_once('.').is_some_and(|(_, it)| self.wildcards.contains_key(it));
+        wildcard || self.hosts.contains_key(host) || self.names.contains_key(host)
     }
 
     /// The rules that name a host; `*` stands for one label.

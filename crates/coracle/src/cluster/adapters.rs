@@ -53,6 +53,16 @@ impl proxy::HostSockets for ProxySockets {
     }
 }
 
+/// The cluster's authority, as the HTTP proxy asks for certificates.
+#[derive(Debug)]
+pub(super) struct Authority(pub(super) apiserver::Server);
+
+impl proxy::Authority for Authority {
+    fn sign_for(&self, hosts: &[String]) -> anyhow::Result<(String, String)> {
+        Ok(self.0.sign_for(hosts)?)
+    }
+}
+
 /// The error number of a port where nobody listens.
 const REFUSED: i32 = rustix::io::Errno::CONNREFUSED.raw_os_error();
 

@@ -14,7 +14,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::{
     Prepared, Variables,
-    adapters::{NodeLogs, PodNetwork, ProxySockets},
+    adapters::{Authority, NodeLogs, PodNetwork, ProxySockets},
     answer, ranges,
 };
 use crate::{
@@ -116,7 +116,7 @@ async fn build(
     let caches = Caches::new(client.clone(), &clients);
 
     let network = build_network(addresses, &host, &client, &caches, &clients)?;
-    let proxy = build_proxy(directories, (&host, &network), &client, &caches, &clients)?;
+    let proxy = build_proxy(directories, (&host, &network), &server, &caches, &clients)?;
     let inside = TcpListener::bind((addresses.gateway(), network::API_PORT))
         .context("listen for the API in the cluster's network")?;
     inside.set_nonblocking(true).context("prepare the API's inner socket")?;
@@ -216,18 +216,19 @@ fn build_network(
 fn build_proxy(
     directories: &Directories,
     (host, network): (&super::Host, &network::Handle),
-    client: &Client,
+    server: &Server,
     caches: &Caches,
     tasks: &Tasks,
 ) -> anyhow::Result<proxy::Handle> {
     let config = proxy::Config {
         host_address: network.addresses().gateway().into(),
         ports_file: directories.state.join("proxy.json"),
+        authority: Arc::new(Authority(server.clone())),
     };
+    let client = client::in_process_as(server.service(), "coracle-proxy");
     let sockets = Arc::new(ProxySockets { host: host.clone(), network: network.clone() });
     let events = Events::new(client.clone(), "proxy", "", Clock::system(), tasks);
-    proxy::build(config, caches, (client.clone(), events), sockets, tasks)
-        .context("build the HTTP proxy")
+    proxy::build(config, caches, (client, events), sockets, tasks).context("build the HTTP proxy")
 }
 
 /// Stops the components, the last first; without its clients the API has nothing left to do.

@@ -134,6 +134,19 @@ impl Pki {
     }
 }
 
+impl Pki {
+    /// A new certificate for servers at `hosts`, signed by the authority and kept nowhere.
+    pub(crate) fn sign_for(&self, hosts: &[String], now: Timestamp) -> Result<Pair, PkiError> {
+        let today = now.to_zoned(TimeZone::UTC).date();
+        let make = |source| PkiError::Make { name: "a host", source };
+        let names = CertificateParams::new(hosts).map_err(make)?.subject_alt_names;
+        let signer = signer(Path::new(""), &self.authority, today)?;
+        let mut params = server_params(&names, today);
+        params.distinguished_name.push(DnType::CommonName, "coracle");
+        sign("a host", params, &signer)
+    }
+}
+
 fn read(dir: &Path, name: &str) -> Result<Option<Pair>, PkiError> {
     let text = |extension: &str| {
         let path = dir.join(format!("{name}.{extension}"));

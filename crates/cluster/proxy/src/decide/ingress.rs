@@ -9,7 +9,7 @@ use k8s_openapi::{
     apimachinery::pkg::util::intstr::IntOrString,
 };
 
-use super::{Backends, Decision, Problem, Seen};
+use super::{Backends, Decision, Problem, Seen, certificates};
 use crate::table::{PathMatch, Route, RouteOf, Rule, Target};
 
 /// `spec.controller` of the IngressClasses that this proxy serves.
@@ -52,7 +52,9 @@ pub(super) fn add(seen: &Seen, backends: &mut Backends<'_>, decision: &mut Decis
         let key = Key::of(&**ingress);
         let mut one = One { key: &key, backends, problems: ignored(ingress), hosts: &mut hosts };
         let fallback = one.add(ingress);
-        let problems = std::mem::take(&mut one.problems);
+        let mut problems = std::mem::take(&mut one.problems);
+        let certificates = &mut decision.table.certificates;
+        certificates::add(ingress, &seen.secrets, certificates, &mut problems);
         if decision.table.fallback.is_none() {
             decision.table.fallback = fallback;
         }

@@ -1,6 +1,7 @@
 //! From objects to a routing table: which rule wins, and what of the objects cannot be honoured, and why.
 
 mod backends;
+mod certificates;
 mod ingress;
 mod names;
 #[cfg(test)]
@@ -10,13 +11,14 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use client::Key;
 use k8s_openapi::api::{
-    core::v1::Service,
+    core::v1::{Secret, Service},
     discovery::v1::EndpointSlice,
     networking::v1::{Ingress, IngressClass},
 };
 
 use crate::table::Table;
 use backends::Backends;
+pub(crate) use certificates::secrets;
 pub(crate) use ingress::{CONTROLLER, IS_DEFAULT};
 
 /// What is decided from.
@@ -26,6 +28,8 @@ pub(crate) struct Seen {
     pub(crate) classes: Vec<Arc<IngressClass>>,
     pub(crate) services: Vec<Arc<Service>>,
     pub(crate) slices: Vec<Arc<EndpointSlice>>,
+    /// Those of [`secrets`] that are there.
+    pub(crate) secrets: BTreeMap<Key, Arc<Secret>>,
 }
 
 /// What is to be.

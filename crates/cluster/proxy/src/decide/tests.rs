@@ -245,3 +245,40 @@ fn ingresses_of_other_controllers_are_theirs() {
     assert_eq!(served(vec![class("coracle", CONTROLLER, "false"), theirs("true")]), "ours unknown");
     assert_eq!(served(Vec::new()), "none old ours theirs unknown");
 }
+
+#[test]
+fn certificates_are_those_of_secrets() {
+    let rcgen::CertifiedKey { cert, signing_key } =
+        rcgen::generate_simple_self_signed(vec!["x".to_owned()]).unwrap();
+    let other = rcgen::KeyPair::generate().unwrap().serialize_pem();
+    let secret = |certificate: &str, key: &str| {
+        let data = json!({"tls.crt": certificate, "tls.key": key});
+        let mut secret: Secret = serde_json::from_value(json!({"stringData": data})).unwrap();
+        let data = secret.string_data.take().unwrap().into_iter();
+        let bytes = |text: String| k8s_openapi::ByteString(text.into_bytes());
+        secret.data = Some(data.map(|(name, it)| (name, bytes(it))).collect());
+        Arc::new(secret)
+    };
+    let (certificate, key) = (cert.pem(), signing_key.serialize_pem());
+    let tls = |secret: &str| json!({"hosts": [format!("{secret}.test")], "secretName": secret});
+    let tls = [tls("good"), tls("none"), tls("rubbish"), tls("another"), json!({"hosts": ["y"]})];
+    let rules = [rule("good.test", &[path("Prefix", "/", "a")])];
+    let mut seen = seen(vec![ingress("one", json!({"rules": rules, "tls": tls}))]);
+    assert_eq!(secrets(&seen.ingresses).len(), 4);
+    seen.secrets = [
+        ("good", secret(&certificate, &key)),
+        ("rubbish", secret("rubbish", &key)),
+        ("another", secret(&certificate, &other)),
+    ]
+    .map(|(name, it)| (Key::namespaced("shop", name), it))
+    .into();
+    let decision = decide(&seen);
+    let hosts: Vec<&String> = decision.table.certificates.keys().collect();
+    assert_eq!(hosts, ["good.test"]);
+    let problems = decision.ingresses.values().flatten().map(|it| format!("{}\n", it.text));
+    expect![[r#"
+        Secret shop/none does not exist; the cluster's authority signs certificates instead
+        Secret shop/rubbish is not usable: there is no certificate in PEM; the cluster's authority signs certificates instead
+        Secret shop/another is not usable: the private key is not the certificate's: keys may not be consistent: KeyMismatch; the cluster's authority signs certificates instead
+    "#]].assert_eq(&problems.collect::<String>());
+}

@@ -6,7 +6,12 @@ mod headers;
 mod request;
 mod upgrade;
 
-use std::{io, sync::Arc};
+#[cfg(test)]
+mod hostile;
+#[cfg(test)]
+mod tests;
+
+use std::{fmt, io, sync::Arc};
 
 use bytes::{Bytes, BytesMut};
 use http::Request;
@@ -23,6 +28,7 @@ use tokio::{
     sync::{Semaphore, watch},
     time::timeout,
 };
+use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use body::Body;
@@ -30,8 +36,8 @@ pub(crate) use headers::Arrival;
 
 use crate::{
     limits::{
-        ACCEPT_RETRY, CONNECTIONS_MAX, DRAIN_TIME_MAX, HEAD_BYTES_MAX, HEAD_TIME_MAX, HEADERS_MAX,
-        STREAMS_MAX,
+        ACCEPT_RETRY, CONNECTIONS_MAX, DRAIN_TIME_MAX, HANDSHAKE_TIME_MAX, HEAD_BYTES_MAX,
+        HEAD_TIME_MAX, HEADERS_MAX, STREAMS_MAX,
     },
     table::Table,
     upstream::Pool,
@@ -41,22 +47,29 @@ use crate::{
 const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// What every request needs.
-#[derive(Debug)]
 pub(crate) struct Proxy {
     pub(crate) table: watch::Receiver<Arc<Table>>,
     pub(crate) pool: Arc<Pool>,
     pub(crate) tasks: Tasks,
+    acceptor: TlsAcceptor,
     connections: Arc<Semaphore>,
+}
+
+impl fmt::Debug for Proxy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Proxy").finish_non_exhaustive()
+    }
 }
 
 impl Proxy {
     pub(crate) fn new(
         table: watch::Receiver<Arc<Table>>,
         pool: Arc<Pool>,
+        acceptor: TlsAcceptor,
         tasks: Tasks,
     ) -> Arc<Self> {
         let connections = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-        Arc::new(Self { table, pool, tasks, connections })
+        Arc::new(Self { table, pool, tasks, acceptor, connections })
     }
 
     /// Serves what connects to `listener`, until `end` or the tasks are stopped.
@@ -64,6 +77,7 @@ impl Proxy {
         self: &Arc<Self>,
         listener: TcpListener,
         port: u16,
+        tls: bool,
         end: CancellationToken,
     ) {
         let proxy = Arc::clone(self);
@@ -72,13 +86,13 @@ impl Proxy {
                 biased;
                 () = stop.cancelled() => {}
                 () = end.cancelled() => {}
-                () = proxy.accept(&listener, port) => {}
+                () = proxy.accept(&listener, port, tls) => {}
             }
             Ok(())
         });
     }
 
-    async fn accept(self: &Arc<Self>, listener: &TcpListener, port: u16) {
+    async fn accept(self: &Arc<Self>, listener: &TcpListener, port: u16, tls: bool) {
         loop {
             let Ok(permit) = Arc::clone(&self.connections).acquire_owned().await else { return };
             let (stream, client) = match listener.accept().await {
@@ -90,7 +104,7 @@ impl Proxy {
                 }
             };
             let proxy = Arc::clone(self);
-            let arrival = Arrival { client, port, tls: false };
+            let arrival = Arrival { client, port, tls };
             self.tasks.spawn("proxy-connection", OnExit::Log, |stop| async move {
                 if let Err(error) = proxy.connection(stream, arrival, stop).await {
                     // Clients come and go; nothing here needs an operator.
@@ -109,6 +123,18 @@ impl Proxy {
         stop: CancellationToken,
     ) -> Result<(), BoxError> {
         stream.set_nodelay(true)?;
+        if arrival.tls {
+            let stream = tokio::select! {
+                biased;
+                () = stop.cancelled() => return Ok(()),
+                stream = timeout(HANDSHAKE_TIME_MAX, self.acceptor.accept(stream)) => stream??,
+            };
+            return if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
+                self.http2(stream, arrival, stop).await
+            } else {
+                self.http1(stream, arrival, stop).await
+            };
+        }
         let (mut read, write) = stream.into_split();
         let began = tokio::select! {
             biased;

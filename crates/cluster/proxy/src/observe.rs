@@ -1,0 +1,114 @@
+//! What the proxy sees of the API: all objects of four kinds, and the Secrets that they name.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use client::{Cache, Caches, Key, Single, Singles, Subscription};
+use futures_util::future::select_all;
+use k8s_openapi::api::{
+    core::v1::{Secret, Service},
+    discovery::v1::EndpointSlice,
+    networking::v1::{Ingress, IngressClass},
+};
+
+use crate::decide::{Seen, secrets};
+
+/// How long a Secret that has just been named is waited for. What comes later is heard of as a change.
+const SECRET_TIME_MAX: Duration = Duration::from_secs(2);
+
+/// The objects, kept current.
+pub(crate) struct Objects {
+    ingresses: Followed<Ingress>,
+    classes: Followed<IngressClass>,
+    services: Followed<Service>,
+    slices: Followed<EndpointSlice>,
+    secrets: Singles<Secret>,
+    held: BTreeMap<Key, (Arc<Single<Secret>>, Subscription<Secret>)>,
+}
+
+type Followed<K> = (Cache<K>, Subscription<K>);
+
+fn followed<K>(caches: &Caches) -> Followed<K>
+where
+    K: client::Object + client::Resource<DynamicType = ()>,
+{
+    let cache = caches.of::<K>();
+    let changes = cache.subscribe();
+    (cache, changes)
+}
+
+impl Objects {
+    pub(crate) fn new(caches: &Caches) -> Self {
+        Self {
+            ingresses: followed(caches),
+            classes: followed(caches),
+            services: followed(caches),
+            slices: followed(caches),
+            secrets: caches.singles(),
+            held: BTreeMap::new(),
+        }
+    }
+
+    /// Waits until all is known.
+    pub(crate) async fn synced(&self) {
+        let (ingresses, classes) = (&self.ingresses.0, &self.classes.0);
+        let (services, slices) = (&self.services.0, &self.slices.0);
+        tokio::join!(ingresses.synced(), classes.synced(), services.synced(), slices.synced());
+    }
+
+    /// Waits for a change; those that came with it are heard of together.
+    pub(crate) async fn changed(&mut self) {
+        tokio::select! {
+            _ = self.ingresses.1.next() => {}
+            _ = self.classes.1.next() => {}
+            _ = self.services.1.next() => {}
+            _ = self.slices.1.next() => {}
+            () = any(&mut self.held) => {}
+        }
+        while self.ingresses.1.try_next().is_some() {}
+        while self.classes.1.try_next().is_some() {}
+        while self.services.1.try_next().is_some() {}
+        while self.slices.1.try_next().is_some() {}
+        for (_, changes) in self.held.values_mut() {
+            while changes.try_next().is_some() {}
+        }
+    }
+
+    /// All of it, as it is now.
+    pub(crate) async fn seen(&mut self) -> Seen {
+        let ingresses = self.ingresses.0.list();
+        self.hold(&ingresses).await;
+        let secrets = self.held.keys().filter_map(|it| Some((it.clone(), self.secrets.get(it)?)));
+        Seen {
+            secrets: secrets.collect(),
+            ingresses,
+            classes: self.classes.0.list(),
+            services: self.services.0.list(),
+            slices: self.slices.0.list(),
+        }
+    }
+
+    /// Follows the Secrets that are named now, and no others.
+    async fn hold(&mut self, ingresses: &[Arc<Ingress>]) {
+        let wanted = secrets(ingresses);
+        self.held.retain(|key, _| wanted.contains(key));
+        for key in wanted {
+            if self.held.contains_key(&key) {
+                continue;
+            }
+            let single = self.secrets.hold(&key);
+            if tokio::time::timeout(SECRET_TIME_MAX, single.synced()).await.is_err() {
+                tracing::warn!(secret = %key, "not yet known");
+            }
+            let changes = single.subscribe();
+            self.held.insert(key, (single, changes));
+        }
+    }
+}
+
+/// Waits for a change of any of them; for ever if there are none.
+async fn any(held: &mut BTreeMap<Key, (Arc<Single<Secret>>, Subscription<Secret>)>) {
+    if held.is_empty() {
+        return std::future::pending().await;
+    }
+    select_all(held.values_mut().map(|(_, it)| Box::pin(it.next()))).await;
+}

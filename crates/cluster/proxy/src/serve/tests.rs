@@ -1,0 +1,263 @@
+//! Requests and answers on their way through.
+
+use std::{sync::atomic::Ordering, time::Duration};
+
+use bytes::Bytes;
+use expect_test::expect;
+use http::Request;
+use http_body_util::{BodyExt as _, Empty};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use runtime::Tasks;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpListener, TcpStream},
+};
+
+use crate::{
+    table::{Protocol, Table},
+    testing::{Endpoint, Setup, leading_to},
+};
+
+/// Ends what a test started.
+async fn end(setup: Setup, tasks: Tasks) {
+    setup.lead(Table::default());
+    assert!(setup.tasks.shutdown(Duration::from_secs(10)).await);
+    assert!(tasks.shutdown(Duration::from_secs(10)).await);
+}
+
+/// Without what differs from run to run.
+fn settled(answer: &str) -> String {
+    let lines = answer.lines().filter(|it| !it.starts_with("date: "));
+    lines.map(|it| format!("{it}\n")).collect()
+}
+
+#[tokio::test]
+async fn what_is_about_the_connection_goes_no_further() {
+    let tasks = Tasks::default();
+    let endpoint = Endpoint::new(&tasks).await;
+    let setup = Setup::to(&[endpoint.address], Protocol::Http1).await;
+    let request = b"GET http://other.test/a?b=c HTTP/1.1\r\nHost: shop.test\r\nX-One: 1\r\n\
+        Connection: close, x-one\r\nKeep-Alive: 5\r\nTE: trailers\r\nProxy-Connection: x\r\n\
+        X-Forwarded-For: 9.9.9.9\r\nForwarded: for=9.9.9.9\r\nX-Real-IP: 9.9.9.9\r\n\
+        Cookie: a=1\r\nCookie: b=2\r\nExpect: 100-continue\r\nX-Two: 2\r\n\r\n";
+    expect![[r#"
+        HTTP/1.1 200 OK
+        connection: close
+        transfer-encoding: chunked
+
+        BA
+        GET /a?b=c HTTP/1.1
+        host: other.test
+        x-two: 2
+        x-forwarded-host: other.test
+        cookie: a=1; b=2
+        x-forwarded-proto: http
+        x-forwarded-port: 80
+        x-forwarded-for: 127.0.0.1
+        x-real-ip: 127.0.0.1
+
+
+        0
+
+    "#]]
+    .assert_eq(&settled(&setup.raw(request).await));
+    end(setup, tasks).await;
+}
+
+#[tokio::test]
+async fn connections_are_kept_and_those_to_endpoints_that_went_are_not() {
+    let tasks = Tasks::default();
+    let (one, other) = (Endpoint::new(&tasks).await, Endpoint::new(&tasks).await);
+    let setup = Setup::to(&[one.address], Protocol::Http1).await;
+    let request = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
+    for _ in 0..5 {
+        assert_eq!(setup.status(request).await, "200 OK");
+    }
+    assert_eq!(one.connections.load(Ordering::Relaxed), 1);
+    setup.lead(leading_to(&[other.address], Protocol::Http1));
+    one.end.cancel();
+    assert_eq!(setup.status(request).await, "200 OK");
+    assert_eq!(other.seen.lock().unwrap().len(), 1);
+    end(setup, tasks).await;
+}
+
+#[tokio::test]
+async fn another_endpoint_is_tried_when_one_cannot_be_connected_to() {
+    let tasks = Tasks::default();
+    let endpoint = Endpoint::new(&tasks).await;
+    let gone = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let setup = Setup::to(&[gone, endpoint.address], Protocol::Http1).await;
+    let request = b"POST / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 2\r\n\r\nhi";
+    for _ in 0..4 {
+        assert_eq!(setup.status(request).await, "200 OK");
+    }
+    setup.lead(leading_to(&[gone], Protocol::Http1));
+    let answer = setup.raw(request).await.replace(&gone.to_string(), "GONE");
+    assert!(answer.starts_with("HTTP/1.1 502 Bad Gateway"), "{answer}");
+    let why = "Service shop/web port 80: cannot connect to its endpoint GONE: Connection refused";
+    assert!(answer.contains(why), "{answer}");
+    setup.lead(leading_to(&[], Protocol::Http1));
+    let answer = setup.raw(request).await;
+    assert!(answer.starts_with("HTTP/1.1 503 Service Unavailable"), "{answer}");
+    assert!(answer.contains("Service shop/web port 80: it has no ready endpoints"), "{answer}");
+    end(setup, tasks).await;
+}
+
+#[tokio::test]
+async fn a_kept_connection_that_was_closed_fails_no_request() {
+    let tasks = Tasks::default();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let setup = Setup::to(&[listener.local_addr().unwrap()], Protocol::Http1).await;
+    // One answer a connection, which is not said to be the last.
+    let answers = async {
+        for _ in 0..10 {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut buffer = [0; 1000];
+            assert_ne!(stream.read(&mut buffer).await.unwrap(), 0);
+            stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await.unwrap();
+            // Closed when the next request is there, the worst moment.
+            drop(stream.read(&mut buffer).await);
+        }
+    };
+    let asks = async {
+        for _ in 0..10 {
+            let request = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
+            assert_eq!(setup.status(request).await, "200 OK");
+        }
+        setup.lead(Table::default());
+    };
+    tokio::join!(answers, asks);
+    end(setup, tasks).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_endpoint_that_says_nothing_is_waited_for_only_so_long() {
+    let tasks = Tasks::default();
+    let endpoint = Endpoint::new(&tasks).await;
+    let setup = Setup::to(&[endpoint.address], Protocol::Http1).await;
+    let answer = setup.raw(b"GET /hang HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await;
+    assert!(answer.starts_with("HTTP/1.1 504 Gateway Timeout"), "{answer}");
+    end(setup, tasks).await;
+}
+
+#[tokio::test]
+async fn when_the_client_goes_the_endpoint_hears_of_it() {
+    let tasks = Tasks::default();
+    let endpoint = Endpoint::new(&tasks).await;
+    let setup = Setup::to(&[endpoint.address], Protocol::Http1).await;
+    let mut stream = TcpStream::connect(setup.address).await.unwrap();
+    stream.write_all(b"GET /hang HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+    let seen = async |count: usize| {
+        while endpoint.seen.lock().unwrap().len() < count {
+            tokio::task::yield_now().await;
+        }
+    };
+    seen(1).await;
+    drop(stream);
+    seen(2).await;
+    assert_eq!(endpoint.seen.lock().unwrap().last().unwrap(), "given up");
+    end(setup, tasks).await;
+}
+
+#[tokio::test]
+async fn bodies_pass_as_they_come() {
+    let tasks = Tasks::default();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let setup = Setup::to(&[listener.local_addr().unwrap()], Protocol::Http1).await;
+    let mut client = TcpStream::connect(setup.address).await.unwrap();
+    let head = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\none\r\n";
+    client.write_all(head).await.unwrap();
+    let (mut endpoint, _) = listener.accept().await.unwrap();
+    let mut got = String::new();
+    while !got.ends_with("one\r\n") {
+        got.push(char::from(endpoint.read_u8().await.unwrap()));
+    }
+    // The answer begins while the request goes on.
+    let head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nyes\r\n";
+    endpoint.write_all(head).await.unwrap();
+    let mut answer = String::new();
+    while !answer.ends_with("yes\r\n") {
+        answer.push(char::from(client.read_u8().await.unwrap()));
+    }
+    // Nobody reads, so no more is taken than fits into buffers.
+    let flood = vec![b'x'; 1 << 16];
+    let mut sent = 0;
+    let full = async {
+        loop {
+            client.write_all(b"10000\r\n").await.unwrap();
+            client.write_all(&flood).await.unwrap();
+            client.write_all(b"\r\n").await.unwrap();
+            sent += flood.len();
+        }
+    };
+    assert!(tokio::time::timeout(Duration::from_secs(1), full).await.is_err());
+    assert!(sent < 64 << 20, "{sent} bytes taken");
+    drop((client, endpoint));
+    end(setup, tasks).await;
+}
+
+#[tokio::test]
+async fn an_upgraded_connection_passes_bytes() {
+    let tasks = Tasks::default();
+    let endpoint = Endpoint::new(&tasks).await;
+    let setup = Setup::to(&[endpoint.address], Protocol::Http1).await;
+    let mut stream = TcpStream::connect(setup.address).await.unwrap();
+    let head =
+        b"GET / HTTP/1.1\r\nHost: a\r\nConnection: keep-alive, Upgrade\r\nUpgrade: echo\r\n\r\n";
+    stream.write_all(head).await.unwrap();
+    let mut answer = String::new();
+    while !answer.ends_with("\r\n\r\n") {
+        answer.push(char::from(stream.read_u8().await.unwrap()));
+    }
+    assert!(answer.starts_with("HTTP/1.1 101 Switching Protocols"), "{answer}");
+    assert!(answer.contains("upgrade: echo"), "{answer}");
+    stream.write_all(b"hello").await.unwrap();
+    let mut echoed = [0; 5];
+    stream.read_exact(&mut echoed).await.unwrap();
+    assert_eq!(&echoed, b"hello");
+    drop(stream);
+    end(setup, tasks).await;
+}
+
+#[tokio::test]
+async fn trailers_pass_over_http2_on_both_sides() {
+    let tasks = Tasks::default();
+    let endpoint = Endpoint::new(&tasks).await;
+    let setup = Setup::to(&[endpoint.address], Protocol::H2c).await;
+    let stream = TcpStream::connect(setup.address).await.unwrap();
+    let shaken = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream));
+    let (mut sender, connection) = shaken.await.unwrap();
+    let asks = async move {
+        for _ in 0..3 {
+            let request = Request::post("http://shop.test/shop.Web/Ask").header("te", "trailers");
+            let answer = sender.send_request(request.body(Empty::<Bytes>::new()).unwrap());
+            let body = answer.await.unwrap().into_body().collect().await.unwrap();
+            assert_eq!(body.trailers().unwrap()["grpc-status"], "0");
+            let text = String::from_utf8(body.to_bytes().to_vec()).unwrap();
+            let line = text.lines().next().unwrap();
+            assert_eq!(line, "POST http://shop.test/shop.Web/Ask HTTP/2.0");
+        }
+    };
+    let (_, ended) = tokio::join!(asks, connection);
+    ended.unwrap();
+    assert_eq!(endpoint.connections.load(Ordering::Relaxed), 1);
+    end(setup, tasks).await;
+}
+
+#[tokio::test]
+async fn requests_in_flight_finish_when_the_proxy_stops() {
+    let tasks = Tasks::default();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let setup = Setup::to(&[listener.local_addr().unwrap()], Protocol::Http1).await;
+    let mut client = TcpStream::connect(setup.address).await.unwrap();
+    client.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+    let (mut endpoint, _) = listener.accept().await.unwrap();
+    assert_ne!(endpoint.read(&mut [0; 1000]).await.unwrap(), 0);
+    setup.tasks.stop();
+    let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+    endpoint.write_all(answer).await.unwrap();
+    let mut answer = String::new();
+    client.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200 OK") && answer.ends_with("ok"), "{answer}");
+    end(setup, tasks).await;
+}
