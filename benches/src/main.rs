@@ -8,6 +8,7 @@
 mod api;
 mod cluster;
 mod disk;
+mod egress;
 mod fault;
 mod generator;
 mod http;
@@ -86,6 +87,8 @@ enum Part {
     Generator,
     /// The fault proxy: what it costs without a fault, and how exact its delays are.
     Fault,
+    /// Connections from a pod to the machine, and what they cost.
+    Egress,
     /// The queue: publishing and consuming, beside nats-server.
     Queue,
     /// The queue: ten million messages waiting and replayed, ten thousand clients.
@@ -102,6 +105,18 @@ enum Format {
 }
 
 fn main() -> ExitCode {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    if let [first, address] = words.as_slice()
+        && first == egress::CLIENT
+    {
+        return match egress::client(address) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("error: {error:#}");
+                ExitCode::FAILURE
+            }
+        };
+    }
     let arguments = Arguments::parse();
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
@@ -196,6 +211,10 @@ async fn measure(
         arguments.only.contains(&part) || arguments.only.is_empty() && part != Part::Most
     };
     without_cluster(&mut report, &wanted, arguments.starts, coracle, tasks).await;
+    if wanted(Part::Egress) {
+        progress("measuring the way out of a cluster");
+        report.add("egress", egress::measure(coracle, tasks).await);
+    }
     if !(wanted(Part::Idle) || wanted(Part::Pods) || wanted(Part::Objects)) {
         return Ok(report);
     }

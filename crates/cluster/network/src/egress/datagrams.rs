@@ -27,6 +27,7 @@ use super::{on_host, refusals::Refusals};
 use crate::{
     dns,
     host::{self, HostSockets},
+    proxy::with_buffer,
 };
 
 /// Flows at a time, two descriptors each: of what the process may open, connections need most. Packets
@@ -203,18 +204,18 @@ impl Flow {
 /// Passes on what is there; whether anything was. What the receiver has no room for is lost, as
 /// everywhere on the way.
 fn pass(from: &UdpSocket, to: &UdpSocket) -> io::Result<bool> {
-    // On the stack: each flow would otherwise have to have one, and use it once in a while.
-    let mut packet = [0; PACKET_MAX];
-    for count in 0..PACKETS_IN_TURN {
-        let length = match from.try_recv(&mut packet) {
-            Ok(length) => length,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(count > 0),
-            Err(error) => return Err(error),
-        };
-        match to.try_send(packet.get(..length).unwrap_or_default()) {
-            Err(error) if error.kind() != io::ErrorKind::WouldBlock => return Err(error),
-            Ok(_) | Err(_) => {}
+    with_buffer(|packet| {
+        for count in 0..PACKETS_IN_TURN {
+            let length = match from.try_recv(packet) {
+                Ok(length) => length,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(count > 0),
+                Err(error) => return Err(error),
+            };
+            match to.try_send(packet.get(..length).unwrap_or_default()) {
+                Err(error) if error.kind() != io::ErrorKind::WouldBlock => return Err(error),
+                Ok(_) | Err(_) => {}
+            }
         }
-    }
-    Ok(true)
+        Ok(true)
+    })
 }
