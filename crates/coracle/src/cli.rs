@@ -9,6 +9,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use network::Subnet;
 
 use crate::{
+    chaos::{self, ChaosArguments},
     cluster,
     directories::{Directories, Environment},
     down, events,
@@ -93,6 +94,9 @@ enum Command {
     Registry(RegistryArguments),
     /// Load a server, and measure what its users would see.
     Load(Box<load::cli::Arguments>),
+    /// Let things go wrong on purpose: kill, pause or cut off pods and nodes, delay and lose packets, fill
+    /// volumes. All is undone when the command ends.
+    Chaos(ChaosArguments),
     /// A TCP proxy that misbehaves on request: delays, rates, resets, black holes.
     Fault(FaultArguments),
     /// NSQ's nsqd, nsqlookupd and nsqadmin, with messages that are safe and can be replayed.
@@ -256,6 +260,7 @@ fn run(
         Command::Image(arguments) => image::run(&arguments, directories, environment),
         Command::Registry(arguments) => registry::run(&arguments, directories),
         Command::Load(arguments) => load::cli::run(&arguments),
+        Command::Chaos(arguments) => chaos::run(directories, &arguments),
         Command::Fault(arguments) => fault::run(&arguments),
         Command::Queue(arguments) => Ok(queue::run(&arguments)),
         Command::Cluster(arguments) => cluster::main(directories, &arguments, environment),

@@ -4,6 +4,7 @@
 //! (argument parser, logging, runtime), so that they stay as small as they are.
 
 mod apply;
+mod chaos;
 mod cli;
 mod cluster;
 mod directories;

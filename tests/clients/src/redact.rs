@@ -22,6 +22,9 @@ const PATTERNS: &[(&str, &str)] = &[
     (r#"("?resourceVersion"?: )"\d+""#, r#"$1"VERSION""#),
     (r"(?m)(^|[\s(])(?:<invalid>|\d+[smhd](?:\d+[smh])?)($|[\s)])", "${1}AGE$2"),
     (r"AGE \(x\d+ over AGE\)", "AGE (xN over AGE)"),
+    // Beside another cluster of root's, and tests run beside each other, the ranges are the next ones.
+    (r"\b10\.24[0-7]\.(\d+\.\d+)\b", "10.244.$1"),
+    (r"\b10\.(?:9[6-9]|10[0-3])\.(\d+\.\d+)\b", "10.96.$1"),
     (r"\b10\.244\.\d+\.\d+\b", "POD-IP"),
     (r"\b10\.96\.(\d{2,3}\.\d+|\d\.\d{2,3}|[1-9]\.\d)\b", "CLUSTER-IP"),
     (r"127\.0\.0\.1:\d{4,5}\b", "127.0.0.1:PORT"),

@@ -23,6 +23,7 @@ scripts! {
     auth
     bad_manifests
     change
+    chaos
     describe
     discover
     ended

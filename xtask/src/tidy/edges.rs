@@ -34,6 +34,7 @@ const MAY_USE: &[(&str, Uses)] = &[
     ("node", Only(&["image", "shim", "client", "api", "runtime"])),
     ("network", Only(&["client", "api", "runtime"])),
     ("proxy", Only(&["client", "api", "runtime"])),
+    ("chaos", Only(&["client", "api", "runtime"])),
     ("queue", Only(&["runtime"])),
     ("compose", Only(&["api"])),
     ("load", Only(&["fault", "client", "api", "runtime"])),

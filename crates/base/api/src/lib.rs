@@ -3,6 +3,7 @@
 //! Parses and prints; does no IO and knows of no server.
 
 pub mod annotation;
+pub mod duration;
 pub mod link;
 pub mod localhost;
 pub mod names;

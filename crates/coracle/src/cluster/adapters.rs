@@ -2,6 +2,7 @@
 //! with what another offers, and decides nothing.
 
 use std::{
+    collections::BTreeMap,
     ffi::OsString,
     io,
     net::{Ipv4Addr, SocketAddr},
@@ -220,4 +221,70 @@ fn log_status(error: &node::LogsError) -> Status {
         node::LogsError::Io { .. } => Reason::InternalError,
     };
     Status::new(reason, error.to_string())
+}
+
+/// What faults are carried out with.
+#[derive(Debug)]
+pub(super) struct Machine {
+    pub(super) node: node::Handle,
+    pub(super) network: network::Handle,
+}
+
+impl chaos::Machine for Machine {
+    fn signal<'a>(
+        &'a self,
+        pod: &'a chaos::PodId,
+        signal: chaos::Signal,
+    ) -> BoxFuture<'a, anyhow::Result<()>> {
+        let signalled = match signal {
+            chaos::Signal::Kill => node::Signalled::Killed,
+            chaos::Signal::Pause => node::Signalled::Paused,
+            chaos::Signal::Resume => node::Signalled::Resumed,
+        };
+        Box::pin(async move { Ok(self.node.signal(&pod.uid, signalled).await?) })
+    }
+
+    fn disturb(&self, all: Vec<chaos::Disturbance>) -> BoxFuture<'_, anyhow::Result<()>> {
+        let all = all.into_iter().map(|it| network::Disturbance {
+            to: it.to,
+            from: it.from,
+            impairment: match it.impairment {
+                chaos::Impairment::Cut => network::Impairment::Cut,
+                chaos::Impairment::Shape(shape) => network::Impairment::Shape {
+                    delay: shape.delay,
+                    jitter: shape.jitter,
+                    loss: shape.loss,
+                    duplicate: shape.duplicate,
+                    corrupt: shape.corrupt,
+                    bytes_per_second: shape.bytes_per_second,
+                },
+            },
+        });
+        let all = all.collect();
+        Box::pin(async move { Ok(self.network.disturb(all).await?) })
+    }
+
+    fn lose(&self, nodes: BTreeMap<String, chaos::Loss>) -> BoxFuture<'_, anyhow::Result<()>> {
+        Box::pin(async move {
+            anyhow::ensure!(nodes.is_empty(), "nodes cannot be lost yet");
+            Ok(())
+        })
+    }
+
+    fn fill<'a>(
+        &'a self,
+        pod: &'a chaos::PodId,
+        volume: &'a str,
+        bytes: u64,
+    ) -> BoxFuture<'a, anyhow::Result<()>> {
+        Box::pin(async move { Ok(self.node.fill(&pod.uid, volume, bytes)?) })
+    }
+
+    fn empty<'a>(
+        &'a self,
+        pod: &'a chaos::PodId,
+        volume: &'a str,
+    ) -> BoxFuture<'a, anyhow::Result<()>> {
+        Box::pin(async move { Ok(self.node.empty(&pod.uid, volume)?) })
+    }
 }

@@ -14,7 +14,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::{
     Prepared, Variables,
-    adapters::{Authority, NodeLogs, PodNetwork, ProxySockets},
+    adapters::{Authority, Machine, NodeLogs, PodNetwork, ProxySockets},
     answer, ranges,
 };
 use crate::{
@@ -132,12 +132,15 @@ async fn build(
     scheduler::run(scheduler::Config { clock: clock.clone() }, &caches, &scheduler, &clients);
     let pods = Arc::new(PodNetwork { network: network.clone(), proxy });
     let host = Arc::new(host);
+    let (of_chaos, at) = (caches.clone(), clock.clone());
     let peers = Peers { client: named("kubelet"), caches, network: pods, host, clock };
     let agent = node::build(node_config(directories, variables, &network), peers, &clients)
         .context("build the node")?;
     let node = agent.handle();
     connector.connect(node.clone());
     agent.run(&clients);
+    let machine = Arc::new(Machine { node: node.clone(), network });
+    chaos::run(machine, &of_chaos, &named("chaos"), at, &clients);
     keep_routes(directories, routes, (addresses, node.name()), &client, &clients);
     server.serve(listener, &api);
     Ok(Components { api, clients, node })

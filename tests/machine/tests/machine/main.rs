@@ -5,6 +5,7 @@
 #![expect(clippy::print_stdout, reason = "a test program, and a program in a pod")]
 
 mod apparmor;
+mod chaos;
 mod clean;
 mod cluster;
 mod copies;
@@ -38,6 +39,7 @@ type Test = fn() -> anyhow::Result<()>;
 const TESTS: &[(&str, Test)] = &[
     ("sensors_run_and_answer_on_the_host", run::sensors_run_and_answer_on_the_host),
     ("pods_reach_services_dns_and_the_host", run::pods_reach_services_dns_and_the_host),
+    ("faults_come_and_go", chaos::faults_come_and_go),
     ("policies_are_enforced", policies::policies_are_enforced),
     ("container_sees_what_it_should", run::container_sees_what_it_should),
     ("unlinked_image_says_so", run::unlinked_image_says_so),

@@ -19,6 +19,7 @@ mod devices;
 mod endpoint_slice;
 mod endpoints;
 mod event;
+mod fault;
 mod flow_schema;
 mod gateway;
 mod horizontal_pod_autoscaler;
@@ -146,6 +147,7 @@ pub static KINDS: &[&Kind] = &[
     &devices::RESOURCE_SLICE,
     &flow_schema::FLOW_SCHEMA,
     &priority_level_configuration::PRIORITY_LEVEL_CONFIGURATION,
+    &fault::FAULT,
     &gateway::GATEWAY_CLASS,
     &gateway::GATEWAY,
     &gateway::HTTP_ROUTE,
@@ -235,16 +237,14 @@ pub struct Kind {
     /// kind. `metadata.name` and `metadata.namespace` are handled by the request path. Must not
     /// depend on the object whether it is `None`.
     pub fields: fn(&Value, path: &str) -> Option<String>,
-    /// What a client should hear of an object that it writes, for `Warning` headers; the object is
-    /// as the client sent it.
+    /// What a client should hear of an object that it writes, for `Warning` headers; as it sent it.
     pub warnings: fn(&Value) -> Vec<String>,
     /// The same of an object that it changes: as it is stored, if the kind counts no generations or the
     /// change counts as one.
     pub warnings_on_update: Option<fn(&Value) -> Vec<String>>,
     /// Said with every answer about a kind that Kubernetes wants to be rid of; empty for others.
     pub deprecation: &'static str,
-    /// Whether objects are only kept: nothing in this cluster acts on them yet. Who makes one
-    /// hears of it.
+    /// Whether objects are only kept: nothing acts on them yet. Who makes one hears of it.
     pub unattended: bool,
     /// For a version whose objects are stored in another one.
     pub conversion: Option<&'static Conversion>,

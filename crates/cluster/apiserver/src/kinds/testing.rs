@@ -124,6 +124,7 @@ fn of_extensions(kind: &Kind) -> Value {
         "VolumeAttributesClass" => {
             json!({"driverName": "example.com", "parameters": {"a": "b"}})
         }
+        "Fault" => json!({"spec": {"action": "Pause", "target": {"kind": "Pod", "names": ["a"]}}}),
         "GatewayClass" => json!({"spec": {"controllerName": "example.com/gateway"}}),
         "Gateway" => json!({"spec": {"gatewayClassName": "a",
             "listeners": [{"name": "http", "port": 80, "protocol": "HTTP"}]}}),

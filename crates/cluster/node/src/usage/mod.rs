@@ -170,6 +170,13 @@ fn running(registry: &Registry) -> Vec<Running> {
     found
 }
 
+/// The first processes of the containers of a pod that run.
+pub(crate) fn first_processes(registry: &Registry, uid: &str) -> Vec<u32> {
+    let running = running(registry).into_iter().filter(|it| it.run.uid == uid);
+    let id = |it: &Running| run_id(&it.run.container, it.run.attempt);
+    running.filter_map(|it| shim::first_process(&it.folder, &id(&it)).ok().flatten()).collect()
+}
+
 fn all_statuses(status: &PodStatus) -> impl Iterator<Item = &ContainerStatus> {
     let init = status.init_container_statuses.iter().flatten();
     init.chain(status.container_statuses.iter().flatten())
