@@ -100,6 +100,8 @@ struct Way {
 /// What the thread has.
 #[derive(Debug)]
 struct Worker {
+    /// Dropped first: while the namespace of its other end goes too, its removal takes longer.
+    _link: Pair,
     shared: Arc<Shared>,
     incoming: OwnedFd,
     outgoing: OwnedFd,
@@ -107,8 +109,6 @@ struct Worker {
     order: Order,
     dice: Dice,
     buffer: Vec<u8>,
-    /// Dropped last.
-    _link: Pair,
 }
 
 impl Shaper {
@@ -129,6 +129,7 @@ impl Shaper {
         let wake = wake.doing(|| "make an eventfd".to_owned())?;
         let shared = Arc::new(Shared { ways: Mutex::default(), wake });
         let worker = Worker {
+            _link: link,
             shared: Arc::clone(&shared),
             incoming,
             outgoing,
@@ -136,7 +137,6 @@ impl Shaper {
             order: Order::default(),
             dice: Dice::new(SEED),
             buffer: vec![0; FRAME_MAX],
-            _link: link,
         };
         let thread = thread::Builder::new().name("shaper".to_owned()).spawn(move || {
             if let Err(error) = worker.run() {

@@ -16,7 +16,7 @@ use crate::{
     cuts::{addresses, at, connection, does_not_connect, is_not_answered},
     holder::Holder,
     namespace::{self, PATIENCE, ask, exchange, udp},
-    world::{Pod, World, until},
+    world::{Pod, Traffic, World, until},
 };
 
 pub(crate) const TESTS: &[Test] = &[
@@ -29,6 +29,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("datagrams_come_twice_or_not_at_all", datagrams_come_twice_or_not_at_all),
     ("a_shaped_pod_comes_and_goes", a_shaped_pod_comes_and_goes),
     ("a_killed_process_shapes_nothing", a_killed_process_shapes_nothing),
+    ("faults_come_and_go_beside_traffic", faults_come_and_go),
     ("what_waits_is_sent_when_it_is_undone", what_waits_is_sent_when_it_is_undone),
 ];
 
@@ -103,6 +104,8 @@ fn packets_come_late() {
     let (there, back) = (round_trip(&a, &at(&b, 80)), round_trip(&b, &at(&a, 80)));
     println!("round trip: {quick:?}, late {there:?}, its answer late {back:?}");
     assert!(there >= DELAY && back >= DELAY);
+    // In several packets, which are put together again.
+    assert_eq!(exchange(&udp(&a.netns, &at(&b, 80)), &[0; 4000]).unwrap(), b"b");
     // From here, over TCP: what begins and what is asked are late both.
     let started = Instant::now();
     namespace::read(at(&b, 80).parse().unwrap()).unwrap();
@@ -298,6 +301,34 @@ fn a_killed_process_shapes_nothing() {
     let quickest = (0..20).map(|_| round_trip(&a, &at(&b, 80))).min().unwrap();
     world.disturb(vec![late(&[&b], None)]);
     assert!(round_trip(&a, &at(&b, 80)) >= DELAY.max(quickest));
+}
+
+fn faults_come_and_go() {
+    const TIMES: usize = 8;
+    let open = || fs::read_dir("/proc/self/fd").unwrap().count();
+    let world = World::start();
+    let (a, b, c) = (world.pod("a"), world.pod("b"), world.pod("c"));
+    let round = |to: &Pod| {
+        world.disturb(vec![late(&[to], Some(&[&b])), late(&[&b], None)]);
+        world.disturb(vec![late(&[&b], None)]);
+        world.disturb(Vec::new());
+    };
+    round(&c);
+    let (before, files) = (kernel(), open());
+    let mut took = Vec::new();
+    // To a pod that is shaped for others.
+    let traffic = Traffic::start(&a, &at(&c, 80));
+    for _ in 0..TIMES {
+        let started = Instant::now();
+        round(&c);
+        took.push(started.elapsed());
+    }
+    assert!(traffic.finish() > 0);
+    took.sort();
+    println!("three changes of faults: p50 {:?}, max {:?}", took[TIMES / 2], took[TIMES - 1]);
+    assert_eq!(kernel(), before);
+    until(shapers, |it| *it == 0);
+    until(open, |it| *it <= files);
 }
 
 fn what_waits_is_sent_when_it_is_undone() {
