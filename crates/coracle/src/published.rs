@@ -1,8 +1,12 @@
-//! Where a Service is reached on the host, as `status` shows it.
+//! Where Services and pods are reached on the host, as `status` shows it.
 
-use k8s_openapi::api::{apps::v1::Deployment, core::v1::Service};
+use k8s_openapi::api::{
+    apps::v1::Deployment,
+    core::v1::{ContainerPort, Service},
+};
 
-/// The places on the host of all Services of a Deployment: those that select its pods.
+/// The places on the host of all Services of a Deployment, those that select its pods, and the ports of
+/// the host that its pods ask for.
 pub(crate) fn of_deployment(deployment: &Deployment, services: &[&Service]) -> Vec<String> {
     let labels =
         deployment.spec.as_ref().and_then(|it| it.template.metadata.as_ref()?.labels.as_ref());
@@ -15,7 +19,21 @@ pub(crate) fn of_deployment(deployment: &Deployment, services: &[&Service]) -> V
     let of_it = services
         .iter()
         .filter(|it| it.metadata.namespace == deployment.metadata.namespace && selects(it));
-    of_it.flat_map(|it| places(it)).collect()
+    of_it.flat_map(|it| places(it)).chain(host_ports(deployment)).collect()
+}
+
+/// `ADDRESS:HOSTPORT` of each port of the host that the pods of a Deployment ask for.
+fn host_ports(deployment: &Deployment) -> impl Iterator<Item = String> {
+    let template = deployment.spec.as_ref().and_then(|it| it.template.spec.as_ref());
+    let template = template.filter(|it| it.host_network != Some(true));
+    let containers = template.into_iter().flat_map(|it| &it.containers);
+    let ports = containers.flat_map(|it| it.ports.iter().flatten());
+    ports.filter_map(|it: &ContainerPort| {
+        let number = it.host_port.filter(|it| *it != 0)?;
+        let address = it.host_ip.as_deref().filter(|it| !it.is_empty() && *it != "0.0.0.0");
+        let protocol = it.protocol.as_deref().unwrap_or("TCP");
+        Some(with_protocol(address.unwrap_or("127.0.0.1"), number, protocol))
+    })
 }
 
 /// What is published of a Service: `HOSTPORT:PORT` by annotation, `ADDRESS:PORT` of a load balancer, and
@@ -80,6 +98,20 @@ mod tests {
             json!({"spec": {"ports": ports}, "status": {"loadBalancer": {"ingress": ingress}}}),
             "127.96.0.7:53/UDP 127.0.0.1:30080",
         );
+    }
+
+    #[test]
+    fn a_deployment_has_the_ports_of_the_host_that_its_pods_ask_for() {
+        let ports = json!([{"containerPort": 80, "hostPort": 8080}, {"containerPort": 81},
+            {"containerPort": 53, "hostPort": 53, "hostIP": "127.0.0.9", "protocol": "UDP"}]);
+        let deployment = |on_host: bool| -> Deployment {
+            let spec =
+                json!({"hostNetwork": on_host, "containers": [{"name": "a", "ports": ports}]});
+            let spec = json!({"selector": {}, "template": {"spec": spec}});
+            serde_json::from_value(json!({"spec": spec})).unwrap()
+        };
+        assert_eq!(of_deployment(&deployment(false), &[]), ["127.0.0.1:8080", "127.0.0.9:53/UDP"]);
+        assert_eq!(of_deployment(&deployment(true), &[]), Vec::<String>::new());
     }
 
     #[test]

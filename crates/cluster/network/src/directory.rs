@@ -6,17 +6,17 @@ mod frontends;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::Ipv4Addr,
+    net::{Ipv4Addr, SocketAddrV4},
     sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
 };
 
 use client::{Change, Key};
 use k8s_openapi::api::{
-    core::v1::{Service, ServicePort},
+    core::v1::{Pod, Service, ServicePort},
     discovery::v1::{Endpoint, EndpointSlice},
 };
 
-use crate::{addresses::Addresses, nft::Frontend};
+use crate::{addresses::Addresses, host_ports, nft::Frontend};
 pub(crate) use frontends::{frontends, transport};
 
 /// On an EndpointSlice: the name of its Service.
@@ -35,6 +35,9 @@ pub(crate) struct Directory {
     /// can be wanted by several.
     by_frontend: BTreeMap<Frontend, BTreeSet<Key>>,
     by_endpoint: BTreeMap<Ipv4Addr, BTreeMap<Key, usize>>,
+    /// Pods by the ports of the host that lead to them. The first by name is: the scheduler lets no two
+    /// have the same.
+    host_ports: BTreeMap<Frontend, BTreeMap<Key, SocketAddrV4>>,
 }
 
 /// A directory with one writer and many readers, none of which waits while holding it.
@@ -139,6 +142,26 @@ impl Directory {
         }
     }
 
+    /// Takes a change in; adds where the pod was and is reached at the node's address to `dirty`.
+    pub(crate) fn pod_changed(&mut self, change: &Change<Pod>, dirty: &mut BTreeSet<Frontend>) {
+        self.host_ports.retain(|at, pods| {
+            if pods.remove(&change.key).is_some() {
+                dirty.insert(*at);
+            }
+            !pods.is_empty()
+        });
+        let Some(pod) = &change.new else { return };
+        for (at, target) in host_ports::frontends(pod, self.addresses.gateway()) {
+            dirty.insert(at);
+            self.host_ports.entry(at).or_default().insert(change.key.clone(), target);
+        }
+    }
+
+    /// The pod that is reached there by a port of the host.
+    pub(crate) fn host_port_at(&self, at: Frontend) -> Option<SocketAddrV4> {
+        self.host_ports.get(&at)?.values().next().copied()
+    }
+
     pub(crate) fn service(&self, key: &Key) -> Option<&Service> {
         self.services.get(key).map(|it| &**it)
     }
@@ -162,9 +185,9 @@ impl Directory {
         frontends.find_map(|(it, port)| (it == at).then_some((key, service, port)))
     }
 
-    /// Where all Services are reached.
+    /// Where all Services and pods with ports of the host are reached.
     pub(crate) fn frontends(&self) -> impl Iterator<Item = Frontend> {
-        self.by_frontend.keys().copied()
+        self.by_frontend.keys().chain(self.host_ports.keys()).copied()
     }
 
     /// The Services that have an endpoint with this address.

@@ -18,6 +18,7 @@ mod nft;
 mod directory;
 mod disturb;
 mod dns;
+mod host_ports;
 mod pods;
 mod policy;
 mod services;
@@ -36,9 +37,12 @@ use std::{
     sync::Arc,
 };
 
-use client::{Caches, Client, Events};
+use client::{Caches, Client, Events, Subscription};
 use futures_util::future::BoxFuture;
-use k8s_openapi::api::{core::v1::Service, discovery::v1::EndpointSlice};
+use k8s_openapi::api::{
+    core::v1::{Pod, Service},
+    discovery::v1::EndpointSlice,
+};
 use runtime::{OnExit, Tasks};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 
@@ -58,7 +62,7 @@ use nft::{Layout, Table, policy::PolicyTable};
 use pods::Pods;
 use policy::{Attached, Enforced};
 use publish::Publisher;
-use services::{Routed, Services};
+use services::{Changes, Routed, Services};
 
 /// Port of the gateway address at which the cluster serves the Kubernetes API to pods. The Service
 /// `default/kubernetes` leads there.
@@ -158,8 +162,10 @@ impl Network {
 
         let publisher =
             Publisher::new(addresses, Arc::clone(&sockets), (client, events), tasks.clone());
-        let published = caches.of::<Service>().subscribe();
-        tasks.spawn("publisher", OnExit::StopProcess, |stop| publisher.run(published, stop));
+        let published = (caches.of::<Service>().subscribe(), asking_pods(caches));
+        tasks.spawn("publisher", OnExit::StopProcess, |stop| {
+            publisher.run(published.0, published.1, stop)
+        });
         let (connections, of_egress) = (tasks.clone(), Arc::clone(&sockets));
         tasks.spawn("egress", OnExit::StopProcess, |stop| {
             egress::serve(egress, targets, of_egress, connections, stop)
@@ -283,16 +289,25 @@ impl Handle {
     }
 }
 
+/// Changes of pods that ask for ports of the host.
+fn asking_pods(caches: &Caches) -> Subscription<Pod> {
+    caches.of::<Pod>().subscribe_to(|old, new| old.or(new).is_some_and(host_ports::is_asking))
+}
+
 fn start_services(services: Services, caches: &Caches, tasks: &Tasks) {
     let (service_cache, slice_cache) = (caches.of::<Service>(), caches.of::<EndpointSlice>());
-    let changes = (service_cache.subscribe(), slice_cache.subscribe());
+    let (pod_cache, pods) = (caches.of::<Pod>(), asking_pods(caches));
+    let changes =
+        Changes { services: service_cache.subscribe(), slices: slice_cache.subscribe(), pods };
     tasks.spawn("services", OnExit::StopProcess, |stop| async move {
         tokio::select! {
             biased;
             () = stop.cancelled() => return Ok(()),
-            ((), ()) = async { tokio::join!(service_cache.synced(), slice_cache.synced()) } => {}
+            () = async {
+                tokio::join!(service_cache.synced(), slice_cache.synced(), pod_cache.synced());
+            } => {}
         }
-        services.run(changes.0, changes.1, stop).await
+        services.run(changes, stop).await
     });
 }
 

@@ -7,11 +7,12 @@ use std::{
 
 use api::annotation::{PUBLISH, Publish};
 use client::ResourceExt as _;
-use k8s_openapi::api::core::v1::{Service, ServicePort, ServiceSpec};
+use k8s_openapi::api::core::v1::{Pod, Service, ServicePort, ServiceSpec};
 
 use crate::{
     addresses::Addresses,
     directory::{cluster_ip, transport},
+    host_ports::{HostPort, host_ports},
     nft::Transport,
 };
 
@@ -33,6 +34,8 @@ pub(super) enum Asker {
     Balancer,
     /// `externalIPs`: addresses that lead to this node. If the host has one, it is meant.
     ExternalAddress,
+    /// `hostPort` of a pod.
+    HostPort,
 }
 
 /// Where connections to a port go, and who wants it.
@@ -74,6 +77,17 @@ pub(super) fn wanted(service: &Service, addresses: &Addresses) -> Wanted {
         }
     }
     wanted
+}
+
+/// The ports of the host that lead to a pod: at the address that it names, which the node's own is not
+/// on the host, or at `127.0.0.1`.
+pub(super) fn of_pod(pod: &Pod, addresses: &Addresses) -> BTreeMap<At, Lead> {
+    let ports = host_ports(pod).into_iter().filter(|it| it.address != Some(addresses.gateway()));
+    let lead = |HostPort { address, transport, number, target }| {
+        let address = SocketAddrV4::new(address.unwrap_or(Ipv4Addr::LOCALHOST), number);
+        (At { address, transport }, Lead { target, asker: Asker::HostPort })
+    };
+    ports.map(lead).collect()
 }
 
 /// The ports of a Service's load balancer, if it is to have one here, at an address.
@@ -196,6 +210,20 @@ mod tests {
             ]},
         });
         check(service, expected);
+    }
+
+    #[test]
+    fn a_pod_has_the_ports_of_the_host_that_it_asks_for() {
+        let ports = json!([{"containerPort": 80, "hostPort": 8080},
+            {"containerPort": 53, "hostPort": 8080, "protocol": "UDP", "hostIP": "127.0.0.9"},
+            {"containerPort": 80, "hostPort": 8080, "hostIP": "10.244.0.1"}]);
+        let pod = json!({"spec": {"containers": [{"name": "a", "ports": ports}]},
+            "status": {"podIP": "10.244.0.9"}});
+        let pod: Pod = serde_json::from_value(pod).unwrap();
+        expect![[r"
+            127.0.0.1:8080/Tcp > 10.244.0.9:80 HostPort
+            127.0.0.9:8080/Udp > 10.244.0.9:53 HostPort"]]
+        .assert_eq(&show(&of_pod(&pod, &Addresses::default())).join("\n"));
     }
 
     #[test]

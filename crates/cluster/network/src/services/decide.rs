@@ -51,6 +51,8 @@ pub(crate) struct Place<'a> {
     /// None: no Service is reached there (any more).
     pub(crate) service: Option<(&'a Key, &'a Service, &'a ServicePort)>,
     pub(crate) slices: Vec<&'a EndpointSlice>,
+    /// The pod that has this port of the host; Services come before it.
+    pub(crate) pod: Option<SocketAddrV4>,
 }
 
 impl<'a> Place<'a> {
@@ -58,7 +60,7 @@ impl<'a> Place<'a> {
     pub(crate) fn of(directory: &'a Directory, at: Frontend) -> Self {
         let service = directory.reached_at(at);
         let slices = service.into_iter().flat_map(|(key, ..)| directory.slices(key)).collect();
-        Self { at, service, slices }
+        Self { at, service, slices, pod: directory.host_port_at(at) }
     }
 }
 
@@ -100,7 +102,7 @@ struct Target {
 pub(crate) fn decide(seen: &Seen<'_>) -> Decision {
     let mut decision = Decision::default();
     for place in &seen.places {
-        let target = wanted(place, seen.api, seen.layout).unwrap_or_default();
+        let target = wanted(place, seen.api, seen.layout);
         decide_port(seen.installed.backends.get(&place.at), place.at, &target, &mut decision);
     }
     let (made, unused) = pickers(seen.installed, &decision);
@@ -287,15 +289,18 @@ fn count(
 }
 
 /// Where a place should lead, and how connections are spread.
-fn wanted(place: &Place<'_>, api: SocketAddrV4, layout: &Layout) -> Option<Target> {
-    let (key, service, port) = place.service?;
+fn wanted(place: &Place<'_>, api: SocketAddrV4, layout: &Layout) -> Target {
+    let Some((key, service, port)) = place.service else {
+        // As long as the pod is there, however it is: nothing waits for its end.
+        return Target { draining: place.pod.into_iter().collect(), ..Target::default() };
+    };
     let mut target = Target { affinity: affinity(service), ..Target::of(place, port) };
     target.lead_to_host(layout, place.at.transport);
     let is_api = key.namespace_or_empty() == "default" && key.name == "kubernetes";
     if is_api && place.slices.is_empty() {
         target.ready.insert(api);
     }
-    Some(target)
+    target
 }
 
 /// How long a Service's client that is silent keeps its endpoint, if at all.
@@ -420,6 +425,7 @@ mod tests {
             at,
             service: service.zip(port).map(|(service, port)| (&key, service, port)),
             slices: slices.iter().collect(),
+            pod: None,
         };
         decide(&Seen {
             installed,
@@ -495,7 +501,8 @@ mod tests {
             let frontends = directory::frontends(&service, &layout().addresses);
             let port = frontends.iter().find_map(|(it, port)| (*it == at).then_some(*port));
             let service = port.map(|port| (&key, &service, port));
-            on_host(&Place { at, service, slices: slices.iter().collect() }, &layout())
+            let slices = slices.iter().collect();
+            on_host(&Place { at, service, slices, pod: None }, &layout())
         };
         assert_eq!(of(80, &slices), ["10.244.0.1:8080".parse().unwrap()]);
         assert_eq!(of(53, &slices), []);
@@ -643,6 +650,37 @@ mod tests {
                 10.96.0.7:80/Tcp Some(Picker { affinity: None, bits: 1 }) x1
                 RemovePicker(Picker { affinity: Some(10800), bits: 0 }) x1"#]],
         );
+    }
+
+    #[test]
+    fn a_port_of_the_host_leads_to_its_pod_for_want_of_a_service() {
+        let at = Frontend {
+            address: Ipv4Addr::new(10, 244, 0, 1),
+            transport: Transport::Tcp,
+            port: 8080,
+        };
+        let pod: Option<SocketAddrV4> = Some("10.244.0.9:80".parse().unwrap());
+        let mut installed = Installed::default();
+        let mut shown = Vec::new();
+        for pod in [pod, None] {
+            let places = vec![Place { at, service: None, slices: Vec::new(), pod }];
+            let (api, layout) = ("10.244.0.1:6443".parse().unwrap(), &layout());
+            let decision = decide(&Seen { installed: &installed, places, api, layout });
+            shown.push(show(&decision));
+            installed.done(decision);
+            // Else the pod would never be asked to end.
+            assert!(!installed.is_ready(Ipv4Addr::new(10, 244, 0, 9)));
+        }
+        expect![[r#"
+            AddHairpin(10.244.0.9) x1
+            AddPicker(Picker { affinity: None, bits: 0 }) x1
+            10.244.0.1:8080/Tcp - > 10.244.0.9:80 x1
+            10.244.0.1:8080/Tcp Some(Picker { affinity: None, bits: 0 }) x1
+            --
+            10.244.0.1:8080/Tcp 10.244.0.9:80 > - x1
+            10.244.0.1:8080/Tcp None x1
+            RemoveHairpin(10.244.0.9) x1"#]]
+        .assert_eq(&shown.join("\n--\n"));
     }
 
     #[test]

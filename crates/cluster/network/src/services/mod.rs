@@ -13,7 +13,10 @@ use std::{
 };
 
 use client::Subscription;
-use k8s_openapi::api::{core::v1::Service, discovery::v1::EndpointSlice};
+use k8s_openapi::api::{
+    core::v1::{Pod, Service},
+    discovery::v1::EndpointSlice,
+};
 use runtime::{Backoff, OnExit, Tasks};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -69,6 +72,15 @@ impl Routed {
     }
 }
 
+/// What the loop follows.
+#[derive(Debug)]
+pub(crate) struct Changes {
+    pub(crate) services: Subscription<Service>,
+    pub(crate) slices: Subscription<EndpointSlice>,
+    /// Those with ports of the host.
+    pub(crate) pods: Subscription<Pod>,
+}
+
 /// The loop and all that it knows.
 #[derive(Debug)]
 pub(crate) struct Services {
@@ -104,16 +116,15 @@ impl Services {
         Routed(self.state.subscribe())
     }
 
-    /// Runs until `stop`. Both caches must have been read once: what they do not name is removed.
+    /// Runs until `stop`. The caches must have been read once: what they do not name is removed.
     pub(crate) async fn run(
         mut self,
-        mut services: Subscription<Service>,
-        mut slices: Subscription<EndpointSlice>,
+        mut changes: Changes,
         stop: CancellationToken,
     ) -> anyhow::Result<()> {
         let mut failures = 0_u32;
         loop {
-            self.drain(&mut services, &mut slices);
+            self.drain(&mut changes);
             match self.reconcile().await {
                 Ok(()) => failures = 0,
                 Err(error) => {
@@ -126,28 +137,31 @@ impl Services {
                 biased;
                 () = stop.cancelled() => return Ok(()),
                 () = retry, if failures > 0 => {}
-                change = services.next(), if failures == 0 => {
+                change = changes.services.next(), if failures == 0 => {
                     self.directory.write().service_changed(change, &mut self.dirty);
                 }
-                change = slices.next(), if failures == 0 => {
+                change = changes.slices.next(), if failures == 0 => {
                     self.directory.write().slice_changed(&change, &mut self.dirty);
+                }
+                change = changes.pods.next(), if failures == 0 => {
+                    self.directory.write().pod_changed(&change, &mut self.dirty);
                 }
             }
         }
     }
 
     /// Takes in what is there already, so that a burst becomes one transaction.
-    fn drain(
-        &mut self,
-        services: &mut Subscription<Service>,
-        slices: &mut Subscription<EndpointSlice>,
-    ) {
+    fn drain(&mut self, changes: &mut Changes) {
+        let Changes { services, slices, pods } = changes;
         let mut directory = self.directory.write();
         while let Some(change) = services.try_next() {
             directory.service_changed(change, &mut self.dirty);
         }
         while let Some(change) = slices.try_next() {
             directory.slice_changed(&change, &mut self.dirty);
+        }
+        while let Some(change) = pods.try_next() {
+            directory.pod_changed(&change, &mut self.dirty);
         }
     }
 

@@ -19,6 +19,7 @@ mod world;
 
 mod balancers;
 mod cuts;
+mod host_ports;
 mod host_routes;
 mod outside;
 mod pods;
@@ -38,6 +39,7 @@ const TESTS: &[&[Test]] = &[
     restart::TESTS,
     routing::TESTS,
     balancers::TESTS,
+    host_ports::TESTS,
     outside::TESTS,
     host_routes::TESTS,
     policies::TESTS,

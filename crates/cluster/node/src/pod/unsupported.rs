@@ -4,7 +4,6 @@ use client::EventType::Warning;
 use k8s_openapi::api::core::v1::Container;
 
 use super::worker::Worker;
-use crate::context::is_on_host;
 
 impl Worker {
     /// Says what a container that has started goes without.
@@ -20,11 +19,6 @@ impl Worker {
         }
         if lifecycle.is_some_and(|it| it.pre_stop.is_some()) {
             tell("FailedPreStopHook", "preStop hooks are");
-        }
-        if !is_on_host(&self.pod)
-            && container.ports.iter().flatten().any(|it| it.host_port.is_some_and(|it| it != 0))
-        {
-            tell("HostPortNotSupported", "hostPort is");
         }
         let spec = self.pod.spec.as_ref();
         if spec.is_some_and(|it| it.runtime_class_name.is_some()) {
