@@ -27,6 +27,7 @@ scripts! {
     describe
     discover
     ended
+    endpoints
     events
     expose
     get

@@ -10,6 +10,8 @@ mod deployment;
 mod replica_set;
 
 mod endpoint_slice;
+mod endpoint_slice_mirroring;
+mod endpoints;
 
 mod namespace;
 mod root_ca;
@@ -40,6 +42,8 @@ pub fn run(config: Config, caches: &Caches, client: &Client, tasks: &Tasks) {
     deployment::start(&controller);
     replica_set::start(&controller);
     endpoint_slice::start(&controller);
+    endpoints::start(&controller);
+    endpoint_slice_mirroring::start(&controller);
     service_account::start(&controller);
     root_ca::start(&controller, root_ca);
     namespace::start(&controller);

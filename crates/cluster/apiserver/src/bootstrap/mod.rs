@@ -17,7 +17,7 @@ use crate::{
 
 const NAMESPACES: &[&str] = &["default", "kube-system", "kube-public", "kube-node-lease"];
 
-/// Name of the Service and the EndpointSlice by which pods find the API.
+/// Name of the Service, the EndpointSlice and the Endpoints by which pods find the API.
 pub(crate) const NAME: &str = "kubernetes";
 
 /// Who owns these objects' fields. As in Kubernetes.
@@ -104,7 +104,8 @@ async fn make_ready(registry: &Registry) -> Result<(), Status> {
 /// Runs until the server stops.
 pub(crate) async fn keep_published(registry: &Registry, config: &Config) -> anyhow::Result<()> {
     loop {
-        let keys = ["Service", "EndpointSlice"].map(|kind| call(kind, Some("default"), NAME));
+        let keys =
+            ["Service", "EndpointSlice", "Endpoints"].map(|kind| call(kind, Some("default"), NAME));
         let mut watches = Vec::new();
         for call in keys.into_iter().flatten() {
             watches.push(registry.store.watch(&call.key(), registry.store.revision())?);
@@ -139,7 +140,7 @@ enum Again {
     StoreClosed,
 }
 
-/// Service and EndpointSlice of the API.
+/// Service, EndpointSlice and Endpoints of the API.
 async fn publish(registry: &Registry, config: &Config) -> Result<(), Status> {
     let ip = config.service_range.address(API_OFFSET).to_string();
     let labels = json!({"component": "apiserver", "provider": "kubernetes"});
@@ -170,18 +171,40 @@ async fn publish(registry: &Registry, config: &Config) -> Result<(), Status> {
         "ports": [{"name": "https", "port": config.advertised.port(), "protocol": "TCP"}],
     });
     ensure(registry, Own::new("EndpointSlice", Some("default"), slice.clone())).await?;
-    advertise(registry, &slice).await
+    advertise(registry, "EndpointSlice", &["endpoints", "ports"], &slice).await?;
+    // Such an address may not be in Endpoints; only a server in one process with its clients has one.
+    if config.advertised.ip().is_loopback() {
+        return Ok(());
+    }
+    let endpoints = json!({
+        "metadata": {
+            "name": NAME,
+            "namespace": "default",
+            "labels": {"endpointslice.kubernetes.io/skip-mirror": "true"},
+        },
+        "subsets": [{
+            "addresses": [{"ip": config.advertised.ip().to_string()}],
+            "ports": [{"name": "https", "port": config.advertised.port(), "protocol": "TCP"}],
+        }],
+    });
+    ensure(registry, Own::new("Endpoints", Some("default"), endpoints.clone())).await?;
+    advertise(registry, "Endpoints", &["subsets"], &endpoints).await
 }
 
-/// Brings the address of the API up to date.
-async fn advertise(registry: &Registry, slice: &Value) -> Result<(), Status> {
-    let Some(call) = call("EndpointSlice", Some("default"), NAME) else { return Ok(()) };
+/// Brings the address of the API up to date, which is in these fields.
+async fn advertise(
+    registry: &Registry,
+    kind: &str,
+    fields: &[&str],
+    wanted: &Value,
+) -> Result<(), Status> {
+    let Some(call) = call(kind, Some("default"), NAME) else { return Ok(()) };
     let writer = call.writer("UpdateOptions", registry.clock.now())?;
     registry
         .change(&call, &writer, false, |live| {
             let mut new = live.object.clone();
-            for key in ["endpoints", "ports"] {
-                crate::object::copy(&mut new, slice, &[key]);
+            for key in fields {
+                crate::object::copy(&mut new, wanted, &[key]);
             }
             Ok(Draft::compared(new))
         })

@@ -29,7 +29,6 @@ pub(super) static ENDPOINTS: Kind = Kind {
     columns: COLUMNS,
     row,
     deprecation: "v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice",
-    unattended: true,
     ..Kind::PLAIN
 };
 

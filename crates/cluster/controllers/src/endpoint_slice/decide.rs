@@ -1,24 +1,25 @@
-//! How the endpoints of a Service are laid out in slices, as a function of what was seen.
-//!
-//! Endpoints stay in the slice they are in, so that a change of one pod rewrites one slice.
+//! What the slices of a Service have, as a function of what was seen.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::sync::Arc;
 
 use k8s_openapi::{
     api::{
         core::v1::{Pod, Service},
-        discovery::v1::{Endpoint, EndpointPort, EndpointSlice},
+        discovery::v1::EndpointSlice,
     },
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
 
-use super::endpoints::{address_types, endpoint, ports};
+use super::{
+    endpoints::{address_types, endpoint, ports},
+    layout::{Action, Groups},
+};
 use crate::owner::controller_reference;
 
 /// The label that says whose slice it is.
-pub(super) const SERVICE_NAME: &str = "kubernetes.io/service-name";
+pub(crate) const SERVICE_NAME: &str = "kubernetes.io/service-name";
 /// The label that says who keeps it.
-pub(super) const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
+pub(crate) const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
 /// Our value of it, the original's.
 pub(super) const MANAGER: &str = "endpointslice-controller.k8s.io";
 /// On slices of Services without an address of their own.
@@ -36,14 +37,6 @@ pub(super) struct Seen {
     pub(super) slices: Vec<Arc<EndpointSlice>>,
 }
 
-/// One step, safe to repeat.
-#[derive(Clone, Debug)]
-pub(super) enum Action {
-    Create(Box<EndpointSlice>),
-    Update(Box<EndpointSlice>),
-    Delete(Arc<EndpointSlice>),
-}
-
 /// What to do, in this order, and why.
 #[derive(Clone, Debug)]
 pub(super) struct Decision {
@@ -51,12 +44,9 @@ pub(super) struct Decision {
     pub(super) reason: &'static str,
 }
 
-/// Slices of one kind hold endpoints of one address type with the same ports.
-type Group = (&'static str, String);
-
 /// What makes the slices say what the pods are, with at most `endpoints_max` in each.
 pub(super) fn decide(seen: &Seen, endpoints_max: usize) -> Decision {
-    let mut groups: BTreeMap<Group, (Vec<EndpointPort>, Vec<Endpoint>)> = BTreeMap::new();
+    let mut groups = Groups::default();
     let types = address_types(&seen.service);
     for kind in &types {
         for (pod, zone) in seen.pods.iter().zip(&seen.zones) {
@@ -64,106 +54,17 @@ pub(super) fn decide(seen: &Seen, endpoints_max: usize) -> Decision {
                 continue;
             };
             let ports = ports(&seen.service, pod);
-            let group = groups.entry((kind, group_key(&ports))).or_insert((ports, Vec::new()));
-            group.1.push(endpoint);
+            groups.add(kind, ports, endpoint);
         }
-        // Without pods one empty slice shows that somebody cares.
-        if !groups.keys().any(|(of, _)| of == kind) {
-            groups.insert((kind, group_key(&[])), (Vec::new(), Vec::new()));
-        }
+        groups.show(kind);
     }
-    let mut actions = Vec::new();
-    for (group, (ports, endpoints)) in &groups {
-        let mine = seen.slices.iter().filter(|it| is_in(it, group)).map(Arc::clone).collect();
-        actions.extend(lay_out(seen, group.0, ports, endpoints, mine, endpoints_max));
-    }
-    let orphans = seen.slices.iter().filter(|it| !groups.keys().any(|group| is_in(it, group)));
-    actions.extend(orphans.map(|it| Action::Delete(Arc::clone(it))));
+    let actions = groups.lay_out(&metadata(&seen.service), &seen.slices, endpoints_max);
     let reason = if actions.is_empty() { "slices are right" } else { "pods or Service changed" };
     Decision { actions, reason }
 }
 
-fn group_key(ports: &[EndpointPort]) -> String {
-    serde_json::to_string(ports).unwrap_or_default()
-}
-
-fn is_in(slice: &EndpointSlice, (kind, ports): &Group) -> bool {
-    slice.address_type == *kind && group_key(slice.ports.as_deref().unwrap_or_default()) == *ports
-}
-
-fn lay_out(
-    seen: &Seen,
-    kind: &str,
-    ports: &[EndpointPort],
-    endpoints: &[Endpoint],
-    slices: Vec<Arc<EndpointSlice>>,
-    endpoints_max: usize,
-) -> Vec<Action> {
-    let mut wanted: BTreeMap<&str, &Endpoint> =
-        endpoints.iter().map(|it| (identity(it), it)).collect();
-    // What is in a slice already stays there, brought up to date.
-    let mut kept: Vec<(Arc<EndpointSlice>, Vec<Endpoint>)> = Vec::new();
-    for slice in slices {
-        let old = slice.endpoints.iter().flatten();
-        let stay = old.filter_map(|it| wanted.remove(identity(it))).cloned().collect();
-        kept.push((slice, stay));
-    }
-    // The others go first where there is room, then into new slices.
-    let mut rest = wanted.into_values().cloned();
-    for (_, endpoints) in &mut kept {
-        let room = endpoints_max.saturating_sub(endpoints.len());
-        endpoints.extend(rest.by_ref().take(room));
-    }
-    let mut fresh: Vec<Vec<Endpoint>> = Vec::new();
-    let rest: Vec<Endpoint> = rest.collect();
-    fresh.extend(rest.chunks(endpoints_max.max(1)).map(<[_]>::to_vec));
-    if kept.is_empty() && fresh.is_empty() {
-        fresh.push(Vec::new());
-    }
-    let keep_one_empty = fresh.is_empty() && kept.iter().all(|(_, it)| it.is_empty());
-    let mut actions = Vec::new();
-    for (index, (old, endpoints)) in kept.into_iter().enumerate() {
-        if endpoints.is_empty() && !(keep_one_empty && index == 0) {
-            actions.push(Action::Delete(old));
-            continue;
-        }
-        let new = filled(&seen.service, (*old).clone(), kind, ports, endpoints);
-        if !same(&new, &old) {
-            actions.push(Action::Update(Box::new(new)));
-        }
-    }
-    let create = |endpoints| {
-        let slice = filled(&seen.service, EndpointSlice::default(), kind, ports, endpoints);
-        Action::Create(Box::new(slice))
-    };
-    actions.extend(fresh.into_iter().map(create));
-    actions
-}
-
-/// Whether writing `new` over `old` would change nothing. An empty list may come back as none.
-fn same(new: &EndpointSlice, old: &EndpointSlice) -> bool {
-    fn list<T>(it: Option<&Vec<T>>) -> &[T] {
-        it.map_or(&[], Vec::as_slice)
-    }
-    new.metadata == old.metadata
-        && list(new.endpoints.as_ref()) == list(old.endpoints.as_ref())
-        && list(new.ports.as_ref()) == list(old.ports.as_ref())
-}
-
-/// What makes an endpoint the same one: its pod.
-fn identity(endpoint: &Endpoint) -> &str {
-    let uid = endpoint.target_ref.as_ref().and_then(|it| it.uid.as_deref());
-    uid.or_else(|| endpoint.addresses.first().map(String::as_str)).unwrap_or_default()
-}
-
-/// The slice as it should be.
-fn filled(
-    service: &Service,
-    old: EndpointSlice,
-    kind: &str,
-    ports: &[EndpointPort],
-    endpoints: Vec<Endpoint>,
-) -> EndpointSlice {
+/// What the metadata of the slices should be.
+fn metadata(service: &Service) -> ObjectMeta {
     let name = service.metadata.name.clone().unwrap_or_default();
     let mut labels = service.metadata.labels.clone().unwrap_or_default();
     labels.retain(|key, _| ![SERVICE_NAME, MANAGED_BY, HEADLESS].contains(&key.as_str()));
@@ -172,19 +73,12 @@ fn filled(
     }
     labels.insert(MANAGED_BY.to_owned(), MANAGER.to_owned());
     labels.insert(SERVICE_NAME.to_owned(), name.clone());
-    let generate_name = old.metadata.generate_name.clone().or_else(|| Some(format!("{name}-")));
-    let metadata = ObjectMeta {
-        generate_name,
+    ObjectMeta {
+        generate_name: Some(format!("{name}-")),
         namespace: service.metadata.namespace.clone(),
         labels: Some(labels),
         owner_references: Some(vec![controller_reference(service)]),
-        ..old.metadata
-    };
-    EndpointSlice {
-        metadata,
-        address_type: kind.to_owned(),
-        endpoints: Some(endpoints),
-        ports: Some(ports.to_vec()),
+        ..ObjectMeta::default()
     }
 }
 

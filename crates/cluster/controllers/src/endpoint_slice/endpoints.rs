@@ -19,14 +19,14 @@ use crate::{
 const ZONE: &str = "topology.kubernetes.io/zone";
 
 /// Whether this controller is to keep slices for the Service at all.
-pub(super) fn has_selector(service: &Service) -> bool {
+pub(crate) fn has_selector(service: &Service) -> bool {
     let Some(spec) = &service.spec else { return false };
     let external = spec.type_.as_deref() == Some("ExternalName");
     !external && spec.selector.as_ref().is_some_and(|it| !it.is_empty())
 }
 
 /// Whether the Service selects the pod.
-pub(super) fn selects(service: &Service, pod: &Pod) -> bool {
+pub(crate) fn selects(service: &Service, pod: &Pod) -> bool {
     let selector = service.spec.as_ref().and_then(|it| it.selector.as_ref());
     let Some(selector) = selector.filter(|it| !it.is_empty()) else { return false };
     let labels = pod.metadata.labels.as_ref();
@@ -57,7 +57,7 @@ pub(super) fn zone(node: &Node) -> Option<String> {
 }
 
 /// Kinds of addresses that slices of the Service have: one per IP family.
-pub(super) fn address_types(service: &Service) -> Vec<&'static str> {
+pub(crate) fn address_types(service: &Service) -> Vec<&'static str> {
     let families = service.spec.as_ref().and_then(|it| it.ip_families.as_ref());
     let families = families.into_iter().flatten();
     let mut types: Vec<_> = families.map(|it| if it == "IPv6" { "IPv6" } else { "IPv4" }).collect();
@@ -99,7 +99,8 @@ pub(super) fn endpoint(
     })
 }
 
-fn address(pod: &Pod, address_type: &str) -> Option<String> {
+/// The pod's address of a type.
+pub(crate) fn address(pod: &Pod, address_type: &str) -> Option<String> {
     let status = pod.status.as_ref()?;
     let listed = status.pod_ips.iter().flatten().map(|it| it.ip.clone());
     let mut all = listed.chain(status.pod_ip.clone()).filter(|it| !it.is_empty());
@@ -107,7 +108,7 @@ fn address(pod: &Pod, address_type: &str) -> Option<String> {
 }
 
 /// A pod that names the Service as its subdomain gets a DNS name of its own below it.
-fn hostname(service: &Service, pod: &Pod) -> Option<String> {
+pub(crate) fn hostname(service: &Service, pod: &Pod) -> Option<String> {
     let spec = pod.spec.as_ref()?;
     let hostname = spec.hostname.clone().filter(|it| !it.is_empty())?;
     (spec.subdomain.is_some() && spec.subdomain == service.metadata.name).then_some(hostname)
@@ -115,7 +116,7 @@ fn hostname(service: &Service, pod: &Pod) -> Option<String> {
 
 /// The Service's ports as they are on this pod. A port whose name the pod does not know is left
 /// out.
-pub(super) fn ports(service: &Service, pod: &Pod) -> Vec<EndpointPort> {
+pub(crate) fn ports(service: &Service, pod: &Pod) -> Vec<EndpointPort> {
     let ports = service.spec.iter().flat_map(|it| it.ports.iter().flatten());
     let on_pod = |port: &ServicePort| {
         let protocol = port.protocol.clone().unwrap_or_else(|| "TCP".to_owned());

@@ -1,15 +1,13 @@
-//! EndpointSlice: which pods stand behind a Service. What a pod contributes is in `endpoints`, how
-//! endpoints are laid out in slices is decided in `decide`; routing is the business of others.
+//! EndpointSlice: which pods stand behind a Service. What a pod contributes is in `endpoints`, what
+//! slices have is decided in `decide`, how they are filled in `layout`; routing is the business of others.
 
 mod decide;
-mod endpoints;
+pub(crate) mod endpoints;
+pub(crate) mod layout;
 
 use std::sync::Arc;
 
-use client::{
-    Api, Cache, Change, DeleteParams, EventType, Events, Key, Loop, Next, PostParams,
-    Preconditions, Resource as _,
-};
+use client::{Cache, Change, EventType, Events, Key, Loop, Next, Resource as _};
 use k8s_openapi::api::{
     core::v1::{Node, Pod, Service},
     discovery::v1::EndpointSlice,
@@ -19,7 +17,8 @@ use crate::{
     Controller,
     owner::{api_of, is_deleting},
 };
-use decide::{Action, MANAGED_BY, MANAGER, SERVICE_NAME, Seen, decide};
+pub(crate) use decide::{MANAGED_BY, SERVICE_NAME};
+use decide::{MANAGER, Seen, decide};
 
 /// Endpoints in one slice (`--max-endpoints-per-slice`): a change of one endpoint rewrites and
 /// sends a whole slice.
@@ -53,7 +52,7 @@ pub(crate) fn start(controller: &Controller) {
 
 /// The Services that select a pod, before or after the change. A change that no endpoint shows
 /// wakes nobody.
-fn services_of(services: &Cache<Service>, change: &Change<Pod>) -> Vec<Key> {
+pub(crate) fn services_of(services: &Cache<Service>, change: &Change<Pod>) -> Vec<Key> {
     if let (Some(old), Some(new)) = (&change.old, &change.new)
         && endpoints::look_alike(old, new)
         && !Arc::ptr_eq(old, new)
@@ -92,7 +91,8 @@ impl Reconciler {
         let decision = decide(&self.observe(&key, &service), ENDPOINTS_MAX);
         tracing::debug!(service = %key, reason = decision.reason, "decided");
         for action in &decision.actions {
-            if let Err(error) = self.step(&service, action).await {
+            let api = api_of(&self.controller.client, &*service);
+            if let Err(error) = layout::act(&api, &self.slices, action).await {
                 // Somebody was faster, or the namespace is going: look again, or never.
                 if !client::is_conflict(&error) && !client::is_namespace_terminating(&error) {
                     let note =
@@ -118,34 +118,5 @@ impl Reconciler {
         };
         let zones = pods.iter().map(|pod| zone(pod)).collect();
         Seen { service: Arc::clone(service), pods, zones, slices }
-    }
-
-    async fn step(&self, service: &Service, action: &Action) -> Result<(), client::Error> {
-        let slices: Api<EndpointSlice> = api_of(&self.controller.client, service);
-        let params = PostParams::default();
-        let written = match action {
-            Action::Create(slice) => slices.create(&params, slice).await?,
-            Action::Update(slice) => {
-                let name = slice.metadata.name.as_deref().unwrap_or_default();
-                slices.replace(name, &params, slice).await?
-            }
-            Action::Delete(slice) => {
-                let name = slice.metadata.name.as_deref().unwrap_or_default();
-                let preconditions = Some(Preconditions {
-                    uid: slice.metadata.uid.clone(),
-                    resource_version: slice.metadata.resource_version.clone(),
-                });
-                let params = DeleteParams { preconditions, ..Default::default() };
-                match slices.delete(name, &params).await {
-                    Err(error) if !client::is_not_found(&error) => return Err(error),
-                    _ => return Ok(()),
-                }
-            }
-        };
-        let revision = written.metadata.resource_version.as_deref().unwrap_or_default();
-        if let Err(error) = self.slices.reached(revision).await {
-            tracing::warn!(%error, "going on without");
-        }
-        Ok(())
     }
 }
