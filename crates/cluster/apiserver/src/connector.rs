@@ -20,6 +20,12 @@ pub trait NodeConnector: Send + Sync + fmt::Debug {
     /// "a" in pod "b" is waiting to start: ContainerCreating` (400).
     fn logs(&self, request: LogRequest) -> Answer<'_, LogStream>;
 
+    /// More of the page `/metrics`, in the text format of Prometheus: whole lines, and names that the API
+    /// server has none of.
+    fn metrics(&self) -> String {
+        String::new()
+    }
+
     /// What the node and its pods use of CPU and memory. May take a second.
     fn usage(&self) -> Answer<'_, Usage>;
 }

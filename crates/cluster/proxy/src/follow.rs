@@ -9,9 +9,7 @@ use std::{
     time::Duration,
 };
 
-use api::annotation::{PUBLISH, Publish};
 use client::{Caches, Client, Events};
-use k8s_openapi::api::core::v1::Service;
 use runtime::Backoff;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -102,7 +100,7 @@ impl Follower {
         // First nobody chooses an endpoint that has gone, then connections to it are closed.
         self.table.send_replace(Arc::new(table));
         self.proxy.pool.keep_to(endpoints);
-        let listening = self.listen(&seen, &decision).await;
+        let listening = self.listen(&decision).await;
         if let Err(error) = &listening {
             tracing::warn!(%error, "the HTTP proxy does not listen on the host");
         }
@@ -122,9 +120,9 @@ impl Follower {
         self.writer.ingresses(seen, decision, &ports).await
     }
 
-    /// Listens once there is something to ask for. A port that a Service wants to be published at is its.
-    async fn listen(&mut self, seen: &Seen, decision: &Decision) -> io::Result<()> {
-        let taken = published(&seen.services);
+    /// Listens once there is something to ask for. A port that others ask for is theirs.
+    async fn listen(&mut self, decision: &Decision) -> io::Result<()> {
+        let taken = &decision.taken;
         self.open.retain(|it| {
             let keep = !taken.contains(&it.port);
             if !keep {
@@ -140,7 +138,7 @@ impl Follower {
             if self.open.iter().any(|it| it.scheme == scheme) {
                 continue;
             }
-            if let Err(error) = self.open(scheme, &taken).await {
+            if let Err(error) = self.open(scheme, taken).await {
                 result = Err(error);
             }
         }
@@ -162,12 +160,4 @@ impl Follower {
         }
         Ok(())
     }
-}
-
-/// Ports of the host that annotations of Services ask for.
-fn published(services: &[Arc<Service>]) -> BTreeSet<u16> {
-    let annotations = services.iter().filter_map(|it| it.metadata.annotations.as_ref());
-    let lists = annotations.filter_map(|it| it.get(PUBLISH));
-    let ports = lists.filter_map(|it| Publish::parse_list(it).ok()).flatten();
-    ports.map(|it| it.host_port).collect()
 }

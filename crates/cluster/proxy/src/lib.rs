@@ -18,6 +18,9 @@ mod follow;
 mod host;
 mod listen;
 mod observe;
+
+mod metrics;
+mod record;
 mod tls;
 
 #[cfg(test)]
@@ -26,7 +29,9 @@ mod testing;
 use std::{net::IpAddr, path::PathBuf, sync::Arc};
 
 use client::{Caches, Client, Events};
-use runtime::{OnExit, Tasks};
+use metrics::Metrics;
+use record::Recorder;
+use runtime::{Clock, OnExit, Tasks};
 use tokio::sync::watch;
 
 pub use host::HostSockets;
@@ -45,6 +50,10 @@ pub struct Config {
     pub host_address: IpAddr,
     /// File in which the ports on the host are remembered.
     pub ports_file: PathBuf,
+    /// The access log.
+    pub log_file: PathBuf,
+    /// Time of day.
+    pub clock: Clock,
     /// Signs the certificates of hosts that have none.
     pub authority: Arc<dyn Authority>,
 }
@@ -61,9 +70,16 @@ pub enum BuildError {
 #[derive(Clone, Debug)]
 pub struct Handle {
     table: watch::Receiver<Arc<Table>>,
+    metrics: Arc<Metrics>,
 }
 
 impl Handle {
+    /// What is counted of requests, in the text format of Prometheus.
+    #[must_use]
+    pub fn metrics(&self) -> String {
+        self.metrics.text()
+    }
+
     /// Waits until no new request goes to `address` as to a ready endpoint.
     pub async fn unrouted(&self, address: IpAddr) {
         let mut table = self.table.clone();
@@ -88,9 +104,11 @@ pub fn build(
     let (sender, table) = watch::channel(Arc::default());
     let certificates = Certificates::new(table.clone(), config.authority);
     let acceptor = tls::acceptor(certificates)?;
-    let proxy = Proxy::new(table.clone(), pool, acceptor, tasks.clone());
+    let recorder = Recorder::new(config.log_file, config.clock, tasks);
+    let metrics = Arc::clone(&recorder.metrics);
+    let proxy = Proxy::new((table.clone(), pool), acceptor, recorder, tasks.clone());
     let follower =
         Follower::new(config.ports_file, caches, (client, events), sockets, proxy, sender);
     tasks.spawn("proxy", OnExit::StopProcess, |stop| follower.run(stop));
-    Ok(Handle { table })
+    Ok(Handle { table, metrics })
 }

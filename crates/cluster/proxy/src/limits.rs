@@ -54,5 +54,15 @@ pub(crate) const HANDSHAKE_TIME_MAX: Duration = Duration::from_secs(10);
 /// forgotten at the limit, and made again when asked for.
 pub(crate) const CERTIFICATES_MAX: usize = 1024;
 
+/// Routes to Services that are counted apart. Objects come and go; at the limit, what was counted of those
+/// without a request is forgotten.
+pub(crate) const SERIES_MAX: usize = 10_000;
+
+/// Lines of the access log that wait to be written: some 200 KiB. More are lost, and their number is said.
+pub(crate) const LOG_LINES_MAX: usize = 1024;
+
+/// Bytes of the access log, after which another begins. One that is full is kept beside it.
+pub(crate) const LOG_BYTES_MAX: u64 = 16 << 20;
+
 /// Names of hosts that an answer lists; a page is for reading.
 pub(crate) const HOSTS_SHOWN_MAX: usize = 50;

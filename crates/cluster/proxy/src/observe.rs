@@ -5,12 +5,12 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use client::{Cache, Caches, Key, Single, Singles, Subscription};
 use futures_util::future::select_all;
 use k8s_openapi::api::{
-    core::v1::{Secret, Service},
+    core::v1::{Pod, Secret, Service},
     discovery::v1::EndpointSlice,
     networking::v1::{Ingress, IngressClass},
 };
 
-use crate::decide::{Seen, secrets};
+use crate::decide::{Seen, of_pod, secrets};
 
 /// How long a Secret that has just been named is waited for. What comes later is heard of as a change.
 const SECRET_TIME_MAX: Duration = Duration::from_secs(2);
@@ -21,6 +21,8 @@ pub(crate) struct Objects {
     classes: Followed<IngressClass>,
     services: Followed<Service>,
     slices: Followed<EndpointSlice>,
+    /// Of all pods; heard of are those with ports of the host.
+    pods: Followed<Pod>,
     secrets: Singles<Secret>,
     held: BTreeMap<Key, (Arc<Single<Secret>>, Subscription<Secret>)>,
 }
@@ -38,7 +40,11 @@ where
 
 impl Objects {
     pub(crate) fn new(caches: &Caches) -> Self {
+        let pods = caches.of::<Pod>();
+        let has_ports = |it: Option<&Pod>| it.is_some_and(|it| of_pod(it).next().is_some());
+        let changes = pods.subscribe_to(move |old, new| has_ports(old) || has_ports(new));
         Self {
+            pods: (pods, changes),
             ingresses: followed(caches),
             classes: followed(caches),
             services: followed(caches),
@@ -52,6 +58,7 @@ impl Objects {
     pub(crate) async fn synced(&self) {
         let (ingresses, classes) = (&self.ingresses.0, &self.classes.0);
         let (services, slices) = (&self.services.0, &self.slices.0);
+        self.pods.0.synced().await;
         tokio::join!(ingresses.synced(), classes.synced(), services.synced(), slices.synced());
     }
 
@@ -62,12 +69,14 @@ impl Objects {
             _ = self.classes.1.next() => {}
             _ = self.services.1.next() => {}
             _ = self.slices.1.next() => {}
+            _ = self.pods.1.next() => {}
             () = any(&mut self.held) => {}
         }
         while self.ingresses.1.try_next().is_some() {}
         while self.classes.1.try_next().is_some() {}
         while self.services.1.try_next().is_some() {}
         while self.slices.1.try_next().is_some() {}
+        while self.pods.1.try_next().is_some() {}
         for (_, changes) in self.held.values_mut() {
             while changes.try_next().is_some() {}
         }
@@ -80,6 +89,7 @@ impl Objects {
         let secrets = self.held.keys().filter_map(|it| Some((it.clone(), self.secrets.get(it)?)));
         Seen {
             secrets: secrets.collect(),
+            pods: self.pods.0.list(),
             ingresses,
             classes: self.classes.0.list(),
             services: self.services.0.list(),

@@ -26,7 +26,7 @@ use hyper_util::{
     rt::{TokioExecutor, TokioIo},
     server::conn::auto,
 };
-use runtime::{OnExit, Tasks};
+use runtime::{Clock, OnExit, Tasks};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
@@ -35,6 +35,8 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    metrics::Metrics,
+    record::Recorder,
     serve::Proxy,
     table::{Backend, PathMatch, Protocol, Route, RouteOf, Rule, Table, Target},
     tls::{self, Authority, Certificates},
@@ -71,6 +73,9 @@ pub(crate) struct Setup {
     pub(crate) address: SocketAddr,
     pub(crate) tasks: Tasks,
     pub(crate) table: watch::Sender<Arc<Table>>,
+    pub(crate) metrics: Arc<Metrics>,
+    /// Where the access log is.
+    pub(crate) folder: tempfile::TempDir,
     pool: Arc<Pool>,
 }
 
@@ -82,11 +87,16 @@ impl Setup {
         let pool = Pool::new(Dialer::new(Arc::new(NoHost), host, &tasks).unwrap());
         let certificates = Certificates::new(follows.clone(), Arc::new(SelfSigned));
         let acceptor = tls::acceptor(certificates).unwrap();
-        let proxy = Proxy::new(follows, Arc::clone(&pool), acceptor, tasks.clone());
+        let folder = tempfile::tempdir().unwrap();
+        let log = folder.path().join("access.log");
+        let recorder = Recorder::new(log, Clock::system(), &tasks);
+        let metrics = Arc::clone(&recorder.metrics);
+        let found = (follows, Arc::clone(&pool));
+        let proxy = Proxy::new(found, acceptor, recorder, tasks.clone());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         proxy.serve(listener, 80, false, CancellationToken::new());
-        let setup = Self { address, tasks, table, pool };
+        let setup = Self { address, tasks, table, metrics, folder, pool };
         setup.pool.keep_to(setup.table.borrow().endpoints());
         setup
     }

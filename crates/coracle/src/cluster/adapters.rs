@@ -140,16 +140,24 @@ impl node::HostProcesses for Host {
 /// The logs of the one node, as the API server asks for them. The node is built after the server, so
 /// it is connected later.
 #[derive(Debug, Default)]
-pub(super) struct NodeLogs(OnceLock<node::Handle>);
+pub(super) struct NodeLogs {
+    node: OnceLock<node::Handle>,
+    proxy: OnceLock<proxy::Handle>,
+}
 
 impl NodeLogs {
     /// Connects the node. Only the first call counts: there is one node.
     pub(super) fn connect(&self, node: node::Handle) {
-        drop(self.0.set(node));
+        drop(self.node.set(node));
+    }
+
+    /// Connects the HTTP proxy, whose counts stand beside the server's.
+    pub(super) fn count(&self, proxy: proxy::Handle) {
+        drop(self.proxy.set(proxy));
     }
 
     fn read(&self, request: &LogRequest) -> Result<LogStream, Status> {
-        let Some(node) = self.0.get() else {
+        let Some(node) = self.node.get() else {
             let message = format!("node `{}` is not connected yet", request.node);
             return Err(Status::new(Reason::ServiceUnavailable, message));
         };
@@ -167,9 +175,13 @@ impl NodeConnector for NodeLogs {
         Box::pin(async move { self.read(&request) })
     }
 
+    fn metrics(&self) -> String {
+        self.proxy.get().map(proxy::Handle::metrics).unwrap_or_default()
+    }
+
     fn usage(&self) -> apiserver::Answer<'_, apiserver::Usage> {
         Box::pin(async move {
-            let node = self.0.get().ok_or_else(|| {
+            let node = self.node.get().ok_or_else(|| {
                 Status::new(Reason::ServiceUnavailable, "the node is not connected yet".to_owned())
             })?;
             let usage = node.usage().await.map_err(|error| {

@@ -130,6 +130,7 @@ async fn build(
     controllers::run(config, &caches, &manager, &clients);
     let scheduler = named("kube-scheduler");
     scheduler::run(scheduler::Config { clock: clock.clone() }, &caches, &scheduler, &clients);
+    connector.count(proxy.clone());
     let pods = Arc::new(PodNetwork { network: network.clone(), proxy });
     let host = Arc::new(host);
     let (of_chaos, at) = (caches.clone(), clock.clone());
@@ -226,6 +227,8 @@ fn build_proxy(
     let config = proxy::Config {
         host_address: network.addresses().gateway().into(),
         ports_file: directories.state.join("proxy.json"),
+        log_file: directories.state.join("access.log"),
+        clock: Clock::system(),
         authority: Arc::new(Authority(server.clone())),
     };
     let client = client::in_process_as(server.service(), "coracle-proxy");

@@ -18,6 +18,7 @@ use store::{Range, Store};
 
 use super::version;
 use crate::{
+    connector::NodeConnector,
     http::{body::Body, respond},
     kinds::{KINDS, Kind},
     metrics::{BUCKETS, Key, Metrics, Of, Process, Row, Series},
@@ -34,6 +35,7 @@ pub(crate) fn answer(registry: &Registry) -> Response<Body> {
     let mut page = Page {
         metrics: Arc::clone(&registry.metrics),
         store: registry.store.clone(),
+        connector: Arc::clone(&registry.connector),
         part: 0,
         row: 0,
     };
@@ -45,6 +47,7 @@ pub(crate) fn answer(registry: &Registry) -> Response<Body> {
 struct Page {
     metrics: Arc<Metrics>,
     store: Store,
+    connector: Arc<dyn NodeConnector>,
     part: usize,
     /// Of the part, how many rows have been.
     row: usize,
@@ -63,7 +66,7 @@ const TOTAL: &str = "apiserver_request_total";
 const WATCH_EVENTS: &str = "apiserver_watch_events_total";
 
 /// In the order of the page.
-const PARTS: [Part; 7] = [
+const PARTS: [Part; 8] = [
     Part::Once(in_flight),
     Part::Rows([LONG_RUNNING, "gauge", "Watches and logs that go on."], long_running),
     Part::Rows([DURATION, "histogram", "How long requests took."], durations),
@@ -71,6 +74,7 @@ const PARTS: [Part; 7] = [
     Part::Once(objects),
     Part::Rows([WATCH_EVENTS, "counter", "Events sent to watchers."], watch_events),
     Part::Once(process),
+    Part::Once(others),
 ];
 
 impl Page {
@@ -184,6 +188,10 @@ fn watch_events(row: &Row, text: &mut Text) {
         let labels = format_args!("group=\"{group}\",resource=\"{plural}\",version=\"{version}\"");
         text.line(WATCH_EVENTS, labels, row.events());
     }
+}
+
+fn others(page: &Page, text: &mut Text) {
+    text.0.push_str(&page.connector.metrics());
 }
 
 fn process(_: &Page, text: &mut Text) {

@@ -4,14 +4,18 @@ mod backends;
 mod certificates;
 mod ingress;
 mod names;
+mod taken;
 #[cfg(test)]
 mod tests;
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use client::Key;
 use k8s_openapi::api::{
-    core::v1::{Secret, Service},
+    core::v1::{Pod, Secret, Service},
     discovery::v1::EndpointSlice,
     networking::v1::{Ingress, IngressClass},
 };
@@ -20,6 +24,7 @@ use crate::table::Table;
 use backends::Backends;
 pub(crate) use certificates::secrets;
 pub(crate) use ingress::{CONTROLLER, IS_DEFAULT};
+pub(crate) use taken::of_pod;
 
 /// What is decided from.
 #[derive(Clone, Debug, Default)]
@@ -28,6 +33,8 @@ pub(crate) struct Seen {
     pub(crate) classes: Vec<Arc<IngressClass>>,
     pub(crate) services: Vec<Arc<Service>>,
     pub(crate) slices: Vec<Arc<EndpointSlice>>,
+    /// Those that have ports of the host, at least.
+    pub(crate) pods: Vec<Arc<Pod>>,
     /// Those of [`secrets`] that are there.
     pub(crate) secrets: BTreeMap<Key, Arc<Secret>>,
 }
@@ -38,6 +45,8 @@ pub(crate) struct Decision {
     pub(crate) table: Table,
     /// The Ingresses that are served here, with what of each is not honoured.
     pub(crate) ingresses: BTreeMap<Key, Vec<Problem>>,
+    /// Ports of the host that are for others.
+    pub(crate) taken: BTreeSet<u16>,
     /// Whether there is anything that somebody could ask for.
     pub(crate) needed: bool,
 }
@@ -56,6 +65,7 @@ pub(crate) fn decide(seen: &Seen) -> Decision {
     ingress::add(seen, &mut backends, &mut decision);
     names::add(&seen.services, &mut backends, &mut decision.table);
     decision.needed = !decision.ingresses.is_empty() || !decision.table.names.is_empty();
+    decision.taken = taken::ports(&seen.services, &seen.pods);
     decision.table.backends = backends.into_made();
     decision
 }

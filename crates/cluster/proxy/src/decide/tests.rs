@@ -282,3 +282,109 @@ fn certificates_are_those_of_secrets() {
         Secret shop/another is not usable: the private key is not the certificate's: keys may not be consistent: KeyMismatch; the cluster's authority signs certificates instead
     "#]].assert_eq(&problems.collect::<String>());
 }
+
+/// A rule as it is written, and a request.
+mod matching {
+    use proptest::{collection::vec, prelude::*, sample::select};
+
+    use super::*;
+
+    type Written = (&'static str, &'static str, String);
+
+    fn hosts() -> impl Strategy<Value = &'static str> {
+        select(vec!["", "a.test", "b.test", "*.test", "x.a.test", "*.a.test", "s0.shop.localhost"])
+    }
+
+    fn paths() -> impl Strategy<Value = String> {
+        let element = select(vec!["a", "b", "ab", "A"]);
+        (vec(element, 0..4), any::<bool>()).prop_map(|(elements, slash)| {
+            let end = if slash || elements.is_empty() { "/" } else { "" };
+            elements.iter().map(|it| format!("/{it}")).collect::<String>() + end
+        })
+    }
+
+    fn elements(path: &str) -> Vec<&str> {
+        path.trim_matches('/').split('/').filter(|it| !it.is_empty()).collect()
+    }
+
+    /// How well a host is named: not at all, by nobody, by `*`, by its name.
+    fn host_rank(written: &str, asked: &str) -> Option<u8> {
+        match written.strip_prefix("*.") {
+            _ if written == asked => Some(3),
+            _ if written.is_empty() => Some(0),
+            Some(rest) => {
+                let labels: Vec<&str> = asked.splitn(2, '.').collect();
+                (labels.get(1) == Some(&rest)).then_some(2)
+            }
+            None => None,
+        }
+    }
+
+    /// By the words of the API's documentation, every rule for itself: the elements of the longest
+    /// path, and whether it is exact.
+    fn path_rank(written: &Written, asked: &str) -> Option<(usize, bool)> {
+        let (_, path_type, path) = written;
+        let exact = *path_type == "Exact";
+        let taken =
+            if exact { path == asked } else { elements(asked).starts_with(&elements(path)) };
+        let length = if exact { path.len() } else { path.trim_end_matches('/').len() };
+        taken.then_some((length, exact))
+    }
+
+    proptest! {
+        #[test]
+        fn the_best_rule_takes_a_request(
+            rules in vec((hosts(), select(vec!["Exact", "Prefix"]), paths()), 1..12),
+            host in select(vec!["a.test", "b.test", "c.test", "x.a.test", "y.a.test", "test", "other"]),
+            asked in paths(),
+        ) {
+            let ports = json!([{"port": 80}]);
+            let service = |number: usize| service(&format!("s{number}"), ports.clone());
+            let written = |(number, (host, path_type, path)): (usize, &Written)| {
+                let paths = [path_of(path_type, path, number)];
+                let rule = if host.is_empty() {
+                    json!({"http": {"paths": paths}})
+                } else {
+                    rule(host, &paths)
+                };
+                let mut it = ingress(&format!("i{number:02}"), json!({"rules": [rule]}));
+                it["metadata"]["creationTimestamp"] = json!("2026-01-01T00:00:00Z");
+                it
+            };
+            let seen = Seen {
+                ingresses: objects(rules.iter().enumerate().map(written).collect()),
+                services: objects((0..rules.len()).map(service).collect()),
+                ..Seen::default()
+            };
+            let ranked = rules.iter().enumerate().filter_map(|(number, it)| {
+                let ranks = (host_rank(it.0, host)?, path_rank(it, &asked)?);
+                // Of equals, the first one.
+                Some((ranks, std::cmp::Reverse(number)))
+            });
+            let wanted = ranked.max().map(|(_, number)| format!("i{:02}", number.0));
+            let decision = decide(&seen);
+            let found = decision.table.route(host, &asked).map(|it| it.of.key.name.clone());
+            prop_assert_eq!(found, wanted);
+        }
+    }
+
+    fn path_of(path_type: &str, text: &str, number: usize) -> Value {
+        path(path_type, text, &format!("s{number}"))
+    }
+}
+
+#[test]
+fn ports_of_the_host_are_left_to_who_asks_for_them() {
+    let mut published = service("a", json!([{"port": 80}]));
+    published["metadata"]["annotations"] = json!({"coracle.dev/publish": "8080:80,81"});
+    let pod = |port: i32, phase: &str| {
+        let ports = json!([{"containerPort": port, "hostPort": port}, {"containerPort": 1}]);
+        json!({"spec": {"containers": [{"name": "a", "ports": ports}]}, "status": {"phase": phase}})
+    };
+    let seen = Seen {
+        services: objects(vec![published]),
+        pods: objects(vec![pod(443, "Pending"), pod(8443, "Succeeded")]),
+        ..Seen::default()
+    };
+    assert_eq!(decide(&seen).taken.into_iter().collect::<Vec<_>>(), [81, 443, 8080]);
+}

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
 
-use crate::upstream::Lease;
+use crate::{record::Exchange, upstream::Lease};
 
 /// A body of a request to an endpoint or of an answer to a client.
 #[derive(Debug)]
@@ -18,6 +18,8 @@ pub(crate) struct Body {
     content: Content,
     /// The connection that the body comes from, which is kept once all has come.
     lease: Option<Lease>,
+    /// Written down when the body has ended, or nobody reads it any more.
+    exchange: Option<Box<Exchange>>,
 }
 
 #[derive(Debug)]
@@ -30,19 +32,30 @@ enum Content {
 impl Body {
     pub(crate) fn made(text: impl Into<Bytes>) -> Self {
         let text = text.into();
-        Self { content: Content::Made((!text.is_empty()).then_some(text)), lease: None }
+        Self {
+            content: Content::Made((!text.is_empty()).then_some(text)),
+            lease: None,
+            exchange: None,
+        }
     }
 
     /// What a client sends.
     pub(crate) fn of_client(incoming: Incoming) -> Self {
-        Self { content: Content::Passed(incoming), lease: None }
+        Self { content: Content::Passed(incoming), lease: None, exchange: None }
     }
 
     /// What an endpoint answers over a connection.
     pub(crate) fn of_endpoint(incoming: Incoming, lease: Lease) -> Self {
-        let mut body = Self { content: Content::Passed(incoming), lease: Some(lease) };
+        let content = Content::Passed(incoming);
+        let mut body = Self { content, lease: Some(lease), exchange: None };
         body.end_if_done();
         body
+    }
+
+    /// As the end of `exchange`.
+    pub(super) fn recorded(mut self, exchange: Box<Exchange>) -> Self {
+        self.exchange = Some(exchange);
+        self
     }
 
     fn end_if_done(&mut self) {
@@ -71,14 +84,19 @@ impl http_body::Body for Body {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         let frame = match &mut self.content {
-            Content::Made(text) => return Poll::Ready(text.take().map(|it| Ok(Frame::data(it)))),
+            Content::Made(text) => text.take().map(|it| Ok(Frame::data(it))),
             Content::Passed(incoming) => {
                 std::task::ready!(Pin::new(incoming).poll_frame(cx))
             }
             Content::Ended => None,
         };
         match &frame {
-            Some(Ok(_)) => {}
+            Some(Ok(frame)) => {
+                let sent = frame.data_ref().map_or(0, |it| it.len() as u64);
+                if let Some(exchange) = &mut self.exchange {
+                    exchange.bytes += sent;
+                }
+            }
             // What broke off is not used again.
             Some(Err(_)) => drop(self.lease.take()),
             None => {

@@ -39,6 +39,7 @@ use crate::{
         ACCEPT_RETRY, CONNECTIONS_MAX, DRAIN_TIME_MAX, HANDSHAKE_TIME_MAX, HEAD_BYTES_MAX,
         HEAD_TIME_MAX, HEADERS_MAX, STREAMS_MAX,
     },
+    record::Recorder,
     table::Table,
     upstream::Pool,
 };
@@ -52,6 +53,7 @@ pub(crate) struct Proxy {
     pub(crate) pool: Arc<Pool>,
     pub(crate) tasks: Tasks,
     acceptor: TlsAcceptor,
+    recorder: Recorder,
     connections: Arc<Semaphore>,
 }
 
@@ -63,13 +65,13 @@ impl fmt::Debug for Proxy {
 
 impl Proxy {
     pub(crate) fn new(
-        table: watch::Receiver<Arc<Table>>,
-        pool: Arc<Pool>,
+        (table, pool): (watch::Receiver<Arc<Table>>, Arc<Pool>),
         acceptor: TlsAcceptor,
+        recorder: Recorder,
         tasks: Tasks,
     ) -> Arc<Self> {
         let connections = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-        Arc::new(Self { table, pool, tasks, acceptor, connections })
+        Arc::new(Self { table, pool, tasks, acceptor, recorder, connections })
     }
 
     /// Serves what connects to `listener`, until `end` or the tasks are stopped.

@@ -1,6 +1,6 @@
 //! One request: its host is read, a route found, the request sent on, and the answer passed back.
 
-use std::{convert::Infallible, sync::Arc};
+use std::{borrow::Cow, convert::Infallible, sync::Arc};
 
 use http::{HeaderMap, Method, Request, Response, StatusCode, Version, header, uri::Authority};
 use hyper::body::Incoming;
@@ -12,7 +12,8 @@ use super::{
 };
 use crate::{
     limits::TARGET_BYTES_MAX,
-    table::{Backend, RouteOf, Target},
+    record::Exchange,
+    table::{Backend, Target},
     upstream::{self, Failure},
 };
 
@@ -24,37 +25,47 @@ impl Proxy {
         arrival: Arrival,
     ) -> Result<Response<Body>, Infallible> {
         let (parts, incoming) = request.into_parts();
-        if parts.method == Method::CONNECT {
-            return Ok(answer::refuse(
-                StatusCode::METHOD_NOT_ALLOWED,
-                "CONNECT asks for a tunnel, and this is no proxy to elsewhere",
-            ));
-        }
-        if TARGET_BYTES_MAX < parts.uri.path_and_query().map_or(0, |it| it.as_str().len()) {
-            let text = format!("the address is longer than {TARGET_BYTES_MAX} bytes");
-            return Ok(answer::refuse(StatusCode::URI_TOO_LONG, &text));
-        }
-        let authority = match authority(&parts) {
-            Ok(authority) => authority,
-            Err(text) => return Ok(answer::refuse(StatusCode::BAD_REQUEST, text)),
+        let authority = authority(&parts);
+        let shown = authority.as_ref().map_or("-", |it| it.as_ref().map_or("-", Authority::as_str));
+        let mut exchange = self.recorder.begin(&parts, shown, arrival);
+        let request = Request::from_parts(parts, incoming);
+        let response = match refused(&request).and(authority) {
+            Ok(authority) => self.take(request, authority, arrival, &mut exchange).await,
+            Err(Refused(status, text)) => answer::refuse(status, &text),
         };
+        exchange.status = Some(response.status());
+        Ok(response.map(|it| it.recorded(exchange)))
+    }
+
+    /// Finds the route and takes it.
+    async fn take(
+        self: &Arc<Self>,
+        request: Request<Incoming>,
+        authority: Option<Authority>,
+        arrival: Arrival,
+        exchange: &mut Exchange,
+    ) -> Response<Body> {
         let host = authority.as_ref().map(|it| it.host().to_ascii_lowercase()).unwrap_or_default();
         let table = Arc::clone(&self.table.borrow());
-        let Some(route) = table.route(host.trim_end_matches('.'), parts.uri.path()) else {
-            return Ok(answer::not_found(&table, &host, parts.uri.path(), arrival));
+        let path = request.uri().path();
+        let Some(route) = table.route(host.trim_end_matches('.'), path) else {
+            return answer::not_found(&table, &host, path, arrival);
         };
-        let request = Request::from_parts(parts, incoming);
-        Ok(match &route.target {
+        let of = Arc::clone(&route.of);
+        match &route.target {
             Target::Refuse(status, why) => {
-                let RouteOf { kind, key } = &*route.of;
-                answer::refuse(*status, &format!("{kind} {key}: {why}"))
+                let series = self.recorder.metrics.of(&of, None);
+                let text = format!("{} {}: {why}", of.kind, of.key);
+                exchange.takes(of, series);
+                answer::refuse(*status, &text)
             }
             Target::Forward(backend) => {
+                exchange.takes(Arc::clone(&of), self.recorder.metrics.of(&of, Some(backend)));
                 let shown = authority.as_ref().map_or("", Authority::as_str);
                 let backend = Arc::clone(backend);
-                self.forward(request, shown, arrival, &backend).await
+                self.forward(request, shown, arrival, &backend, exchange).await
             }
-        })
+        }
     }
 
     async fn forward(
@@ -63,6 +74,7 @@ impl Proxy {
         host: &str,
         arrival: Arrival,
         backend: &Backend,
+        exchange: &mut Exchange,
     ) -> Response<Body> {
         let client = hyper::upgrade::on(&mut request);
         let (mut parts, incoming) = request.into_parts();
@@ -74,10 +86,17 @@ impl Proxy {
         }
         let request = Request::from_parts(parts, Body::of_client(incoming));
         let sent = upstream::send(&self.pool, backend, request, wanted.is_some()).await;
-        let upstream::Answer { mut response, lease } = match sent {
+        let upstream::Answer { mut response, lease, endpoint } = match sent {
             Ok(answer) => answer,
-            Err(failure) => return failed(backend, &failure),
+            Err(failure) => {
+                exchange.endpoint = failure.endpoint();
+                if let Some(series) = exchange.series() {
+                    series.failed(failure.counted());
+                }
+                return failed(backend, &failure);
+            }
         };
+        exchange.endpoint = Some(endpoint);
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             return match wanted {
                 Some(_) => upgrade::join(&self.tasks, client, response),
@@ -103,26 +122,47 @@ fn failed(backend: &Backend, failure: &Failure) -> Response<Body> {
     answer::refuse(status, &format!("Service {service} port {port}: {failure}"))
 }
 
+/// Why a request goes nowhere.
+struct Refused(StatusCode, Cow<'static, str>);
+
+fn bad(text: &'static str) -> Refused {
+    Refused(StatusCode::BAD_REQUEST, text.into())
+}
+
+fn refused(request: &Request<Incoming>) -> Result<(), Refused> {
+    if request.method() == Method::CONNECT {
+        let text = "CONNECT asks for a tunnel, and this is no proxy to elsewhere";
+        return Err(Refused(StatusCode::METHOD_NOT_ALLOWED, text.into()));
+    }
+    if TARGET_BYTES_MAX < request.uri().path_and_query().map_or(0, |it| it.as_str().len()) {
+        let text = format!("the address is longer than {TARGET_BYTES_MAX} bytes");
+        return Err(Refused(StatusCode::URI_TOO_LONG, text.into()));
+    }
+    Ok(())
+}
+
 /// Which host is asked for. A request names one at most once; that of its address counts (RFC 9112,
 /// 3.2.2). Only HTTP/1.0 may name none.
-fn authority(parts: &http::request::Parts) -> Result<Option<Authority>, &'static str> {
+fn authority(parts: &http::request::Parts) -> Result<Option<Authority>, Refused> {
     let of_header = of_header(&parts.headers)?;
     let authority = parts.uri.authority().cloned().or(of_header);
     match &authority {
-        None if parts.version == Version::HTTP_11 => Err("the request names no host"),
-        Some(it) if it.as_str().contains('@') => Err("the host has a user before it"),
+        None if parts.version == Version::HTTP_11 => Err(bad("the request names no host")),
+        Some(it) if it.as_str().contains('@') => Err(bad("the host has a user before it")),
         _ => Ok(authority),
     }
 }
 
-fn of_header(headers: &HeaderMap) -> Result<Option<Authority>, &'static str> {
+fn of_header(headers: &HeaderMap) -> Result<Option<Authority>, Refused> {
     let mut all = headers.get_all(header::HOST).iter();
     let Some(first) = all.next() else { return Ok(None) };
     if all.next().is_some() {
-        return Err("the request names its host twice");
+        return Err(bad("the request names its host twice"));
     }
     if first.is_empty() {
         return Ok(None);
     }
-    Authority::try_from(first.as_bytes()).map(Some).map_err(|_| "the host is not a name and a port")
+    Authority::try_from(first.as_bytes())
+        .map(Some)
+        .map_err(|_| bad("the host is not a name and a port"))
 }

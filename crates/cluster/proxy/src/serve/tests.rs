@@ -261,3 +261,41 @@ async fn requests_in_flight_finish_when_the_proxy_stops() {
     assert!(answer.starts_with("HTTP/1.1 200 OK") && answer.ends_with("ok"), "{answer}");
     end(setup, tasks).await;
 }
+
+#[tokio::test]
+async fn requests_are_counted_and_written_down() {
+    let tasks = Tasks::default();
+    let endpoint = Endpoint::new(&tasks).await;
+    let setup = Setup::to(&[endpoint.address], Protocol::Http1).await;
+    let request = "GET /status/418?q=1 HTTP/1.1\r\nHost: shop.test\r\nUser-Agent: a\"b\\c\r\n\
+        Connection: close\r\n\r\n";
+    assert_eq!(setup.status(request.as_bytes()).await, "418 I'm a teapot");
+    assert_eq!(
+        setup.status(b"CONNECT a:1 HTTP/1.1\r\nConnection: close\r\n\r\n").await,
+        "405 Method Not Allowed"
+    );
+    let log = setup.folder.path().join("access.log");
+    let text = loop {
+        let text = std::fs::read_to_string(&log).unwrap_or_default();
+        if text.lines().count() == 2 {
+            break text;
+        }
+        tokio::task::yield_now().await;
+    };
+    let text = text.replace(&endpoint.address.to_string(), "ENDPOINT");
+    let settled = |line: &str| {
+        let (before, rest) = line.split_once('[').unwrap();
+        let (_, rest) = rest.split_once(']').unwrap();
+        format!("{before}[TIME]{}", rest.rsplit_once(' ').unwrap().0)
+    };
+    let lines: Vec<String> = text.lines().map(settled).collect();
+    expect![[r#"
+        127.0.0.1 - - [TIME] "GET /status/418?q=1 HTTP/1.1" 418 185 "-" "a\x22b\x5Cc" "shop.test" Ingress/shop/web ENDPOINT
+        127.0.0.1 - - [TIME] "CONNECT  HTTP/1.1" 405 85 "-" "-" "a:1" - -"#]].assert_eq(&lines.join("\n"));
+    let told = setup.metrics.text();
+    let labels = r#"kind="Ingress",namespace="shop",name="web",service="web",port="80""#;
+    let line = format!("coracle_proxy_requests_total{{{labels},code=\"418\"}} 1");
+    assert!(told.contains(&line), "{told}");
+    assert!(told.contains(&format!("coracle_proxy_requests_in_flight{{{labels}}} 0")), "{told}");
+    end(setup, tasks).await;
+}

@@ -17,6 +17,7 @@ pub(crate) use pool::{Lease, Pool};
 
 use crate::{
     limits::{ANSWER_TIME_MAX, CONNECT_TRIES_MAX},
+    metrics::Failed,
     serve::Body,
     table::Backend,
 };
@@ -61,6 +62,7 @@ impl fmt::Display for Failure {
 pub(crate) struct Answer {
     pub(crate) response: Response<Incoming>,
     pub(crate) lease: Lease,
+    pub(crate) endpoint: SocketAddr,
 }
 
 /// Sends a request to an endpoint of `backend`.
@@ -104,6 +106,23 @@ pub(crate) async fn send(
 }
 
 impl Failure {
+    /// Who was tried last.
+    pub(crate) const fn endpoint(&self) -> Option<SocketAddr> {
+        match self {
+            Self::NoEndpoints => None,
+            Self::Connect(at, _) | Self::Broken(at, _) | Self::Silent(at) => Some(*at),
+        }
+    }
+
+    pub(crate) const fn counted(&self) -> Failed {
+        match self {
+            Self::NoEndpoints => Failed::NoEndpoints,
+            Self::Connect(..) => Failed::Connect,
+            Self::Broken(..) => Failed::Broken,
+            Self::Silent(_) => Failed::Silent,
+        }
+    }
+
     /// Whether the connection was closed before an answer began.
     fn is_closed(&self) -> bool {
         match self {
@@ -164,7 +183,7 @@ async fn over(
             let sent = timeout(ANSWER_TIME_MAX, kept.sender.try_send_request(request));
             let response = sent.await.map_err(silent)?.map_err(|it| unsent(it, endpoint))?;
             let lease = pool.lease(endpoint, kept);
-            Ok(Answer { response, lease })
+            Ok(Answer { response, lease, endpoint })
         }
         Connection::Http2(mut shared) => {
             *request.version_mut() = Version::HTTP_2;
@@ -173,7 +192,7 @@ async fn over(
             request.headers_mut().remove(http::header::HOST);
             let sent = timeout(ANSWER_TIME_MAX, shared.sender.try_send_request(request));
             let response = sent.await.map_err(silent)?.map_err(|it| unsent(it, endpoint))?;
-            Ok(Answer { response, lease: Lease::shared() })
+            Ok(Answer { response, lease: Lease::shared(), endpoint })
         }
     }
 }
