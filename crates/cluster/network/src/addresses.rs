@@ -29,6 +29,12 @@ impl Subnet {
         Ipv4Addr::from_bits(self.address.to_bits().saturating_add(offset))
     }
 
+    /// How many pods get an address of it: all but its own, a node's, and the last two, which a network needs.
+    #[must_use]
+    pub fn pods_max(self) -> u32 {
+        (self.last().to_bits() - self.address.to_bits()).saturating_sub(3)
+    }
+
     /// The last address of the range.
     pub(crate) fn last(self) -> Ipv4Addr {
         self.address | !self.mask()
@@ -89,7 +95,52 @@ pub struct Addresses {
     pub services: Subnet,
 }
 
+/// How many more leading bits the addresses of one node's pods share: a range has parts for so many nodes.
+const NODE_BITS: u8 = 4;
+/// No part is smaller, unless the whole range is: a node is to have room for some 250 pods.
+const NODE_PREFIX_MAX: u8 = 24;
+
 impl Addresses {
+    /// How many nodes the pods' range has room for.
+    #[must_use]
+    pub fn nodes_max(&self) -> u32 {
+        1 << (self.node_prefix() - self.pods.prefix)
+    }
+
+    /// The part of the pods' range from which the pods of a node have their addresses, the first
+    /// node's being the first. Always the same, however many nodes there are.
+    /// Nodes beyond the last share its part.
+    #[must_use]
+    pub fn part(&self, node: u32) -> Subnet {
+        let prefix = self.node_prefix();
+        let index = node.min(self.nodes_max() - 1);
+        let offset = index.checked_shl(32 - u32::from(prefix)).unwrap_or(0);
+        Subnet { address: self.pods.at(offset), prefix }
+    }
+
+    /// The address of a node: the first of its part. The first node's is the gateway.
+    #[must_use]
+    pub fn node(&self, node: u32) -> Ipv4Addr {
+        self.part(node).at(1)
+    }
+
+    /// Whether a node may have this address. All of them stand for the machine, as the gateway does.
+    #[must_use]
+    pub fn is_node(&self, address: Ipv4Addr) -> bool {
+        address & self.node_mask() == self.gateway()
+    }
+
+    /// The bits that the addresses of all nodes share.
+    pub(crate) fn node_mask(&self) -> Ipv4Addr {
+        let (pods, part) = (self.pods.mask(), self.part(0).mask());
+        pods | !part
+    }
+
+    fn node_prefix(&self) -> u8 {
+        let Subnet { prefix, .. } = self.pods;
+        (prefix + NODE_BITS).min(NODE_PREFIX_MAX).max(prefix)
+    }
+
     /// The cluster's own end of every pod's link, and the pods' way to the host: a port of this
     /// address that the cluster does not serve itself is that port of the host's `127.0.0.1`.
     #[must_use]
@@ -140,6 +191,21 @@ mod tests {
         assert!(all.contains(pods.last()));
         assert!(all.overlaps(pods) && pods.overlaps(all) && !pods.overlaps(services));
         assert_eq!(Addresses::default().host(), Ipv4Addr::new(10, 244, 255, 254));
+    }
+
+    #[test]
+    fn each_node_has_a_part() {
+        let of = |pods: &str, node| {
+            let addresses = Addresses { pods: pods.parse().unwrap(), ..Addresses::default() };
+            let (part, address) = (addresses.part(node), addresses.node(node));
+            assert!(addresses.is_node(address) && !addresses.is_node(part.at(2)));
+            format!("{part} {address} of {}", addresses.nodes_max())
+        };
+        assert_eq!(of("10.244.0.0/16", 0), "10.244.0.0/20 10.244.0.1 of 16");
+        assert_eq!(of("10.244.0.0/16", 2), "10.244.32.0/20 10.244.32.1 of 16");
+        assert_eq!(of("10.1.4.0/22", 3), "10.1.7.0/24 10.1.7.1 of 4");
+        assert_eq!(of("10.1.4.0/24", 0), "10.1.4.0/24 10.1.4.1 of 1");
+        assert!(!Addresses::default().is_node(Ipv4Addr::new(10, 245, 0, 1)));
     }
 
     #[test]

@@ -27,6 +27,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    addresses::Addresses,
     directory,
     host::{self, HostSockets},
     nft::{Frontend, Layout, Transport},
@@ -66,11 +67,11 @@ impl Targets {
         let at = Frontend { address: *target.ip(), transport: Transport::Tcp, port: target.port() };
         let place = Place::of(&directory, at);
         if place.service.is_none() && !addresses.services.contains(*target.ip()) {
-            return Some(on_host(target, addresses.gateway()));
+            return Some(on_host(target, &addresses));
         }
         let endpoints = services::on_host(&place, &self.layout);
         let turn = self.turns.fetch_add(1, Ordering::Relaxed).checked_rem(endpoints.len())?;
-        Some(on_host(*endpoints.get(turn)?, addresses.gateway()))
+        Some(on_host(*endpoints.get(turn)?, &addresses))
     }
 }
 
@@ -132,9 +133,10 @@ async fn connect(pod: TcpStream, targets: &Targets, sockets: &dyn HostSockets) -
     }
 }
 
-/// What a pod's target is on the host: the gateway stands for the host itself.
-fn on_host(target: SocketAddrV4, gateway: Ipv4Addr) -> SocketAddr {
-    let ip = if *target.ip() == gateway { Ipv4Addr::LOCALHOST } else { *target.ip() };
+/// What a pod's target is on the host: the addresses of nodes, of which the gateway is the first, stand for
+/// the host itself.
+fn on_host(target: SocketAddrV4, addresses: &Addresses) -> SocketAddr {
+    let ip = if addresses.is_node(*target.ip()) { Ipv4Addr::LOCALHOST } else { *target.ip() };
     SocketAddrV4::new(ip, target.port()).into()
 }
 
@@ -143,12 +145,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_gateway_is_the_host() {
-        let gateway = Ipv4Addr::new(10, 244, 0, 1);
-        for (target, expected) in
-            [("10.244.0.1:5432", "127.0.0.1:5432"), ("192.0.2.1:80", "192.0.2.1:80")]
-        {
-            assert_eq!(on_host(target.parse().unwrap(), gateway).to_string(), expected);
+    fn nodes_are_the_host() {
+        for (target, expected) in [
+            ("10.244.0.1:5432", "127.0.0.1:5432"),
+            ("10.244.16.1:5432", "127.0.0.1:5432"),
+            ("192.0.2.1:80", "192.0.2.1:80"),
+        ] {
+            let target = on_host(target.parse().unwrap(), &Addresses::default());
+            assert_eq!(target.to_string(), expected);
         }
     }
 }

@@ -102,6 +102,8 @@ pub enum BuildError {
 #[derive(Clone, Debug)]
 pub struct Handle {
     addresses: Addresses,
+    /// The range of the pods that are connected through this handle.
+    part: Subnet,
     pods: Arc<Pods>,
     attached: Attached,
     enforced: Enforced,
@@ -172,22 +174,44 @@ impl Network {
         });
         let (flows, of_flows) = (tasks.clone(), Arc::clone(&sockets));
         tasks.spawn("egress-datagrams", OnExit::StopProcess, move |stop| {
-            datagrams::serve(datagrams, gateway, of_flows, flows, stop)
+            datagrams::serve(datagrams, addresses, of_flows, flows, stop)
         });
         let resolver = resolver_of_host;
-        Ok(Handle { addresses, pods, attached, enforced, disturber, routed, resolver, sockets })
+        let part = addresses.part(0);
+        let handle = Handle {
+            addresses,
+            part,
+            pods,
+            attached,
+            enforced,
+            disturber,
+            routed,
+            resolver,
+            sockets,
+        };
+        Ok(handle)
     }
 }
 
 impl Handle {
+    /// The network of another node: the same, but that pods have addresses of that node's part. The node's
+    /// own address is there from then on. Blocks for some microseconds.
+    ///
+    /// # Errors
+    /// The kernel refuses the address.
+    pub fn on_node(&self, node: u32) -> Result<Self, NetlinkError> {
+        setup::add_node(self.addresses.node(node))?;
+        Ok(Self { part: self.addresses.part(node), ..self.clone() })
+    }
+
     /// Connects the pod `uid`, whose network namespace is `netns`, and returns its address once
     /// NetworkPolicies are in force there. May be repeated; a pod that is connected keeps its link and
     /// address, also over a restart of this process.
     pub async fn attach(&self, uid: &str, netns: OwnedFd) -> Result<Ipv4Addr, AttachError> {
-        let (pods, owner) = (Arc::clone(&self.pods), uid.to_owned());
+        let (pods, owner, part) = (Arc::clone(&self.pods), uid.to_owned(), self.part);
         let disturber = Arc::clone(&self.disturber);
         let attached = tokio::task::spawn_blocking(move || {
-            let address = pods.attach(&owner, &netns)?;
+            let address = pods.attach(&owner, &netns, part)?;
             disturber.attached(address)?;
             Ok::<_, AttachError>(address)
         });
@@ -211,8 +235,8 @@ impl Handle {
     /// Connects a network namespace that has no pod yet; returns what stands in place of the uid, and
     /// the address. It is gone when this process ends, unless a pod has taken it over.
     pub async fn attach_spare(&self, netns: OwnedFd) -> Result<(String, Ipv4Addr), AttachError> {
-        let pods = Arc::clone(&self.pods);
-        let attached = tokio::task::spawn_blocking(move || pods.attach_spare(&netns)).await;
+        let (pods, part) = (Arc::clone(&self.pods), self.part);
+        let attached = tokio::task::spawn_blocking(move || pods.attach_spare(&netns, part)).await;
         attached.unwrap_or_else(|panic| {
             Err(NetlinkError::new("connect a namespace", io::Error::other(panic)).into())
         })

@@ -1,6 +1,8 @@
 //! Makes the network namespace of the cluster ready: its loopback link, the fixed addresses, the
 //! route for services. Every step may be repeated, so a restart simply does it again.
 
+use std::net::Ipv4Addr;
+
 use crate::{
     addresses::Addresses,
     netlink::{
@@ -16,6 +18,11 @@ pub(crate) const LOOPBACK: u32 = 1;
 
 /// The table of routes for packets that are marked.
 const TAKEN_HERE_TABLE: u8 = 100;
+
+/// Gives the network namespace of the calling thread the address of a node.
+pub(crate) fn add_node(address: Ipv4Addr) -> Result<(), Error> {
+    Routing::open()?.add_address(LOOPBACK, address)
+}
 
 /// Prepares the network namespace of the calling thread.
 pub(crate) fn prepare(addresses: &Addresses) -> Result<(), Error> {

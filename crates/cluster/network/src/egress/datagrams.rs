@@ -8,7 +8,7 @@
 use std::{
     collections::HashMap,
     io::{self, IoSliceMut},
-    net::{Ipv4Addr, SocketAddrV4},
+    net::SocketAddrV4,
     os::fd::{AsRawFd as _, OwnedFd},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -25,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{on_host, refusals::Refusals};
 use crate::{
+    addresses::Addresses,
     dns,
     host::{self, HostSockets},
     proxy::with_buffer,
@@ -62,7 +63,7 @@ struct Flow {
 /// What all flows share.
 #[derive(Debug)]
 struct Flows {
-    gateway: Ipv4Addr,
+    addresses: Addresses,
     sockets: Arc<dyn HostSockets>,
     refusals: Refusals,
     known: Mutex<HashMap<Ends, Arc<Flow>>>,
@@ -89,13 +90,13 @@ fn transparent(at: SocketAddrV4) -> io::Result<OwnedFd> {
 /// Passes packets on until `stop`.
 pub(crate) async fn serve(
     socket: UdpSocket,
-    gateway: Ipv4Addr,
+    addresses: Addresses,
     sockets: Arc<dyn HostSockets>,
     tasks: Tasks,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
     let (refusals, known) = (Refusals::open()?, Mutex::default());
-    let flows = Arc::new(Flows { gateway, sockets, refusals, known });
+    let flows = Arc::new(Flows { addresses, sockets, refusals, known });
     let mut packet = vec![0; PACKET_MAX];
     loop {
         tokio::select! {
@@ -148,7 +149,7 @@ impl Flows {
         if self.known().len() >= FLOWS_MAX {
             return Err(io::Error::other(format!("there are {FLOWS_MAX} flows already")));
         }
-        let outside = self.sockets.connect_udp(on_host(ends.target, self.gateway)).await?;
+        let outside = self.sockets.connect_udp(on_host(ends.target, &self.addresses)).await?;
         let outside = std::net::UdpSocket::from(outside);
         outside.set_nonblocking(true)?;
         let outside = UdpSocket::from_std(outside)?;

@@ -120,6 +120,12 @@ impl Expressions<'_, '_> {
         self.equals(Register(0), &subnet.address.octets())
     }
 
+    /// To one of the addresses that have the bits of `address` in `mask`.
+    pub(crate) fn is_to_masked(&mut self, address: Ipv4Addr, mask: Ipv4Addr) -> &mut Self {
+        self.load(Field::DestinationAddress, Register(0));
+        self.mask(Register(0), mask.octets()).equals(Register(0), &address.octets())
+    }
+
     pub(crate) fn is_from(&mut self, address: Ipv4Addr) -> &mut Self {
         self.load(Field::SourceAddress, Register(0)).equals(Register(0), &address.octets())
     }

@@ -12,7 +12,7 @@ use super::{
 use crate::addresses::{Addresses, Subnet};
 
 /// Changed with every change of the rules below: a table of another version is made anew.
-const VERSION: u32 = 3;
+const VERSION: u32 = 4;
 
 const PREROUTING: &str = "prerouting";
 const DATAGRAMS: &str = "datagrams";
@@ -46,9 +46,11 @@ pub(crate) struct Layout {
 
 impl Layout {
     /// Whether an address that a Service leads to is one of the host: a port of the gateway that the
-    /// cluster does not serve itself.
+    /// cluster does not serve itself, or any of another node's address.
     pub(crate) fn is_on_host(&self, endpoint: SocketAddrV4) -> bool {
-        *endpoint.ip() == self.addresses.gateway() && !self.local_ports.contains(&endpoint.port())
+        let (address, gateway) = (*endpoint.ip(), self.addresses.gateway());
+        let served = address == gateway && self.local_ports.contains(&endpoint.port());
+        self.addresses.is_node(address) && !served
     }
 
     /// Where connections to the host and to the world are taken.
@@ -99,7 +101,8 @@ impl Layout {
             });
         }
         batch.rule(PREROUTING, "to the host", |it| {
-            it.is_to(only_gateway).is_protocol(TCP).dnat_to(gateway, self.egress_port);
+            it.is_to_masked(gateway, self.addresses.node_mask());
+            it.is_protocol(TCP).dnat_to(gateway, self.egress_port);
         });
         for subnet in [pods, services] {
             batch.rule(PREROUTING, "inside the cluster", |it| {
@@ -123,8 +126,8 @@ impl Layout {
             it.is_from(gateway).accept();
         });
         batch.rule(DATAGRAMS, "to the host", |it| {
-            let gateway = Subnet { address: gateway, prefix: 32 };
-            it.is_to(gateway).is_protocol(UDP).take_here(*to.ip(), to.port(), TAKEN_HERE);
+            it.is_to_masked(gateway, self.addresses.node_mask());
+            it.is_protocol(UDP).take_here(*to.ip(), to.port(), TAKEN_HERE);
         });
         // Nobody here is meant by an address of a group, nor by that of everybody.
         let groups = Subnet { address: Ipv4Addr::new(224, 0, 0, 0), prefix: 3 };

@@ -127,7 +127,7 @@ impl Pods {
             let name = names.get(&route.link)?;
             Some((name.clone(), route.to.0))
         });
-        let pool = Pool::new(addresses.pods, assigned.collect());
+        let pool = Pool::new(assigned.collect());
         let (pool, renamed) = (Mutex::new(pool), Mutex::new(renamed));
         let (leaving, left) = (Mutex::default(), Notify::new());
         Ok((Self { addresses, pool, renamed, leaving, left }, found))
@@ -170,7 +170,11 @@ impl Pods {
     }
 
     /// Connects a namespace that has no pod yet; returns what stands in place of a uid.
-    pub(crate) fn attach_spare(&self, netns: &OwnedFd) -> Result<(String, Ipv4Addr), AttachError> {
+    pub(crate) fn attach_spare(
+        &self,
+        netns: &OwnedFd,
+        part: Subnet,
+    ) -> Result<(String, Ipv4Addr), AttachError> {
         let stat = rustix::fs::fstat(netns).doing(|| "look at a network namespace".to_owned())?;
         // No other namespace has this number as long as this one, and with it the link, is there.
         let spare = format!("{SPARE_PREFIX}{}", stat.st_ino);
@@ -178,7 +182,7 @@ impl Pods {
         let name = link_name(&spare);
         self.renamed().retain(|_, it| *it != name);
         self.pool().release(&name);
-        match self.attach(&spare, netns) {
+        match self.attach(&spare, netns, part) {
             Ok(address) => Ok((spare, address)),
             Err(error) => {
                 self.detach(&spare)?;
@@ -193,7 +197,7 @@ impl Pods {
         let name = link_name(spare);
         Routing::open()?.set_alias(&name, uid)?;
         // It has one since it was connected.
-        let address = self.pool().assign(&name);
+        let address = self.pool().of(&name);
         let missing = || Error::new(format!("find the address of link `{name}`"), Errno::NODEV);
         let address = address.ok_or_else(missing)?;
         self.renamed().insert(uid.to_owned(), name);
@@ -201,12 +205,17 @@ impl Pods {
     }
 
     /// Connects the pod `uid`, whose namespace is `netns`; what of it is done already stays. The
-    /// pod keeps its address until it is detached.
-    pub(crate) fn attach(&self, uid: &str, netns: &OwnedFd) -> Result<Ipv4Addr, AttachError> {
+    /// pod keeps its address, one of its node's `part`, until it is detached.
+    pub(crate) fn attach(
+        &self,
+        uid: &str,
+        netns: &OwnedFd,
+        part: Subnet,
+    ) -> Result<Ipv4Addr, AttachError> {
         let name = self.link_of(uid);
         self.leaving().names.remove(&name);
-        let address = self.pool().assign(&name);
-        let address = address.ok_or(AttachError::Exhausted(self.addresses.pods))?;
+        let address = self.pool().assign(&name, part);
+        let address = address.ok_or(AttachError::Exhausted(part))?;
         self.connect(uid, &name, netns, address)?;
         Ok(address)
     }
