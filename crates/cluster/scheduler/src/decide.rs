@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::{Node, Pod};
 use crate::{
     filter::{Pair, objections},
     ledger::Ledger,
-    score::score,
+    score::{Spread, score},
 };
 
 /// What becomes of a pod.
@@ -27,13 +27,14 @@ pub(crate) fn decide(pod: &Pod, nodes: &[Arc<Node>], ledger: &Ledger) -> Decisio
     }
     let mut reasons = BTreeMap::<String, usize>::new();
     let mut best: Option<(i64, String)> = None;
+    let spread = Spread::of(pod, nodes, ledger);
     for node in nodes {
         let name = node.metadata.name.clone().unwrap_or_default();
         let usage = ledger.usage(&name);
-        let pair = Pair { pod, node, usage: &usage };
+        let pair = Pair { pod, node, usage };
         let objections = objections(pair);
         if objections.is_empty() {
-            let score = score(pair);
+            let score = score(pair, &spread);
             if best.as_ref().is_none_or(|(other, _)| *other < score) {
                 best = Some((score, name));
             }
@@ -110,6 +111,39 @@ mod tests {
         check(&[node("a")], &[], &json!({}), expect!["a"]);
         check(&[node("a"), node("b")], &[asks("1")], &json!({}), expect!["b"]);
         check(&[node("a"), node("b")], &[], &json!({}), expect!["a"]);
+    }
+
+    #[test]
+    fn replicas_are_spread() {
+        let in_zone = |name: &str, zone: &str| {
+            let mut node = node(name);
+            node["status"]["allocatable"]["pods"] = "9".into();
+            node["metadata"]["labels"]["topology.kubernetes.io/zone"] = zone.into();
+            read(&node)
+        };
+        let replica = |of: &str| {
+            let mut pod = pod(&json!({}));
+            let owner = json!([{"apiVersion": "v1", "kind": "K", "name": "k", "uid": of, "controller": true}]);
+            pod.metadata.owner_references = Some(serde_json::from_value(owner).unwrap());
+            pod
+        };
+        let places = |nodes: &[Arc<Node>], of: &[&str]| {
+            let mut ledger = Ledger::default();
+            let places = of.iter().enumerate().map(|(index, of)| {
+                let Decision::Bind { node } = decide(&replica(of), nodes, &ledger) else {
+                    panic!("no place");
+                };
+                ledger.assume(&Key::cluster(index.to_string()), &replica(of), &node);
+                node
+            });
+            places.collect::<String>()
+        };
+        let three = [in_zone("a", "x"), in_zone("b", "y"), in_zone("c", "z")];
+        assert_eq!(places(&three, &["u", "u", "u", "u", "u", "u"]), "abcabc");
+        // Each for itself.
+        assert_eq!(places(&three, &["u", "v", "u", "v"]), "aabb");
+        let two_zones = [in_zone("a", "x"), in_zone("b", "x"), in_zone("c", "y")];
+        assert_eq!(places(&two_zones, &["u", "u", "u", "u"]), "acbc");
     }
 
     #[test]

@@ -14,11 +14,14 @@ pub(crate) struct Usage {
     pub(crate) pods: i64,
     pub(crate) amounts: Amounts,
     pub(crate) ports: Vec<HostPort>,
+    /// How many there are of each controller, by its uid.
+    pub(crate) replicas: BTreeMap<String, i64>,
 }
 
 #[derive(Clone, Debug)]
 struct Entry {
     uid: Option<String>,
+    controller: Option<String>,
     node: String,
     assumed: bool,
     amounts: Amounts,
@@ -30,12 +33,14 @@ struct Entry {
 pub(crate) struct Ledger {
     entries: BTreeMap<Key, Entry>,
     usages: BTreeMap<String, Usage>,
+    /// Of a node without pods.
+    nothing: Usage,
 }
 
 impl Ledger {
     /// What the pods on `node` use.
-    pub(crate) fn usage(&self, node: &str) -> Usage {
-        self.usages.get(node).cloned().unwrap_or_default()
+    pub(crate) fn usage(&self, node: &str) -> &Usage {
+        self.usages.get(node).unwrap_or(&self.nothing)
     }
 
     /// The pod is now so, or gone. Says whether that freed anything.
@@ -66,6 +71,13 @@ impl Ledger {
         if let Some(usage) = self.usages.get_mut(&entry.node) {
             usage.pods -= 1;
             subtract(&mut usage.amounts, &entry.amounts);
+            if let Some(controller) = &entry.controller {
+                let left = usage.replicas.get(controller).copied().unwrap_or_default() - 1;
+                match left {
+                    ..=0 => drop(usage.replicas.remove(controller)),
+                    left => drop(usage.replicas.insert(controller.clone(), left)),
+                }
+            }
             for port in &entry.ports {
                 if let Some(index) = usage.ports.iter().position(|it| it == port) {
                     usage.ports.swap_remove(index);
@@ -81,9 +93,19 @@ impl Ledger {
         usage.pods += 1;
         add(&mut usage.amounts, &amounts);
         usage.ports.extend(ports.iter().cloned());
+        let controller = controller(pod).map(str::to_owned);
+        if let Some(controller) = &controller {
+            *usage.replicas.entry(controller.clone()).or_default() += 1;
+        }
         let (uid, node) = (pod.metadata.uid.clone(), node.to_owned());
-        self.entries.insert(key.clone(), Entry { uid, node, assumed, amounts, ports });
+        self.entries.insert(key.clone(), Entry { uid, controller, node, assumed, amounts, ports });
     }
+}
+
+/// The uid of who keeps as many pods like this one as there are to be.
+pub(crate) fn controller(pod: &Pod) -> Option<&str> {
+    let mut owners = pod.metadata.owner_references.iter().flatten();
+    owners.find(|it| it.controller == Some(true)).map(|it| it.uid.as_str())
 }
 
 /// Whether the pod uses nothing any more.
