@@ -42,6 +42,7 @@ pub struct World {
     faults: Faults,
     clock: Clock,
     diary: Diary,
+    machine: machine::Machine,
     /// Server, diary and machine.
     base: Tasks,
     /// What a restart of the cluster process would restart: caches, controllers, scheduler.
@@ -86,9 +87,10 @@ impl World {
         let diary = Diary::default();
         let client = client::in_process(server.service());
         diary.follow(&client, &clock, &base);
-        machine::start(&client, seed, &clock, &base).await?;
+        let machine = machine::start(&client, seed, &clock, &base).await?;
         let parts = base.component();
-        let world = Self { server, faults, clock, diary, base, parts, _directory: directory };
+        let world =
+            Self { server, faults, clock, diary, machine, base, parts, _directory: directory };
         world.start_parts();
         Ok(world)
     }
@@ -115,6 +117,27 @@ impl World {
         self.start_parts();
     }
 
+    /// Has `count` Nodes from here on.
+    ///
+    /// # Errors
+    /// The server refuses them.
+    pub async fn grow(&self, count: usize) -> anyhow::Result<()> {
+        self.machine.grow(count, &self.base).await
+    }
+
+    /// Loses a Node: it is not heard of any more, and does nothing.
+    pub fn lose(&self, node: &str) {
+        self.machine.lose(node);
+    }
+
+    /// Brings a lost Node back.
+    ///
+    /// # Errors
+    /// The server does not take its word.
+    pub async fn find(&self, node: &str) -> anyhow::Result<()> {
+        self.machine.find(node).await
+    }
+
     /// What goes wrong from here on.
     #[must_use]
     pub const fn faults(&self) -> &Faults {
@@ -131,6 +154,12 @@ impl World {
     #[must_use]
     pub fn client(&self) -> Client {
         client::in_process(self.server.service())
+    }
+
+    /// The time of day in the world.
+    #[must_use]
+    pub fn now(&self) -> Timestamp {
+        self.clock.now()
     }
 
     /// Lets time pass.

@@ -13,6 +13,9 @@ mod endpoint_slice;
 mod endpoint_slice_mirroring;
 mod endpoints;
 
+mod node_lifecycle;
+mod taint_eviction;
+
 mod namespace;
 mod root_ca;
 mod service_account;
@@ -44,6 +47,8 @@ pub fn run(config: Config, caches: &Caches, client: &Client, tasks: &Tasks) {
     endpoint_slice::start(&controller);
     endpoints::start(&controller);
     endpoint_slice_mirroring::start(&controller);
+    node_lifecycle::start(&controller);
+    taint_eviction::start(&controller);
     service_account::start(&controller);
     root_ca::start(&controller, root_ca);
     namespace::start(&controller);

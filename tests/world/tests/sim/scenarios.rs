@@ -1,11 +1,11 @@
 //! The scenarios.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use client::{Api, DeleteParams, ListParams};
 use k8s_openapi::api::{
     apps::v1::{Deployment, ReplicaSet},
-    core::v1::{ConfigMap, Event, Namespace, Pod, ServiceAccount},
+    core::v1::{ConfigMap, Event, Namespace, Node, Pod, ServiceAccount},
     discovery::v1::EndpointSlice,
 };
 use serde_json::json;
@@ -265,6 +265,113 @@ fn a_pod_that_fits_nowhere_says_so_and_waits() {
         let message = "0/1 nodes are available: 1 Insufficient cpu.".to_owned();
         anyhow::ensure!(condition.message == Some(message), "says {:?}", condition.message);
         anyhow::ensure!(condition.status == "False");
+        Ok(())
+    })
+    .unwrap();
+}
+
+/// How many pods each node has, those aside that are on their way out.
+async fn places(world: &World) -> anyhow::Result<BTreeMap<String, usize>> {
+    let mut places = BTreeMap::new();
+    for pod in world.pods("default").await? {
+        let node = pod.spec.and_then(|it| it.node_name).unwrap_or_default();
+        if pod.metadata.deletion_timestamp.is_none() {
+            *places.entry(node).or_default() += 1;
+        }
+    }
+    Ok(places)
+}
+
+/// How many endpoints of `web` are ready.
+async fn ready_endpoints(world: &World) -> anyhow::Result<usize> {
+    let slices: Api<EndpointSlice> = Api::namespaced(world.client(), "default");
+    let of_service = ListParams::default().labels("kubernetes.io/service-name=web");
+    let slices = slices.list(&of_service).await?.items;
+    let all = slices.iter().flat_map(|it| it.endpoints.iter().flatten());
+    Ok(all.filter(|it| it.conditions.as_ref().and_then(|it| it.ready) == Some(true)).count())
+}
+
+#[test]
+fn a_lost_node_loses_its_pods_and_comes_back() {
+    for (seed, share) in [(11, 0.0), (12, 0.1)] {
+        let entries = run(seed, async |world: &mut World| {
+            world.grow(3).await?;
+            world.create(service()).await?;
+            world.create(deployment(6, 1, 1)).await?;
+            world.until_rolled_out("web").await?;
+            let nodes: Vec<String> = places(world).await?.into_keys().collect();
+            anyhow::ensure!(nodes.len() == 3, "pods are on {nodes:?} alone");
+            let lost = nodes.last().cloned().unwrap_or_default();
+            world
+                .until("all are endpoints", async |it| Ok(ready_endpoints(it).await? == 6))
+                .await?;
+
+            world.faults().happen_to(share);
+            world.lose(&lost);
+            let at = world.now();
+            world
+                .until("traffic goes elsewhere", async |it| Ok(ready_endpoints(it).await? == 4))
+                .await?;
+            let passed = world.now().duration_since(at).as_secs();
+            anyhow::ensure!((40..80).contains(&passed), "that took {passed} s");
+            anyhow::ensure!(places(world).await?.contains_key(&lost), "pods left at once");
+            world.restart_parts().await;
+            world
+                .until("other nodes have all pods", async |it| {
+                    let places = places(it).await?;
+                    Ok(!places.contains_key(&lost) && ready_endpoints(it).await? == 6)
+                })
+                .await?;
+            let passed = world.now().duration_since(at).as_secs();
+            anyhow::ensure!((340..460).contains(&passed), "that took {passed} s");
+            // Nobody has ended those of the lost node.
+            anyhow::ensure!(
+                world.pods("default").await?.len() == 8,
+                "pods went without their node"
+            );
+
+            world.find(&lost).await?;
+            world
+                .until("the node has ended them", async |it| {
+                    Ok(it.pods("default").await?.len() == 6)
+                })
+                .await?;
+            let nodes: Api<Node> = Api::all(world.client());
+            world
+                .until("the node is like the others", async |_| {
+                    let node = nodes.get(&lost).await?;
+                    let taints = node.spec.and_then(|it| it.taints).unwrap_or_default();
+                    Ok(taints.is_empty())
+                })
+                .await?;
+            world.faults().happen_to(0.0);
+            world.edit_deployment("web", |it| it.spec.as_mut().unwrap().replicas = Some(9)).await?;
+            world.until_rolled_out("web").await?;
+            let places = places(world).await?;
+            anyhow::ensure!(places.get(&lost) == Some(&3), "it has no part: {places:?}");
+            Ok(())
+        })
+        .unwrap();
+        invariant_pods_are_bound_once(&entries);
+        invariant_ready_endpoints_are_ready_pods(&entries);
+    }
+}
+
+#[test]
+fn nobody_leaves_when_every_node_is_lost() {
+    run(13, async |world: &mut World| {
+        world.grow(2).await?;
+        world.create(deployment(4, 1, 1)).await?;
+        world.until_rolled_out("web").await?;
+        let before = places(world).await?;
+        for node in before.keys() {
+            world.lose(node);
+        }
+        world.pass(Duration::from_secs(20 * 60)).await;
+        // The first to be found lost was tainted while the other counted as ready, if at all.
+        let gone = world.pods("default").await?;
+        let gone = gone.iter().filter(|it| it.metadata.deletion_timestamp.is_some()).count();
+        anyhow::ensure!(gone == 0, "{gone} pods were deleted");
         Ok(())
     })
     .unwrap();
