@@ -130,6 +130,14 @@ pub(crate) struct UpArguments {
     /// Run the images themselves where `coracle.yaml` links local source in their place.
     #[arg(long)]
     pub(crate) no_links: bool,
+    /// How many nodes the cluster has on this machine, from 1 to 16; it keeps them until told otherwise. Also
+    /// of effect on a cluster that runs: what there are too many of is drained, and goes.
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=16))]
+    pub(crate) nodes: Option<u32>,
+    /// How many seconds a node that is lost counts as there, a little less than what passes until it is said to be
+    /// unreachable; if never given, 40, as in Kubernetes.
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=3600))]
+    pub(crate) node_lease: Option<u32>,
     #[command(flatten)]
     pub(crate) start: StartArguments,
 }

@@ -17,6 +17,7 @@ mod kubeconfig;
 mod lock;
 mod logs;
 mod manifest;
+mod nodes;
 mod output;
 mod own;
 mod procfile;

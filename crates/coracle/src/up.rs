@@ -22,6 +22,7 @@ use crate::{
     lock::{self, Running},
     logs,
     manifest::{self, Object},
+    nodes,
     output::{self, Progress},
     procfile,
     progress::{self, Waiting},
@@ -100,6 +101,7 @@ impl Up<'_> {
     async fn follow(&self, session: Session, mut progress: Progress) -> anyhow::Result<End> {
         let mut interrupts = interrupts(&session)?;
         self.link(&session).await?;
+        nodes::arrange(&session, self.arguments, &mut progress).await?;
         let namespaces = self.apply(&session, &mut progress).await?;
         let lines = if self.arguments.detach || self.objects.is_empty() {
             None

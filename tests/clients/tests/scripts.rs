@@ -34,6 +34,7 @@ scripts! {
     ingress
     kinds
     logs
+    nodes
     restart
     rollout
     run

@@ -26,6 +26,10 @@ pub const RANGE_CLASH: &str = "coracle.dev/range-clash";
 /// proxy writes it.
 pub const LISTENS: &str = "coracle.dev/listens";
 
+/// On a Node: it is being drained, and goes when it has no pods. The cluster writes it when there are to be
+/// fewer nodes.
+pub const LEAVING: &str = "coracle.dev/leaving";
+
 /// One port published on the host: connections to `127.0.0.1:host_port` go to `service_port` of
 /// the Service. Printed and parsed as `HOSTPORT:PORT`; `PORT` alone means the same on both sides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

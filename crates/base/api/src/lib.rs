@@ -7,6 +7,7 @@ pub mod duration;
 pub mod link;
 pub mod localhost;
 pub mod names;
+pub mod nodes;
 pub mod quantity;
 pub mod selector;
 pub mod status;

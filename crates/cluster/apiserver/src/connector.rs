@@ -26,17 +26,17 @@ pub trait NodeConnector: Send + Sync + fmt::Debug {
         String::new()
     }
 
-    /// What the node and its pods use of CPU and memory. May take a second.
-    fn usage(&self) -> Answer<'_, Usage>;
+    /// What the nodes and their pods use of CPU and memory. May take a second.
+    fn usage(&self) -> Answer<'_, Vec<Usage>>;
 }
 
-/// What is used on the node.
+/// What is used on a node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Usage {
     /// Name of the node.
     pub node: String,
-    /// All of the machine.
-    pub machine: Used,
+    /// All of it.
+    pub all: Used,
     /// Pods of which it is known, by namespace and name.
     pub pods: Vec<PodUsage>,
 }
@@ -112,7 +112,7 @@ impl NodeConnector for NoNode {
         Box::pin(std::future::ready(Err(status)))
     }
 
-    fn usage(&self) -> Answer<'_, Usage> {
+    fn usage(&self) -> Answer<'_, Vec<Usage>> {
         let status = Status::new(api::status::Reason::ServiceUnavailable, "no node is connected");
         Box::pin(std::future::ready(Err(status)))
     }

@@ -15,7 +15,11 @@ use image::Owners;
 use k8s_openapi::api::core::v1::Pod;
 use runtime::Clock;
 use shim::NurseryCommand;
-use tokio::{net::TcpStream, sync::Semaphore, time::Instant};
+use tokio::{
+    net::TcpStream,
+    sync::{Semaphore, watch},
+    time::Instant,
+};
 
 use crate::{
     cgroups::{Cgroups, oom::OomScores},
@@ -26,6 +30,7 @@ use crate::{
     references::ReferredObjects,
     roots::Roots,
     seccomp::Programs,
+    site::Division,
     spares::Spares,
     volumes::Means,
 };
@@ -75,7 +80,9 @@ pub(crate) fn is_on_host(pod: &Pod) -> bool {
 
 /// What all pods of the node share.
 pub(crate) struct Context {
+    /// The whole machine, by the name of the node.
     pub(crate) machine: Machine,
+    pub(crate) division: watch::Receiver<Division>,
     pub(crate) address: Ipv4Addr,
     pub(crate) state_dir: PathBuf,
     pub(crate) run_dir: PathBuf,
@@ -88,7 +95,7 @@ pub(crate) struct Context {
     pub(crate) objects: ReferredObjects,
     pub(crate) images: Images,
     /// Programs of seccomp, compiled once.
-    pub(crate) seccomp: Programs,
+    pub(crate) seccomp: Arc<Programs>,
     /// Who owns what images and volumes hold.
     pub(crate) owners: Owners,
     /// What the roots of containers of images are.
@@ -98,7 +105,7 @@ pub(crate) struct Context {
     /// Shims for pods that will begin.
     pub(crate) spares: Spares,
     /// Bounds how many sandboxes and containers are made at once.
-    pub(crate) starts: Semaphore,
+    pub(crate) starts: Arc<Semaphore>,
     /// Beginning of [`Self::uptime`].
     pub(crate) begun: Instant,
 }
@@ -112,6 +119,11 @@ impl Context {
     /// The tokio time at which [`Self::uptime`] will be `uptime`.
     pub(crate) fn instant(&self, uptime: Duration) -> Instant {
         self.begun + uptime
+    }
+
+    /// What of the machine is the node's.
+    pub(crate) fn share(&self) -> Machine {
+        self.machine.share(self.division.borrow().nodes)
     }
 
     /// What a pod's volumes are made with.
@@ -179,10 +191,10 @@ impl Folders {
         Self { uid, run, state, logs }
     }
 
-    /// The uids of all pods that have folders, in order.
-    pub(crate) fn all(context: &Context) -> io::Result<Vec<String>> {
+    /// The uids of all pods that have folders in a run and a state folder, in order.
+    pub(crate) fn all(folders: [&PathBuf; 2]) -> io::Result<Vec<String>> {
         let mut uids = Vec::new();
-        for dir in [&context.run_dir, &context.state_dir] {
+        for dir in folders {
             let entries = match fs::read_dir(dir.join("pods")) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                 other => other?,

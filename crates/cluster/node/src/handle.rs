@@ -2,7 +2,6 @@
 
 use std::{
     collections::BTreeMap,
-    io,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -18,7 +17,6 @@ use crate::{
     context::Folders,
     logs::{self, LogOptions, LogsError, Watcher},
     spares::Spares,
-    usage::{Sampler, Usage},
 };
 
 /// How long beyond the grace period pods may take to be taken down when the node stops.
@@ -100,11 +98,17 @@ pub struct Handle {
     pub(crate) node_stops: watch::Sender<Option<Duration>>,
     pub(crate) watcher: Watcher,
     pub(crate) spares: Spares,
-    pub(crate) sampler: Arc<Sampler>,
     pub(crate) name: Arc<str>,
 }
 
 impl Handle {
+    pub(crate) fn new(
+        (registry, watcher, spares): (Arc<Registry>, Watcher, Spares),
+        name: Arc<str>,
+    ) -> Self {
+        Self { registry, node_stops: watch::Sender::new(None), watcher, spares, name }
+    }
+
     /// The log of a container of the pod `namespace/name`: `container` if it is named, else the only
     /// one. The stream ends with the log, or, if it follows, when the container has ended.
     pub fn logs(
@@ -125,18 +129,22 @@ impl Handle {
         Ok(logs::read(source, options, &self.watcher)?.boxed())
     }
 
+    /// Whether the node works on the pod of this uid.
+    #[must_use]
+    pub fn has(&self, uid: &str) -> bool {
+        self.registry.pods().values().any(|it| it.folders.uid == uid)
+    }
+
     /// The node's name.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// What the machine and its pods use of CPU and memory. May take a second: see [`Usage`].
-    ///
-    /// # Errors
-    /// If the kernel does not tell.
-    pub async fn usage(&self) -> io::Result<Usage> {
-        self.sampler.usage(&self.registry).await
+    /// Ends what waits for pods that will begin. For a node whose tasks have stopped while the process goes
+    /// on.
+    pub async fn clear(&self) {
+        self.spares.clear().await;
     }
 
     /// Stops every pod as if it were deleted, with at most `grace` for each, all at once; API

@@ -1,9 +1,11 @@
-//! The node agent: does on this machine what a kubelet does on its own. It registers the Node,
-//! drives every pod bound to it through its life, and reports.
+//! The node agents: each does on this machine what a kubelet does on its own. It registers its Node,
+//! drives every pod bound to it through its life, and reports. What they share is the [`Site`].
 //!
 //! Containers are the shims' children and outlive this process; whoever comes next adopts them.
 //! It knows nothing of services beyond their variables, chooses no pods, and talks to nobody but the
 //! API, the shims and [`PodNetwork`].
+
+mod site;
 
 mod agent;
 mod handle;
@@ -35,7 +37,7 @@ mod quantity;
 mod seccomp;
 mod volumes;
 
-pub use agent::{Agent, BuildError, Config, Peers, build};
+pub use agent::Agent;
 pub use cgroups::remove_cgroups;
 pub use context::{HostProcesses, PodNetwork};
 pub use files::{Dns, HostResolver};
@@ -46,4 +48,5 @@ pub use logs::{LogOptions, LogsError};
 pub use processes::{SignalError, Signalled};
 pub use roots::no_overlays;
 pub use seccomp::{Error as SeccompError, default_program as default_seccomp};
+pub use site::{BuildError, Config, Division, NodeConfig, Peers, Site};
 pub use usage::{PodUsage, Usage, Used};

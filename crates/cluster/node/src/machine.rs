@@ -58,6 +58,19 @@ impl Machine {
     }
 }
 
+impl Machine {
+    /// What of it is a node's where there are so many.
+    pub(crate) fn share(&self, nodes: u32) -> Self {
+        let part = |whole: u64| whole / u64::from(nodes.max(1));
+        Self {
+            cpu_millis: part(self.cpu_millis),
+            memory_bytes: part(self.memory_bytes),
+            storage_bytes: part(self.storage_bytes),
+            ..self.clone()
+        }
+    }
+}
+
 impl Left {
     /// Reads what is left now.
     pub(crate) fn read(state: &Path) -> io::Result<Self> {

@@ -4,7 +4,7 @@
 use std::{net::Ipv4Addr, path::PathBuf, time::Duration};
 
 use anyhow::Context as _;
-use client::{Api, Client, Patch, PatchParams, PostParams};
+use client::{Api, Cache, Client, Key, Patch, PatchParams, PostParams};
 use jiff::Timestamp;
 use k8s_openapi::{
     api::{
@@ -15,26 +15,36 @@ use k8s_openapi::{
 };
 use runtime::Clock;
 use serde_json::{Value, json};
+use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     images::Images,
     machine::{Left, Machine},
+    site::Division,
 };
 
-/// How often the Lease is renewed and the conditions are looked at. A kubelet renews every 10 s so
-/// that other machines notice its death within 40 s. Here the API dies with the node, so nobody
-/// could notice earlier; every renewal is a wake-up and a write to disk, of which an idle laptop
-/// should see few.
-const RENEWAL: Duration = Duration::from_secs(300);
-/// How long the Lease holds: three renewals, the kubelet's proportion rounded down.
-const LEASE_SECONDS: u64 = 3 * RENEWAL.as_secs();
+/// How long the Lease holds: a kubelet's time. Who has not renewed it then is taken for lost.
+const LEASE: Duration = Duration::from_secs(40);
+/// The same for the only node of a machine. The API dies with it, so nobody could notice earlier; every
+/// renewal is a wake-up and a write to disk, of which an idle laptop should see few.
+const LEASE_ALONE: Duration = Duration::from_secs(20 * 60);
+/// Renewals in the time that the Lease holds, as with a kubelet.
+const RENEWALS: u32 = 4;
+/// How often the status is written although nothing in it has changed but the time: a kubelet's
+/// `nodeStatusReportFrequency`.
+const REPORT_EVERY: Duration = Duration::from_secs(5 * 60);
 /// Namespace of node leases.
 const LEASE_NAMESPACE: &str = "kube-node-lease";
 /// Wait after a failed registration.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// Pods this node takes. On a small machine memory ends before: an idle pod costs up to 2 MB, most of it
+/// Zones that nodes are in, in turn: as many as regions of clouds mostly have.
+const ZONES: [&str; 3] = ["zone-a", "zone-b", "zone-c"];
+/// The one region.
+const REGION: &str = "local";
+
+/// Pods a node takes. On a small machine memory ends before: an idle pod costs up to 2 MB, most of it
 /// the kernel's. So many run, and are started and deleted in seconds (docs/benchmarks.md).
 const PODS_MAX: u32 = 1000;
 /// Less memory than this is pressure: the kubelet's `memory.available<100Mi`.
@@ -48,8 +58,16 @@ const PROCESSES_LEFT_MIN: u64 = 1000;
 /// What the node says of itself.
 #[derive(Clone, Debug)]
 pub(crate) struct Registration {
-    /// The machine.
+    /// The machine, by the name of the node.
     pub machine: Machine,
+    /// Which node of the machine it is.
+    pub index: u32,
+    /// The range of its pods' addresses.
+    pub pod_cidr: String,
+    /// How many there are in it for pods.
+    pub addresses: u32,
+    /// Among how many nodes the machine is divided.
+    pub division: watch::Receiver<Division>,
     /// Address of the node for pods.
     pub address: Ipv4Addr,
     /// Version of the program.
@@ -66,56 +84,98 @@ pub(crate) struct Registration {
 
 /// Registers the node, and keeps its Lease and conditions until told to stop.
 pub(crate) async fn run(
-    registration: Registration,
+    mut registration: Registration,
     images: Images,
-    (client, clock): (Client, Clock),
+    (client, nodes, clock): (Client, Cache<Node>, Clock),
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
-    let mut known = None;
+    let mut coming = images.coming();
+    let mut reported = None;
+    let mut changed = true;
     loop {
-        let listed = images.listed().await.inspect_err(|error| {
-            tracing::warn!(error = format!("{error:#}"), "images not listed");
-        });
-        let listed = listed.ok();
-        let result = registration.report(&client, (clock.now(), listed), &mut known).await;
+        let listed = match &reported {
+            Some(_) if !changed => None,
+            _ => listed(&images).await,
+        };
+        let result =
+            registration.tell((&client, &nodes), (clock.now(), listed), &mut reported).await;
         let wait = match result {
-            Ok(()) => RENEWAL,
+            Ok(()) => registration.lease() / RENEWALS,
             Err(error) => {
                 tracing::warn!(error = format!("{error:#}"), "node not registered");
                 RETRY
             }
         };
+        changed = false;
         tokio::select! {
             biased;
             () = stop.cancelled() => return Ok(()),
+            Ok(()) = coming.changed(), if wait != RETRY => changed = true,
+            Ok(()) = registration.division.changed() => changed = true,
             () = tokio::time::sleep(wait) => {}
-            () = images.come(), if wait == RENEWAL => {}
         }
     }
 }
 
+async fn listed(images: &Images) -> Option<Value> {
+    let listed = images.listed().await.inspect_err(|error| {
+        tracing::warn!(error = format!("{error:#}"), "images not listed");
+    });
+    listed.ok()
+}
+
+/// What was written last, and when.
+#[derive(Debug)]
+struct Reported {
+    node: Node,
+    at: Instant,
+}
+
 impl Registration {
+    /// How long the Lease holds.
+    fn lease(&self) -> Duration {
+        let Division { nodes, lease } = *self.division.borrow();
+        lease.unwrap_or(if nodes <= 1 { LEASE_ALONE } else { LEASE })
+    }
+
+    /// Says that the node lives; and how it is, if that has changed, it was long ago, or `images` are told.
+    async fn tell(
+        &self,
+        (client, nodes): (&Client, &Cache<Node>),
+        (now, images): (Timestamp, Option<Value>),
+        reported: &mut Option<Reported>,
+    ) -> anyhow::Result<()> {
+        let left = Left::read(&self.state).context("look at the machine")?;
+        // Somebody may have taken the node for lost, or deleted it.
+        let told = nodes.get(&Key::cluster(&*self.machine.name));
+        let told = told.is_some_and(|it| says(&it, left));
+        let known = reported.take().filter(|it| {
+            told && images.is_none() && it.at.elapsed() < REPORT_EVERY && says(&it.node, left)
+        });
+        let it = match known {
+            Some(known) => known,
+            None => self.report(client, (now, left, images)).await?,
+        };
+        self.renew(client, now, &it.node).await.context("renew lease")?;
+        *reported = Some(it);
+        Ok(())
+    }
+
     async fn report(
         &self,
         client: &Client,
-        (now, images): (Timestamp, Option<Value>),
-        known: &mut Option<Node>,
-    ) -> anyhow::Result<()> {
-        let name = &self.machine.name;
+        (now, left, images): (Timestamp, Left, Option<Value>),
+    ) -> anyhow::Result<Reported> {
         let nodes: Api<Node> = Api::all(client.clone());
-        let old = match known.take() {
-            Some(node) => node,
-            None => self.create(&nodes).await.context("create node")?,
-        };
-        let left = Left::read(&self.state).context("look at the machine")?;
+        let old = self.create(&nodes).await.context("create node")?;
         let mut status = self.status(&old, left, now);
         if let (Some(status), Some(images)) = (status.as_object_mut(), images) {
             status.insert("images".to_owned(), images);
         }
         let patch = Patch::Merge(json!({ "status": status }));
+        let name = &self.machine.name;
         let node = nodes.patch_status(name, &PatchParams::default(), &patch).await;
-        *known = Some(node.context("write node status")?);
-        self.renew(client, now, known.as_ref()).await.context("renew lease")
+        Ok(Reported { node: node.context("write node status")?, at: Instant::now() })
     }
 
     async fn create(&self, nodes: &Api<Node>) -> client_result::Result<Node> {
@@ -123,7 +183,7 @@ impl Registration {
         match nodes.create(&PostParams::default(), &node).await {
             Err(error) if client::is_already_exists(&error) => {
                 let own = json!({ "labels": self.labels(), "annotations": self.annotations() });
-                let own = json!({ "metadata": own });
+                let own = json!({ "metadata": own, "spec": self.spec() });
                 let params = PatchParams::default();
                 nodes.patch(&self.machine.name, &params, &Patch::Merge(own)).await
             }
@@ -139,7 +199,13 @@ impl Registration {
             "kubernetes.io/arch": architecture,
             "kubernetes.io/hostname": self.machine.name,
             "kubernetes.io/os": "linux",
+            "topology.kubernetes.io/region": REGION,
+            "topology.kubernetes.io/zone": zone(self.index),
         })
+    }
+
+    fn spec(&self) -> Value {
+        json!({ "podCIDR": self.pod_cidr, "podCIDRs": [self.pod_cidr] })
     }
 
     fn annotations(&self) -> Value {
@@ -155,17 +221,17 @@ impl Registration {
                 "labels": self.labels(),
                 "annotations": self.annotations(),
             },
-            "spec": {},
+            "spec": self.spec(),
         })
     }
 
     fn status(&self, old: &Node, left: Left, now: Timestamp) -> Value {
-        let machine = &self.machine;
+        let machine = self.machine.share(self.division.borrow().nodes);
         let resources = json!({
             "cpu": quantity_of_cpu(machine.cpu_millis),
             "memory": format!("{}Ki", machine.memory_bytes / 1024),
             "ephemeral-storage": format!("{}Ki", machine.storage_bytes / 1024),
-            "pods": PODS_MAX.to_string(),
+            "pods": PODS_MAX.min(self.addresses).to_string(),
         });
         json!({
             "addresses": [
@@ -194,13 +260,13 @@ impl Registration {
         &self,
         client: &Client,
         now: Timestamp,
-        node: Option<&Node>,
+        node: &Node,
     ) -> client_result::Result<()> {
         let leases: Api<Lease> = Api::namespaced(client.clone(), LEASE_NAMESPACE);
         let name = &self.machine.name;
         let spec = json!({
             "holderIdentity": name,
-            "leaseDurationSeconds": LEASE_SECONDS,
+            "leaseDurationSeconds": self.lease().as_secs().max(1),
             "renewTime": MicroTime(now),
         });
         let patch = Patch::Merge(json!({ "spec": spec }));
@@ -208,7 +274,7 @@ impl Registration {
             Err(error) if client::is_not_found(&error) => {}
             other => return other.map(drop),
         }
-        let uid = node.and_then(|it| it.metadata.uid.as_deref()).unwrap_or_default();
+        let uid = node.metadata.uid.as_deref().unwrap_or_default();
         let owner = json!({ "apiVersion": "v1", "kind": "Node", "name": name, "uid": uid });
         let lease = serde_json::from_value(json!({
             "metadata": { "name": name, "namespace": LEASE_NAMESPACE, "ownerReferences": [owner] },
@@ -232,8 +298,34 @@ fn quantity_of_cpu(millis: u64) -> String {
     if millis.is_multiple_of(1000) { (millis / 1000).to_string() } else { format!("{millis}m") }
 }
 
+/// Where a node is.
+fn zone(index: u32) -> &'static str {
+    let place = usize::try_from(index).unwrap_or_default().checked_rem(ZONES.len());
+    place.and_then(|it| ZONES.get(it)).copied().unwrap_or_default()
+}
+
+/// Whether the conditions that a node was said to have are still true.
+fn says(node: &Node, left: Left) -> bool {
+    let said = node.status.as_ref().and_then(|it| it.conditions.as_deref()).unwrap_or_default();
+    let holds = |it: &NodeCondition| {
+        said.iter().any(|said| said.type_ == it.type_ && said.status == it.status)
+    };
+    present(left).iter().all(holds)
+}
+
 fn conditions(old: &Node, left: Left, now: Timestamp) -> [NodeCondition; 4] {
-    let list = [
+    let before = old.status.as_ref().and_then(|it| it.conditions.as_deref()).unwrap_or_default();
+    present(left).map(|it| {
+        let same = before.iter().find(|old| old.type_ == it.type_ && old.status == it.status);
+        let since = same.and_then(|it| it.last_transition_time.clone()).unwrap_or(Time(now));
+        let (beat, since) = (Some(Time(now)), Some(since));
+        NodeCondition { last_heartbeat_time: beat, last_transition_time: since, ..it }
+    })
+}
+
+/// The conditions, without times.
+fn present(left: Left) -> [NodeCondition; 4] {
+    [
         condition(
             "MemoryPressure",
             left.memory_bytes < MEMORY_LEFT_MIN,
@@ -253,14 +345,7 @@ fn conditions(old: &Node, left: Left, now: Timestamp) -> [NodeCondition; 4] {
             ("KubeletHasSufficientPID", "kubelet has sufficient PID available"),
         ),
         condition("Ready", true, ("KubeletReady", "kubelet is posting ready status"), ("", "")),
-    ];
-    let before = old.status.as_ref().and_then(|it| it.conditions.as_deref()).unwrap_or_default();
-    list.map(|it| {
-        let same = before.iter().find(|old| old.type_ == it.type_ && old.status == it.status);
-        let since = same.and_then(|it| it.last_transition_time.clone()).unwrap_or(Time(now));
-        let (beat, since) = (Some(Time(now)), Some(since));
-        NodeCondition { last_heartbeat_time: beat, last_transition_time: since, ..it }
-    })
+    ]
 }
 
 fn condition(kind: &str, holds: bool, yes: (&str, &str), no: (&str, &str)) -> NodeCondition {
@@ -308,7 +393,11 @@ mod tests {
                 machine_id: "m".to_owned(),
                 boot_id: "b".to_owned(),
             },
-            address: Ipv4Addr::new(10, 244, 0, 1),
+            index: 1,
+            pod_cidr: "10.244.16.0/20".to_owned(),
+            addresses: 4092,
+            division: watch::Sender::new(Division { nodes: 2, lease: None }).subscribe(),
+            address: Ipv4Addr::new(10, 244, 16, 1),
             version: "0.1.0".to_owned(),
             kubelet_version: "v1.36.0".to_owned(),
             state: PathBuf::new(),
@@ -336,7 +425,9 @@ mod tests {
             capacity.iter().map(|(name, it)| format!("{name}={}", it.0)).collect();
         assert_eq!(
             capacity,
-            ["cpu=2", "ephemeral-storage=104857600Ki", "memory=8388608Ki", "pods=1000"]
+            ["cpu=1", "ephemeral-storage=52428800Ki", "memory=4194304Ki", "pods=1000"]
         );
+        assert_eq!(first.metadata.labels.unwrap()["topology.kubernetes.io/zone"], "zone-b");
+        assert_eq!(first.spec.unwrap().pod_cidr.unwrap(), "10.244.16.0/20");
     }
 }

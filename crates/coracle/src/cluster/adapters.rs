@@ -10,6 +10,7 @@ use std::{
     sync::OnceLock,
 };
 
+use anyhow::Context as _;
 use api::status::{Reason, Status};
 use apiserver::{LogRequest, LogStream, NodeConnector};
 use futures_util::{StreamExt as _, future::BoxFuture};
@@ -17,7 +18,10 @@ use jiff::{SignedDuration, Timestamp};
 use runtime::Clock;
 use tokio::net::TcpStream;
 
-use super::host::Host;
+use super::{
+    host::Host,
+    nodes::{Loss, Nodes},
+};
 
 impl network::HostSockets for Host {
     fn connect_tcp(&self, to: SocketAddr) -> BoxFuture<'_, io::Result<OwnedFd>> {
@@ -81,7 +85,7 @@ fn as_io(error: keeper::Error) -> io::Error {
 }
 
 /// The pods' network, as the node agent asks for it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct PodNetwork {
     pub(super) network: network::Handle,
     pub(super) proxy: proxy::Handle,
@@ -137,18 +141,18 @@ impl node::HostProcesses for Host {
     }
 }
 
-/// The logs of the one node, as the API server asks for them. The node is built after the server, so
-/// it is connected later.
+/// The logs and the usage of the nodes, as the API server asks for them. They are built after the server, so
+/// they are connected later.
 #[derive(Debug, Default)]
 pub(super) struct NodeLogs {
-    node: OnceLock<node::Handle>,
+    nodes: OnceLock<Nodes>,
     proxy: OnceLock<proxy::Handle>,
 }
 
 impl NodeLogs {
-    /// Connects the node. Only the first call counts: there is one node.
-    pub(super) fn connect(&self, node: node::Handle) {
-        drop(self.node.set(node));
+    /// Connects the nodes. Only the first call counts.
+    pub(super) fn connect(&self, nodes: Nodes) {
+        drop(self.nodes.set(nodes));
     }
 
     /// Connects the HTTP proxy, whose counts stand beside the server's.
@@ -157,8 +161,8 @@ impl NodeLogs {
     }
 
     fn read(&self, request: &LogRequest) -> Result<LogStream, Status> {
-        let Some(node) = self.node.get() else {
-            let message = format!("node `{}` is not connected yet", request.node);
+        let Some(node) = self.nodes.get().and_then(|it| it.get(&request.node)) else {
+            let message = format!("node `{}` is not connected", request.node);
             return Err(Status::new(Reason::ServiceUnavailable, message));
         };
         let container = Some(request.container.as_str());
@@ -179,20 +183,20 @@ impl NodeConnector for NodeLogs {
         self.proxy.get().map(proxy::Handle::metrics).unwrap_or_default()
     }
 
-    fn usage(&self) -> apiserver::Answer<'_, apiserver::Usage> {
+    fn usage(&self) -> apiserver::Answer<'_, Vec<apiserver::Usage>> {
         Box::pin(async move {
-            let node = self.node.get().ok_or_else(|| {
-                Status::new(Reason::ServiceUnavailable, "the node is not connected yet".to_owned())
+            let nodes = self.nodes.get().ok_or_else(|| {
+                Status::new(Reason::ServiceUnavailable, "no node is connected yet".to_owned())
             })?;
-            let usage = node.usage().await.map_err(|error| {
+            let usage = nodes.usage().await.map_err(|error| {
                 Status::new(Reason::InternalError, format!("cannot measure: {error}"))
             })?;
-            Ok(usage_of(node.name(), usage))
+            Ok(usage.into_iter().map(usage_of).collect())
         })
     }
 }
 
-fn usage_of(node: &str, usage: node::Usage) -> apiserver::Usage {
+fn usage_of(usage: node::Usage) -> apiserver::Usage {
     let used = |it: node::Used| apiserver::Used {
         at: it.at,
         window: it.window,
@@ -205,8 +209,8 @@ fn usage_of(node: &str, usage: node::Usage) -> apiserver::Usage {
         containers: it.containers.into_iter().map(|(name, it)| (name, used(it))).collect(),
     };
     apiserver::Usage {
-        node: node.to_owned(),
-        machine: used(usage.machine),
+        node: usage.node,
+        all: used(usage.all),
         pods: usage.pods.into_iter().map(pod).collect(),
     }
 }
@@ -238,7 +242,7 @@ fn log_status(error: &node::LogsError) -> Status {
 /// What faults are carried out with.
 #[derive(Debug)]
 pub(super) struct Machine {
-    pub(super) node: node::Handle,
+    pub(super) nodes: Nodes,
     pub(super) network: network::Handle,
 }
 
@@ -253,7 +257,13 @@ impl chaos::Machine for Machine {
             chaos::Signal::Pause => node::Signalled::Paused,
             chaos::Signal::Resume => node::Signalled::Resumed,
         };
-        Box::pin(async move { Ok(self.node.signal(&pod.uid, signalled).await?) })
+        Box::pin(async move {
+            // A pod that no node works on has no processes, or none that anybody could tell.
+            match self.nodes.of_pod(&pod.uid) {
+                Some(node) => Ok(node.signal(&pod.uid, signalled).await?),
+                None => Ok(()),
+            }
+        })
     }
 
     fn disturb(&self, all: Vec<chaos::Disturbance>) -> BoxFuture<'_, anyhow::Result<()>> {
@@ -278,8 +288,12 @@ impl chaos::Machine for Machine {
 
     fn lose(&self, nodes: BTreeMap<String, chaos::Loss>) -> BoxFuture<'_, anyhow::Result<()>> {
         Box::pin(async move {
-            anyhow::ensure!(nodes.is_empty(), "nodes cannot be lost yet");
-            Ok(())
+            let loss = |it| match it {
+                chaos::Loss::Silent => Loss::Silent,
+                chaos::Loss::Dead => Loss::Dead,
+            };
+            let nodes = nodes.into_iter().map(|(name, it)| (name, loss(it))).collect();
+            self.nodes.lose(&nodes).await
         })
     }
 
@@ -289,7 +303,10 @@ impl chaos::Machine for Machine {
         volume: &'a str,
         bytes: u64,
     ) -> BoxFuture<'a, anyhow::Result<()>> {
-        Box::pin(async move { Ok(self.node.fill(&pod.uid, volume, bytes)?) })
+        Box::pin(async move {
+            let node = self.nodes.of_pod(&pod.uid).context("no node works on this pod")?;
+            Ok(node.fill(&pod.uid, volume, bytes)?)
+        })
     }
 
     fn empty<'a>(
@@ -297,6 +314,11 @@ impl chaos::Machine for Machine {
         pod: &'a chaos::PodId,
         volume: &'a str,
     ) -> BoxFuture<'a, anyhow::Result<()>> {
-        Box::pin(async move { Ok(self.node.empty(&pod.uid, volume)?) })
+        Box::pin(async move {
+            match self.nodes.of_pod(&pod.uid) {
+                Some(node) => Ok(node.empty(&pod.uid, volume)?),
+                None => Ok(()),
+            }
+        })
     }
 }

@@ -3,6 +3,7 @@
 
 mod adapters;
 mod host;
+mod nodes;
 mod ranges;
 mod running;
 

@@ -7,7 +7,7 @@ use anyhow::{Context as _, bail};
 use apiserver::Server;
 use client::{Caches, Client, Events};
 use network::{Addresses, HostRoutes, Network};
-use node::{Dns, Peers};
+use node::{Dns, Peers, Site};
 use runtime::{Clock, OnExit, Tasks};
 use store::Store;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -15,7 +15,9 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use super::{
     Prepared, Variables,
     adapters::{Authority, Machine, NodeLogs, PodNetwork, ProxySockets},
-    answer, ranges,
+    answer,
+    nodes::{self, Nodes},
+    ranges,
 };
 use crate::{
     cli::{Durability, StartArguments},
@@ -37,7 +39,7 @@ struct Components {
     api: Tasks,
     /// Everything that is a client of the API.
     clients: Tasks,
-    node: node::Handle,
+    nodes: Nodes,
 }
 
 /// Why the process is to end.
@@ -131,20 +133,21 @@ async fn build(
     let scheduler = named("kube-scheduler");
     scheduler::run(scheduler::Config { clock: clock.clone() }, &caches, &scheduler, &clients);
     connector.count(proxy.clone());
-    let pods = Arc::new(PodNetwork { network: network.clone(), proxy });
+    let division = nodes::division(nodes::wanted(&client).await?, &network);
     let host = Arc::new(host);
-    let (of_chaos, at) = (caches.clone(), clock.clone());
-    let peers = Peers { client: named("kubelet"), caches, network: pods, host, clock };
-    let agent = node::build(node_config(directories, variables, &network), peers, &clients)
-        .context("build the node")?;
-    let node = agent.handle();
-    connector.connect(node.clone());
-    agent.run(&clients);
-    let machine = Arc::new(Machine { node: node.clone(), network });
-    chaos::run(machine, &of_chaos, &named("chaos"), at, &clients);
-    keep_routes(directories, routes, (addresses, node.name()), &client, &clients);
+    let at = clock.clone();
+    let peers = Peers { client: named("kubelet"), caches: caches.clone(), host, clock };
+    let config = node_config(directories, variables, &network);
+    let site = Site::build(config, peers, division, &clients).context("build the nodes")?;
+    let first = site.name(0);
+    let parts = (site, PodNetwork { network: network.clone(), proxy });
+    let nodes = Nodes::start(parts, division, (&client, &caches), &clients).await?;
+    connector.connect(nodes.clone());
+    let machine = Arc::new(Machine { nodes: nodes.clone(), network });
+    chaos::run(machine, &caches, &named("chaos"), at, &clients);
+    keep_routes(directories, routes, (addresses, &first), &client, &clients);
     server.serve(listener, &api);
-    Ok(Components { api, clients, node })
+    Ok(Components { api, clients, nodes })
 }
 
 fn node_config(
@@ -154,7 +157,6 @@ fn node_config(
 ) -> node::Config {
     let addresses = network.addresses();
     node::Config {
-        address: addresses.gateway(),
         state_dir: directories.state.clone(),
         run_dir: directories.run.clone(),
         executable: "/proc/self/exe".into(),
@@ -241,10 +243,11 @@ fn build_proxy(
 async fn stop(components: &Components, signals: &mut Signals, end: &End) {
     if matches!(end, End::StopPods) {
         tokio::select! {
-            stopped = components.node.stop_all(PODS_GRACE_MAX) => say_unless(stopped, "pods"),
+            stopped = components.nodes.stop_all(PODS_GRACE_MAX) => say_unless(stopped, "pods"),
             _ = signals.terminate.recv() => tracing::warn!("told to leave the rest of the pods"),
         }
     }
+    say_unless(components.nodes.shutdown(STOP_GRACE).await, "nodes");
     say_unless(components.clients.shutdown(STOP_GRACE).await, "clients of the API");
     say_unless(components.api.shutdown(STOP_GRACE).await, "the API");
 }

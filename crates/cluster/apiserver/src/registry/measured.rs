@@ -10,7 +10,7 @@ use store::{Entry, Revision};
 
 use super::{Call, Registry, filter::Filter, keys, render::Header};
 use crate::{
-    connector::Used,
+    connector::{Usage, Used},
     http::{body::Body, respond},
     kinds::{Kind, Measured, cpu_quantity, memory_quantity},
     object,
@@ -69,13 +69,16 @@ impl Registry {
         };
         let entries = match what {
             Measured::Nodes => {
-                let machine = &usage.machine;
-                let rest = json!({ "usage": amounts(machine) });
-                Vec::from_iter(entry("", &usage.node, Some(machine), rest))
+                let node = |it: &Usage| {
+                    let rest = json!({ "usage": amounts(&it.all) });
+                    entry("", &it.node, Some(&it.all), rest)
+                };
+                usage.iter().filter_map(node).collect()
             }
             Measured::Pods => {
                 let of_call = |it: &&str| call.namespace.is_none_or(|namespace| namespace == *it);
-                let pods = usage.pods.iter().filter(|it| of_call(&it.namespace.as_str()));
+                let pods = usage.iter().flat_map(|it| &it.pods);
+                let pods = pods.filter(|it| of_call(&it.namespace.as_str()));
                 let containers =
                     |it: &(String, Used)| json!({ "name": it.0, "usage": amounts(&it.1) });
                 pods.filter_map(|it| {

@@ -61,7 +61,7 @@ impl NodeConnector for Echo {
         Box::pin(std::future::ready(Ok(stream)))
     }
 
-    fn usage(&self) -> Answer<'_, Usage> {
+    fn usage(&self) -> Answer<'_, Vec<Usage>> {
         let used = |cpu_nanos, memory_bytes| Used {
             at: "2026-01-01T12:00:00Z".parse().unwrap(),
             window: Duration::from_millis(15_032),
@@ -73,9 +73,9 @@ impl NodeConnector for Echo {
             name: name.to_owned(),
             containers: vec![("app".to_owned(), used(250_000_000, 12 << 20))],
         };
-        let machine = used(1_234_567_890, 3 << 30);
-        let usage = Usage { node: "one".to_owned(), machine, pods: vec![pod("a"), pod("gone")] };
-        Box::pin(std::future::ready(Ok(usage)))
+        let all = used(1_234_567_890, 3 << 30);
+        let usage = Usage { node: "one".to_owned(), all, pods: vec![pod("a"), pod("gone")] };
+        Box::pin(std::future::ready(Ok(vec![usage])))
     }
 }
 

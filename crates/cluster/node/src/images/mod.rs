@@ -25,7 +25,7 @@ use image::{
 use runtime::{OnExit, Tasks};
 use serde_json::Value;
 use tokio::{
-    sync::{Notify, Semaphore},
+    sync::{Notify, Semaphore, watch},
     time::Instant,
 };
 
@@ -59,7 +59,7 @@ struct Shared {
     jobs: Semaphore,
     entries: Mutex<BTreeMap<Key, Entry>>,
     /// Told when an image has come.
-    come: Notify,
+    come: watch::Sender<()>,
 }
 
 /// An image by name, with who asks for it: one's failure is not the other's.
@@ -159,7 +159,7 @@ impl Images {
             begun: Instant::now(),
             jobs: Semaphore::new(JOBS_AT_ONCE),
             entries: Mutex::default(),
-            come: Notify::new(),
+            come: watch::Sender::new(()),
         }))
     }
 
@@ -174,9 +174,9 @@ impl Images {
         tokio::task::spawn_blocking(list).await.context("list the images")?
     }
 
-    /// Waits for an image to come.
-    pub(crate) async fn come(&self) {
-        self.0.come.notified().await;
+    /// Changes whenever an image has come.
+    pub(crate) fn coming(&self) -> watch::Receiver<()> {
+        self.0.come.subscribe()
     }
 
     /// Time since this began.
@@ -336,7 +336,7 @@ impl Images {
                 entry.ended = Some(now);
                 let fetched = fetched.map(|it| Outcome::Fetched(it, now.saturating_sub(asked)));
                 entry.outcome = fetched.unwrap_or(Outcome::Found);
-                self.0.come.notify_one();
+                self.0.come.send_replace(());
             }
             Err(message) => {
                 tracing::info!(image = key.reference, message, "image not available");

@@ -25,6 +25,7 @@ use crate::{
     files::host_name,
     images::Present,
     links::entry_point,
+    machine::Machine,
     roots::Roots,
     seccomp,
 };
@@ -74,12 +75,9 @@ pub(crate) fn recipe(
                        hostUsers: false rules out: give the container an image";
         return Err(wait("CreateContainerConfigError", message.to_owned()));
     }
-    let place = Place {
-        pod_ip: address,
-        host_ip: context.address,
-        cpu_millis: context.machine.cpu_millis,
-        memory_bytes: context.machine.memory_bytes,
-    };
+    let Machine { cpu_millis, memory_bytes, .. } = context.share();
+    let host_ip = context.address;
+    let place = Place { pod_ip: address, host_ip, cpu_millis, memory_bytes };
     let mut base = match program {
         Program::Link(_) => context.inherited.clone(),
         Program::Image(present) => image_environment(present, container),

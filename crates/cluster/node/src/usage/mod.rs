@@ -6,13 +6,14 @@
 mod counters;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
 
+use client::Key;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ContainerStatus, PodStatus};
 use runtime::Clock;
@@ -36,10 +37,44 @@ const WINDOW_MAX: Duration = Duration::from_secs(60);
 /// What was used on a node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Usage {
-    /// The whole machine.
-    pub machine: Used,
+    /// Its name.
+    pub node: String,
+    /// All of it: its pods, and an equal share of what else the machine does.
+    pub all: Used,
     /// Pods with a container that runs and of which rates are known, by namespace and name.
     pub pods: Vec<PodUsage>,
+}
+
+/// What was used on the machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Whole {
+    machine: Used,
+    /// Those of all nodes.
+    pods: Vec<PodUsage>,
+}
+
+/// What was used on each of `nodes`, of which the names and pods are given.
+pub(crate) fn divide(whole: &Whole, nodes: Vec<(String, BTreeSet<Key>)>) -> Vec<Usage> {
+    let used = |pods: &[PodUsage]| {
+        let all = pods.iter().flat_map(|it| &it.containers);
+        all.fold((0_u64, 0_u64), |(cpu, memory), (_, it)| {
+            (cpu.saturating_add(it.cpu_nanos), memory.saturating_add(it.memory_bytes))
+        })
+    };
+    let (cpu, memory) = used(&whole.pods);
+    let count = u64::try_from(nodes.len()).unwrap_or(u64::MAX).max(1);
+    // Counters of pods and machine are not of the very same moment.
+    let other_cpu = whole.machine.cpu_nanos.saturating_sub(cpu) / count;
+    let other_memory = whole.machine.memory_bytes.saturating_sub(memory) / count;
+    let of_node = |(node, keys): (String, BTreeSet<Key>)| {
+        let is_own = |it: &&PodUsage| keys.contains(&Key::namespaced(&it.namespace, &it.name));
+        let pods: Vec<PodUsage> = whole.pods.iter().filter(is_own).cloned().collect();
+        let (cpu, memory) = used(&pods);
+        let (cpu_nanos, memory_bytes) =
+            (cpu.saturating_add(other_cpu), memory.saturating_add(other_memory));
+        Usage { node, all: Used { cpu_nanos, memory_bytes, ..whole.machine }, pods }
+    };
+    nodes.into_iter().map(of_node).collect()
 }
 
 /// What a pod used.
@@ -79,7 +114,7 @@ struct Looks {
     /// What rates count from.
     base: Option<Arc<Look>>,
     /// What was answered last, and when.
-    answered: Option<(Instant, Usage)>,
+    answered: Option<(Instant, Whole)>,
 }
 
 /// Everything at one moment.
@@ -116,7 +151,7 @@ impl Sampler {
     }
 
     /// What is used now. May take [`WINDOW_MIN`].
-    pub(crate) async fn usage(&self, registry: &Registry) -> io::Result<Usage> {
+    pub(crate) async fn usage(&self, registries: &[&Registry]) -> io::Result<Whole> {
         let mut looks = self.looks.lock().await;
         if let Some((at, usage)) = &looks.answered
             && at.elapsed() < WINDOW_MIN
@@ -125,11 +160,11 @@ impl Sampler {
         }
         let base = match looks.base.take().filter(|it| it.instant.elapsed() < WINDOW_MAX) {
             Some(base) => base,
-            None => Arc::new(self.look(running(registry)).await?),
+            None => Arc::new(self.look(running(registries)).await?),
         };
         looks.base = Some(Arc::clone(&base));
         tokio::time::sleep_until(base.instant + WINDOW_MIN).await;
-        let running = running(registry);
+        let running = running(registries);
         let now = Arc::new(self.look(running.clone()).await?);
         let usage = rates(&base, &now, &running);
         if WINDOW <= now.instant - base.instant {
@@ -150,10 +185,10 @@ impl Sampler {
     }
 }
 
-/// The containers of the node that run.
-fn running(registry: &Registry) -> Vec<Running> {
+/// The containers of the nodes that run.
+fn running(registries: &[&Registry]) -> Vec<Running> {
     let mut found = Vec::new();
-    for (key, pod) in registry.list() {
+    for (key, pod) in registries.iter().flat_map(|it| it.list()) {
         let status = pod.status.borrow().clone();
         found.extend(all_statuses(&status).filter_map(|it| {
             let since = it.state.as_ref()?.running.as_ref()?.started_at.as_ref()?.0;
@@ -172,7 +207,7 @@ fn running(registry: &Registry) -> Vec<Running> {
 
 /// The first processes of the containers of a pod that run.
 pub(crate) fn first_processes(registry: &Registry, uid: &str) -> Vec<u32> {
-    let running = running(registry).into_iter().filter(|it| it.run.uid == uid);
+    let running = running(&[registry]).into_iter().filter(|it| it.run.uid == uid);
     let id = |it: &Running| run_id(&it.run.container, it.run.attempt);
     running.filter_map(|it| shim::first_process(&it.folder, &id(&it)).ok().flatten()).collect()
 }
@@ -206,7 +241,7 @@ fn read(cgroups: &Cgroups, running: &[Running]) -> BTreeMap<Run, Counters> {
 
 /// What was used between two looks. A run that began after the first one counts from its beginning; one
 /// that is not that old yet has no rate.
-fn rates(base: &Look, now: &Look, running: &[Running]) -> Usage {
+fn rates(base: &Look, now: &Look, running: &[Running]) -> Whole {
     let window = now.instant - base.instant;
     let machine = used((base.machine, window), now.machine, now.at);
     let mut pods: BTreeMap<(String, String), PodUsage> = BTreeMap::new();
@@ -233,7 +268,7 @@ fn rates(base: &Look, now: &Look, running: &[Running]) -> Usage {
     }
     let mut pods: Vec<PodUsage> = pods.into_values().collect();
     pods.iter_mut().for_each(|it| it.containers.sort_by(|left, right| left.0.cmp(&right.0)));
-    Usage { machine, pods }
+    Whole { machine, pods }
 }
 
 fn used((before, window): (Counters, Duration), now: Counters, at: Timestamp) -> Used {
@@ -335,22 +370,42 @@ mod tests {
         );
     }
 
+    #[test]
+    fn nodes_share_what_no_pod_uses() {
+        let start = Instant::now();
+        let (base, now) = (look(start, 100, &[]), look(start, 110, &[(run("web", 0), 2500, 20)]));
+        let whole = rates(&base, &now, &[running("web", 0, 105)]);
+        let nodes = [("a", vec![Key::namespaced("default", "web")]), ("b", Vec::new())];
+        let nodes = nodes.map(|(name, keys)| (name.to_owned(), keys.into_iter().collect()));
+        let mut text = String::new();
+        for it in divide(&whole, nodes.into()) {
+            let (cpu, memory) = (it.all.cpu_nanos / 1_000_000, it.all.memory_bytes);
+            writeln!(text, "{} {cpu}m {memory}, {} pods", it.node, it.pods.len()).unwrap();
+        }
+        expect![[r#"
+            a 500m 565, 1 pods
+            b 0m 545, 0 pods
+        "#]]
+        .assert_eq(&text);
+    }
+
     #[tokio::test(start_paused = true)]
     async fn whoever_asks_first_waits_for_a_second_look() {
         let sampler = Sampler::new(Arc::default(), Clock::system());
         let registry = Registry::default();
         let begin = Instant::now();
-        let first = sampler.usage(&registry).await.unwrap();
+        let registries = [&registry];
+        let first = sampler.usage(&registries).await.unwrap();
         assert!(WINDOW_MIN <= begin.elapsed() && first.pods.is_empty());
         assert!(WINDOW_MIN <= first.machine.window);
         // Soon after, the same is told; later there is a first look already.
-        assert_eq!(sampler.usage(&registry).await.unwrap(), first);
+        assert_eq!(sampler.usage(&registries).await.unwrap(), first);
         tokio::time::advance(WINDOW_MIN * 3).await;
         let again = Instant::now();
-        let second = sampler.usage(&registry).await.unwrap();
+        let second = sampler.usage(&registries).await.unwrap();
         assert!(again.elapsed() < WINDOW_MIN && first.machine.window < second.machine.window);
         tokio::time::advance(WINDOW_MAX).await;
-        let third = sampler.usage(&registry).await.unwrap();
+        let third = sampler.usage(&registries).await.unwrap();
         assert!(third.machine.window < second.machine.window);
     }
 }
