@@ -34,7 +34,8 @@ pub(crate) const CONNECT_TIME_MAX: Duration = Duration::from_secs(5);
 /// Endpoints that are tried before a request fails because none could be connected to.
 pub(crate) const CONNECT_TRIES_MAX: usize = 3;
 
-/// How long an endpoint may take to begin its answer: what nginx allows. 504 after it.
+/// How long an endpoint may take to begin its answer once nothing more of the request was sent to it: what
+/// nginx allows. 504 after it.
 pub(crate) const ANSWER_TIME_MAX: Duration = Duration::from_secs(60);
 
 /// How long a connection to an endpoint is kept without a request. Servers close theirs after 5 s (Node),

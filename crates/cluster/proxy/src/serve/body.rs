@@ -10,7 +10,10 @@ use bytes::Bytes;
 use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
 
-use crate::{record::Exchange, upstream::Lease};
+use crate::{
+    record::Exchange,
+    upstream::{Lease, Progress},
+};
 
 /// A body of a request to an endpoint or of an answer to a client.
 #[derive(Debug)]
@@ -18,6 +21,8 @@ pub(crate) struct Body {
     content: Content,
     /// The connection that the body comes from, which is kept once all has come.
     lease: Option<Lease>,
+    /// Of a request's body: when something of it was last taken.
+    progress: Option<Progress>,
     /// Written down when the body has ended, or nobody reads it any more.
     exchange: Option<Box<Exchange>>,
 }
@@ -35,19 +40,21 @@ impl Body {
         Self {
             content: Content::Made((!text.is_empty()).then_some(text)),
             lease: None,
+            progress: None,
             exchange: None,
         }
     }
 
     /// What a client sends.
     pub(crate) fn of_client(incoming: Incoming) -> Self {
-        Self { content: Content::Passed(incoming), lease: None, exchange: None }
+        let progress = Some(Progress::new());
+        Self { content: Content::Passed(incoming), lease: None, progress, exchange: None }
     }
 
     /// What an endpoint answers over a connection.
     pub(crate) fn of_endpoint(incoming: Incoming, lease: Lease) -> Self {
         let content = Content::Passed(incoming);
-        let mut body = Self { content, lease: Some(lease), exchange: None };
+        let mut body = Self { content, lease: Some(lease), progress: None, exchange: None };
         body.end_if_done();
         body
     }
@@ -56,6 +63,11 @@ impl Body {
     pub(super) fn recorded(mut self, exchange: Box<Exchange>) -> Self {
         self.exchange = Some(exchange);
         self
+    }
+
+    /// When something of it was last taken; now, if that is not told of it.
+    pub(crate) fn progress(&self) -> Progress {
+        self.progress.clone().unwrap_or_else(Progress::new)
     }
 
     fn end_if_done(&mut self) {
@@ -92,6 +104,7 @@ impl http_body::Body for Body {
         };
         match &frame {
             Some(Ok(frame)) => {
+                self.progress.iter().for_each(Progress::note);
                 let sent = frame.data_ref().map_or(0, |it| it.len() as u64);
                 if let Some(exchange) = &mut self.exchange {
                     exchange.bytes += sent;

@@ -3,6 +3,7 @@
 //! connection that was kept turns out to have been closed before the endpoint can have seen the request.
 
 mod dial;
+mod patience;
 mod pool;
 
 use std::{fmt, io, net::SocketAddr, sync::Arc};
@@ -10,9 +11,9 @@ use std::{fmt, io, net::SocketAddr, sync::Arc};
 use http::{Method, Request, Response, Version};
 use http_body::Body as _;
 use hyper::{body::Incoming, client::conn::TrySendError};
-use tokio::time::timeout;
 
 pub(crate) use dial::Dialer;
+pub(crate) use patience::Progress;
 pub(crate) use pool::{Lease, Pool};
 
 use crate::{
@@ -21,6 +22,7 @@ use crate::{
     serve::Body,
     table::Backend,
 };
+use patience::await_answer;
 use pool::Connection;
 
 /// Why there is no answer of an endpoint.
@@ -173,15 +175,17 @@ async fn over(
     connection: Connection,
     mut request: Request<Body>,
 ) -> Result<Answer, Unsent> {
-    let silent = |_| Unsent::Broken(Failure::Silent(endpoint));
+    let silent = || Unsent::Broken(Failure::Silent(endpoint));
+    let progress = request.body().progress();
     match connection {
         Connection::Http1(mut kept) => {
             *request.version_mut() = Version::HTTP_11;
             let uri = std::mem::take(request.uri_mut());
             *request.uri_mut() = origin_form(&uri);
             request.headers_mut().remove(http::header::TE);
-            let sent = timeout(ANSWER_TIME_MAX, kept.sender.try_send_request(request));
-            let response = sent.await.map_err(silent)?.map_err(|it| unsent(it, endpoint))?;
+            let sent = kept.sender.try_send_request(request);
+            let response = await_answer(sent, &progress).await.ok_or_else(silent)?;
+            let response = response.map_err(|it| unsent(it, endpoint))?;
             let lease = pool.lease(endpoint, kept);
             Ok(Answer { response, lease, endpoint })
         }
@@ -190,8 +194,9 @@ async fn over(
             let uri = std::mem::take(request.uri_mut());
             *request.uri_mut() = absolute_form(&uri, request.headers(), shared.tls);
             request.headers_mut().remove(http::header::HOST);
-            let sent = timeout(ANSWER_TIME_MAX, shared.sender.try_send_request(request));
-            let response = sent.await.map_err(silent)?.map_err(|it| unsent(it, endpoint))?;
+            let sent = shared.sender.try_send_request(request);
+            let response = await_answer(sent, &progress).await.ok_or_else(silent)?;
+            let response = response.map_err(|it| unsent(it, endpoint))?;
             Ok(Answer { response, lease: Lease::shared(), endpoint })
         }
     }
