@@ -6,7 +6,7 @@ use std::{collections::BTreeSet, fs, io, path::PathBuf};
 
 use rustix::process::{Pid, PidfdFlags, Signal};
 
-use crate::{handle::Handle, usage};
+use crate::{handle::Handle, site::Site, usage};
 
 /// How often the processes are looked for again, as some may have been made meanwhile. Those that are
 /// stopped make none, so two looks are usual; a pod that makes them faster than they are stopped for so
@@ -30,6 +30,9 @@ pub enum SignalError {
     /// The pod's processes cannot be told from the machine's.
     #[error("the pod shares the machine's processes (`hostPID`), which are left alone")]
     HostPid,
+    /// It cannot be told which processes the pod has.
+    #[error("find the pod's processes")]
+    Shims(#[source] io::Error),
     /// The kernel refused.
     #[error("signal process {pid}")]
     Refused {
@@ -48,6 +51,26 @@ impl Handle {
         let first = usage::first_processes(&self.registry, uid);
         let done = tokio::task::spawn_blocking(move || signal_all(&first, signalled)).await;
         done.unwrap_or_else(|panic| {
+            Err(SignalError::Refused { pid: 0, source: io::Error::other(panic) })
+        })
+    }
+}
+
+impl Site {
+    /// The same for a pod of whichever node, also while nobody works on that: its shim's children tell where
+    /// its processes are. A pod that shares the machine's is left alone.
+    pub async fn signal(&self, uid: &str, signalled: Signalled) -> Result<(), SignalError> {
+        let (run_dir, uid) = (self.run_dir().to_owned(), uid.to_owned());
+        let done = tokio::task::spawn_blocking(move || {
+            let live = shim::live(&run_dir).map_err(SignalError::Shims)?;
+            let shims: BTreeSet<u32> =
+                live.into_iter().filter(|it| it.uid == uid).map(|it| it.pid).collect();
+            let of_pod = |it: &u32| parent(*it).is_some_and(|it| shims.contains(&it));
+            let own = namespace(std::process::id());
+            let outside = |it: &u32| namespace(*it) != own;
+            signal_all(&processes().filter(of_pod).filter(outside).collect::<Vec<_>>(), signalled)
+        });
+        done.await.unwrap_or_else(|panic| {
             Err(SignalError::Refused { pid: 0, source: io::Error::other(panic) })
         })
     }
@@ -86,6 +109,13 @@ fn signal_all(first: &[u32], signalled: Signalled) -> Result<(), SignalError> {
         }
     }
     Ok(())
+}
+
+/// The parent of a process: the second field behind the name in proc(5), which may have anything in it.
+fn parent(pid: u32) -> Option<u32> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let (_, rest) = stat.rsplit_once(')')?;
+    rest.split_ascii_whitespace().nth(1)?.parse().ok()
 }
 
 /// The PID namespace of a process, if it is there and may be looked at.

@@ -8,7 +8,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fmt, io,
     net::Ipv4Addr,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -342,6 +342,11 @@ impl Site {
         let worked = agents.there.get(node).map(|it| it.list()).unwrap_or_default();
         uids.extend(worked.into_iter().map(|(_, it)| it.folders.uid));
         uids
+    }
+
+    /// Where the shims of all pods are.
+    pub(crate) fn run_dir(&self) -> &Path {
+        &self.0.config.run_dir
     }
 
     /// Kills all processes of these pods, and returns when they have ended.

@@ -258,10 +258,10 @@ impl chaos::Machine for Machine {
             chaos::Signal::Resume => node::Signalled::Resumed,
         };
         Box::pin(async move {
-            // A pod that no node works on has no processes, or none that anybody could tell.
             match self.nodes.of_pod(&pod.uid) {
                 Some(node) => Ok(node.signal(&pod.uid, signalled).await?),
-                None => Ok(()),
+                // Its node is lost, or not back yet.
+                None => Ok(self.nodes.signal(&pod.uid, signalled).await?),
             }
         })
     }

@@ -138,6 +138,15 @@ impl Nodes {
         handles.find(|it| it.has(uid)).cloned()
     }
 
+    /// Does that to all processes of a pod, whether its node is there or not.
+    pub(super) async fn signal(
+        &self,
+        uid: &str,
+        signalled: node::Signalled,
+    ) -> Result<(), node::SignalError> {
+        self.0.site.signal(uid, signalled).await
+    }
+
     /// What the nodes that are there use.
     pub(super) async fn usage(&self) -> io::Result<Vec<node::Usage>> {
         self.0.site.usage().await
