@@ -9,7 +9,7 @@ use crate::{
 
 pub(crate) const TESTS: &[Test] = &[
     ("a_restart_interrupts_no_traffic", a_restart_interrupts_no_traffic),
-    ("an_upgrade_of_the_rules_interrupts_no_traffic", an_upgrade_of_the_rules),
+    ("an_upgrade_of_the_rules_costs_one_connection_at_most", an_upgrade_of_the_rules),
     ("what_changed_meanwhile_is_made_good", what_changed_meanwhile_is_made_good),
 ];
 
@@ -35,6 +35,9 @@ fn a_restart_interrupts_no_traffic() {
     assert!(address != a.address && address != b.address);
 }
 
+/// The kernel asks each chain about a packet as of one moment, but the new table's chain is not asked as of the
+/// same moment as the old one's: a connection that begins just when one takes the other's place is
+/// translated by neither.
 fn an_upgrade_of_the_rules() {
     let mut world = World::start();
     let (a, b) = (world.pod("a"), world.pod("b"));
@@ -48,7 +51,8 @@ fn an_upgrade_of_the_rules() {
         world.config.local_ports = vec![7000 + port];
         world.resume();
     }
-    assert!(traffic.finish() > RESTARTS);
+    let (asked, failures) = traffic.end();
+    assert!(failures.len() <= RESTARTS && RESTARTS < asked - failures.len(), "{failures:?}");
 }
 
 fn what_changed_meanwhile_is_made_good() {

@@ -276,9 +276,14 @@ impl Traffic {
 
     /// Ends the client and requires that nothing failed; how often it asked.
     pub(crate) fn finish(self) -> usize {
-        self.stop.store(true, Ordering::Relaxed);
-        let (count, failures) = self.client.join().unwrap();
+        let (count, failures) = self.end();
         assert_eq!(failures, Vec::<String>::new(), "of {count}");
         count
+    }
+
+    /// Ends the client; how often it asked, and what failed.
+    pub(crate) fn end(self) -> (usize, Vec<String>) {
+        self.stop.store(true, Ordering::Relaxed);
+        self.client.join().unwrap()
     }
 }
