@@ -149,7 +149,6 @@ pub(super) async fn spec(
     command: &Command,
     namespace: &str,
 ) -> anyhow::Result<(Spec, Hold)> {
-    let network = |network: Network| Some(network);
     let (action, to, time) = match command {
         Command::Kill { target, time, .. } => (Action::Kill, target, time),
         Command::Pause { target, time, .. } => (Action::Pause, target, time),
@@ -172,17 +171,17 @@ pub(super) async fn spec(
         Command::Delay { sides, by, jitter, .. } => {
             spec.from = from(client, sides, namespace).await?;
             let (delay, jitter) = (Some(by.clone()), jitter.clone());
-            spec.network = network(Network { delay, jitter, ..Network::default() });
+            spec.network = Some(Network { delay, jitter, ..Network::default() });
         }
         Command::Loss { sides, percent, .. } => {
             spec.from = from(client, sides, namespace).await?;
             let loss_percent = Some(*percent);
-            spec.network = network(Network { loss_percent, ..Network::default() });
+            spec.network = Some(Network { loss_percent, ..Network::default() });
         }
         Command::Bandwidth { sides, rate, .. } => {
             spec.from = from(client, sides, namespace).await?;
             let bytes_per_second = Some(Quantity(rate.clone()));
-            spec.network = network(Network { bytes_per_second, ..Network::default() });
+            spec.network = Some(Network { bytes_per_second, ..Network::default() });
         }
         Command::Fill { volume, size, .. } => {
             spec.fill = Some(Fill { volume: volume.clone(), size: Quantity(size.clone()) });
