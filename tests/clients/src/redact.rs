@@ -28,6 +28,8 @@ const PATTERNS: &[(&str, &str)] = &[
     (r"\b10\.244\.\d+\.\d+\b", "POD-IP"),
     (r"\b10\.96\.(\d{2,3}\.\d+|\d\.\d{2,3}|[1-9]\.\d)\b", "CLUSTER-IP"),
     (r"127\.0\.0\.1:\d{4,5}\b", "127.0.0.1:PORT"),
+    // The proxy's port is 80 where it is allowed and free.
+    (r"(\.localhost):\d{2,5}\b", "$1"),
     (r"coracle://\S+", "coracle://ID"),
     (r"\(process \d+, version [0-9.]+\)", "(process ID, version VERSION)"),
     // kubectl's own log lines.
