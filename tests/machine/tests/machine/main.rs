@@ -46,6 +46,7 @@ const TESTS: &[(&str, Test)] = &[
     ("rolling_restart_fails_no_request", run::rolling_restart_fails_no_request),
     ("two_clusters_live_side_by_side", run::two_clusters_live_side_by_side),
     ("pods_outlive_the_cluster_process", survive::pods_outlive_the_cluster_process),
+    ("killed_clusters_start_at_once", survive::killed_clusters_start_at_once),
     ("pods_outlive_the_keeper", survive::pods_outlive_the_keeper),
     ("up_replaces_keepers_that_all_died", survive::up_replaces_keepers_that_all_died),
     ("killed_container_is_restarted", survive::killed_container_is_restarted),

@@ -73,6 +73,24 @@ pub(crate) fn pods_outlive_the_cluster_process() -> anyhow::Result<()> {
     none_failed(&client_log(&cluster)?)
 }
 
+/// How often the cluster process is killed, and started before it has vanished.
+const CLUSTERS_KILLED: u32 = 20;
+
+pub(crate) fn killed_clusters_start_at_once() -> anyhow::Result<()> {
+    let cluster = Cluster::running("again", &server("web", 1))?;
+    let before = probes()?;
+    let mut killed = cluster.pid()?;
+    for _ in 0..CLUSTERS_KILLED {
+        kill(killed)?;
+        cluster.coracle(&["up", "--detach"])?;
+        let next = cluster.pid()?;
+        ensure!(next != killed, "process {killed} was taken for one that runs");
+        killed = next;
+    }
+    ensure!(probes()? == before, "other processes: {:?} instead of {before:?}", probes()?);
+    Ok(())
+}
+
 /// How many keepers are killed in a row, each as soon as it is one.
 const KEEPERS_KILLED: u32 = 20;
 
