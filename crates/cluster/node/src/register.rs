@@ -152,23 +152,27 @@ impl Registration {
         let known = reported.take().filter(|it| {
             told && images.is_none() && it.at.elapsed() < REPORT_EVERY && says(&it.node, left)
         });
-        let it = match known {
-            Some(known) => known,
-            None => self.report(client, (now, left, images)).await?,
+        let nodes: Api<Node> = Api::all(client.clone());
+        let old = match &known {
+            Some(known) => known.node.clone(),
+            None => self.create(&nodes).await.context("create node")?,
         };
-        self.renew(client, now, &it.node).await.context("renew lease")?;
-        *reported = Some(it);
+        // First, or a node that was lost and says that it is ready would be found lost once more.
+        self.renew(client, now, &old).await.context("renew lease")?;
+        *reported = Some(match known {
+            Some(known) => known,
+            None => self.report(&nodes, &old, (now, left, images)).await?,
+        });
         Ok(())
     }
 
     async fn report(
         &self,
-        client: &Client,
+        nodes: &Api<Node>,
+        old: &Node,
         (now, left, images): (Timestamp, Left, Option<Value>),
     ) -> anyhow::Result<Reported> {
-        let nodes: Api<Node> = Api::all(client.clone());
-        let old = self.create(&nodes).await.context("create node")?;
-        let mut status = self.status(&old, left, now);
+        let mut status = self.status(old, left, now);
         if let (Some(status), Some(images)) = (status.as_object_mut(), images) {
             status.insert("images".to_owned(), images);
         }

@@ -14,6 +14,7 @@ mod host;
 mod hostile;
 mod images;
 mod limits;
+mod nodes;
 mod policies;
 mod private;
 mod probe;
@@ -40,6 +41,7 @@ const TESTS: &[(&str, Test)] = &[
     ("sensors_run_and_answer_on_the_host", run::sensors_run_and_answer_on_the_host),
     ("pods_reach_services_dns_and_the_host", run::pods_reach_services_dns_and_the_host),
     ("faults_come_and_go", chaos::faults_come_and_go),
+    ("nodes_keep_their_pods_until_they_are_lost", nodes::nodes_keep_their_pods_until_they_are_lost),
     ("policies_are_enforced", policies::policies_are_enforced),
     ("container_sees_what_it_should", run::container_sees_what_it_should),
     ("unlinked_image_says_so", run::unlinked_image_says_so),

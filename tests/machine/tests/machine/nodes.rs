@@ -1,0 +1,103 @@
+//! Several nodes on one machine: pods stay on theirs, whatever process dies, and leave one that is lost.
+
+use anyhow::ensure;
+
+use crate::{
+    cluster::{Cluster, eventually},
+    host::{kill, processes},
+    run::server,
+};
+
+/// Seconds for which Leases hold, and for which pods stay on a lost node.
+const LEASE: &str = "4";
+const TOLERATION: &str = "      tolerations:
+      - {key: node.kubernetes.io/unreachable, operator: Exists, effect: NoExecute, tolerationSeconds: 2}
+";
+
+/// Each pod with its uid, its node, its address and how often it was restarted.
+const PLACES: &str = "jsonpath={range .items[*]}{.metadata.uid} {.spec.nodeName} {.status.podIP} \
+                      {.status.containerStatuses[*].restartCount}{'\\n'}{end}";
+
+fn places(cluster: &Cluster) -> anyhow::Result<Vec<String>> {
+    let said = cluster.kubectl(&["get", "pods", "-l", "app=web", "-o", PLACES])?;
+    let mut lines: Vec<String> = said.lines().map(str::to_owned).collect();
+    lines.sort();
+    Ok(lines)
+}
+
+/// How many pods a node has.
+fn on(places: &[String], node: &str) -> usize {
+    places.iter().filter(|it| it.split(' ').nth(1) == Some(node)).count()
+}
+
+/// What the Service leads to.
+fn endpoints(cluster: &Cluster) -> anyhow::Result<usize> {
+    let ready = "jsonpath={.items[*].endpoints[?(@.conditions.ready==true)].addresses[0]}";
+    let of = "kubernetes.io/service-name=web";
+    let said = cluster.kubectl(&["get", "endpointslices", "-l", of, "-o", ready])?;
+    Ok(said.split_whitespace().count())
+}
+
+/// Whether so many processes of pods are stopped.
+fn stopped(count: usize) -> anyhow::Result<bool> {
+    let program = std::env::current_exe()?.display().to_string();
+    let mut found = 0;
+    for process in processes(&[&program, " probe "])? {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", process.pid))?;
+        found += usize::from(stat.rsplit(") ").next().is_some_and(|it| it.starts_with('T')));
+    }
+    Ok(found == count)
+}
+
+pub(crate) fn nodes_keep_their_pods_until_they_are_lost() -> anyhow::Result<()> {
+    let cluster = Cluster::new("nodes")?;
+    let manifest = server("web", 6);
+    let containers = "      containers:\n";
+    let manifest = manifest.replacen(containers, &format!("{TOLERATION}{containers}"), 1);
+    cluster.coracle(&["up", "--detach", "--nodes", "3", "--node-lease", LEASE])?;
+    cluster.write("app.yaml", &manifest)?;
+    cluster.up()?;
+    let names = cluster.kubectl(&["get", "nodes", "-o", "jsonpath={.items[*].metadata.name}"])?;
+    let names: Vec<&str> = names.split(' ').collect();
+    let before = places(&cluster)?;
+    ensure!(names.len() == 3 && names.iter().all(|it| on(&before, it) == 2), "{before:?}");
+
+    kill(cluster.pid()?)?;
+    eventually("the cluster process is gone", || {
+        Ok(cluster.status()?.get("running") == Some(&false.into()))
+    })?;
+    cluster.up()?;
+    ensure!(places(&cluster)? == before, "{:?} instead of {before:?}", places(&cluster)?);
+
+    // Pods that stop with their node go on with it, if it is not away for long.
+    let Some(first) = names.first() else { anyhow::bail!("no nodes") };
+    let target = format!("node/{first}");
+    cluster.coracle(&["chaos", "pause", &target, "--as", "short", "--detach"])?;
+    eventually("they stand still", || stopped(2))?;
+    cluster.coracle(&["chaos", "stop", "short"])?;
+    eventually("they go on", || stopped(0))?;
+
+    // Nobody hears of the last one any more; its pods run on, and others take their place.
+    let Some(lost) = names.last() else { anyhow::bail!("no nodes") };
+    let target = format!("node/{lost}");
+    cluster.coracle(&["chaos", "pause", &target, "--as", "lost", "--detach"])?;
+    eventually("traffic goes elsewhere", || Ok(endpoints(&cluster)? == 4))?;
+    eventually("others have its pods", || {
+        Ok(places(&cluster)?.len() == 8 && endpoints(&cluster)? == 6)
+    })?;
+    cluster.coracle(&["chaos", "stop", "lost"])?;
+    eventually("it has ended what it had", || Ok(places(&cluster)?.len() == 6))?;
+    let condition = ["wait", "--for=condition=Ready", &target, "--timeout=30s"];
+    cluster.kubectl(&condition)?;
+    ensure!(on(&places(&cluster)?, lost) == 0, "{:?}", places(&cluster)?);
+
+    // It is like the others again, and then there are fewer.
+    cluster.kubectl(&["scale", "deployment/web", "--replicas=9"])?;
+    cluster.kubectl(&["rollout", "status", "deployment/web", "--timeout=60s"])?;
+    ensure!(on(&places(&cluster)?, lost) == 3, "{:?}", places(&cluster)?);
+    cluster.coracle(&["up", "--detach", "--nodes", "1"])?;
+    cluster.kubectl(&["rollout", "status", "deployment/web", "--timeout=60s"])?;
+    let after = places(&cluster)?;
+    ensure!(names.first().is_some_and(|it| on(&after, it) == 9), "{after:?}");
+    Ok(())
+}
