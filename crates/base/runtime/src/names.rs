@@ -77,7 +77,7 @@ async fn look_up(host: &str) -> Result<Vec<IpAddr>, NamesError> {
     if !addresses.is_empty() {
         return Ok(addresses);
     }
-    if host.eq_ignore_ascii_case("localhost") {
+    if is_loopback(host) {
         return Ok(vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()]);
     }
     let resolver = Resolver::parse(&fs::read_to_string("/etc/resolv.conf").unwrap_or_default());
@@ -89,6 +89,13 @@ async fn look_up(host: &str) -> Result<Vec<IpAddr>, NamesError> {
         }
     }
     found
+}
+
+/// Whether a name is of this machine and never asked for: `localhost`, and all below it (RFC 6761,
+/// section 6.3).
+fn is_loopback(host: &str) -> bool {
+    let host = host.strip_suffix('.').unwrap_or(host);
+    host.rsplit('.').next().is_some_and(|it| it.eq_ignore_ascii_case("localhost"))
 }
 
 /// Addresses that `/etc/hosts` has for a name.
@@ -224,6 +231,16 @@ mod tests {
         assert_eq!(found("localhost"), ["127.0.0.1", "::1"]);
         assert_eq!(found("WEB.example"), ["10.0.0.7"]);
         assert_eq!(found("not.this"), Vec::<String>::new());
+    }
+
+    #[test]
+    fn names_below_localhost_are_this_machine() {
+        for host in ["localhost", "LocalHost.", "web.shop.localhost"] {
+            assert!(is_loopback(host), "{host}");
+        }
+        for host in ["mylocalhost", "localhost.example", "localhost..", ""] {
+            assert!(!is_loopback(host), "{host}");
+        }
     }
 
     #[test]
