@@ -31,8 +31,9 @@ pub(crate) const STREAMS_MAX: u32 = 256;
 /// longer has a full backlog or is gone; another one is tried then.
 pub(crate) const CONNECT_TIME_MAX: Duration = Duration::from_secs(5);
 
-/// Endpoints that are tried before a request fails because none could be connected to.
-pub(crate) const CONNECT_TRIES_MAX: usize = 3;
+/// For how long another endpoint is tried when none could be connected to: three that do not answer. Those
+/// that refuse do so at once, and then all are tried, as those of a lost node may stand in a row.
+pub(crate) const CONNECTS_TIME_MAX: Duration = CONNECT_TIME_MAX.saturating_mul(3);
 
 /// How long an endpoint may take to begin its answer once nothing more of the request was sent to it: what
 /// nginx allows. 504 after it.

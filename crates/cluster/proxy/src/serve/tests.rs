@@ -1,13 +1,20 @@
 //! Requests and answers on their way through.
 
-use std::{sync::atomic::Ordering, time::Duration};
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use bytes::Bytes;
 use expect_test::expect;
 use http::Request;
 use http_body_util::{BodyExt as _, Empty};
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use runtime::Tasks;
+use runtime::{OnExit, Tasks};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
@@ -85,10 +92,18 @@ async fn connections_are_kept_and_those_to_endpoints_that_went_are_not() {
 async fn another_endpoint_is_tried_when_one_cannot_be_connected_to() {
     let tasks = Tasks::default();
     let endpoint = Endpoint::new(&tasks).await;
-    let gone = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
-    let setup = Setup::to(&[gone, endpoint.address], Protocol::Http1).await;
+    let mut gone = Vec::new();
+    for _ in 0..5 {
+        gone.push(TcpListener::bind("127.0.0.1:0").await.unwrap());
+    }
+    // As many in a row as a lost node may have.
+    let mut endpoints: Vec<SocketAddr> = gone.iter().map(|it| it.local_addr().unwrap()).collect();
+    drop(gone);
+    let gone = endpoints[0];
+    endpoints.push(endpoint.address);
+    let setup = Setup::to(&endpoints, Protocol::Http1).await;
     let request = b"POST / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 2\r\n\r\nhi";
-    for _ in 0..4 {
+    for _ in 0..6 {
         assert_eq!(setup.status(request).await, "200 OK");
     }
     setup.lead(leading_to(&[gone], Protocol::Http1));
@@ -100,6 +115,50 @@ async fn another_endpoint_is_tried_when_one_cannot_be_connected_to() {
     let answer = setup.raw(request).await;
     assert!(answer.starts_with("HTTP/1.1 503 Service Unavailable"), "{answer}");
     assert!(answer.contains("Service shop/web port 80: it has no ready endpoints"), "{answer}");
+    end(setup, tasks).await;
+}
+
+/// An endpoint that takes requests and dies of each; how many it took.
+async fn dying(tasks: &Tasks) -> (SocketAddr, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (address, taken) = (listener.local_addr().unwrap(), Arc::new(AtomicUsize::new(0)));
+    let counted = Arc::clone(&taken);
+    tasks.spawn("dying", OnExit::Log, |stop| async move {
+        loop {
+            let mut stream = tokio::select! {
+                () = stop.cancelled() => return Ok(()),
+                accepted = listener.accept() => accepted?.0,
+            };
+            stream.read_u8().await?;
+            counted.fetch_add(1, Ordering::Relaxed);
+        }
+    });
+    (address, taken)
+}
+
+#[tokio::test]
+async fn a_harmless_request_is_repeated_once_when_an_endpoint_dies_of_it() {
+    let tasks = Tasks::default();
+    let endpoint = Endpoint::new(&tasks).await;
+    let (one, taken_by_one) = dying(&tasks).await;
+    let (other, taken_by_other) = dying(&tasks).await;
+    let setup = Setup::to(&[one, endpoint.address], Protocol::Http1).await;
+    let get = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
+    for _ in 0..4 {
+        assert_eq!(setup.status(get).await, "200 OK");
+    }
+    assert_eq!(taken_by_one.load(Ordering::Relaxed), 2);
+    // What may do harm is not: it may have been done.
+    let post = b"POST / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
+    let answers = [setup.status(post).await, setup.status(post).await];
+    assert!(answers.contains(&"502 Bad Gateway".to_owned()), "{answers:?}");
+    // A request that kills is not sent to all there are.
+    setup.lead(leading_to(&[one, other, endpoint.address], Protocol::Http1));
+    let before = taken_by_one.load(Ordering::Relaxed) + taken_by_other.load(Ordering::Relaxed);
+    let answers = [setup.status(get).await, setup.status(get).await, setup.status(get).await];
+    let failed = answers.iter().filter(|it| *it == "502 Bad Gateway").count();
+    let taken = taken_by_one.load(Ordering::Relaxed) + taken_by_other.load(Ordering::Relaxed);
+    assert_eq!((failed, taken - before), (1, 3), "{answers:?}");
     end(setup, tasks).await;
 }
 

@@ -1,6 +1,7 @@
 //! Requests to endpoints: one of a backend's endpoints is chosen, a connection to it taken or made, and
-//! the request sent. Another endpoint is tried only when no connection could be made, or when a
-//! connection that was kept turns out to have been closed before the endpoint can have seen the request.
+//! the request sent. It is sent again only when no connection could be made, when a connection that was
+//! kept turns out to have been closed, or, to one other endpoint, when an endpoint broke off without an
+//! answer; the latter two for requests that may be repeated.
 
 mod dial;
 mod patience;
@@ -11,13 +12,14 @@ use std::{fmt, io, net::SocketAddr, sync::Arc};
 use http::{Method, Request, Response, Version};
 use http_body::Body as _;
 use hyper::{body::Incoming, client::conn::TrySendError};
+use tokio::time::Instant;
 
 pub(crate) use dial::Dialer;
 pub(crate) use patience::Progress;
 pub(crate) use pool::{Lease, Pool};
 
 use crate::{
-    limits::{ANSWER_TIME_MAX, CONNECT_TRIES_MAX},
+    limits::{ANSWER_TIME_MAX, CONNECTS_TIME_MAX},
     metrics::Failed,
     serve::Body,
     table::Backend,
@@ -75,7 +77,9 @@ pub(crate) async fn send(
     upgrade: bool,
 ) -> Result<Answer, Failure> {
     let mut failure = Failure::NoEndpoints;
-    for endpoint in backend.in_turn().take(CONNECT_TRIES_MAX) {
+    let began = Instant::now();
+    let mut repeated = false;
+    for endpoint in backend.in_turn().take_while(|_| began.elapsed() < CONNECTS_TIME_MAX) {
         let mut fresh = upgrade;
         loop {
             let taken = pool.take(endpoint, backend.protocol, fresh, upgrade).await;
@@ -88,15 +92,21 @@ pub(crate) async fn send(
                 }
             };
             let used = connection.used();
-            let again = used.then(|| repeatable(&request)).flatten();
+            let again = if repeated { None } else { repeatable(&request) };
             match over(pool, endpoint, connection, request).await {
                 Ok(answer) => return Ok(answer),
                 // Each turn uses up a connection that was kept, so this ends.
                 Err(Unsent::Whole(whole, _)) if used => request = *whole,
                 Err(Unsent::Broken(failed)) => match again.filter(|_| failed.is_closed()) {
-                    Some(again) => {
+                    Some(again) if used => {
                         request = again;
                         fresh = true;
+                    }
+                    Some(again) => {
+                        request = again;
+                        repeated = true;
+                        failure = failed;
+                        break;
                     }
                     None => return Err(failed),
                 },
