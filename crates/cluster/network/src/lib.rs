@@ -157,7 +157,9 @@ impl Network {
             Services::new((table, contents), directory.clone(), (api, Arc::clone(&layout)), tasks);
         let routed = services.routed();
         start_services(services, caches, tasks);
-        let upstream = Upstream::new(resolver_of_host.clone(), Arc::clone(&sockets));
+        let choice = dns::follow(caches, addresses.dns(), events.clone(), tasks);
+        let asked = (resolver_of_host.clone(), choice);
+        let upstream = Upstream::new(asked, Arc::clone(&sockets), addresses);
         let targets = Targets::new(directory.clone(), layout);
         let resolver = Arc::new(Resolver { directory, addresses, upstream });
         start_dns((dns_udp, dns_tcp), &resolver, &routed, tasks);

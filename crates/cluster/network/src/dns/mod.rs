@@ -1,6 +1,8 @@
 //! The name server of the cluster, on UDP and TCP. Names of the cluster are answered from the
-//! directory, all others by the host's name servers. Keeps no cache of its own.
+//! directory, all others by the host's name servers or those that somebody has chosen. Keeps no cache
+//! of its own.
 
+mod chosen;
 mod resolv_conf;
 mod upstream;
 mod zone;
@@ -20,6 +22,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{addresses::Addresses, directory, services::describe};
+pub(crate) use chosen::follow;
 pub(crate) use resolv_conf::{Current, Follower};
 pub use resolv_conf::{ResolvConf, name_servers};
 use upstream::Over;
@@ -54,7 +57,7 @@ enum Outcome {
     /// The answer begins with these, and goes on with what the host's servers say of the name.
     Follow(Message, Name),
     /// The host's servers answer.
-    Forward(Message),
+    Forward(Message, Name),
 }
 
 /// Answers UDP questions until `stop`.
@@ -187,7 +190,7 @@ impl Resolver {
                 Answer::NoName => return Outcome::Reply(negative(reply, ResponseCode::NXDomain)),
                 Answer::Elsewhere if reply.answers.is_empty() => {
                     reply.metadata.authoritative = false;
-                    return Outcome::Forward(reply);
+                    return Outcome::Forward(reply, name);
                 }
                 Answer::Elsewhere => return Outcome::Follow(reply, name),
             }
@@ -199,14 +202,16 @@ impl Resolver {
     async fn finish(&self, outcome: Outcome, question: &[u8], over: Over) -> Vec<u8> {
         let reply = match outcome {
             Outcome::Reply(reply) => reply,
-            Outcome::Forward(mut reply) => match self.upstream.ask(question, over).await {
-                Ok(answer) => return answer,
-                Err(error) => {
-                    tracing::debug!(error = describe(&error), "dns question not answered");
-                    reply.metadata.response_code = ResponseCode::ServFail;
-                    reply
+            Outcome::Forward(mut reply, name) => {
+                match self.upstream.ask(&name, question, over).await {
+                    Ok(answer) => return answer,
+                    Err(error) => {
+                        tracing::debug!(error = describe(&error), "dns question not answered");
+                        reply.metadata.response_code = ResponseCode::ServFail;
+                        reply
+                    }
                 }
-            },
+            }
             Outcome::Follow(reply, target) => self.follow(reply, target, over).await,
         };
         if over == Over::Udp {
@@ -221,9 +226,9 @@ impl Resolver {
         let kind = reply.queries.first().map_or(RecordType::A, Query::query_type);
         let mut question = Message::new(metadata.id, MessageType::Query, OpCode::Query);
         question.metadata.recursion_desired = true;
-        question.add_query(Query::query(target, kind));
+        question.add_query(Query::query(target.clone(), kind));
         let answer = match question.to_vec() {
-            Ok(question) => self.upstream.ask(&question, over).await,
+            Ok(question) => self.upstream.ask(&target, &question, over).await,
             Err(error) => Err(upstream::Error::NoAnswer(io::Error::other(error))),
         };
         let answer = answer.and_then(|it| {
@@ -326,7 +331,11 @@ mod tests {
         let resolver = Resolver {
             directory: directory::Shared::default(),
             addresses: Addresses::default(),
-            upstream: Upstream::new(Follower::new("/nowhere".into()).1, Arc::new(NoSockets)),
+            upstream: Upstream::new(
+                (Follower::new("/nowhere".into()).1, chosen::Choice::none()),
+                Arc::new(NoSockets),
+                Addresses::default(),
+            ),
         };
         let outcome = resolver.look_up(question)?;
         let answer = resolver.finish(outcome, question, Over::Udp).now_or_never().unwrap();

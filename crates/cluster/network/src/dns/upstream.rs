@@ -1,21 +1,29 @@
-//! Questions about names outside the cluster: passed on to the host's name servers, over sockets on
-//! the host's side.
+//! Questions about names outside the cluster: passed on to the host's name servers, or those that
+//! somebody has chosen, over sockets on the host's side, or to such as are in the cluster themselves.
 //!
 //! Each question has a socket, and so a port, of its own: together with the client's number it is
 //! what a forger would have to guess.
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
+use hickory_proto::rr::Name;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::UdpSocket,
+    net::{TcpStream, UdpSocket},
     sync::Semaphore,
 };
 
-use super::resolv_conf::Current;
-use crate::host::{self, HostSockets};
+use super::{PORT, chosen::Choice, resolv_conf::Current};
+use crate::{
+    addresses::Addresses,
+    host::{self, HostSockets},
+};
 
-const PORT: u16 = 53;
 /// Wait for an answer before the next server is asked. Clients wait 5 s in all.
 const TRY: Duration = Duration::from_secs(2);
 /// How often the list of servers is gone through.
@@ -35,7 +43,7 @@ pub(crate) enum Over {
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
-    #[error("the host has no name server in its resolv.conf")]
+    #[error("there is no name server in the host's resolv.conf")]
     NoServer,
     #[error("`{IN_FLIGHT_MAX}` questions are on their way")]
     Busy,
@@ -43,31 +51,49 @@ pub(crate) enum Error {
     NoAnswer(#[source] io::Error),
 }
 
-/// The host's name servers.
+/// Whom to ask.
 #[derive(Debug)]
 pub(crate) struct Upstream {
     host: Current,
+    choice: Choice,
     sockets: Arc<dyn HostSockets>,
+    addresses: Addresses,
     in_flight: Semaphore,
 }
 
 impl Upstream {
-    pub(crate) fn new(host: Current, sockets: Arc<dyn HostSockets>) -> Self {
-        Self { host, sockets, in_flight: Semaphore::new(IN_FLIGHT_MAX) }
+    pub(crate) fn new(
+        (host, choice): (Current, Choice),
+        sockets: Arc<dyn HostSockets>,
+        addresses: Addresses,
+    ) -> Self {
+        Self { host, choice, sockets, addresses, in_flight: Semaphore::new(IN_FLIGHT_MAX) }
+    }
+
+    /// Who is asked for a name.
+    async fn servers(&self, name: &Name) -> Vec<SocketAddr> {
+        if let Some(chosen) = self.choice.of(name).await {
+            return chosen;
+        }
+        self.host.borrow().servers.iter().map(|it| SocketAddr::new(*it, PORT)).collect()
     }
 
     /// Asks the servers one after the other; the answer is as they sent it. One that cannot answer is
     /// passed over, as the resolver library does, and its word counts only if no other's does.
-    pub(crate) async fn ask(&self, question: &[u8], over: Over) -> Result<Vec<u8>, Error> {
+    pub(crate) async fn ask(
+        &self,
+        name: &Name,
+        question: &[u8],
+        over: Over,
+    ) -> Result<Vec<u8>, Error> {
         let _slot = self.in_flight.try_acquire().map_err(|_| Error::Busy)?;
-        let servers = self.host.borrow().servers.clone();
+        let servers = self.servers(name).await;
         let (mut last, mut unable) = (None, None);
         for server in std::iter::repeat_n(&servers, ROUNDS).flatten() {
-            let server = SocketAddr::new(*server, PORT);
             let answer = async {
                 match over {
-                    Over::Udp => self.ask_udp(question, server).await,
-                    Over::Tcp => self.ask_tcp(question, server).await,
+                    Over::Udp => self.ask_udp(question, *server).await,
+                    Over::Tcp => self.ask_tcp(question, *server).await,
                 }
             };
             match tokio::time::timeout(TRY, answer).await.map_err(io::Error::from).flatten() {
@@ -86,10 +112,22 @@ impl Upstream {
         Err(last.map_or(Error::NoServer, Error::NoAnswer))
     }
 
+    /// Whether a server is a pod or a Service.
+    fn is_inside(&self, server: SocketAddr) -> bool {
+        let IpAddr::V4(address) = server.ip() else { return false };
+        self.addresses.pods.contains(address) || self.addresses.services.contains(address)
+    }
+
     async fn ask_udp(&self, question: &[u8], server: SocketAddr) -> io::Result<Vec<u8>> {
-        let socket = std::net::UdpSocket::from(self.sockets.connect_udp(server).await?);
-        socket.set_nonblocking(true)?;
-        let socket = UdpSocket::from_std(socket)?;
+        let socket = if self.is_inside(server) {
+            let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).await?;
+            socket.connect(server).await?;
+            socket
+        } else {
+            let socket = std::net::UdpSocket::from(self.sockets.connect_udp(server).await?);
+            socket.set_nonblocking(true)?;
+            UdpSocket::from_std(socket)?
+        };
         socket.send(question).await?;
         let mut answer = vec![0; ANSWER_MAX];
         loop {
@@ -107,7 +145,11 @@ impl Upstream {
     }
 
     async fn ask_tcp(&self, question: &[u8], server: SocketAddr) -> io::Result<Vec<u8>> {
-        let mut stream = host::connect(&*self.sockets, server).await?;
+        let mut stream = if self.is_inside(server) {
+            TcpStream::connect(server).await?
+        } else {
+            host::connect(&*self.sockets, server).await?
+        };
         let length = u16::try_from(question.len()).map_err(io::Error::other)?;
         stream.write_all(&[&length.to_be_bytes(), question].concat()).await?;
         let length = stream.read_u16().await?;

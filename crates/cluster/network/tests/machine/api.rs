@@ -28,13 +28,15 @@ pub(crate) const SLICES: &str = "/apis/discovery.k8s.io/v1/endpointslices";
 pub(crate) const POLICIES: &str = "/apis/networking.k8s.io/v1/networkpolicies";
 /// Path of the collection of Namespaces.
 pub(crate) const NAMESPACES: &str = "/api/v1/namespaces";
+/// Path of the collection of one namespace's ConfigMaps.
+pub(crate) const CONFIG_MAPS: &str = "/api/v1/namespaces/kube-system/configmaps";
 /// Path of the collection of Pods.
 pub(crate) const PODS: &str = "/api/v1/pods";
 
 /// Path of the collection of Nodes, which nobody watches.
 pub(crate) const NODES: &str = "/api/v1/nodes";
 
-const COLLECTIONS: [&str; 5] = [SERVICES, SLICES, POLICIES, NAMESPACES, PODS];
+const COLLECTIONS: [&str; 6] = [SERVICES, SLICES, POLICIES, NAMESPACES, PODS, CONFIG_MAPS];
 
 /// Objects by collection and name.
 #[derive(Clone)]

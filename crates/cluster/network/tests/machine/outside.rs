@@ -16,6 +16,7 @@ use serde_json::json;
 
 use crate::{
     Test,
+    api::CONFIG_MAPS,
     namespace::{self, OUTSIDE, ask, exchange, host, udp},
     world::{World, eventually, resolv_conf, until},
 };
@@ -27,6 +28,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("names_of_the_cluster", names_of_the_cluster),
     ("names_outside_are_asked_of_the_host", names_outside_are_asked_of_the_host),
     ("name_servers_of_the_host_are_followed", name_servers_of_the_host_are_followed),
+    ("name_servers_are_chosen", name_servers_are_chosen),
     ("ports_are_published_on_the_host", ports_are_published_on_the_host),
 ];
 
@@ -232,6 +234,47 @@ fn name_servers_of_the_host_are_followed() {
     std::fs::write(&new, all).unwrap();
     std::fs::rename(&new, &file).unwrap();
     until(ask, |it| *it == found);
+}
+
+fn name_servers_are_chosen() {
+    let world = World::start();
+    let (a, b) = (world.pod("a"), world.pod("b"));
+    serve_names("127.0.0.1", ResponseCode::ServFail);
+    serve_names("127.0.0.54", ResponseCode::NoError);
+    let ask = |name: &str| look_up(&a.netns, name, RecordType::A);
+    assert_eq!(ask("example.com.").0, ResponseCode::ServFail);
+    // A Service of the cluster answers for one domain.
+    let socket = namespace::inside(&b.netns, || UdpSocket::bind("0.0.0.0:5353").unwrap());
+    std::thread::spawn(move || {
+        let mut buffer = [0; 512];
+        while let Ok((length, client)) = socket.recv_from(&mut buffer) {
+            let mut answer = Message::from_vec(&buffer[..length]).unwrap();
+            answer.metadata.message_type = MessageType::Response;
+            let name = answer.queries[0].name().clone();
+            answer.add_answer(Record::from_rdata(name, 60, RData::A(A([203, 0, 113, 9].into()))));
+            socket.send_to(&answer.to_vec().unwrap(), client).unwrap();
+        }
+    });
+    let port = json!({"name": "udp", "port": 8600, "protocol": "UDP"});
+    world.service_with("consul", json!({"clusterIP": "10.96.0.8", "ports": [port]}), json!({}));
+    world.endpoints_with("consul", "consul", 5353, &[b.address]);
+    let stubs = r#"{"consul": ["10.96.0.8:8600"]}"#;
+    let choose = |data| {
+        let object = json!({"metadata": {"namespace": "kube-system"}, "data": data});
+        world.api.put(CONFIG_MAPS, "kube-dns", object);
+    };
+    choose(json!({"stubDomains": stubs}));
+    let found = |address: &str| (ResponseCode::NoError, vec![address.to_owned()]);
+    until(|| ask("web.service.consul."), |it| *it == found("203.0.113.9"));
+    assert_eq!(ask("example.com.").0, ResponseCode::ServFail);
+    // Another server of the host's side has all the rest.
+    choose(json!({"stubDomains": stubs, "upstreamNameservers": r#"["127.0.0.54", "x"]"#}));
+    until(|| ask("example.com."), |it| *it == found("192.0.2.1"));
+    assert_eq!(ask("web.service.consul."), found("203.0.113.9"));
+    let events = eventually(|| world.api.recorded(), |it| !it.is_empty());
+    assert!(events[0].contains("\"x\" of `upstreamNameservers` is no address"), "{events:?}");
+    world.api.delete(CONFIG_MAPS, "kube-dns");
+    until(|| ask("example.com."), |it| it.0 == ResponseCode::ServFail);
 }
 
 fn ports_are_published_on_the_host() {
