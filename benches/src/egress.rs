@@ -44,7 +44,7 @@ const FILES: u64 = 16_384;
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// What a connection is for: its first byte.
-const CONTROL: u8 = b'c';
+pub(crate) const CONTROL: u8 = b'c';
 const SINK: u8 = b's';
 const ECHO: u8 = b'e';
 
@@ -118,7 +118,10 @@ async fn of_client(
     Ok(figures)
 }
 
-async fn ask(client: &mut BufStream<AsyncStream>, command: &str) -> anyhow::Result<Vec<f64>> {
+pub(crate) async fn ask(
+    client: &mut BufStream<AsyncStream>,
+    command: &str,
+) -> anyhow::Result<Vec<f64>> {
     client.write_all(format!("{command}\n").as_bytes()).await?;
     client.flush().await?;
     let mut line = String::new();
@@ -128,7 +131,7 @@ async fn ask(client: &mut BufStream<AsyncStream>, command: &str) -> anyhow::Resu
     numbers.with_context(|| format!("`{command}` is answered by `{line}`"))
 }
 
-async fn serve(
+pub(crate) async fn serve(
     listener: TcpListener,
     told: mpsc::Sender<AsyncStream>,
     tasks: Tasks,
@@ -181,7 +184,7 @@ pub(crate) fn client(address: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn open(address: &str, kind: u8) -> anyhow::Result<TcpStream> {
+pub(crate) fn open(address: &str, kind: u8) -> anyhow::Result<TcpStream> {
     let mut stream =
         TcpStream::connect(address).with_context(|| format!("connect to {address}"))?;
     stream.set_nodelay(true)?;
@@ -190,7 +193,7 @@ fn open(address: &str, kind: u8) -> anyhow::Result<TcpStream> {
 }
 
 #[expect(clippy::disallowed_methods, reason = "measures")]
-fn send(address: &str, bytes: u64) -> anyhow::Result<String> {
+pub(crate) fn send(address: &str, bytes: u64) -> anyhow::Result<String> {
     let start = Instant::now();
     let mut stream = open(address, SINK)?;
     let piece = vec![7; PIECE];
@@ -204,7 +207,7 @@ fn send(address: &str, bytes: u64) -> anyhow::Result<String> {
 }
 
 /// A connection that has said one byte and heard it again.
-fn asked(address: &str) -> anyhow::Result<TcpStream> {
+pub(crate) fn asked(address: &str) -> anyhow::Result<TcpStream> {
     let mut stream = open(address, ECHO)?;
     stream.write_all(&[7])?;
     stream.read_exact(&mut [0])?;
@@ -212,7 +215,7 @@ fn asked(address: &str) -> anyhow::Result<TcpStream> {
 }
 
 #[expect(clippy::disallowed_methods, reason = "measures")]
-fn echo(address: &str, count: u64) -> anyhow::Result<String> {
+pub(crate) fn echo(address: &str, count: u64) -> anyhow::Result<String> {
     let mut times = Vec::new();
     for _ in 0..count {
         let start = Instant::now();

@@ -15,10 +15,12 @@ mod http;
 mod idle;
 mod images;
 mod kubeconfig;
+mod network;
 mod objects;
 mod peers;
 mod pods;
 mod processes;
+mod proxy;
 mod queue;
 mod report;
 mod start;
@@ -89,6 +91,10 @@ enum Part {
     Fault,
     /// Connections from a pod to the machine, and what they cost.
     Egress,
+    /// Services beside direct addresses, changes, names, policies; name servers of others if installed.
+    Network,
+    /// The proxy beside nginx and haproxy, if they are installed; what held connections take.
+    Proxy,
     /// The queue: publishing and consuming, beside nats-server.
     Queue,
     /// The queue: ten million messages waiting and replayed, ten thousand clients.
@@ -106,10 +112,8 @@ enum Format {
 
 fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
-    if let [first, address] = words.as_slice()
-        && first == egress::CLIENT
-    {
-        return match egress::client(address) {
+    if let Some(ended) = elsewhere(&words) {
+        return match ended {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
                 eprintln!("error: {error:#}");
@@ -133,6 +137,15 @@ fn main() -> ExitCode {
             eprintln!("error: {error:#}");
             ExitCode::FAILURE
         }
+    }
+}
+
+/// What this program does where it is started to be measured.
+fn elsewhere(words: &[String]) -> Option<anyhow::Result<()>> {
+    match words {
+        [first, address] if first == egress::CLIENT => Some(egress::client(address)),
+        [first] if first == network::watch::WATCH => Some(network::watch::run()),
+        _ => network::agent::run(words),
     }
 }
 
@@ -214,6 +227,14 @@ async fn measure(
     if wanted(Part::Egress) {
         progress("measuring the way out of a cluster");
         report.add("egress", egress::measure(coracle, tasks).await);
+    }
+    if wanted(Part::Network) {
+        progress("measuring the network");
+        report.add("network", network::measure(coracle, tasks).await);
+    }
+    if wanted(Part::Proxy) {
+        progress("measuring the proxy");
+        report.add("proxy", proxy::measure(coracle, tasks).await);
     }
     if !(wanted(Part::Idle) || wanted(Part::Pods) || wanted(Part::Objects)) {
         return Ok(report);

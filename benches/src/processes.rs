@@ -111,7 +111,25 @@ pub(crate) fn of(folders: &[&Path]) -> anyhow::Result<Vec<Process>> {
     Ok(found)
 }
 
+/// The processes with this text among their arguments.
+pub(crate) fn with_argument(text: &str) -> anyhow::Result<Vec<Process>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir("/proc")? {
+        let Some(id) = entry?.file_name().to_str().and_then(|it| it.parse().ok()) else { continue };
+        let arguments = fs::read(format!("/proc/{id}/cmdline")).unwrap_or_default();
+        if String::from_utf8_lossy(&arguments).contains(text) {
+            found.push(Process::program(id));
+        }
+    }
+    Ok(found)
+}
+
 impl Process {
+    /// One of others.
+    pub(crate) const fn program(id: u32) -> Self {
+        Self { role: Role::Program, id }
+    }
+
     pub(crate) const fn id(&self) -> u32 {
         self.id
     }
