@@ -8,8 +8,9 @@ use crate::{
     run::server,
 };
 
-/// Seconds for which Leases hold, and for which pods stay on a lost node.
-const LEASE: &str = "4";
+/// Seconds for which Leases hold.
+pub(crate) const LEASE: &str = "4";
+/// How long pods stay on a lost node.
 const TOLERATION: &str = "      tolerations:
       - {key: node.kubernetes.io/unreachable, operator: Exists, effect: NoExecute, tolerationSeconds: 2}
 ";
@@ -18,7 +19,7 @@ const TOLERATION: &str = "      tolerations:
 const PLACES: &str = "jsonpath={range .items[*]}{.metadata.uid} {.spec.nodeName} {.status.podIP} \
                       {.status.containerStatuses[*].restartCount}{'\\n'}{end}";
 
-fn places(cluster: &Cluster) -> anyhow::Result<Vec<String>> {
+pub(crate) fn places(cluster: &Cluster) -> anyhow::Result<Vec<String>> {
     let said = cluster.kubectl(&["get", "pods", "-l", "app=web", "-o", PLACES])?;
     let mut lines: Vec<String> = said.lines().map(str::to_owned).collect();
     lines.sort();
@@ -26,16 +27,29 @@ fn places(cluster: &Cluster) -> anyhow::Result<Vec<String>> {
 }
 
 /// How many pods a node has.
-fn on(places: &[String], node: &str) -> usize {
+pub(crate) fn on(places: &[String], node: &str) -> usize {
     places.iter().filter(|it| it.split(' ').nth(1) == Some(node)).count()
 }
 
 /// What the Service leads to.
-fn endpoints(cluster: &Cluster) -> anyhow::Result<usize> {
+pub(crate) fn endpoints(cluster: &Cluster) -> anyhow::Result<usize> {
     let ready = "jsonpath={.items[*].endpoints[?(@.conditions.ready==true)].addresses[0]}";
     let of = "kubernetes.io/service-name=web";
     let said = cluster.kubectl(&["get", "endpointslices", "-l", of, "-o", ready])?;
     Ok(said.split_whitespace().count())
+}
+
+/// Six servers that leave a lost node soon.
+pub(crate) fn servers() -> String {
+    let containers = "      containers:\n";
+    server("web", 6).replacen(containers, &format!("{TOLERATION}{containers}"), 1)
+}
+
+/// The nodes' names.
+pub(crate) fn names(cluster: &Cluster) -> anyhow::Result<[String; 3]> {
+    let said = cluster.kubectl(&["get", "nodes", "-o", "jsonpath={.items[*].metadata.name}"])?;
+    let names: Vec<String> = said.split(' ').map(str::to_owned).collect();
+    names.try_into().map_err(|it| anyhow::anyhow!("not three nodes: {it:?}"))
 }
 
 /// Whether so many processes of pods are stopped.
@@ -51,16 +65,12 @@ fn stopped(count: usize) -> anyhow::Result<bool> {
 
 pub(crate) fn nodes_keep_their_pods_until_they_are_lost() -> anyhow::Result<()> {
     let cluster = Cluster::new("nodes")?;
-    let manifest = server("web", 6);
-    let containers = "      containers:\n";
-    let manifest = manifest.replacen(containers, &format!("{TOLERATION}{containers}"), 1);
     cluster.coracle(&["up", "--detach", "--nodes", "3", "--node-lease", LEASE])?;
-    cluster.write("app.yaml", &manifest)?;
+    cluster.write("app.yaml", &servers())?;
     cluster.up()?;
-    let names = cluster.kubectl(&["get", "nodes", "-o", "jsonpath={.items[*].metadata.name}"])?;
-    let names: Vec<&str> = names.split(' ').collect();
+    let [first, second, lost] = &names(&cluster)?;
     let before = places(&cluster)?;
-    ensure!(names.len() == 3 && names.iter().all(|it| on(&before, it) == 2), "{before:?}");
+    ensure!([first, second, lost].iter().all(|it| on(&before, it) == 2), "{before:?}");
 
     kill(cluster.pid()?)?;
     eventually("the cluster process is gone", || {
@@ -70,7 +80,6 @@ pub(crate) fn nodes_keep_their_pods_until_they_are_lost() -> anyhow::Result<()> 
     ensure!(places(&cluster)? == before, "{:?} instead of {before:?}", places(&cluster)?);
 
     // Pods that stop with their node go on with it, if it is not away for long.
-    let Some(first) = names.first() else { anyhow::bail!("no nodes") };
     let target = format!("node/{first}");
     cluster.coracle(&["chaos", "pause", &target, "--as", "short", "--detach"])?;
     eventually("they stand still", || stopped(2))?;
@@ -78,7 +87,6 @@ pub(crate) fn nodes_keep_their_pods_until_they_are_lost() -> anyhow::Result<()> 
     eventually("they go on", || stopped(0))?;
 
     // Nobody hears of the last one any more; its pods run on, and others take their place.
-    let Some(lost) = names.last() else { anyhow::bail!("no nodes") };
     let target = format!("node/{lost}");
     cluster.coracle(&["chaos", "pause", &target, "--as", "lost", "--detach"])?;
     eventually("traffic goes elsewhere", || Ok(endpoints(&cluster)? == 4))?;
@@ -98,6 +106,6 @@ pub(crate) fn nodes_keep_their_pods_until_they_are_lost() -> anyhow::Result<()> 
     cluster.coracle(&["up", "--detach", "--nodes", "1"])?;
     cluster.kubectl(&["rollout", "status", "deployment/web", "--timeout=60s"])?;
     let after = places(&cluster)?;
-    ensure!(names.first().is_some_and(|it| on(&after, it) == 9), "{after:?}");
+    ensure!(on(&after, first) == 9, "{after:?}");
     Ok(())
 }
