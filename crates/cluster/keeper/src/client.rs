@@ -5,7 +5,7 @@
 
 use std::{
     io,
-    net::SocketAddr,
+    net::{Ipv4Addr, SocketAddr},
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::Path,
     time::Duration,
@@ -124,6 +124,16 @@ impl Client {
     /// What `connect` says at once, such as an unreachable network.
     pub fn connect_udp(&mut self, address: SocketAddr) -> Result<OwnedFd, Error> {
         self.socket(&Request::ConnectUdp { address }, "connect_udp")
+    }
+
+    /// A connected, non-blocking socket on the host's side for echo requests (ping) and their answers: one
+    /// of the kernel's for pings (`SOCK_DGRAM`), or a raw one.
+    ///
+    /// # Errors
+    /// `PermissionDenied`: the machine lets this user have neither. Also what `connect` says at once. A keeper
+    /// that was started by an older version does not know the request, and says so.
+    pub fn connect_icmp(&mut self, address: Ipv4Addr) -> Result<OwnedFd, Error> {
+        self.socket(&Request::ConnectIcmp { address }, "connect_icmp")
     }
 
     /// A non-blocking UDP socket on the host's side that hears what comes to `address`.

@@ -229,6 +229,7 @@ impl<'a> Keeper<'a> {
             Request::Listen { address } => socket(sockets::listen(*address)),
             Request::ConnectTcp { address } => socket(sockets::connect_tcp(*address)),
             Request::ConnectUdp { address } => socket(sockets::connect_udp(*address)),
+            Request::ConnectIcmp { address } => socket(sockets::connect_icmp(*address)),
             Request::BindUdp { address } => socket(sockets::bind_udp(*address)),
             Request::Spawn { arguments } => {
                 let spawned = inside::spawn(&self.namespaces, arguments, fds);

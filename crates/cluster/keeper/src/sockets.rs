@@ -6,13 +6,13 @@
 use std::{
     fs,
     io::{BufRead, BufReader},
-    net::SocketAddr,
+    net::{Ipv4Addr, SocketAddr},
     os::fd::OwnedFd,
 };
 
 use rustix::{
     io::Errno,
-    net::{AddressFamily, SocketFlags, SocketType, sockopt},
+    net::{AddressFamily, SocketFlags, SocketType, ipproto, sockopt},
 };
 
 use crate::wire::{Failure, FailureKind};
@@ -68,6 +68,31 @@ pub(crate) fn connect_udp(address: SocketAddr) -> Result<OwnedFd, Failure> {
         Ok(socket)
     };
     connected().map_err(|error| failure("send to", address, error, None))
+}
+
+/// A connected socket for echo requests. Those of the kernel's for pings are for who is in one of some groups,
+/// nobody by default (icmp(7)); root may have a raw one.
+pub(crate) fn connect_icmp(address: Ipv4Addr) -> Result<OwnedFd, Failure> {
+    let open = |kind| {
+        let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+        rustix::net::socket_with(AddressFamily::INET, kind, flags, Some(ipproto::ICMP))
+    };
+    let refused = |error: Errno| {
+        let errno = error.raw_os_error();
+        let message = format!(
+            "cannot send echo requests to `{address}`: this user may not \
+             (root lets everybody by `sysctl -w net.ipv4.ping_group_range=\"0 2147483647\"`)"
+        );
+        Failure { kind: FailureKind::PermissionDenied, errno, message }
+    };
+    let to = SocketAddr::from((address, 0));
+    let socket = match open(SocketType::DGRAM) {
+        Err(Errno::ACCESS | Errno::PERM) => open(SocketType::RAW).map_err(refused)?,
+        other => other.map_err(|error| failure("send echo requests to", to, error, None))?,
+    };
+    rustix::net::connect(&socket, &to)
+        .map_err(|error| failure("send echo requests to", to, error, None))?;
+    Ok(socket)
 }
 
 fn socket(

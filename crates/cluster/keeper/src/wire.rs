@@ -6,7 +6,7 @@
 use std::{
     io,
     mem::MaybeUninit,
-    net::SocketAddr,
+    net::{Ipv4Addr, SocketAddr},
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::{Path, PathBuf},
 };
@@ -59,6 +59,11 @@ pub enum Request {
     ConnectUdp {
         /// Where to.
         address: SocketAddr,
+    },
+    /// A connected, non-blocking socket on the host's side for echo requests and their answers. Answer: `Socket`.
+    ConnectIcmp {
+        /// Where to.
+        address: Ipv4Addr,
     },
     /// A UDP socket on the host's side that hears what comes to an address. Answer: `Socket`.
     BindUdp {

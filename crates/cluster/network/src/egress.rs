@@ -2,10 +2,12 @@
 //! leads such connections to this listener, and each is joined to one that is made on the host's side.
 //!
 //! The pod sees its connection accepted before the other one is made, so a refusal reaches it as a
-//! reset right after. UDP is passed on by `datagrams`. What is neither, such as a ping, does not leave the
-//! cluster: a route prohibits it, at once.
+//! reset right after. UDP is passed on by `datagrams`, echo requests by `echoes`. What is neither does not
+//! leave the cluster: a route prohibits it, at once.
 
 pub(crate) mod datagrams;
+pub(crate) mod echoes;
+mod icmp;
 mod refusals;
 
 use std::{

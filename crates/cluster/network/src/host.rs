@@ -1,6 +1,11 @@
 //! The way to the host's network: sockets that another process makes on the host's side.
 
-use std::{fmt, io, net::SocketAddr, os::fd::OwnedFd, time::Duration};
+use std::{
+    fmt, io,
+    net::{Ipv4Addr, SocketAddr},
+    os::fd::OwnedFd,
+    time::Duration,
+};
 
 use futures_util::future::BoxFuture;
 use tokio::{
@@ -19,6 +24,11 @@ pub trait HostSockets: fmt::Debug + Send + Sync {
 
     /// A UDP socket whose peer is `to`.
     fn connect_udp(&self, to: SocketAddr) -> BoxFuture<'_, io::Result<OwnedFd>>;
+
+    /// A socket for echo requests to `to` and their answers: one of the kernel's for pings, which has a
+    /// number of its own for them, or a raw one. [`io::ErrorKind::PermissionDenied`] if this user may have
+    /// neither.
+    fn connect_icmp(&self, to: Ipv4Addr) -> BoxFuture<'_, io::Result<OwnedFd>>;
 
     /// A UDP socket that hears what comes to `at`. An address in use is [`io::ErrorKind::AddrInUse`].
     fn bind_udp(&self, at: SocketAddr) -> BoxFuture<'_, io::Result<OwnedFd>>;

@@ -57,7 +57,7 @@ pub use ranges::{Taken, Wish, WishError, choose};
 
 use disturb::Disturber;
 use dns::{Follower, Resolver, Upstream};
-use egress::{Targets, datagrams};
+use egress::{Targets, datagrams, echoes};
 use nft::{Layout, Table, policy::PolicyTable};
 use pods::Pods;
 use policy::{Attached, Enforced};
@@ -147,6 +147,7 @@ impl Network {
         let address = SocketAddrV4::new(gateway, egress::PORT);
         let (egress, datagrams) = (listen(address)?, datagrams::open(address));
         let datagrams = datagrams.map_err(|source| BuildError::Listen { address, source })?;
+        let echoes = echoes::open().map_err(|it| NetlinkError::new("hear echo requests", it))?;
         let dns_address = SocketAddrV4::new(addresses.dns(), dns::PORT);
         let (dns_udp, dns_tcp) = (bind_udp(dns_address)?, listen(dns_address)?);
 
@@ -177,6 +178,10 @@ impl Network {
         let (flows, of_flows) = (tasks.clone(), Arc::clone(&sockets));
         tasks.spawn("egress-datagrams", OnExit::StopProcess, move |stop| {
             datagrams::serve(datagrams, addresses, of_flows, flows, stop)
+        });
+        let (flows, of_echoes) = (tasks.clone(), Arc::clone(&sockets));
+        tasks.spawn("egress-echo-requests", OnExit::StopProcess, move |stop| {
+            echoes::serve(echoes, addresses, of_echoes, flows, stop)
         });
         let resolver = resolver_of_host;
         let part = addresses.part(0);

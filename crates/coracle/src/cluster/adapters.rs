@@ -32,6 +32,10 @@ impl network::HostSockets for Host {
         Box::pin(async move { Self::connect_udp(self, to).map_err(as_io) })
     }
 
+    fn connect_icmp(&self, to: Ipv4Addr) -> BoxFuture<'_, io::Result<OwnedFd>> {
+        Box::pin(async move { Self::connect_icmp(self, to).map_err(as_io) })
+    }
+
     fn bind_udp(&self, at: SocketAddr) -> BoxFuture<'_, io::Result<OwnedFd>> {
         Box::pin(async move { Self::bind_udp(self, at).map_err(as_io) })
     }

@@ -2,7 +2,7 @@
 
 use std::{
     fs::File,
-    net::SocketAddr,
+    net::{Ipv4Addr, SocketAddr},
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
@@ -66,6 +66,11 @@ impl Host {
     /// A UDP socket on the host's side.
     pub(crate) fn connect_udp(&self, address: SocketAddr) -> Result<OwnedFd, keeper::Error> {
         self.with(|held| held.keeper()?.connect_udp(address))
+    }
+
+    /// A socket on the host's side for echo requests.
+    pub(crate) fn connect_icmp(&self, address: Ipv4Addr) -> Result<OwnedFd, keeper::Error> {
+        self.with(|held| held.keeper()?.connect_icmp(address))
     }
 
     /// A UDP socket on the host's side that hears what comes to an address.

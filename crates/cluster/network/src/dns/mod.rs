@@ -319,6 +319,12 @@ mod tests {
         fn connect_udp(&self, to: SocketAddr) -> BoxFuture<'_, io::Result<std::os::fd::OwnedFd>> {
             self.connect_tcp(to)
         }
+        fn connect_icmp(
+            &self,
+            to: std::net::Ipv4Addr,
+        ) -> BoxFuture<'_, io::Result<std::os::fd::OwnedFd>> {
+            self.connect_tcp((to, 0).into())
+        }
         fn bind_udp(&self, at: SocketAddr) -> BoxFuture<'_, io::Result<std::os::fd::OwnedFd>> {
             self.connect_tcp(at)
         }

@@ -136,7 +136,7 @@ impl Flows {
     async fn take(self: &Arc<Self>, ends: Ends, packet: &[u8], tasks: &Tasks) {
         if let Err(error) = self.begin(ends, packet, tasks).await {
             tracing::debug!(?ends, %error, "packet of a pod not passed on");
-            self.refusals.send(ends.pod, ends.target, &error);
+            self.refusals.of_datagram(ends.pod, ends.target, &error);
         }
     }
 
@@ -168,7 +168,7 @@ impl Flows {
             flows.known().remove(&ends);
             if let Err(error) = ended {
                 tracing::debug!(?ends, %error, "flow to the outside ended");
-                flows.refusals.send(ends.pod, ends.target, &error);
+                flows.refusals.of_datagram(ends.pod, ends.target, &error);
             }
             Ok(())
         });

@@ -47,6 +47,7 @@ pub(crate) enum Field {
     SourceAddress,
     DestinationAddress,
     DestinationPort,
+    IcmpType,
 }
 
 /// The steps of a rule, in order.
@@ -67,6 +68,7 @@ impl Expressions<'_, '_> {
             Field::SourceAddress => (1, 12, 4),
             Field::DestinationAddress => (1, 16, 4),
             Field::DestinationPort => (2, 2, 2),
+            Field::IcmpType => (2, 0, 1),
         };
         self.add("payload", |it| {
             it.number(1, into.number()).number(2, base).number(3, offset).number(4, length);
@@ -120,10 +122,21 @@ impl Expressions<'_, '_> {
         self.equals(Register(0), &subnet.address.octets())
     }
 
+    pub(crate) fn is_from_subnet(&mut self, subnet: Subnet) -> &mut Self {
+        self.load(Field::SourceAddress, Register(0)).mask(Register(0), subnet.mask().octets());
+        self.equals(Register(0), &subnet.address.octets())
+    }
+
     /// To one of the addresses that have the bits of `address` in `mask`.
     pub(crate) fn is_to_masked(&mut self, address: Ipv4Addr, mask: Ipv4Addr) -> &mut Self {
         self.load(Field::DestinationAddress, Register(0));
         self.mask(Register(0), mask.octets()).equals(Register(0), &address.octets())
+    }
+
+    /// An ICMP message of this type.
+    pub(crate) fn is_icmp(&mut self, kind: u8) -> &mut Self {
+        const ICMP: u8 = 1;
+        self.is_protocol(ICMP).load(Field::IcmpType, Register(0)).equals(Register(0), &[kind])
     }
 
     pub(crate) fn is_from(&mut self, address: Ipv4Addr) -> &mut Self {
@@ -238,11 +251,14 @@ impl Expressions<'_, '_> {
         self.add("tproxy", |it| {
             it.number(1, IPV4).number(2, Register(0).number()).number(3, Register(1).number());
         });
+        self.set_mark(mark).accept()
+    }
+
+    pub(crate) fn set_mark(&mut self, mark: u32) -> &mut Self {
         self.immediate(&mark.to_ne_bytes(), Register(0));
         self.add("meta", |it| {
             it.number(2, MARK).number(3, Register(0).number());
-        });
-        self.accept()
+        })
     }
 
     /// The packet has this mark.

@@ -12,7 +12,7 @@ use super::{
 use crate::addresses::{Addresses, Subnet};
 
 /// Changed with every change of the rules below: a table of another version is made anew.
-const VERSION: u32 = 4;
+const VERSION: u32 = 5;
 
 const PREROUTING: &str = "prerouting";
 const DATAGRAMS: &str = "datagrams";
@@ -23,8 +23,14 @@ const FORWARD: &str = "forward";
 
 const TCP: u8 = 6;
 const UDP: u8 = 17;
+/// `ICMP_ECHOREPLY`.
+const ECHO_REPLY: u8 = 0;
+/// `ICMP_ECHO`.
+const ECHO_REQUEST: u8 = 8;
 /// Packets with this mark are taken here, whatever address they are to: a rule of `setup` says so.
 pub(crate) const TAKEN_HERE: u32 = 0x00C0_4AC1;
+/// Packets with this mark are answers in the name of somebody in the world, made here.
+pub(crate) const ANSWERED_HERE: u32 = 0x0000_4AC2;
 /// `NF_IP_PRI_NAT_DST`.
 const DESTINATION_NAT: i32 = -100;
 /// After that: Services' addresses have been exchanged for their endpoints'.
@@ -114,7 +120,8 @@ impl Layout {
         });
     }
 
-    /// UDP that is for neither a pod nor a service goes to the proxy, with the address it has.
+    /// UDP that is for neither a pod nor a service goes to the proxy, with the address it has, and so do
+    /// echo requests.
     fn write_datagrams(&self, batch: &mut Batch) {
         let Addresses { pods, services } = self.addresses;
         let gateway = self.addresses.gateway();
@@ -138,6 +145,21 @@ impl Layout {
         }
         batch.rule(DATAGRAMS, "to the world", |it| {
             it.is_protocol(UDP).take_here(*to.ip(), to.port(), TAKEN_HERE);
+        });
+        batch.rule(DATAGRAMS, "echo requests to the world", |it| {
+            it.is_icmp(ECHO_REQUEST).set_mark(TAKEN_HERE).accept();
+        });
+        for subnet in [pods, services] {
+            batch.rule(OUTPUT_FILTER, "echo replies of the cluster", |it| {
+                it.is_icmp(ECHO_REPLY).is_from_subnet(subnet).accept();
+            });
+        }
+        batch.rule(OUTPUT_FILTER, "echo replies of the world", |it| {
+            it.is_icmp(ECHO_REPLY).is_marked(ANSWERED_HERE).accept();
+        });
+        // The kernel would answer for whomever it has taken a request.
+        batch.rule(OUTPUT_FILTER, "echo replies that are made up", |it| {
+            it.is_icmp(ECHO_REPLY).discard();
         });
     }
 

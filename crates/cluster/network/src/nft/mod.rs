@@ -15,6 +15,6 @@ mod table;
 
 pub(crate) use elements::{Change, Contents, Frontend, Port, Slots, Transport};
 pub(crate) use faults::{FaultTable, Faults, Marked};
-pub(crate) use layout::{Layout, TAKEN_HERE};
+pub(crate) use layout::{ANSWERED_HERE, Layout, TAKEN_HERE};
 pub(crate) use picker::{ENDPOINTS_MAX, Picker};
 pub(crate) use table::Table;

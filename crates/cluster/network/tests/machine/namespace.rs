@@ -3,14 +3,17 @@
 use std::{
     fs::{self, File},
     io::{self, Read as _, Write as _},
-    net::{SocketAddr, SocketAddrV4, TcpListener, TcpStream, UdpSocket},
+    net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream, UdpSocket},
     os::fd::{AsFd as _, OwnedFd},
     sync::OnceLock,
     thread,
     time::Duration,
 };
 
-use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space};
+use rustix::{
+    net::{AddressFamily, SocketType, ipproto},
+    thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space},
+};
 
 use crate::sys;
 
@@ -47,6 +50,26 @@ pub(crate) fn enter_new() {
 
 fn current() -> OwnedFd {
     File::open("/proc/thread-self/ns/net").unwrap().into()
+}
+
+/// A connected socket for echo requests in the namespace of this thread.
+pub(crate) fn icmp(kind: SocketType, to: Ipv4Addr) -> io::Result<OwnedFd> {
+    let socket = rustix::net::socket(AddressFamily::INET, kind, Some(ipproto::ICMP))?;
+    rustix::net::connect(&socket, &SocketAddrV4::new(to, 0))?;
+    Ok(socket)
+}
+
+/// Asks for an echo of `data`, under a number that the kernel chooses; what comes back.
+pub(crate) fn ping(netns: &OwnedFd, to: &str, sequence: u8, data: &[u8]) -> io::Result<Vec<u8>> {
+    let opened = inside(netns, || icmp(SocketType::DGRAM, to.parse().unwrap()));
+    let socket = UdpSocket::from(opened.unwrap());
+    socket.set_read_timeout(Some(Duration::from_secs(1)))?;
+    socket.send(&[&[8, 0, 0, 0, 0, 0, 0, sequence], data].concat())?;
+    let mut answer = vec![0; 2048];
+    let length = socket.recv(&mut answer)?;
+    let (kind, answered) = (answer[0], answer[7]);
+    assert_eq!((kind, answered), (0, sequence));
+    Ok(answer[8..length].to_vec())
 }
 
 /// A new network namespace; it lives as long as somebody has it or is in it.

@@ -17,13 +17,14 @@ use serde_json::json;
 use crate::{
     Test,
     api::CONFIG_MAPS,
-    namespace::{self, OUTSIDE, ask, exchange, host, udp},
+    namespace::{self, OUTSIDE, ask, exchange, host, ping, udp},
     world::{World, eventually, resolv_conf, until},
 };
 
 pub(crate) const TESTS: &[Test] = &[
     ("tcp_leaves_through_the_host", tcp_leaves_through_the_host),
     ("udp_leaves_through_the_host", udp_leaves_through_the_host),
+    ("pings_leave_through_the_host", pings_leave_through_the_host),
     ("what_cannot_leave_fails_at_once", what_cannot_leave_fails_at_once),
     ("names_of_the_cluster", names_of_the_cluster),
     ("names_outside_are_asked_of_the_host", names_outside_are_asked_of_the_host),
@@ -108,6 +109,32 @@ fn udp_leaves_through_the_host() {
     world.endpoints("web", &[&b]);
     until(|| exchange(&udp(&a.netns, "10.96.0.7:80"), b"?").ok(), |it| it.as_deref() == Some(b"b"));
     assert_eq!(exchange(&udp(&a.netns, &format!("{}:80", b.address)), b"?").unwrap(), b"b");
+}
+
+fn pings_leave_through_the_host() {
+    let world = World::start();
+    let (a, b) = (world.pod("a"), world.pod("b"));
+    let pod = b.address.to_string();
+    // The world, the host's name, the name server, a pod.
+    for to in [OUTSIDE, "10.244.0.1", "10.96.0.10", &pod] {
+        for (sequence, data) in [(1, &b"x"[..]), (2, b""), (9, &[7; 1400])] {
+            assert_eq!(ping(&a.netns, to, sequence, data).unwrap(), data, "{to}");
+        }
+    }
+    assert_eq!(ping(&b.netns, OUTSIDE, 1, b"b").unwrap(), b"b");
+    // Where the host has no way, the pod hears of it.
+    let error = ping(&a.netns, "203.0.113.1", 1, b"").unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::HostUnreachable);
+    // Nobody answers for who does not.
+    let answers = |it: &str| {
+        let file = "/proc/sys/net/ipv4/icmp_echo_ignore_all";
+        namespace::inside(host(), || std::fs::write(file, it)).unwrap();
+    };
+    answers("1");
+    let error = ping(&a.netns, OUTSIDE, 1, b"").unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+    answers("0");
+    assert_eq!(ping(&a.netns, OUTSIDE, 1, b"again").unwrap(), b"again");
 }
 
 fn what_cannot_leave_fails_at_once() {

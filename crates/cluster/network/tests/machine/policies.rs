@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use crate::{
     Test,
     api::{NAMESPACES, PODS, POLICIES},
-    namespace::{self, OUTSIDE, PATIENCE, ask, exchange, udp},
+    namespace::{self, OUTSIDE, PATIENCE, ask, exchange, ping, udp},
     world::{Pod, World, until},
 };
 
@@ -201,6 +201,7 @@ fn egress_is_restricted_everywhere() {
         until(|| ask(&a.netns, &outside), Result::is_ok);
         // A rule without a protocol is one of TCP.
         assert_eq!(datagrams().is_ok(), rule["ports"].is_null(), "{rule}");
+        assert_eq!(ping(&a.netns, OUTSIDE, 1, b"").is_ok(), rule["ports"].is_null(), "{rule}");
         policy(&world, "egress", spec(json!([{"to": block, "ports": [{"port": 7101}]}])));
         until(|| ask(&a.netns, &outside), is_refused);
     }

@@ -19,6 +19,7 @@ use coracle_network::{
 };
 use futures_util::{FutureExt as _, future::BoxFuture};
 use runtime::{Clock, OnExit, Tasks};
+use rustix::net::SocketType;
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
@@ -213,6 +214,11 @@ impl HostSockets for Host {
             socket.connect(to)?;
             Ok(OwnedFd::from(socket))
         };
+        async move { namespace::inside(namespace::host(), connect) }.boxed()
+    }
+
+    fn connect_icmp(&self, to: Ipv4Addr) -> BoxFuture<'_, io::Result<OwnedFd>> {
+        let connect = move || namespace::icmp(SocketType::RAW, to);
         async move { namespace::inside(namespace::host(), connect) }.boxed()
     }
 

@@ -158,7 +158,7 @@ pub(super) fn write_hooks(batch: &mut Batch, egress_port: u16, host: Ipv4Addr) {
         it.is_protocol(TCP).is_to_port(egress_port).load(Field::SourceAddress, Register(0));
         it.go_by(Question::World.map(), Register(0));
     });
-    batch.rule(EGRESS_DATAGRAMS, "to the world, by UDP", |it| {
+    batch.rule(EGRESS_DATAGRAMS, "to the world, by what is marked", |it| {
         it.is_marked(nft::TAKEN_HERE).load(Field::SourceAddress, Register(0));
         it.go_by(Question::World.map(), Register(0));
     });
