@@ -4,6 +4,7 @@
 
 pub mod annotation;
 pub mod duration;
+pub mod gateway;
 pub mod link;
 pub mod localhost;
 pub mod names;
