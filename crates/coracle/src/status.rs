@@ -2,6 +2,7 @@
 
 use std::{process::ExitCode, sync::Arc};
 
+use api::gateway::{Gateway, HttpRoute};
 use k8s_openapi::api::{
     apps::v1::Deployment,
     core::v1::{Node, Pod, Service},
@@ -78,13 +79,20 @@ async fn observe(session: Session) -> anyhow::Result<Seen> {
     let (ingresses, classes) =
         (session.caches.of::<Ingress>(), session.caches.of::<IngressClass>());
     tokio::join!(nodes.synced(), deployments.synced(), pods.synced(), services.synced());
-    tokio::join!(ingresses.synced(), classes.synced());
+    let (gateways, routes) = (session.caches.of::<Gateway>(), session.caches.of::<HttpRoute>());
+    tokio::join!(ingresses.synced(), classes.synced(), gateways.synced(), routes.synced());
     let (deployments, pods, services) = (deployments.list(), pods.list(), services.list());
     let deployments: Vec<&Deployment> = deployments.iter().map(AsRef::as_ref).collect();
     let pods: Vec<&Pod> = pods.iter().map(AsRef::as_ref).collect();
     let services: Vec<&Service> = services.iter().map(AsRef::as_ref).collect();
     let nodes = nodes.list();
-    let urls = urls::of(&classes.list(), &ingresses.list(), &services);
+    let urls = urls::of(&urls::Objects {
+        classes: classes.list(),
+        ingresses: ingresses.list(),
+        gateways: gateways.list(),
+        routes: routes.list(),
+        services: &services,
+    });
     let said = |annotation| {
         let said = |it: &Arc<Node>| it.metadata.annotations.as_ref()?.get(annotation).cloned();
         nodes.iter().find_map(said).unwrap_or_default()

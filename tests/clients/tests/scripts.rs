@@ -30,6 +30,7 @@ scripts! {
     endpoints
     events
     expose
+    gateway
     get
     ingress
     kinds

@@ -1,4 +1,7 @@
-//! What the proxy writes into the API: the class that it serves, and where Ingresses are reached.
+//! What the proxy writes into the API: the classes that it serves, and where Ingresses are reached and
+//! routes lead.
+
+mod gateway;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,6 +10,7 @@ use client::{Api, Client, EventType, Events, Key, Patch, PatchParams, PostParams
 use k8s_openapi::api::networking::v1::{
     Ingress, IngressClass, IngressLoadBalancerIngress, IngressPortStatus,
 };
+use runtime::Clock;
 use serde_json::json;
 
 use crate::decide::{CONTROLLER, Decision, IS_DEFAULT, Problem, Seen};
@@ -18,13 +22,14 @@ const CLASS: &str = "coracle";
 pub(crate) struct Writer {
     client: Client,
     events: Events,
+    clock: Clock,
     /// What was said of each Ingress.
     said: BTreeMap<Key, BTreeSet<Problem>>,
 }
 
 impl Writer {
-    pub(crate) const fn new(client: Client, events: Events) -> Self {
-        Self { client, events, said: BTreeMap::new() }
+    pub(crate) const fn new(client: Client, events: Events, clock: Clock) -> Self {
+        Self { client, events, clock, said: BTreeMap::new() }
     }
 
     /// Makes the class if it is not there, and notes the ports (`http=80`) on it.

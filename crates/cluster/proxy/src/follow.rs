@@ -2,7 +2,7 @@
 //! the API and the host should know follows.
 
 use std::{
-    collections::{BTreeSet, HashSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     io,
     path::PathBuf,
     sync::Arc,
@@ -10,8 +10,8 @@ use std::{
 };
 
 use client::{Caches, Client, Events};
-use runtime::Backoff;
-use tokio::sync::watch;
+use runtime::{Backoff, Clock};
+use tokio::{net::TcpListener, sync::watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -21,8 +21,8 @@ use crate::{
     limits::IDLE_TIME_MAX,
     listen::{self, Scheme},
     observe::Objects,
-    serve::Proxy,
-    table::Table,
+    serve::{Place, Proxy},
+    table::{Table, USUAL},
 };
 
 /// Waits before what could not be listened at or written is tried again.
@@ -37,26 +37,28 @@ pub(crate) struct Follower {
     proxy: Arc<Proxy>,
     table: watch::Sender<Arc<Table>>,
     open: Vec<Open>,
+    /// Why ports that Gateways want are not listened at.
+    refused: BTreeMap<u16, String>,
 }
 
 /// Where the proxy listens.
 struct Open {
-    scheme: Scheme,
-    port: u16,
+    place: Place,
     end: CancellationToken,
 }
 
 impl Follower {
     pub(crate) fn new(
-        ports_file: PathBuf,
+        (ports_file, clock): (PathBuf, Clock),
         caches: &Caches,
         (client, events): (Client, Events),
         sockets: Arc<dyn HostSockets>,
         proxy: Arc<Proxy>,
         table: watch::Sender<Arc<Table>>,
     ) -> Self {
-        let (objects, writer) = (Objects::new(caches), Writer::new(client, events));
-        Self { ports_file, objects, writer, sockets, proxy, table, open: Vec::new() }
+        let (objects, writer) = (Objects::new(caches), Writer::new(client, events, clock));
+        let (open, refused) = (Vec::new(), BTreeMap::new());
+        Self { ports_file, objects, writer, sockets, proxy, table, open, refused }
     }
 
     /// Runs until `stop`.
@@ -106,40 +108,73 @@ impl Follower {
         }
         let written = self.write(&seen, &decision).await;
         if let Err(error) = &written {
-            tracing::warn!(%error, "status of Ingresses not written");
+            tracing::warn!(%error, "status of Ingresses, Gateways or HTTPRoutes not written");
         }
         listening.is_ok() && written.is_ok()
     }
 
     async fn write(&mut self, seen: &Seen, decision: &Decision) -> Result<(), client::Error> {
-        self.open.sort_by_key(|it| it.scheme);
+        let usual = self.usual();
         let listens: Vec<String> =
-            self.open.iter().map(|it| format!("{}={}", it.scheme.word(), it.port)).collect();
+            usual.iter().map(|(scheme, port)| format!("{}={port}", scheme.word())).collect();
         self.writer.class(seen, &listens.join(",")).await?;
-        let ports: Vec<u16> = self.open.iter().map(|it| it.port).collect();
-        self.writer.ingresses(seen, decision, &ports).await
+        let ports: Vec<u16> = usual.iter().map(|it| it.1).collect();
+        self.writer.ingresses(seen, decision, &ports).await?;
+        let refused = self.refused.iter().map(|(port, why)| (*port, Err(why.clone())));
+        let open = self.open.iter().map(|it| (it.place.at, Ok(it.place.port)));
+        self.writer.gateways(seen, decision, &refused.chain(open).collect()).await
     }
 
-    /// Listens once there is something to ask for. A port that others ask for is theirs.
+    /// Where the proxy listens anyway.
+    fn usual(&self) -> Vec<(Scheme, u16)> {
+        let schemes = [Scheme::Http, Scheme::Https].into_iter();
+        let port = |it: Scheme| self.at(it.named()).map(|port| (it, port));
+        schemes.filter_map(port).collect()
+    }
+
+    /// The port of this machine that listeners of Gateways call `named`, if it is listened at.
+    fn at(&self, named: u16) -> Option<u16> {
+        self.open.iter().find(|it| it.place.at == named).map(|it| it.place.port)
+    }
+
+    /// Listens once there is something to ask for, and where Gateways want it. A port that others ask for is
+    /// theirs.
     async fn listen(&mut self, decision: &Decision) -> io::Result<()> {
-        let taken = &decision.taken;
+        let mut taken = decision.taken.clone();
+        taken.extend(decision.ports.keys());
         self.open.retain(|it| {
-            let keep = !taken.contains(&it.port);
+            let Place { port, at, tls } = it.place;
+            let of_gateway = decision.ports.get(&at) == Some(&tls);
+            let keep = of_gateway || (USUAL.contains(&at) && !taken.contains(&port));
             if !keep {
                 it.end.cancel();
             }
             keep
         });
+        self.refused.clear();
         if !decision.needed {
             return Ok(());
         }
         let mut result = Ok(());
         for scheme in [Scheme::Http, Scheme::Https] {
-            if self.open.iter().any(|it| it.scheme == scheme) {
+            if self.at(scheme.named()).is_some() {
                 continue;
             }
-            if let Err(error) = self.open(scheme, taken).await {
+            if let Err(error) = self.open(scheme, &taken).await {
+                self.refused.insert(scheme.named(), error.to_string());
                 result = Err(error);
+            }
+        }
+        for (port, tls) in &decision.ports {
+            if self.at(*port).is_some() {
+                continue;
+            }
+            match listen::at(&*self.sockets, *port).await {
+                Ok(listeners) => self.serve(listeners, Place { port: *port, at: *port, tls: *tls }),
+                Err(error) => {
+                    self.refused.insert(*port, format!("port {port} of this machine: {error}"));
+                    result = Err(error);
+                }
             }
         }
         result
@@ -148,16 +183,21 @@ impl Follower {
     async fn open(&mut self, scheme: Scheme, taken: &BTreeSet<u16>) -> io::Result<()> {
         let remembered = listen::remembered(&self.ports_file, scheme);
         let opened = listen::open(&*self.sockets, scheme, remembered, taken).await?;
-        let (port, end) = (opened.port, CancellationToken::new());
-        for listener in opened.listeners {
-            self.proxy.serve(listener, port, scheme == Scheme::Https, end.clone());
-        }
-        tracing::info!(port, scheme = scheme.word(), "the HTTP proxy listens on the host");
-        self.open.push(Open { scheme, port, end });
-        let ports: Vec<(Scheme, u16)> = self.open.iter().map(|it| (it.scheme, it.port)).collect();
-        if let Err(error) = listen::remember(&self.ports_file, &ports) {
+        let (port, tls) = (opened.port, scheme == Scheme::Https);
+        self.serve(opened.listeners, Place { port, at: scheme.named(), tls });
+        if let Err(error) = listen::remember(&self.ports_file, &self.usual()) {
             tracing::warn!(%error, file = %self.ports_file.display(), "ports not remembered");
         }
         Ok(())
+    }
+
+    fn serve(&mut self, listeners: Vec<TcpListener>, place: Place) {
+        let end = CancellationToken::new();
+        for listener in listeners {
+            self.proxy.serve(listener, place, end.clone());
+        }
+        let Place { port, tls, .. } = place;
+        tracing::info!(port, tls, "the HTTP proxy listens on the host");
+        self.open.push(Open { place, end });
     }
 }

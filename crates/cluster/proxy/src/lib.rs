@@ -1,4 +1,5 @@
-//! The built-in HTTP proxy: from the host into the cluster, by Ingresses and by names of Services.
+//! The built-in HTTP proxy: from the host into the cluster, by Ingresses, HTTPRoutes and names
+//! of Services.
 //!
 //! Follows objects, decides a routing table (`decide`, a pure function), and puts it in the place of the
 //! last one as a whole. Requests are served from the table alone (`serve`, `upstream`), and go to
@@ -104,11 +105,11 @@ pub fn build(
     let (sender, table) = watch::channel(Arc::default());
     let certificates = Certificates::new(table.clone(), config.authority);
     let acceptor = tls::acceptor(certificates)?;
-    let recorder = Recorder::new(config.log_file, config.clock, tasks);
+    let recorder = Recorder::new(config.log_file, config.clock.clone(), tasks);
     let metrics = Arc::clone(&recorder.metrics);
     let proxy = Proxy::new((table.clone(), pool), acceptor, recorder, tasks.clone());
-    let follower =
-        Follower::new(config.ports_file, caches, (client, events), sockets, proxy, sender);
+    let of_follower = (config.ports_file, config.clock);
+    let follower = Follower::new(of_follower, caches, (client, events), sockets, proxy, sender);
     tasks.spawn("proxy", OnExit::StopProcess, |stop| follower.run(stop));
     Ok(Handle { table, metrics })
 }

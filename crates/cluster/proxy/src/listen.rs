@@ -31,6 +31,11 @@ impl Scheme {
         }
     }
 
+    /// The port that listeners of Gateways name.
+    pub(crate) const fn named(self) -> u16 {
+        self.usual().0
+    }
+
     pub(crate) const fn word(self) -> &'static str {
         match self {
             Self::Http => "http",
@@ -71,7 +76,8 @@ pub(crate) async fn open(
     Err(last)
 }
 
-async fn at(sockets: &dyn HostSockets, port: u16) -> io::Result<Vec<TcpListener>> {
+/// Listens at the loopback addresses, at this port.
+pub(crate) async fn at(sockets: &dyn HostSockets, port: u16) -> io::Result<Vec<TcpListener>> {
     let mut listeners = Vec::new();
     for address in [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()] {
         match sockets.listen(SocketAddr::new(address, port)).await {

@@ -1,11 +1,16 @@
-//! What the proxy sees of the API: all objects of four kinds, and the Secrets that they name.
+//! What the proxy sees of the API: all objects of some kinds, and the Secrets that they name.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
+use api::gateway::{Gateway, GatewayClass, HttpRoute, ReferenceGrant};
 use client::{Cache, Caches, Key, Single, Singles, Subscription};
 use futures_util::future::select_all;
 use k8s_openapi::api::{
-    core::v1::{Pod, Secret, Service},
+    core::v1::{Namespace, Pod, Secret, Service},
     discovery::v1::EndpointSlice,
     networking::v1::{Ingress, IngressClass},
 };
@@ -19,12 +24,23 @@ const SECRET_TIME_MAX: Duration = Duration::from_secs(2);
 pub(crate) struct Objects {
     ingresses: Followed<Ingress>,
     classes: Followed<IngressClass>,
+    gateways: OfGateways,
     services: Followed<Service>,
     slices: Followed<EndpointSlice>,
     /// Of all pods; heard of are those with ports of the host.
     pods: Followed<Pod>,
     secrets: Singles<Secret>,
     held: BTreeMap<Key, (Arc<Single<Secret>>, Subscription<Secret>)>,
+}
+
+/// Those of the Gateway API, and what they are about.
+struct OfGateways {
+    classes: Followed<GatewayClass>,
+    gateways: Followed<Gateway>,
+    routes: Followed<HttpRoute>,
+    grants: Followed<ReferenceGrant>,
+    /// Heard of are changes of their labels.
+    namespaces: Followed<Namespace>,
 }
 
 type Followed<K> = (Cache<K>, Subscription<K>);
@@ -38,6 +54,46 @@ where
     (cache, changes)
 }
 
+impl OfGateways {
+    fn new(caches: &Caches) -> Self {
+        let namespaces = caches.of::<Namespace>();
+        let labels = |it: Option<&Namespace>| it.map(|it| it.metadata.labels.clone());
+        let relabelled = namespaces.subscribe_to(move |old, new| labels(old) != labels(new));
+        Self {
+            classes: followed(caches),
+            gateways: followed(caches),
+            routes: followed(caches),
+            grants: followed(caches),
+            namespaces: (namespaces, relabelled),
+        }
+    }
+
+    async fn synced(&self) {
+        let (classes, gateways) = (&self.classes.0, &self.gateways.0);
+        let (routes, grants) = (&self.routes.0, &self.grants.0);
+        self.namespaces.0.synced().await;
+        tokio::join!(classes.synced(), gateways.synced(), routes.synced(), grants.synced());
+    }
+
+    async fn changed(&mut self) {
+        tokio::select! {
+            _ = self.classes.1.next() => {}
+            _ = self.gateways.1.next() => {}
+            _ = self.routes.1.next() => {}
+            _ = self.grants.1.next() => {}
+            _ = self.namespaces.1.next() => {}
+        }
+    }
+
+    fn drain(&mut self) {
+        while self.classes.1.try_next().is_some() {}
+        while self.gateways.1.try_next().is_some() {}
+        while self.routes.1.try_next().is_some() {}
+        while self.grants.1.try_next().is_some() {}
+        while self.namespaces.1.try_next().is_some() {}
+    }
+}
+
 impl Objects {
     pub(crate) fn new(caches: &Caches) -> Self {
         let pods = caches.of::<Pod>();
@@ -45,6 +101,7 @@ impl Objects {
         let changes = pods.subscribe_to(move |old, new| has_ports(old) || has_ports(new));
         Self {
             pods: (pods, changes),
+            gateways: OfGateways::new(caches),
             ingresses: followed(caches),
             classes: followed(caches),
             services: followed(caches),
@@ -58,7 +115,7 @@ impl Objects {
     pub(crate) async fn synced(&self) {
         let (ingresses, classes) = (&self.ingresses.0, &self.classes.0);
         let (services, slices) = (&self.services.0, &self.slices.0);
-        self.pods.0.synced().await;
+        tokio::join!(self.pods.0.synced(), self.gateways.synced());
         tokio::join!(ingresses.synced(), classes.synced(), services.synced(), slices.synced());
     }
 
@@ -67,6 +124,7 @@ impl Objects {
         tokio::select! {
             _ = self.ingresses.1.next() => {}
             _ = self.classes.1.next() => {}
+            () = self.gateways.changed() => {}
             _ = self.services.1.next() => {}
             _ = self.slices.1.next() => {}
             _ = self.pods.1.next() => {}
@@ -74,6 +132,7 @@ impl Objects {
         }
         while self.ingresses.1.try_next().is_some() {}
         while self.classes.1.try_next().is_some() {}
+        self.gateways.drain();
         while self.services.1.try_next().is_some() {}
         while self.slices.1.try_next().is_some() {}
         while self.pods.1.try_next().is_some() {}
@@ -84,22 +143,27 @@ impl Objects {
 
     /// All of it, as it is now.
     pub(crate) async fn seen(&mut self) -> Seen {
-        let ingresses = self.ingresses.0.list();
-        self.hold(&ingresses).await;
-        let secrets = self.held.keys().filter_map(|it| Some((it.clone(), self.secrets.get(it)?)));
-        Seen {
-            secrets: secrets.collect(),
-            pods: self.pods.0.list(),
-            ingresses,
+        let mut seen = Seen {
+            ingresses: self.ingresses.0.list(),
             classes: self.classes.0.list(),
+            gateway_classes: self.gateways.classes.0.list(),
+            gateways: self.gateways.gateways.0.list(),
+            routes: self.gateways.routes.0.list(),
+            grants: self.gateways.grants.0.list(),
+            namespaces: self.gateways.namespaces.0.list(),
             services: self.services.0.list(),
             slices: self.slices.0.list(),
-        }
+            pods: self.pods.0.list(),
+            secrets: BTreeMap::new(),
+        };
+        self.hold(secrets(&seen)).await;
+        let secrets = self.held.keys().filter_map(|it| Some((it.clone(), self.secrets.get(it)?)));
+        seen.secrets = secrets.collect();
+        seen
     }
 
     /// Follows the Secrets that are named now, and no others.
-    async fn hold(&mut self, ingresses: &[Arc<Ingress>]) {
-        let wanted = secrets(ingresses);
+    async fn hold(&mut self, wanted: BTreeSet<Key>) {
         self.held.retain(|key, _| wanted.contains(key));
         for key in wanted {
             if self.held.contains_key(&key) {

@@ -1,6 +1,10 @@
 //! What the proxy knows when a request comes: hosts, rules, and the endpoints behind them. A table never
 //! changes; another takes its place as a whole.
 
+mod actions;
+mod shares;
+mod wants;
+
 use std::{
     collections::{BTreeMap, BTreeSet, HashSet},
     net::{IpAddr, SocketAddr},
@@ -13,6 +17,10 @@ use std::{
 use client::Key;
 use http::StatusCode;
 use rustls::sign::CertifiedKey;
+
+pub(crate) use actions::{Filters, HeaderEdits, PathEdit, Redirect, Rewrite, Timeouts};
+pub(crate) use shares::{Share, Shares};
+pub(crate) use wants::{Asked, PathMatch, Text, USUAL, Wants};
 
 /// The hosts with their rules.
 #[derive(Debug, Default)]
@@ -27,51 +35,38 @@ pub(crate) struct Table {
     pub(crate) any: Vec<Rule>,
     /// What takes the requests that no rule takes.
     pub(crate) fallback: Option<Route>,
-    /// Certificates by host; `*.` stands for one label.
+    /// Certificates by host; those of `*.REST` are for all hosts below, and `""` is for hosts that have none.
     pub(crate) certificates: BTreeMap<String, Arc<CertifiedKey>>,
     /// All backends that the rules lead to.
     pub(crate) backends: BTreeMap<(Key, u16), Arc<Backend>>,
+    /// What is shared among several backends, by the rule's place in its object.
+    pub(crate) shares: BTreeMap<(RouteOf, usize), Arc<Shares>>,
 }
 
-/// Requests to these paths take that route.
+/// Requests that are like this take that route.
 #[derive(Clone, Debug)]
 pub(crate) struct Rule {
-    pub(crate) path: PathMatch,
+    pub(crate) wants: Wants,
     pub(crate) route: Route,
 }
 
-/// Which paths a rule takes.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum PathMatch {
-    Exact(String),
-    /// Whole elements, without a slash at the end: `/a/b` takes `/a/b`, `/a/b/` and `/a/b/c`; the empty one
-    /// takes everything.
-    Prefix(String),
-}
-
-impl PathMatch {
-    /// `path` begins with a slash, and has no query.
-    pub(crate) fn matches(&self, path: &str) -> bool {
-        match self {
-            Self::Exact(wanted) => path == wanted,
-            Self::Prefix(prefix) => path
-                .strip_prefix(prefix.as_str())
-                .is_some_and(|rest| rest.is_empty() || rest.starts_with('/')),
-        }
-    }
-
-    /// A prefix as it is compared.
-    pub(crate) fn prefix(path: &str) -> Self {
-        Self::Prefix(path.trim_end_matches('/').to_owned())
-    }
-}
-
-/// Where a request goes.
+/// What becomes of requests, and on whose behalf.
 #[derive(Clone, Debug)]
 pub(crate) struct Route {
     /// Of which object it is, for logs and metrics.
     pub(crate) of: Arc<RouteOf>,
-    pub(crate) target: Target,
+    /// What is done to the request and its answer, wherever it goes.
+    pub(crate) filters: Option<Arc<Filters>>,
+    pub(crate) timeouts: Timeouts,
+    pub(crate) action: Action,
+}
+
+impl Route {
+    /// One on which nothing is done to requests.
+    pub(crate) fn new(of: RouteOf, target: Target) -> Self {
+        let action = Action::To(target);
+        Self { of: Arc::new(of), filters: None, timeouts: Timeouts::default(), action }
+    }
 }
 
 /// The object that wants a route.
@@ -82,6 +77,16 @@ pub(crate) struct RouteOf {
 }
 
 /// What becomes of a request that takes a route.
+#[derive(Clone, Debug)]
+pub(crate) enum Action {
+    To(Target),
+    /// One of several has it.
+    Share(Arc<Shares>),
+    /// The client is told of another address.
+    Redirect(Arc<Redirect>),
+}
+
+/// Where a request goes.
 #[derive(Clone, Debug)]
 pub(crate) enum Target {
     Forward(Arc<Backend>),
@@ -126,36 +131,43 @@ impl Backend {
 }
 
 impl Table {
-    /// The route of a request; `host` is in lower case, without a port. What names the host comes before
-    /// names of Services, these before what names none. Hosts are also reached below `localhost`.
-    pub(crate) fn route(&self, host: &str, path: &str) -> Option<&Route> {
-        let below = host.strip_suffix(".localhost");
-        first(self.of_host(host), path)
-            .or_else(|| self.names.get(host))
-            .or_else(|| first(self.of_host(below?), path))
-            .or_else(|| first(self.any.iter(), path))
-            .or(self.fallback.as_ref())
+    /// The route of a request. What names the host comes before names of Services, these before what names
+    /// none. Hosts are also reached below `localhost`.
+    pub(crate) fn route(&self, asked: &Asked<'_>) -> Option<&Route> {
+        let Asked { host, .. } = *asked;
+        let below = || first(self.of_host(host.strip_suffix(".localhost")?), asked);
+        first(self.of_host(host), asked)
+            .or_else(|| self.names.get(host).filter(|_| asked.is_usual()))
+            .or_else(below)
+            .or_else(|| first(self.any.iter().map(|it| (it, false)), asked))
+            .or_else(|| self.fallback.as_ref().filter(|_| asked.is_usual()))
     }
 
-    /// The certificate that was given for a host.
+    /// The certificate that was given for a host. The cluster's own names have those of its authority.
     pub(crate) fn certificate(&self, host: &str) -> Option<&Arc<CertifiedKey>> {
-        let wildcard = || {
-            let (_, rest) = host.split_once('.')?;
-            self.certificates.get(&format!("*.{rest}"))
-        };
-        self.certificates.get(host).or_else(wildcard)
+        let wildcard = || rests(host).find_map(|it| self.certificates.get(&format!("*.{it}")));
+        let others =
+            || if self.names.contains_key(host) { None } else { self.certificates.get("") };
+        self.certificates.get(host).or_else(wildcard).or_else(others)
     }
 
     /// Whether a host is named by a rule or a Service.
     pub(crate) fn serves(&self, host: &str) -> bool {
-        let wildcard = host.split_once('.').is_some_and(|(_, it)| self.wildcards.contains_key(it));
-        wildcard || self.hosts.contains_key(host) || self.names.contains_key(host)
+        let wildcard = || rests(host).any(|it| self.wildcards.contains_key(it));
+        self.hosts.contains_key(host) || self.names.contains_key(host) || wildcard()
     }
 
-    /// The rules that name a host; `*` stands for one label.
-    fn of_host(&self, host: &str) -> impl Iterator<Item = &Rule> {
-        let wildcard = host.split_once('.').and_then(|(_, rest)| self.wildcards.get(rest));
-        [self.hosts.get(host), wildcard].into_iter().flatten().flatten()
+    /// The rules that name a host, the closest first, and whether they name one further up than by a label.
+    fn of_host<'a, 'b>(
+        &'a self,
+        host: &'b str,
+    ) -> impl Iterator<Item = (&'a Rule, bool)> + use<'a, 'b> {
+        let own = self.hosts.get(host).into_iter().flatten().map(|it| (it, false));
+        let wildcards = rests(host).enumerate().flat_map(|(depth, rest)| {
+            let rules = self.wildcards.get(rest).into_iter().flatten();
+            rules.map(move |it| (it, depth != 0))
+        });
+        own.chain(wildcards)
     }
 
     /// The hosts that are served, for people.
@@ -185,9 +197,22 @@ impl Table {
                 backend.turn.store(last.turn.load(Ordering::Relaxed), Ordering::Relaxed);
             }
         }
+        for (place, shares) in &self.shares {
+            if let Some(last) = last.shares.get(place) {
+                shares.go_on_after(last);
+            }
+        }
     }
 }
 
-fn first<'a>(mut rules: impl Iterator<Item = &'a Rule>, path: &str) -> Option<&'a Route> {
-    rules.find(|it| it.path.matches(path)).map(|it| &it.route)
+/// What a host ends in after each of its dots, the longest first.
+fn rests(host: &str) -> impl Iterator<Item = &str> {
+    std::iter::successors(host.split_once('.'), |(_, rest)| rest.split_once('.')).map(|it| it.1)
+}
+
+fn first<'a>(
+    mut rules: impl Iterator<Item = (&'a Rule, bool)>,
+    asked: &Asked<'_>,
+) -> Option<&'a Route> {
+    rules.find(|(rule, deep)| rule.wants.takes(asked, *deep)).map(|(rule, _)| &rule.route)
 }

@@ -37,8 +37,8 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     metrics::Metrics,
     record::Recorder,
-    serve::Proxy,
-    table::{Backend, PathMatch, Protocol, Route, RouteOf, Rule, Table, Target},
+    serve::{Place, Proxy},
+    table::{Backend, PathMatch, Protocol, Route, RouteOf, Rule, Table, Target, Wants},
     tls::{self, Authority, Certificates},
     upstream::{Dialer, Pool},
 };
@@ -95,7 +95,8 @@ impl Setup {
         let proxy = Proxy::new(found, acceptor, recorder, tasks.clone());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        proxy.serve(listener, 80, false, CancellationToken::new());
+        let place = Place { port: 80, at: 80, tls: false };
+        proxy.serve(listener, place, CancellationToken::new());
         let setup = Self { address, tasks, table, metrics, folder, pool };
         setup.pool.keep_to(setup.table.borrow().endpoints());
         setup
@@ -141,9 +142,9 @@ pub(crate) fn leading_to(endpoints: &[SocketAddr], protocol: Protocol) -> Table 
     let service = key.clone();
     let backend = Backend { service, port: 80, protocol, ready, ..Backend::default() };
     let backend = Arc::new(backend);
-    let of = Arc::new(RouteOf { kind: "Ingress", key: key.clone() });
-    let route = Route { of, target: Target::Forward(Arc::clone(&backend)) };
-    let any = vec![Rule { path: PathMatch::prefix("/"), route }];
+    let of = RouteOf { kind: "Ingress", key: key.clone() };
+    let route = Route::new(of, Target::Forward(Arc::clone(&backend)));
+    let any = vec![Rule { wants: Wants::path(PathMatch::prefix("/")), route }];
     Table { any, backends: [((key, 80), backend)].into(), ..Table::default() }
 }
 

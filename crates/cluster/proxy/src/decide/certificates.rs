@@ -19,7 +19,7 @@ use crate::tls::certified;
 const NOT_USABLE: &str = "CertificateNotUsable";
 
 /// The Secrets that Ingresses name.
-pub(crate) fn secrets(ingresses: &[Arc<Ingress>]) -> BTreeSet<Key> {
+pub(super) fn secrets(ingresses: &[Arc<Ingress>]) -> BTreeSet<Key> {
     ingresses.iter().flat_map(|it| tls(it).filter_map(|tls| key(it, tls))).collect()
 }
 
@@ -64,7 +64,8 @@ fn hosts(ingress: &Ingress, tls: &IngressTLS) -> Vec<String> {
     hosts.iter().map(|it: &String| it.to_ascii_lowercase()).collect()
 }
 
-fn read(key: &Key, secret: Option<&Secret>) -> Result<CertifiedKey, String> {
+/// The certificate in a Secret, or for people why there is none.
+pub(super) fn read(key: &Key, secret: Option<&Secret>) -> Result<CertifiedKey, String> {
     let secret = secret.ok_or_else(|| format!("Secret {key} does not exist"))?;
     let part = |name: &str| {
         let part = secret.data.as_ref().and_then(|it| it.get(name));

@@ -1,6 +1,6 @@
 //! Ingresses: whose they are, and what their rules say.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::sync::Arc;
 
 use client::Key;
 use http::StatusCode;
@@ -9,8 +9,11 @@ use k8s_openapi::{
     apimachinery::pkg::util::intstr::IntOrString,
 };
 
-use super::{Backends, Decision, Problem, Seen, certificates};
-use crate::table::{PathMatch, Route, RouteOf, Rule, Target};
+use super::{
+    Backends, Decision, Problem, Seen, certificates,
+    rules::{Age, Rules},
+};
+use crate::table::{PathMatch, Route, RouteOf, Target, Wants};
 
 /// `spec.controller` of the IngressClasses that this proxy serves.
 pub(crate) const CONTROLLER: &str = "coracle.dev/ingress";
@@ -33,44 +36,32 @@ const IGNORED: &str = "AnnotationIgnored";
 /// Reason of what is said about a backend.
 const NO_BACKEND: &str = "BackendNotFound";
 
-/// A rule with what decides about its place.
-struct Ranked {
-    rule: Rule,
-    length: usize,
-}
-
 /// Adds the rules of all Ingresses that are served here.
-pub(super) fn add(seen: &Seen, backends: &mut Backends<'_>, decision: &mut Decision) {
-    let mut ingresses: Vec<&Arc<Ingress>> =
-        seen.ingresses.iter().filter(|it| is_ours(it, seen)).collect();
-    // Who was first keeps what two want.
-    ingresses.sort_by_key(|it| {
-        (it.metadata.creation_timestamp.as_ref().map(|it| it.0), Key::of(&***it))
-    });
-    let mut hosts: BTreeMap<String, Vec<Ranked>> = BTreeMap::new();
-    for ingress in ingresses {
+pub(super) fn add(
+    seen: &Seen,
+    backends: &mut Backends<'_>,
+    rules: &mut Rules,
+    decision: &mut Decision,
+) {
+    let mut ingresses: Vec<(Age, &Arc<Ingress>)> = seen
+        .ingresses
+        .iter()
+        .filter(|it| is_ours(it, seen))
+        .map(|it| (Age::of(&it.metadata, &Key::of(&**it), "Ingress"), it))
+        .collect();
+    ingresses.sort_by(|a, b| a.0.cmp(&b.0));
+    for (age, ingress) in ingresses {
         let key = Key::of(&**ingress);
-        let mut one = One { key: &key, backends, problems: ignored(ingress), hosts: &mut hosts };
+        let problems = ignored(ingress);
+        let mut one = One { key: &key, age, backends, problems, rules };
         let fallback = one.add(ingress);
-        let mut problems = std::mem::take(&mut one.problems);
+        let mut problems = one.problems;
         let certificates = &mut decision.table.certificates;
         certificates::add(ingress, &seen.secrets, certificates, &mut problems);
         if decision.table.fallback.is_none() {
             decision.table.fallback = fallback;
         }
         decision.ingresses.insert(key, problems);
-    }
-    for (host, mut rules) in hosts {
-        // The longest path first, then the exact one; else the order is kept.
-        rules.sort_by_key(|it| {
-            (std::cmp::Reverse(it.length), matches!(it.rule.path, PathMatch::Prefix(_)))
-        });
-        let rules: Vec<Rule> = rules.into_iter().map(|it| it.rule).collect();
-        match host.strip_prefix("*.") {
-            _ if host.is_empty() => decision.table.any = rules,
-            Some(rest) => drop(decision.table.wildcards.insert(rest.to_owned(), rules)),
-            None => drop(decision.table.hosts.insert(host, rules)),
-        }
     }
 }
 
@@ -109,9 +100,10 @@ fn ignored(ingress: &Ingress) -> Vec<Problem> {
 /// One Ingress on its way into the table.
 struct One<'a, 'b> {
     key: &'a Key,
+    age: Age,
     backends: &'a mut Backends<'b>,
     problems: Vec<Problem>,
-    hosts: &'a mut BTreeMap<String, Vec<Ranked>>,
+    rules: &'a mut Rules,
 }
 
 impl One<'_, '_> {
@@ -122,30 +114,29 @@ impl One<'_, '_> {
         for rule in spec.rules.iter().flatten() {
             let host = rule.host.as_deref().unwrap_or_default().to_ascii_lowercase();
             let paths = rule.http.iter().flat_map(|it| &it.paths);
-            let mut ranked: Vec<Ranked> = paths.map(|it| self.ranked(it)).collect();
+            let mut found: Vec<(Wants, Route)> = paths.map(|it| self.path(it)).collect();
             // A host without paths sends everything to the default backend.
-            if ranked.is_empty()
+            if found.is_empty()
                 && let Some(route) = &fallback
             {
-                let rule = Rule { path: PathMatch::prefix("/"), route: route.clone() };
-                ranked.push(Ranked { rule, length: 0 });
+                found.push((Wants::path(PathMatch::prefix("/")), route.clone()));
             }
-            self.hosts.entry(host).or_default().extend(ranked);
+            self.rules.touch(&host);
+            for it in found {
+                self.rules.add(host.clone(), it, &self.age);
+            }
         }
         fallback
     }
 
-    fn ranked(&mut self, path: &HTTPIngressPath) -> Ranked {
+    fn path(&mut self, path: &HTTPIngressPath) -> (Wants, Route) {
         let text = path.path.as_deref().unwrap_or("/");
         let matched = match path.path_type.as_str() {
             "Exact" => PathMatch::Exact(text.to_owned()),
             // What is left to the implementation is a prefix here.
             _ => PathMatch::prefix(text),
         };
-        let length = match &matched {
-            PathMatch::Exact(it) | PathMatch::Prefix(it) => it.len(),
-        };
-        Ranked { rule: Rule { path: matched, route: self.route(&path.backend) }, length }
+        (Wants::path(matched), self.route(&path.backend))
     }
 
     fn route(&mut self, backend: &IngressBackend) -> Route {
@@ -159,7 +150,7 @@ impl One<'_, '_> {
                 Target::Refuse(StatusCode::SERVICE_UNAVAILABLE, text.into())
             }
         };
-        Route { of: Arc::new(RouteOf { kind: "Ingress", key: self.key.clone() }), target }
+        Route::new(RouteOf { kind: "Ingress", key: self.key.clone() }, target)
     }
 
     fn target(&mut self, backend: &IngressBackend) -> Result<Target, String> {

@@ -13,8 +13,8 @@ pub(super) fn add(services: &[Arc<Service>], backends: &mut Backends<'_>, table:
     for service in services {
         let key = Key::of(&**service);
         let Some(port) = api::localhost::port(service) else { continue };
-        let of = Arc::new(RouteOf { kind: "Service", key: key.clone() });
-        let route = Route { of, target: Target::Forward(backends.of_port(&key, port)) };
+        let of = RouteOf { kind: "Service", key: key.clone() };
+        let route = Route::new(of, Target::Forward(backends.of_port(&key, port)));
         for name in api::localhost::names(&key.name, key.namespace_or_empty()) {
             table.names.insert(name, route.clone());
         }

@@ -7,7 +7,7 @@ use k8s_openapi::serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::table::{PathMatch, Route, Rule, Target};
+use crate::table::{Action, Asked, PathMatch, Route, Rule, Target};
 
 fn objects<K: DeserializeOwned>(values: Vec<Value>) -> Vec<Arc<K>> {
     values.into_iter().map(|it| Arc::new(serde_json::from_value(it).unwrap())).collect()
@@ -52,18 +52,20 @@ fn seen(ingresses: Vec<Value>) -> Seen {
 
 fn shown(decision: &Decision) -> String {
     let table = &decision.table;
-    let target = |route: &Route| match &route.target {
-        Target::Forward(it) => {
+    let target = |route: &Route| match &route.action {
+        Action::To(Target::Forward(it)) => {
             format!("{}:{} {:?} {:?}", it.service, it.port, it.ready, it.leaving)
         }
-        Target::Refuse(status, why) => format!("{} {why}", status.as_u16()),
+        Action::To(Target::Refuse(status, why)) => format!("{} {why}", status.as_u16()),
+        other => format!("{other:?}"),
     };
     let mut text = String::new();
     let mut rules = |host: &str, rules: &[Rule]| {
         for rule in rules {
-            let path = match &rule.path {
+            let path = match &rule.wants.path {
                 PathMatch::Exact(it) => format!("={it}"),
                 PathMatch::Prefix(it) => format!("{it}/*"),
+                PathMatch::Regex(it) => format!("~{it}"),
             };
             writeln!(text, "{host} {path} -> {}", target(&rule.route)).unwrap();
         }
@@ -105,8 +107,8 @@ fn the_longest_path_comes_first_and_the_exact_one_before_a_prefix() {
     check(
         &seen(vec![ingress("one", json!({"rules": [rule("Web.Example.com", &paths)]}))]),
         expect![[r#"
-            web.example.com /x/y/* -> shop/b:80 [10.0.0.2:8080] []
             web.example.com =/x -> shop/b:80 [10.0.0.2:8080] []
+            web.example.com /x/y/* -> shop/b:80 [10.0.0.2:8080] []
             web.example.com /x/* -> shop/a:80 [10.0.0.1:8080] []
             web.example.com /* -> shop/a:80 [10.0.0.1:8080] []
             a.shop.localhost -> shop/a:80 [10.0.0.1:8080] []
@@ -207,9 +209,11 @@ fn endpoints_on_their_way_out_are_for_want_of_others() {
         "#]],
     );
     let decision = decide(&seen);
-    let endpoints = |name: &str| match &decision.table.names[name].target {
-        Target::Forward(it) => it.in_turn().chain(it.in_turn()).map(|it| it.to_string()).collect(),
-        Target::Refuse(..) => Vec::new(),
+    let endpoints = |name: &str| match &decision.table.names[name].action {
+        Action::To(Target::Forward(it)) => {
+            it.in_turn().chain(it.in_turn()).map(|it| it.to_string()).collect()
+        }
+        _ => Vec::new(),
     };
     assert_eq!(endpoints("a.shop.localhost"), ["10.0.0.1:8080"; 2]);
     assert_eq!(endpoints("b.shop.localhost"), ["10.0.0.5:8080"; 2]);
@@ -264,7 +268,7 @@ fn certificates_are_those_of_secrets() {
     let tls = [tls("good"), tls("none"), tls("rubbish"), tls("another"), json!({"hosts": ["y"]})];
     let rules = [rule("good.test", &[path("Prefix", "/", "a")])];
     let mut seen = seen(vec![ingress("one", json!({"rules": rules, "tls": tls}))]);
-    assert_eq!(secrets(&seen.ingresses).len(), 4);
+    assert_eq!(secrets(&seen).len(), 4);
     seen.secrets = [
         ("good", secret(&certificate, &key)),
         ("rubbish", secret("rubbish", &key)),
@@ -363,7 +367,10 @@ mod matching {
             });
             let wanted = ranked.max().map(|(_, number)| format!("i{:02}", number.0));
             let decision = decide(&seen);
-            let found = decision.table.route(host, &asked).map(|it| it.of.key.name.clone());
+            let headers = http::HeaderMap::new();
+            let (method, query) = (&http::Method::GET, "");
+            let asked = Asked { host, at: 80, method, path: &asked, query, headers: &headers };
+            let found = decision.table.route(&asked).map(|it| it.of.key.name.clone());
             prop_assert_eq!(found, wanted);
         }
     }

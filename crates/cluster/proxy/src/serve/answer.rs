@@ -21,7 +21,7 @@ pub(super) fn refuse(status: StatusCode, why: &str) -> Response<Body> {
 /// No rule takes the request. Who asks below `localhost` is told what there is: only programs of this
 /// machine can, and no page of the web, whatever name of its own it has led to the loopback address.
 pub(super) fn not_found(table: &Table, host: &str, path: &str, arrival: Arrival) -> Response<Body> {
-    let mut text = format!("no Ingress and no Service takes `{path}` of the host `{host}`");
+    let mut text = format!("no Ingress, HTTPRoute or Service takes `{path}` of the host `{host}`");
     if is_local(host) {
         let scheme = if arrival.tls { "https" } else { "http" };
         let port = match (arrival.tls, arrival.port) {

@@ -29,6 +29,8 @@ pub(crate) struct Arrival {
     pub(crate) client: IpAddr,
     /// The port of this machine.
     pub(crate) port: u16,
+    /// The same as listeners of Gateways name it.
+    pub(crate) at: u16,
     pub(crate) tls: bool,
 }
 

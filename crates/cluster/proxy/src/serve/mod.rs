@@ -2,6 +2,7 @@
 
 mod answer;
 mod body;
+mod filters;
 mod headers;
 mod request;
 mod upgrade;
@@ -11,7 +12,11 @@ mod hostile;
 #[cfg(test)]
 mod tests;
 
-use std::{fmt, io, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    fmt, io,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use bytes::{Bytes, BytesMut};
 use http::Request;
@@ -55,6 +60,18 @@ pub(crate) struct Proxy {
     acceptor: TlsAcceptor,
     recorder: Recorder,
     connections: Arc<Semaphore>,
+    /// Ports of this machine, by what listeners of Gateways call them.
+    places: Mutex<BTreeMap<u16, u16>>,
+}
+
+/// Where requests come in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Place {
+    /// The port of this machine.
+    pub(crate) port: u16,
+    /// The same as listeners of Gateways name it.
+    pub(crate) at: u16,
+    pub(crate) tls: bool,
 }
 
 impl fmt::Debug for Proxy {
@@ -71,30 +88,39 @@ impl Proxy {
         tasks: Tasks,
     ) -> Arc<Self> {
         let connections = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-        Arc::new(Self { table, pool, tasks, acceptor, recorder, connections })
+        let places = Mutex::default();
+        Arc::new(Self { table, pool, tasks, acceptor, recorder, connections, places })
+    }
+
+    /// The port of this machine that listeners of Gateways call `at`.
+    fn on_machine(&self, at: u16) -> u16 {
+        let places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
+        places.get(&at).copied().unwrap_or(at)
     }
 
     /// Serves what connects to `listener`, until `end` or the tasks are stopped.
     pub(crate) fn serve(
         self: &Arc<Self>,
         listener: TcpListener,
-        port: u16,
-        tls: bool,
+        place: Place,
         end: CancellationToken,
     ) {
+        let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
+        places.insert(place.at, place.port);
+        drop(places);
         let proxy = Arc::clone(self);
         self.tasks.spawn("proxy-listener", OnExit::Log, move |stop| async move {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => {}
                 () = end.cancelled() => {}
-                () = proxy.accept(&listener, port, tls) => {}
+                () = proxy.accept(&listener, place) => {}
             }
             Ok(())
         });
     }
 
-    async fn accept(self: &Arc<Self>, listener: &TcpListener, port: u16, tls: bool) {
+    async fn accept(self: &Arc<Self>, listener: &TcpListener, place: Place) {
         loop {
             let Ok(permit) = Arc::clone(&self.connections).acquire_owned().await else { return };
             let (stream, client) = match listener.accept().await {
@@ -106,7 +132,8 @@ impl Proxy {
                 }
             };
             let proxy = Arc::clone(self);
-            let arrival = Arrival { client, port, tls };
+            let Place { port, at, tls } = place;
+            let arrival = Arrival { client, port, at, tls };
             self.tasks.spawn("proxy-connection", OnExit::Log, |stop| async move {
                 if let Err(error) = proxy.connection(stream, arrival, stop).await {
                     // Clients come and go; nothing here needs an operator.

@@ -1,20 +1,20 @@
 //! One request: its host is read, a route found, the request sent on, and the answer passed back.
 
-use std::{borrow::Cow, convert::Infallible, sync::Arc};
+use std::{borrow::Cow, convert::Infallible, sync::Arc, time::Duration};
 
 use http::{HeaderMap, Method, Request, Response, StatusCode, Version, header, uri::Authority};
 use hyper::body::Incoming;
 
 use super::{
-    Body, Proxy, answer,
+    Body, Proxy, answer, filters,
     headers::{self, Arrival},
     upgrade,
 };
 use crate::{
     limits::TARGET_BYTES_MAX,
     record::Exchange,
-    table::{Backend, Target},
-    upstream::{self, Failure},
+    table::{Action, Asked, Backend, Filters, Target},
+    upstream::{self, Failure, Manner},
 };
 
 impl Proxy {
@@ -47,23 +47,45 @@ impl Proxy {
     ) -> Response<Body> {
         let host = authority.as_ref().map(|it| it.host().to_ascii_lowercase()).unwrap_or_default();
         let table = Arc::clone(&self.table.borrow());
-        let path = request.uri().path();
-        let Some(route) = table.route(host.trim_end_matches('.'), path) else {
-            return answer::not_found(&table, &host, path, arrival);
+        let asked = Asked {
+            host: host.trim_end_matches('.'),
+            at: arrival.at,
+            method: request.method(),
+            path: request.uri().path(),
+            query: request.uri().query().unwrap_or_default(),
+            headers: request.headers(),
         };
-        let of = Arc::clone(&route.of);
-        match &route.target {
+        let Some(route) = table.route(&asked) else {
+            return answer::not_found(&table, &host, asked.path, arrival);
+        };
+        let (target, share) = match &route.action {
+            Action::To(target) => (target, None),
+            Action::Share(shares) => {
+                let share = shares.next();
+                (&share.target, share.filters.as_deref())
+            }
+            Action::Redirect(redirect) => {
+                exchange.takes(Arc::clone(&route.of), self.recorder.metrics.of(&route.of, None));
+                let (uri, on_machine) = (request.uri(), |it| self.on_machine(it));
+                let mut response =
+                    filters::redirect(redirect, (uri, authority.as_ref()), arrival, on_machine);
+                let edits = route.filters.as_deref().map(|it| &it.response);
+                edits.into_iter().for_each(|it| it.apply(response.headers_mut()));
+                return response;
+            }
+        };
+        match target {
             Target::Refuse(status, why) => {
-                let series = self.recorder.metrics.of(&of, None);
-                let text = format!("{} {}: {why}", of.kind, of.key);
-                exchange.takes(of, series);
-                answer::refuse(*status, &text)
+                exchange.takes(Arc::clone(&route.of), self.recorder.metrics.of(&route.of, None));
+                answer::refuse(*status, &format!("{} {}: {why}", route.of.kind, route.of.key))
             }
             Target::Forward(backend) => {
-                exchange.takes(Arc::clone(&of), self.recorder.metrics.of(&of, Some(backend)));
-                let shown = authority.as_ref().map_or("", Authority::as_str);
-                let backend = Arc::clone(backend);
-                self.forward(request, shown, arrival, &backend, exchange).await
+                let series = self.recorder.metrics.of(&route.of, Some(backend));
+                exchange.takes(Arc::clone(&route.of), series);
+                let host = authority.as_ref().map_or("", Authority::as_str);
+                let filters = [route.filters.as_deref(), share];
+                let way = Way { host, backend, filters, limit: route.timeouts.limit() };
+                self.forward(request, arrival, way, exchange).await
             }
         }
     }
@@ -71,21 +93,28 @@ impl Proxy {
     async fn forward(
         self: &Arc<Self>,
         mut request: Request<Incoming>,
-        host: &str,
         arrival: Arrival,
-        backend: &Backend,
+        way: Way<'_>,
         exchange: &mut Exchange,
     ) -> Response<Body> {
+        let backend = way.backend;
         let client = hyper::upgrade::on(&mut request);
         let (mut parts, incoming) = request.into_parts();
         let wanted = headers::upgrade(&parts);
-        headers::prepare(&mut parts, host, arrival);
+        headers::prepare(&mut parts, way.host, arrival);
+        for filters in way.filters.into_iter().flatten() {
+            if let Err(error) = filters::change(&mut parts, filters) {
+                let text = format!("what the route makes of the path is none: {error}");
+                return answer::refuse(StatusCode::INTERNAL_SERVER_ERROR, &text);
+            }
+        }
         if let Some(wanted) = &wanted {
             parts.headers.insert(header::CONNECTION, header::HeaderValue::from_static("upgrade"));
             parts.headers.insert(header::UPGRADE, wanted.clone());
         }
         let request = Request::from_parts(parts, Body::of_client(incoming));
-        let sent = upstream::send(&self.pool, backend, request, wanted.is_some()).await;
+        let manner = Manner { upgrade: wanted.is_some(), limit: way.limit };
+        let sent = upstream::send(&self.pool, backend, request, manner).await;
         let upstream::Answer { mut response, lease, endpoint } = match sent {
             Ok(answer) => answer,
             Err(failure) => {
@@ -108,15 +137,30 @@ impl Proxy {
         }
         headers::remove_of_connection(response.headers_mut());
         *response.version_mut() = Version::default();
+        for filters in way.filters.into_iter().flatten() {
+            filters.response.apply(response.headers_mut());
+        }
         response.map(|it| Body::of_endpoint(it, lease))
     }
+}
+
+/// How a request goes on.
+#[derive(Clone, Copy)]
+struct Way<'a> {
+    /// The host that was asked for.
+    host: &'a str,
+    backend: &'a Backend,
+    /// What is done to it.
+    filters: [Option<&'a Filters>; 2],
+    /// How long an answer is waited for, if not as long as usual.
+    limit: Option<Duration>,
 }
 
 fn failed(backend: &Backend, failure: &Failure) -> Response<Body> {
     let status = match failure {
         Failure::NoEndpoints => StatusCode::SERVICE_UNAVAILABLE,
         Failure::Connect(..) | Failure::Broken(..) => StatusCode::BAD_GATEWAY,
-        Failure::Silent(_) => StatusCode::GATEWAY_TIMEOUT,
+        Failure::Silent(..) | Failure::Late(_) => StatusCode::GATEWAY_TIMEOUT,
     };
     let Backend { service, port, .. } = backend;
     answer::refuse(status, &format!("Service {service} port {port}: {failure}"))

@@ -11,17 +11,18 @@ use std::{
 
 use bytes::Bytes;
 use expect_test::expect;
-use http::Request;
+use http::{HeaderName, HeaderValue, Request};
 use http_body_util::{BodyExt as _, Empty};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use runtime::{OnExit, Tasks};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
+    time::Instant,
 };
 
 use crate::{
-    table::{Protocol, Table},
+    table::{Filters, HeaderEdits, PathEdit, Protocol, Rewrite, Table},
     testing::{Endpoint, Setup, leading_to},
 };
 
@@ -318,6 +319,74 @@ async fn requests_in_flight_finish_when_the_proxy_stops() {
     let mut answer = String::new();
     client.read_to_string(&mut answer).await.unwrap();
     assert!(answer.starts_with("HTTP/1.1 200 OK") && answer.ends_with("ok"), "{answer}");
+    end(setup, tasks).await;
+}
+
+#[tokio::test]
+async fn a_route_changes_requests_and_answers() {
+    let tasks = Tasks::default();
+    let endpoint = Endpoint::new(&tasks).await;
+    let setup = Setup::to(&[endpoint.address], Protocol::Http1).await;
+    let field = |name, value| (HeaderName::from_static(name), HeaderValue::from_static(value));
+    let edits = |of: &'static str| HeaderEdits {
+        set: vec![field("x-set", of)],
+        add: vec![field("x-add", of)],
+        remove: vec![HeaderName::from_static("x-remove"), HeaderName::from_static("keep-alive")],
+    };
+    let path = PathEdit::Prefix("/a".to_owned(), "/new".to_owned());
+    let host = Some(HeaderValue::from_static("inside.test"));
+    let filters = Filters {
+        request: edits("asked"),
+        response: edits("answered"),
+        rewrite: Some(Rewrite { host, path: Some(path) }),
+    };
+    let mut table = leading_to(&[endpoint.address], Protocol::Http1);
+    table.any[0].route.filters = Some(Arc::new(filters));
+    setup.lead(table);
+    let request = b"GET /a/b?c=d HTTP/1.1\r\nHost: shop.test\r\nX-Set: own\r\nX-Add: own\r\n\
+        X-Remove: own\r\nConnection: close\r\n\r\n";
+    expect![[r#"
+        HTTP/1.1 200 OK
+        x-set: answered
+        x-add: answered
+        connection: close
+        transfer-encoding: chunked
+
+        C9
+        GET /new/b?c=d HTTP/1.1
+        host: inside.test
+        x-set: asked
+        x-add: own
+        x-add: asked
+        x-forwarded-host: shop.test
+        x-forwarded-proto: http
+        x-forwarded-port: 80
+        x-forwarded-for: 127.0.0.1
+        x-real-ip: 127.0.0.1
+
+
+        0
+
+    "#]]
+    .assert_eq(&settled(&setup.raw(request).await));
+    end(setup, tasks).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_route_says_how_long_an_answer_may_take() {
+    let tasks = Tasks::default();
+    let endpoint = Endpoint::new(&tasks).await;
+    let setup = Setup::to(&[endpoint.address], Protocol::Http1).await;
+    let asked = Instant::now();
+    for (seconds, after) in [(1, 1), (90, 91)] {
+        let mut table = leading_to(&[endpoint.address], Protocol::Http1);
+        table.any[0].route.timeouts.request = Some(Duration::from_secs(seconds));
+        setup.lead(table);
+        let request = b"GET /hang HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
+        let answer = setup.raw(request).await;
+        assert!(answer.starts_with("HTTP/1.1 504 Gateway Timeout"), "{answer}");
+        assert_eq!(asked.elapsed().as_secs(), after);
+    }
     end(setup, tasks).await;
 }
 

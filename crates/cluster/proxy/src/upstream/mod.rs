@@ -7,12 +7,12 @@ mod dial;
 mod patience;
 mod pool;
 
-use std::{fmt, io, net::SocketAddr, sync::Arc};
+use std::{fmt, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use http::{Method, Request, Response, Version};
 use http_body::Body as _;
 use hyper::{body::Incoming, client::conn::TrySendError};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 pub(crate) use dial::Dialer;
 pub(crate) use patience::Progress;
@@ -36,8 +36,10 @@ pub(crate) enum Failure {
     Connect(SocketAddr, io::Error),
     /// It took the request and broke off.
     Broken(SocketAddr, hyper::Error),
-    /// It took the request and says nothing.
-    Silent(SocketAddr),
+    /// It took the request and says nothing for so long.
+    Silent(SocketAddr, Duration),
+    /// It took longer than the route allows.
+    Late(Duration),
 }
 
 impl fmt::Display for Failure {
@@ -54,9 +56,13 @@ impl fmt::Display for Failure {
                 }
                 Ok(())
             }
-            Self::Silent(at) => {
-                let seconds = ANSWER_TIME_MAX.as_secs();
+            Self::Silent(at, limit) => {
+                let seconds = limit.as_secs_f64();
                 write!(f, "its endpoint {at} did not begin to answer within {seconds} s")
+            }
+            Self::Late(limit) => {
+                let seconds = limit.as_secs_f64();
+                write!(f, "no answer began within {seconds} s, which is the route's limit")
             }
         }
     }
@@ -69,13 +75,36 @@ pub(crate) struct Answer {
     pub(crate) endpoint: SocketAddr,
 }
 
+/// How a request is sent.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Manner {
+    /// Whether the connection goes on with another protocol.
+    pub(crate) upgrade: bool,
+    /// How long an answer is waited for, whatever is sent meanwhile; if there is no limit, as long as an
+    /// endpoint may usually say nothing.
+    pub(crate) limit: Option<Duration>,
+}
+
 /// Sends a request to an endpoint of `backend`.
 pub(crate) async fn send(
     pool: &Arc<Pool>,
     backend: &Backend,
-    mut request: Request<Body>,
-    upgrade: bool,
+    request: Request<Body>,
+    manner: Manner,
 ) -> Result<Answer, Failure> {
+    let Some(limit) = manner.limit else { return tries(pool, backend, request, manner).await };
+    let sent = timeout(limit, tries(pool, backend, request, manner)).await;
+    sent.unwrap_or(Err(Failure::Late(limit)))
+}
+
+async fn tries(
+    pool: &Arc<Pool>,
+    backend: &Backend,
+    mut request: Request<Body>,
+    Manner { upgrade, limit }: Manner,
+) -> Result<Answer, Failure> {
+    // A limit is for all tries together, and somebody else's to see to.
+    let patience = limit.map_or(ANSWER_TIME_MAX, |_| Duration::MAX);
     let mut failure = Failure::NoEndpoints;
     let began = Instant::now();
     let mut repeated = false;
@@ -93,7 +122,7 @@ pub(crate) async fn send(
             };
             let used = connection.used();
             let again = if repeated { None } else { repeatable(&request) };
-            match over(pool, endpoint, connection, request).await {
+            match over(pool, (endpoint, patience), connection, request).await {
                 Ok(answer) => return Ok(answer),
                 // Each turn uses up a connection that was kept, so this ends.
                 Err(Unsent::Whole(whole, _)) if used => request = *whole,
@@ -121,8 +150,8 @@ impl Failure {
     /// Who was tried last.
     pub(crate) const fn endpoint(&self) -> Option<SocketAddr> {
         match self {
-            Self::NoEndpoints => None,
-            Self::Connect(at, _) | Self::Broken(at, _) | Self::Silent(at) => Some(*at),
+            Self::NoEndpoints | Self::Late(_) => None,
+            Self::Connect(at, _) | Self::Broken(at, _) | Self::Silent(at, _) => Some(*at),
         }
     }
 
@@ -131,7 +160,7 @@ impl Failure {
             Self::NoEndpoints => Failed::NoEndpoints,
             Self::Connect(..) => Failed::Connect,
             Self::Broken(..) => Failed::Broken,
-            Self::Silent(_) => Failed::Silent,
+            Self::Silent(..) | Self::Late(_) => Failed::Silent,
         }
     }
 
@@ -144,7 +173,7 @@ impl Failure {
                     || error.is_canceled()
                     || is_reset(error)
             }
-            Self::NoEndpoints | Self::Connect(..) | Self::Silent(_) => false,
+            Self::NoEndpoints | Self::Connect(..) | Self::Silent(..) | Self::Late(_) => false,
         }
     }
 }
@@ -181,11 +210,11 @@ enum Unsent {
 
 async fn over(
     pool: &Arc<Pool>,
-    endpoint: SocketAddr,
+    (endpoint, patience): (SocketAddr, Duration),
     connection: Connection,
     mut request: Request<Body>,
 ) -> Result<Answer, Unsent> {
-    let silent = || Unsent::Broken(Failure::Silent(endpoint));
+    let silent = || Unsent::Broken(Failure::Silent(endpoint, patience));
     let progress = request.body().progress();
     match connection {
         Connection::Http1(mut kept) => {
@@ -194,7 +223,7 @@ async fn over(
             *request.uri_mut() = origin_form(&uri);
             request.headers_mut().remove(http::header::TE);
             let sent = kept.sender.try_send_request(request);
-            let response = await_answer(sent, &progress).await.ok_or_else(silent)?;
+            let response = await_answer(sent, &progress, patience).await.ok_or_else(silent)?;
             let response = response.map_err(|it| unsent(it, endpoint))?;
             let lease = pool.lease(endpoint, kept);
             Ok(Answer { response, lease, endpoint })
@@ -205,7 +234,7 @@ async fn over(
             *request.uri_mut() = absolute_form(&uri, request.headers(), shared.tls);
             request.headers_mut().remove(http::header::HOST);
             let sent = shared.sender.try_send_request(request);
-            let response = await_answer(sent, &progress).await.ok_or_else(silent)?;
+            let response = await_answer(sent, &progress, patience).await.ok_or_else(silent)?;
             let response = response.map_err(|it| unsent(it, endpoint))?;
             Ok(Answer { response, lease: Lease::shared(), endpoint })
         }

@@ -1,11 +1,12 @@
 //! How long an answer is waited for: from when the endpoint was last given something of the request, so
 //! that a long upload, or a stream in both directions, may take as long as it takes.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use tokio::time::{Instant, sleep_until};
-
-use crate::limits::ANSWER_TIME_MAX;
 
 /// When something of a request was last sent on. Clones tell of the same request.
 #[derive(Clone, Debug)]
@@ -27,15 +28,19 @@ impl Progress {
     }
 }
 
-/// What `sent` comes to; none if nothing happened for [`ANSWER_TIME_MAX`].
-pub(super) async fn await_answer<F: Future>(sent: F, progress: &Progress) -> Option<F::Output> {
+/// What `sent` comes to; none if nothing happened for as long as `patience` says.
+pub(super) async fn await_answer<F: Future>(
+    sent: F,
+    progress: &Progress,
+    patience: Duration,
+) -> Option<F::Output> {
     let mut sent = std::pin::pin!(sent);
     let mut last = progress.last();
     loop {
         tokio::select! {
             biased;
             answer = &mut sent => return Some(answer),
-            () = sleep_until(last + ANSWER_TIME_MAX) => {}
+            () = until(last.checked_add(patience)) => {}
         }
         let now = progress.last();
         if now == last {
@@ -45,11 +50,18 @@ pub(super) async fn await_answer<F: Future>(sent: F, progress: &Progress) -> Opt
     }
 }
 
+/// What is further than clocks go is never.
+async fn until(time: Option<Instant>) {
+    match time {
+        Some(time) => sleep_until(time).await,
+        None => std::future::pending().await,
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
+    use crate::limits::ANSWER_TIME_MAX;
 
     #[tokio::test(start_paused = true)]
     async fn who_sends_on_is_waited_for() {
@@ -61,7 +73,7 @@ mod tests {
             }
             tokio::time::sleep(ANSWER_TIME_MAX - Duration::from_millis(1)).await;
         };
-        assert_eq!(await_answer(upload, &progress).await, Some(()));
+        assert_eq!(await_answer(upload, &progress, ANSWER_TIME_MAX).await, Some(()));
         assert!(ANSWER_TIME_MAX * 4 < start.elapsed());
     }
 
@@ -73,7 +85,7 @@ mod tests {
             progress.note();
             std::future::pending::<()>().await;
         };
-        assert_eq!(await_answer(sent, &progress).await, None);
+        assert_eq!(await_answer(sent, &progress, ANSWER_TIME_MAX).await, None);
         assert_eq!(start.elapsed(), ANSWER_TIME_MAX * 3 / 2);
     }
 }

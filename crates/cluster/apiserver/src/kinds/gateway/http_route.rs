@@ -38,7 +38,6 @@ const HTTP_ROUTE_V1: Kind = Kind {
         };
         vec![print::name(it), hosts.into(), print::age(it, now)]
     },
-    unattended: true,
     ..Kind::WITH_STATUS
 };
 

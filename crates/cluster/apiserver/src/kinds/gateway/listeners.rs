@@ -44,7 +44,6 @@ const GATEWAY_V1: Kind = Kind {
             print::age(it, now),
         ]
     },
-    unattended: true,
     ..Kind::WITH_STATUS
 };
 

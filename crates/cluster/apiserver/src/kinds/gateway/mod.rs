@@ -60,7 +60,6 @@ const GATEWAY_CLASS_V1: Kind = Kind {
             spec.text("description").into(),
         ]
     },
-    unattended: true,
     ..Kind::WITH_STATUS
 };
 
@@ -100,7 +99,6 @@ const REFERENCE_GRANT_V1: Kind = Kind {
     },
     columns: &[NAME, AGE],
     row: |it, now| vec![print::name(it), print::age(it, now)],
-    unattended: true,
     ..Kind::PLAIN
 };
 
