@@ -72,6 +72,33 @@ async fn a_length_and_chunks() {
     }
 }
 
+/// Whoever took the length thinks that other requests follow: none is answered.
+#[tokio::test]
+async fn nothing_follows_a_length_and_chunks() {
+    let tasks = Tasks::default();
+    let endpoint = Endpoint::new(&tasks).await;
+    let setup = Setup::to(&[endpoint.address], Protocol::Http1).await;
+    let next = "GET /next HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
+    let asked = async |fields: &str, of_length: &str| {
+        let head = format!("POST /{of_length} HTTP/1.1\r\nHost: a\r\n{fields}\r\n\r\n");
+        let answer = setup.raw(format!("{head}0\r\n\r\n{next}").as_bytes()).await;
+        let closes = answer.lines().filter(|it| *it == "connection: close").count();
+        let seen = std::mem::take(&mut *endpoint.seen.lock().unwrap());
+        (answer.matches("HTTP/1.1 200 OK").count(), closes, seen.len())
+    };
+    for fields in [
+        "Content-Length: 99\r\nTransfer-Encoding: chunked",
+        "Transfer-Encoding: chunked\r\ncontent-LENGTH: 3",
+    ] {
+        assert_eq!(asked(fields, "both").await, (1, 1, 1), "{fields}");
+    }
+    // Without the length, the connection is kept.
+    assert_eq!(asked("Transfer-Encoding: chunked", "content-length:").await, (2, 1, 2));
+    setup.lead(Table::default());
+    assert!(setup.tasks.shutdown(Duration::from_secs(10)).await);
+    assert!(tasks.shutdown(Duration::from_secs(10)).await);
+}
+
 #[tokio::test]
 async fn encodings_that_are_not_chunked() {
     for encoding in ["xchunked", "chunked, identity", "gzip", "chunked-false", "\u{b}chunked"] {

@@ -4,6 +4,7 @@ mod answer;
 mod body;
 mod filters;
 mod headers;
+mod lengths;
 mod request;
 mod upgrade;
 
@@ -14,12 +15,13 @@ mod tests;
 
 use std::{
     collections::BTreeMap,
+    convert::Infallible,
     fmt, io,
     sync::{Arc, Mutex, PoisonError},
 };
 
 use bytes::{Bytes, BytesMut};
-use http::Request;
+use http::{HeaderValue, Request, header};
 use hyper::{
     body::Incoming,
     server::conn::{http1, http2},
@@ -38,6 +40,7 @@ use tokio_util::sync::CancellationToken;
 
 pub(crate) use body::Body;
 pub(crate) use headers::Arrival;
+use lengths::Watched;
 
 use crate::{
     limits::{
@@ -188,7 +191,20 @@ impl Proxy {
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
-        let service = service_fn(|it: Request<Incoming>| self.answer(it, arrival));
+        let (stream, length) = Watched::new(stream);
+        let service = service_fn(|it: Request<Incoming>| {
+            let chunks = it.headers().contains_key(header::TRANSFER_ENCODING);
+            let both = chunks && length.seen();
+            let answer = self.answer(it, arrival);
+            async move {
+                let mut response = answer.await?;
+                if both {
+                    let close = HeaderValue::from_static("close");
+                    response.headers_mut().insert(header::CONNECTION, close);
+                }
+                Ok::<_, Infallible>(response)
+            }
+        });
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(HEAD_TIME_MAX)
