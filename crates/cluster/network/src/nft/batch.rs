@@ -149,6 +149,13 @@ impl Batch {
         });
     }
 
+    /// Makes sure that the table is not there. Deleting one that is not there is an error, adding one
+    /// that is there is none.
+    pub(super) fn clear(&mut self) {
+        self.table("");
+        self.delete_table();
+    }
+
     /// Removes the table and all that is in it.
     pub(super) fn delete_table(&mut self) {
         let table = self.table;

@@ -1,15 +1,22 @@
 //! The fixed part of the table: its sets, chains and rules. Everything that changes while the
 //! cluster runs is an element of a set.
 
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::{
+    io,
+    net::{Ipv4Addr, SocketAddrV4},
+};
 
 use super::{
     batch::{Batch, Hook},
     elements::{HAIRPIN, PORTS, SETS},
     expressions::{Field, Register},
     picker::{self, PICKERS},
+    table,
 };
-use crate::addresses::{Addresses, Subnet};
+use crate::{
+    addresses::{Addresses, Subnet},
+    netlink::Socket,
+};
 
 /// Changed with every change of the rules below: a table of another version is made anew.
 const VERSION: u32 = 5;
@@ -70,12 +77,16 @@ impl Layout {
         format!("coracle {VERSION} {pods} {services} {egress_port} {local_ports:?}")
     }
 
-    /// Writes the whole table, without elements.
-    pub(super) fn write(&self, batch: &mut Batch) {
+    /// Writes the table and its sets, of which nothing is asked yet.
+    pub(super) fn write_sets(&self, batch: &mut Batch) {
         batch.table(&self.fingerprint());
         for set in SETS {
             batch.set(set);
         }
+    }
+
+    /// Writes the base chains: from then on the table is asked.
+    pub(super) fn write_chains(&self, batch: &mut Batch) {
         let nat = |number, priority| Hook { kind: "nat", number, priority };
         let filter = |number| Hook { kind: "filter", number, priority: FILTER };
         batch.chain(PREROUTING, nat(0, DESTINATION_NAT));
@@ -182,6 +193,11 @@ impl Layout {
             });
         }
     }
+}
+
+/// Whether the table `name` is there and is asked.
+pub(super) fn is_asked(socket: &mut Socket, name: &str) -> io::Result<bool> {
+    table::has_chain(socket, name, PREROUTING)
 }
 
 fn write_services(batch: &mut Batch) {

@@ -1,4 +1,9 @@
 //! The table in the kernel: taken over or made at start, then changed by transactions.
+//!
+//! There are two names for it. Where another layout is found, the new table is put together under the
+//! name that is not in use, gets its hooks when it has everything, and only then does the old one go.
+//! The kernel asks each chain as of the moment at which it comes to it, so in one transaction for both a
+//! packet could come to the new chain too early and to the old one too late.
 
 use std::{
     io,
@@ -10,23 +15,24 @@ use rustix::io::Errno;
 use super::{
     batch::{self, Batch, COMMENT, GENERIC, GETSETELEM, GETTABLE},
     elements::{self, Change, Contents, OLDER_SLOTS, WRITTEN},
-    layout::Layout,
+    layout::{self, Layout},
 };
 use crate::netlink::{
     Doing, Error, Family, Reply, Socket, modules,
     wire::{self, Body, Datagram, Header},
 };
 
-/// Name of the table.
-const NAME: &str = "coracle";
+/// Names of the table: one of them is in use.
+const NAMES: [&str; 2] = ["coracle", "coracle-other"];
 /// At most this many bytes does an element take in a message.
 const ELEMENT_LEN: usize = 44;
 /// A transaction is one datagram. Half of what the socket takes is left for headers.
 const SPARE: usize = 2;
 
-/// The table `ip coracle` of the network namespace in which it was opened.
+/// The table `ip coracle` of the network namespace in which it was opened, or its other name.
 #[derive(Debug)]
 pub(crate) struct Table {
+    name: &'static str,
     /// Kept open: closing such a socket waits until the kernel has freed what earlier transactions
     /// removed (`nft_rcv_nl_event`), which takes from milliseconds to seconds.
     socket: Mutex<Socket>,
@@ -34,25 +40,42 @@ pub(crate) struct Table {
 
 impl Table {
     /// Takes over the table that is there, with what is in it, if it is of this layout. Otherwise
-    /// makes it anew in one transaction, with what the old one had, so that services are routed all
-    /// the time. Also returns what it has.
+    /// makes another one with what the old one had and puts it in its place, so that services are
+    /// routed all the time. Also returns what it has.
     pub(crate) fn open(layout: &Layout) -> Result<(Self, Contents), Error> {
         let socket = Socket::open(Family::Netfilter);
-        let socket =
+        let mut socket =
             socket.doing_with(modules::NETFILTER, || "open a netfilter socket".to_owned())?;
-        let table = Self { socket: Mutex::new(socket) };
-        let comment = comment(&mut table.socket());
-        let comment = comment
-            .doing_with(modules::NFTABLES, || format!("read the nftables table `{NAME}`"))?;
-        let Some(comment) = comment else {
+        // A process that was killed when it exchanged them has left both, with the same in them, or one
+        // that is asked nothing yet.
+        let [first, second] = NAMES;
+        let mut asked = Vec::new();
+        for name in NAMES {
+            if layout::is_asked(&mut socket, name)
+                .doing_with(modules::NFTABLES, || format!("read the nftables table `{name}`"))?
+            {
+                asked.push(name);
+            }
+        }
+        let Some(&found) = asked.first() else {
+            let table = Self { name: first, socket: Mutex::new(socket) };
             table.make(layout, &Contents::default())?;
+            table.remove(second)?;
             return Ok((table, Contents::default()));
         };
-        let contents = table.load()?;
-        if comment != layout.fingerprint() {
-            table.make(layout, &contents)?;
+        let other = if found == first { second } else { first };
+        let comment = comment(&mut socket, found)
+            .doing(|| format!("read the comment of the nftables table `{found}`"))?;
+        let old = Self { name: found, socket: Mutex::new(socket) };
+        let contents = old.load()?;
+        if comment == layout.fingerprint() {
+            old.remove(other)?;
+            return Ok((old, contents));
         }
-        Ok((table, contents))
+        let new = Self { name: other, ..old };
+        new.make(layout, &contents)?;
+        new.remove(found)?;
+        Ok((new, contents))
     }
 
     /// What is in the table now.
@@ -61,7 +84,7 @@ impl Table {
         let mut contents = Contents::default();
         for set in WRITTEN.iter().map(|it| it.name).chain(OLDER_SLOTS) {
             let replies = read(&mut socket, GETSETELEM, batch::NLM_F_DUMP, |body| {
-                body.text(1, NAME).text(2, set);
+                body.text(1, self.name).text(2, set);
             });
             let replies = match replies {
                 // A table of another layout may lack a set.
@@ -78,22 +101,29 @@ impl Table {
         Ok(contents)
     }
 
-    /// Replaces whatever table there is, by one transaction as far as it holds everything. Only
-    /// with some hundred service ports, and only after an upgrade that changed the rules, do the
-    /// last of them follow in further transactions.
+    /// Makes the table, and gives it its hooks once everything is in it. What there is of this name is
+    /// removed first.
     fn make(&self, layout: &Layout, contents: &Contents) -> Result<(), Error> {
-        let mut units = contents.units();
+        let doing = || format!("make the nftables table `{}`", self.name);
         let mut socket = self.socket();
-        let mut batch = Batch::new(NAME, &mut socket);
-        // Deleting a table that is not there is an error, adding one that is there is none.
-        batch.table("");
-        batch.delete_table();
-        layout.write(&mut batch);
-        elements::write(&mut batch, &take(&mut units, elements_max(&socket)));
-        let made = batch.commit(&mut socket);
-        made.doing_with(modules::RULES, || format!("make the nftables table `{NAME}`"))?;
+        let mut batch = Batch::new(self.name, &mut socket);
+        batch.clear();
+        layout.write_sets(&mut batch);
+        batch.commit(&mut socket).doing_with(modules::RULES, doing)?;
         drop(socket);
-        self.apply(units)
+        self.apply(contents.units())?;
+        let mut socket = self.socket();
+        let mut batch = Batch::new(self.name, &mut socket);
+        layout.write_chains(&mut batch);
+        batch.commit(&mut socket).doing_with(modules::RULES, doing)
+    }
+
+    /// Removes the table `name`, if it is there.
+    fn remove(&self, name: &'static str) -> Result<(), Error> {
+        let mut socket = self.socket();
+        let mut batch = Batch::new(name, &mut socket);
+        batch.clear();
+        batch.commit(&mut socket).doing(|| format!("remove the nftables table `{name}`"))
     }
 
     /// Makes changes. Those of one unit are made in the same transaction, and as many units as fit; only
@@ -101,9 +131,11 @@ impl Table {
     pub(crate) fn apply(&self, mut units: Vec<Vec<Change>>) -> Result<(), Error> {
         let mut socket = self.socket();
         while !units.is_empty() {
-            let mut batch = Batch::new(NAME, &mut socket);
+            let mut batch = Batch::new(self.name, &mut socket);
             elements::write(&mut batch, &take(&mut units, elements_max(&socket)));
-            batch.commit(&mut socket).doing(|| format!("change the nftables table `{NAME}`"))?;
+            batch
+                .commit(&mut socket)
+                .doing(|| format!("change the nftables table `{}`", self.name))?;
         }
         Ok(())
     }
@@ -155,22 +187,30 @@ fn cost(change: &Change) -> usize {
     }
 }
 
-/// The comment of the table; none if there is no table.
-fn comment(socket: &mut Socket) -> io::Result<Option<String>> {
+/// The comment of a table; empty if it has none.
+fn comment(socket: &mut Socket, name: &str) -> io::Result<String> {
     const USER_DATA: u16 = 6;
     let replies = read(socket, GETTABLE, batch::NLM_F_ACK, |body| {
-        body.text(1, NAME);
-    });
-    let replies = match replies {
-        Err(error) if is_not_found(&error) => return Ok(None),
-        other => other?,
-    };
+        body.text(1, name);
+    })?;
     let comment = replies.first().and_then(|reply| {
         let data = wire::attribute(reply.payload.get(GENERIC.len()..)?, USER_DATA)?;
         let [COMMENT, _length, text @ .., 0] = data else { return None };
         String::from_utf8(text.to_vec()).ok()
     });
-    Ok(Some(comment.unwrap_or_default()))
+    Ok(comment.unwrap_or_default())
+}
+
+/// Whether a table has a chain.
+pub(super) fn has_chain(socket: &mut Socket, table: &str, chain: &str) -> io::Result<bool> {
+    const GETCHAIN: u16 = 10 << 8 | 4;
+    let found = read(socket, GETCHAIN, batch::NLM_F_ACK, |body| {
+        body.text(1, table).text(3, chain);
+    });
+    match found {
+        Err(error) if is_not_found(&error) => Ok(false),
+        other => other.map(|_| true),
+    }
 }
 
 pub(super) fn read(

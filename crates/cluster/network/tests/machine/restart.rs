@@ -9,12 +9,14 @@ use crate::{
 
 pub(crate) const TESTS: &[Test] = &[
     ("a_restart_interrupts_no_traffic", a_restart_interrupts_no_traffic),
-    ("an_upgrade_of_the_rules_costs_one_connection_at_most", an_upgrade_of_the_rules),
+    ("an_upgrade_of_the_rules_interrupts_no_traffic", an_upgrade_of_the_rules),
     ("what_changed_meanwhile_is_made_good", what_changed_meanwhile_is_made_good),
 ];
 
 /// Restarts under traffic.
 const RESTARTS: usize = 10;
+/// Upgrades under traffic: both names of the table are left and found.
+const UPGRADES: usize = 20;
 
 fn a_restart_interrupts_no_traffic() {
     let mut world = World::start();
@@ -35,9 +37,6 @@ fn a_restart_interrupts_no_traffic() {
     assert!(address != a.address && address != b.address);
 }
 
-/// The kernel asks each chain about a packet as of one moment, but the new table's chain is not asked as of the
-/// same moment as the old one's: a connection that begins just when one takes the other's place is
-/// translated by neither.
 fn an_upgrade_of_the_rules() {
     let mut world = World::start();
     let (a, b) = (world.pod("a"), world.pod("b"));
@@ -45,14 +44,13 @@ fn an_upgrade_of_the_rules() {
     world.endpoints("web", &[&b]);
     until(|| ask(&a.netns, "10.96.0.7:80"), Result::is_ok);
     let traffic = Traffic::start(&a, "10.96.0.7:80");
-    for port in 0..u16::try_from(RESTARTS).unwrap() {
+    for port in 0..u16::try_from(UPGRADES).unwrap() {
         world.stop();
         // Other rules make another table.
         world.config.local_ports = vec![7000 + port];
         world.resume();
     }
-    let (asked, failures) = traffic.end();
-    assert!(failures.len() <= RESTARTS && RESTARTS < asked - failures.len(), "{failures:?}");
+    assert!(traffic.finish() > UPGRADES);
 }
 
 fn what_changed_meanwhile_is_made_good() {

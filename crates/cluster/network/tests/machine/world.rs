@@ -282,14 +282,9 @@ impl Traffic {
 
     /// Ends the client and requires that nothing failed; how often it asked.
     pub(crate) fn finish(self) -> usize {
-        let (count, failures) = self.end();
+        self.stop.store(true, Ordering::Relaxed);
+        let (count, failures) = self.client.join().unwrap();
         assert_eq!(failures, Vec::<String>::new(), "of {count}");
         count
-    }
-
-    /// Ends the client; how often it asked, and what failed.
-    pub(crate) fn end(self) -> (usize, Vec<String>) {
-        self.stop.store(true, Ordering::Relaxed);
-        self.client.join().unwrap()
     }
 }

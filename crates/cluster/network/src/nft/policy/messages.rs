@@ -7,7 +7,7 @@ use crate::{
     netlink::{Socket, wire::Body},
     nft::{
         self,
-        batch::{Batch, GENERIC, Hook, LIST_ELEM, NLM_F_ACK},
+        batch::{Batch, GENERIC, Hook, LIST_ELEM},
         expressions::{Expressions, Field, Register},
     },
 };
@@ -105,14 +105,7 @@ impl Chain {
 
 /// Whether there is a table of this name that packets meet.
 pub(super) fn is_asked(socket: &mut Socket, table: &str) -> io::Result<bool> {
-    const GETCHAIN: u16 = 10 << 8 | 4;
-    let found = nft::table::read(socket, GETCHAIN, NLM_F_ACK, |body| {
-        body.text(1, table).text(3, EGRESS);
-    });
-    match found {
-        Err(error) if nft::table::is_not_found(&error) => Ok(false),
-        other => other.map(|_| true),
-    }
+    nft::table::has_chain(socket, table, EGRESS)
 }
 
 /// Writes the maps, which are always there.

@@ -1,9 +1,10 @@
 //! The table in the kernel: replaced as a whole at start, then changed by transactions.
 //!
 //! There are two names for it. A new table is put together under the one that is not in use, by as
-//! many transactions as it takes, and is asked nothing yet; one more gives it its hooks and removes
-//! the other. So every packet meets a whole table, and what an earlier process left stays in force
-//! until this one knows better. Nothing is ever read from the kernel but which of the two is asked.
+//! many transactions as it takes, and is asked nothing yet; one more gives it its hooks, and the next
+//! removes the other. For that moment both are asked: in one transaction a packet could come to the new
+//! chain too early and to the old one too late, and would pass unasked. So every packet meets a whole
+//! table, and what an earlier process left stays in force until this one knows better. Nothing is ever read from the kernel but which of the two is asked.
 
 use std::{
     net::Ipv4Addr,
@@ -83,7 +84,7 @@ impl PolicyTable {
         let name = if *current == Some(first) { second } else { first };
         let max = socket.datagram_max() / SPARE;
         let mut batch = Batch::new(name, socket);
-        clear(&mut batch);
+        batch.clear();
         batch.table("NetworkPolicies");
         messages::write_maps(&mut batch);
         for change in changes {
@@ -96,13 +97,11 @@ impl PolicyTable {
         batch.commit(socket).doing_with(modules::RULES, doing)?;
         let mut batch = Batch::new(name, socket);
         messages::write_hooks(&mut batch, self.egress_port, self.host);
-        if let Some(other) = *current {
-            batch = batch.on(other);
-            batch.delete_table();
-        }
         batch.commit(socket).doing_with(modules::RULES, doing)?;
-        *current = Some(name);
-        Ok(())
+        let Some(other) = current.replace(name) else { return Ok(()) };
+        let mut batch = Batch::new(other, socket);
+        batch.delete_table();
+        batch.commit(socket).doing(|| format!("remove the nftables table `{other}`"))
     }
 
     /// Removes whatever is there: everything passes.
@@ -111,9 +110,9 @@ impl PolicyTable {
         let Kernel { socket, current } = &mut *kernel;
         let [first, second] = NAMES;
         let mut batch = Batch::new(first, socket);
-        clear(&mut batch);
+        batch.clear();
         let mut batch = batch.on(second);
-        clear(&mut batch);
+        batch.clear();
         batch.commit(socket).doing(|| "remove the nftables table of policies".to_owned())?;
         *current = None;
         Ok(())
@@ -123,11 +122,4 @@ impl PolicyTable {
         // What an exchange that panicked left unread is passed over by the next.
         self.kernel.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// Makes sure that the table is not there. Deleting one that is not there is an error, adding one
-/// that is there is none.
-fn clear(batch: &mut Batch) {
-    batch.table("");
-    batch.delete_table();
 }
