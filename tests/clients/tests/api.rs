@@ -27,5 +27,6 @@ scripts! {
     metrics
     node
     older_kubectl
+    proxy
     python
 }
