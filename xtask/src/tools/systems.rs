@@ -19,11 +19,12 @@ struct System {
 }
 
 /// Those without a shell in them are images without one.
-const SYSTEMS: [System; 4] = [
+const SYSTEMS: [System; 5] = [
     System { name: "busybox", packages: &["busybox-static"] },
     System { name: "nginx", packages: &["nginx"] },
     System { name: "postgresql", packages: &["postgresql", "dash"] },
     System { name: "python", packages: &["python3"] },
+    System { name: "tools", packages: &["bind9-dnsutils", "curl", "wrk", "iputils-ping", "dash"] },
 ];
 
 /// How the names of packages begin that are large, and of use only while packages are set up on a machine,

@@ -79,6 +79,7 @@ const TESTS: &[(&str, Test)] = &[
     ("sensors_run_from_images", sensors::sensors_run_from_images),
     ("sensors_run_from_images_by_a_queue", sensors::sensors_run_from_images_by_a_queue),
     ("nginx_serves_a_config_map", programs::nginx_serves_a_config_map),
+    ("network_is_as_tools_expect", programs::network_is_as_tools_expect),
     ("postgresql_keeps_its_data", programs::postgresql_keeps_its_data),
     ("python_service_runs", programs::python_service_runs),
     ("what_pods_may_is_what_they_ask_for", hostile::what_pods_may_is_what_they_ask_for),

@@ -4,7 +4,7 @@
 use std::{
     fs,
     io::{Read as _, Write as _},
-    net::TcpStream,
+    net::{IpAddr, TcpStream, UdpSocket},
     process::{Child, Stdio},
     sync::atomic::{AtomicU32, Ordering},
 };
@@ -50,7 +50,7 @@ kind: Service
 metadata: {name: web}
 spec:
   selector: {app: web}
-  ports: [{port: 80, targetPort: http}]
+  ports: [{name: http, port: 80, targetPort: http}]
 ---
 apiVersion: apps/v1
 kind: Deployment
@@ -262,6 +262,70 @@ pub(crate) fn nginx_serves_a_config_map() -> anyhow::Result<()> {
         ensure!(log.contains("(13: Permission denied)"), "{log}");
     }
     Ok(())
+}
+
+/// What `dig`, `curl` and `wrk` are to find; each line begins with what is asked.
+const QUESTIONS: &str = r#"
+A=$(dig +short web.default.svc.cluster.local)
+echo tcp $(test $A = $(dig +short +tcp web.default.svc.cluster.local) && echo same)
+echo search $(test $A = $(dig +short +search web) && echo same)
+echo reverse $(dig +short -x $A)
+echo service $(dig +short _http._tcp.web.default.svc.cluster.local SRV)
+is() { case "$2" in $3) echo "$1" as expected ;; *) echo "$1" "$2" ;; esac; }
+is six "$(dig web.default.svc.cluster.local AAAA)" '*status: NOERROR*ANSWER: 0*'
+is nobody "$(dig nobody.default.svc.cluster.local)" '*status: NXDOMAIN*SOA*ns.dns.cluster.local.*'
+echo host $(dig +short host.coracle.internal)
+echo curl $(curl -s http://web/ http://$A/ http://web.default/)
+LOAD=$(wrk --threads 1 --connections 8 --duration 1s http://web:80/)
+is errors "errors: ${LOAD#*Socket errors}" "errors: $LOAD"
+is wrk "${LOAD#*Non-2xx}" '*requests in 1*'
+is ping "$(ping -c 3 -i 0.2 -W 5 HOST 2>&1)" '*PINGS*'
+"#;
+
+/// Programs for looking at networks agree that the cluster has one.
+pub(crate) fn network_is_as_tools_expect() -> anyhow::Result<()> {
+    let cluster = Cluster::new("tools")?;
+    pack(&cluster, "nginx", "nginx", &["--entrypoint", "/usr/sbin/nginx"])?;
+    pack(&cluster, "tools", "tools", &[])?;
+    cluster.write("app.yaml", NGINX)?;
+    cluster.coracle(&["up", "--detach", &cluster.work().display().to_string()])?;
+    let host = address_of_host()?;
+    // Without a network there is no way.
+    let pings = if host.is_some() && may_ping()? { " 0% packet loss" } else { "Packet filtered" };
+    let host = host.unwrap_or(IpAddr::from([192, 0, 2, 1])).to_string();
+    let script = QUESTIONS.replace("HOST", &host).replace("PINGS", pings);
+    let said = run(&cluster, "test/tools:1", &["/bin/sh", "-c", &script])?;
+    let node = "jsonpath={.items[0].status.addresses[0].address}";
+    let node = cluster.kubectl(&["get", "nodes", "--output", node])?;
+    let page = "<h1>From a ConfigMap</h1>";
+    let expected = format!(
+        "tcp same\nsearch same\nreverse web.default.svc.cluster.local.\n\
+         service 0 100 80 web.default.svc.cluster.local.\nsix as expected\nnobody as expected\n\
+         host {node}\ncurl {page} {page} {page}\nerrors as expected\nwrk as expected\n\
+         ping as expected\n"
+    );
+    ensure!(said == expected, "{said} instead of {expected}");
+    Ok(())
+}
+
+/// An address of this machine by which others know it; none on a machine without a network.
+fn address_of_host() -> anyhow::Result<Option<IpAddr>> {
+    let socket = UdpSocket::bind("0.0.0.0:0")?;
+    // Nothing is sent: this asks which way it would be.
+    match socket.connect("192.0.2.1:9") {
+        Ok(()) => Ok(Some(socket.local_addr()?.ip())),
+        Err(error) if error.kind() == std::io::ErrorKind::NetworkUnreachable => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Whether this user may ping.
+fn may_ping() -> anyhow::Result<bool> {
+    let range = fs::read_to_string("/proc/sys/net/ipv4/ping_group_range")?;
+    let mut range = range.split_whitespace().map(str::parse::<u32>);
+    let (first, last) = (range.next().context("a range")??, range.next().context("a range")??);
+    let group = rustix::process::getgid().as_raw();
+    Ok(rustix::process::getuid().is_root() || (first..=last).contains(&group))
 }
 
 /// Runs a command in a pod of an image to its end; gives its log.
