@@ -18,7 +18,7 @@ use runtime::{Clock, OnExit, Tasks};
 use tokio::{sync::mpsc, time::Instant};
 
 use crate::{
-    limits::{LOG_BYTES_MAX, LOG_LINES_MAX},
+    limits::{LOG_BYTES_MAX, LOG_LINES_MAX, LOG_PAUSE},
     metrics::{Metrics, Series},
     serve::Arrival,
     table::RouteOf,
@@ -56,6 +56,7 @@ impl Recorder {
                 if lost != 0 {
                     tracing::warn!(lost, "access log too slow, lines lost");
                 }
+                tokio::time::sleep(LOG_PAUSE).await;
             }
             Ok(())
         });

@@ -195,7 +195,8 @@ impl Proxy {
         let service = service_fn(|it: Request<Incoming>| {
             let chunks = it.headers().contains_key(header::TRANSFER_ENCODING);
             let both = chunks && length.seen();
-            let answer = self.answer(it, arrival);
+            // A connection keeps the room for this, also while it has no request: a box, not 6 KiB.
+            let answer = Box::pin(self.answer(it, arrival));
             async move {
                 let mut response = answer.await?;
                 if both {
