@@ -118,6 +118,12 @@ impl Addresses {
         Subnet { address: self.pods.at(offset), prefix }
     }
 
+    /// The node whose part begins with this address.
+    pub(crate) fn node_of_part(&self, address: Ipv4Addr) -> Option<u8> {
+        let number = (0..self.nodes_max()).find(|it| self.part(*it).address == address)?;
+        u8::try_from(number).ok()
+    }
+
     /// The address of a node: the first of its part. The first node's is the gateway.
     #[must_use]
     pub fn node(&self, node: u32) -> Ipv4Addr {

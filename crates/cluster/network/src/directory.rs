@@ -12,15 +12,21 @@ use std::{
 
 use client::{Change, Key};
 use k8s_openapi::api::{
-    core::v1::{Pod, Service, ServicePort},
+    core::v1::{Node, Pod, Service, ServicePort},
     discovery::v1::{Endpoint, EndpointSlice},
 };
 
-use crate::{addresses::Addresses, host_ports, nft::Frontend};
+use crate::{
+    addresses::{Addresses, Subnet},
+    host_ports,
+    nft::Frontend,
+};
 pub(crate) use frontends::{frontends, transport};
 
 /// On an EndpointSlice: the name of its Service.
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
+/// On a Node: where it stands.
+const ZONE: &str = "topology.kubernetes.io/zone";
 /// `spec.clusterIP` of a Service without a cluster address.
 const HEADLESS: &str = "None";
 
@@ -38,6 +44,17 @@ pub(crate) struct Directory {
     /// Pods by the ports of the host that lead to them. The first by name is: the scheduler lets no two
     /// have the same.
     host_ports: BTreeMap<Frontend, BTreeMap<Key, SocketAddrV4>>,
+    /// Nodes by the part of the range that their pods have. One that was deleted is kept: its pods run
+    /// still, and it may come back.
+    nodes: BTreeMap<u8, Place>,
+}
+
+/// Where pods run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Place {
+    /// Name of the Node.
+    pub(crate) name: String,
+    pub(crate) zone: Option<String>,
 }
 
 /// A directory with one writer and many readers, none of which waits while holding it.
@@ -155,6 +172,28 @@ impl Directory {
             dirty.insert(at);
             self.host_ports.entry(at).or_default().insert(change.key.clone(), target);
         }
+    }
+
+    /// Takes a change in; adds all where Services are reached to `dirty` if it may matter to some.
+    pub(crate) fn node_changed(&mut self, change: &Change<Node>, dirty: &mut BTreeSet<Frontend>) {
+        let Some((number, place)) = change.new.as_deref().and_then(|it| self.place_of(it)) else {
+            return;
+        };
+        if self.nodes.insert(number, place.clone()) != Some(place) {
+            dirty.extend(self.by_frontend.keys());
+        }
+    }
+
+    fn place_of(&self, node: &Node) -> Option<(u8, Place)> {
+        let part: Subnet = node.spec.as_ref()?.pod_cidr.as_deref()?.parse().ok()?;
+        let number = self.addresses.node_of_part(part.address)?;
+        let zone = node.metadata.labels.as_ref().and_then(|it| it.get(ZONE)).cloned();
+        Some((number, Place { name: node.metadata.name.clone()?, zone }))
+    }
+
+    /// The nodes, by the part of the range that their pods have.
+    pub(crate) fn nodes(&self) -> &BTreeMap<u8, Place> {
+        &self.nodes
     }
 
     /// The pod that is reached there by a port of the host.

@@ -40,7 +40,7 @@ use std::{
 use client::{Caches, Client, Events, Subscription};
 use futures_util::future::BoxFuture;
 use k8s_openapi::api::{
-    core::v1::{Pod, Service},
+    core::v1::{Node, Pod, Service},
     discovery::v1::EndpointSlice,
 };
 use runtime::{OnExit, Tasks};
@@ -328,14 +328,23 @@ fn asking_pods(caches: &Caches) -> Subscription<Pod> {
 fn start_services(services: Services, caches: &Caches, tasks: &Tasks) {
     let (service_cache, slice_cache) = (caches.of::<Service>(), caches.of::<EndpointSlice>());
     let (pod_cache, pods) = (caches.of::<Pod>(), asking_pods(caches));
-    let changes =
-        Changes { services: service_cache.subscribe(), slices: slice_cache.subscribe(), pods };
+    let node_cache = caches.of::<Node>();
+    let nodes = node_cache.subscribe_to(|old, new| {
+        let what = |it: &Node| {
+            let part = it.spec.as_ref().and_then(|it| it.pod_cidr.clone());
+            (part, it.metadata.labels.clone())
+        };
+        old.map(what) != new.map(what)
+    });
+    let (services_, slices) = (service_cache.subscribe(), slice_cache.subscribe());
+    let changes = Changes { services: services_, slices, pods, nodes };
     tasks.spawn("services", OnExit::StopProcess, |stop| async move {
         tokio::select! {
             biased;
             () = stop.cancelled() => return Ok(()),
             () = async {
-                tokio::join!(service_cache.synced(), slice_cache.synced(), pod_cache.synced());
+                let services = (service_cache.synced(), slice_cache.synced());
+                tokio::join!(services.0, services.1, pod_cache.synced(), node_cache.synced());
             } => {}
         }
         services.run(changes, stop).await

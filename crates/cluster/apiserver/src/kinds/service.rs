@@ -162,11 +162,12 @@ fn validate(service: &Value, causes: &mut Causes) {
     rules::one_of(spec, "type", TYPES, path, causes);
     addresses(spec, path, causes);
     for (name, supported) in [
-        ("internalTrafficPolicy", ["Cluster", "Local"]),
-        ("externalTrafficPolicy", ["Cluster", "Local"]),
+        ("internalTrafficPolicy", &["Cluster", "Local"][..]),
+        ("externalTrafficPolicy", &["Cluster", "Local"]),
+        ("trafficDistribution", &["PreferClose", "PreferSameNode", "PreferSameZone"]),
     ] {
         if spec.has(name) {
-            rules::one_of(spec, name, &supported, path, causes);
+            rules::one_of(spec, name, supported, path, causes);
         }
     }
 }

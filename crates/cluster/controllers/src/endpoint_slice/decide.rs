@@ -269,6 +269,31 @@ mod tests {
     }
 
     #[test]
+    fn hints_say_who_is_near() {
+        let mut lines = Vec::new();
+        for distribution in ["PreferSameZone", "PreferClose", "PreferSameNode", "Another"] {
+            let mut service = service();
+            service.spec.as_mut().unwrap().traffic_distribution = Some(distribution.to_owned());
+            let mut seen = seen(service, "a! b", Vec::new());
+            for pod in &mut seen.pods {
+                Arc::make_mut(pod).spec.as_mut().unwrap().node_name = Some("ship".to_owned());
+            }
+            seen.zones = vec![Some("zone-a".to_owned()); 2];
+            let decision = decide(&seen, 2);
+            let Action::Create(slice) = &decision.actions[0] else { panic!("no slice") };
+            let hints = slice.endpoints.iter().flatten().map(|it| serde_json::json!(it.hints));
+            let hints: Vec<_> = hints.map(|it| it.to_string()).collect();
+            lines.push(format!("{distribution}: {}", hints.join(" ")));
+        }
+        expect![[r#"
+            PreferSameZone: {"forZones":[{"name":"zone-a"}]} null
+            PreferClose: {"forZones":[{"name":"zone-a"}]} null
+            PreferSameNode: {"forNodes":[{"name":"ship"}],"forZones":[{"name":"zone-a"}]} null
+            Another: null null"#]]
+        .assert_eq(&lines.join("\n"));
+    }
+
+    #[test]
     fn an_emptied_slice_goes() {
         check(service(), "a! b! c!", "a! b!", expect!["delete :8080 ip-c[ready serving]"]);
     }

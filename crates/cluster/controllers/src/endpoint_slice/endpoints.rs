@@ -5,7 +5,9 @@ use client::Resource as _;
 use k8s_openapi::{
     api::{
         core::v1::{Container, Node, ObjectReference, Pod, Service, ServicePort},
-        discovery::v1::{Endpoint, EndpointConditions, EndpointPort},
+        discovery::v1::{
+            Endpoint, EndpointConditions, EndpointHints, EndpointPort, ForNode, ForZone,
+        },
     },
     apimachinery::pkg::util::intstr::IntOrString,
 };
@@ -84,7 +86,7 @@ pub(super) fn endpoint(
     let publish = spec.publish_not_ready_addresses.unwrap_or(false);
     let target_ref =
         ObjectReference { api_version: None, resource_version: None, ..pod.object_ref(&()) };
-    Some(Endpoint {
+    let mut endpoint = Endpoint {
         addresses: vec![address],
         conditions: Some(EndpointConditions {
             ready: Some(publish || (serving && !terminating)),
@@ -96,7 +98,25 @@ pub(super) fn endpoint(
         target_ref: Some(target_ref),
         zone: zone.cloned(),
         ..Default::default()
-    })
+    };
+    endpoint.hints = hints(spec.traffic_distribution.as_deref(), &endpoint);
+    Some(endpoint)
+}
+
+/// Whose traffic an endpoint that is ready should get before others, by a Service's `trafficDistribution`.
+/// Who prefers the same node is content with the same zone.
+fn hints(distribution: Option<&str>, endpoint: &Endpoint) -> Option<EndpointHints> {
+    let same_node = match distribution? {
+        "PreferSameNode" => true,
+        "PreferSameZone" | "PreferClose" => false,
+        _ => return None,
+    };
+    endpoint.conditions.as_ref().filter(|it| it.ready == Some(true))?;
+    let node = endpoint.node_name.clone().filter(|_| same_node);
+    let for_nodes = node.map(|name| vec![ForNode { name }]);
+    let for_zones = endpoint.zone.clone().map(|name| vec![ForZone { name }]);
+    let some = for_nodes.is_some() || for_zones.is_some();
+    some.then_some(EndpointHints { for_nodes, for_zones })
 }
 
 /// The pod's address of a type.

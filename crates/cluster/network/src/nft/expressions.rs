@@ -90,6 +90,17 @@ impl Expressions<'_, '_> {
         })
     }
 
+    /// The packet comes from somewhere else than from an address that has the bits of `address` in `mask`.
+    pub(crate) fn is_not_from_masked(&mut self, address: Ipv4Addr, mask: Ipv4Addr) -> &mut Self {
+        const NOT_EQUAL: u32 = 1;
+        self.load_masked_source(mask, Register(0));
+        self.compare(Register(0), NOT_EQUAL, &address.octets())
+    }
+
+    pub(crate) fn load_masked_source(&mut self, mask: Ipv4Addr, into: Register) -> &mut Self {
+        self.load(Field::SourceAddress, into).mask(into, mask.octets())
+    }
+
     fn equals(&mut self, register: Register, value: &[u8]) -> &mut Self {
         self.compare(register, 0, value)
     }
@@ -154,22 +165,27 @@ impl Expressions<'_, '_> {
         self.mask(Register(0), INVALID.to_ne_bytes()).compare(Register(0), NOT_EQUAL, &[0; 4])
     }
 
-    /// A random number below `modulus`.
-    pub(crate) fn random(&mut self, modulus: u32, into: Register) -> &mut Self {
+    /// A random number of `count` from `first` on.
+    pub(crate) fn random(&mut self, first: u32, count: u32, into: Register) -> &mut Self {
         const RANDOM: u32 = 1;
         self.add("numgen", |it| {
-            it.number(1, into.number()).number(2, modulus).number(3, RANDOM);
+            it.number(1, into.number()).number(2, count).number(3, RANDOM).number(4, first);
         })
     }
 
-    /// A number below `modulus` that is the same for the same four bytes in `from`.
-    pub(crate) fn hash(&mut self, from: Register, modulus: u32, into: Register) -> &mut Self {
+    /// A number of `count` from `first` on that is the same for the same four bytes in `from`.
+    pub(crate) fn hash(
+        &mut self,
+        from: Register,
+        (first, count): (u32, u32),
+        into: Register,
+    ) -> &mut Self {
         const JENKINS: u32 = 0;
         // Fixed, so that a client keeps its slot when the table is made anew.
         const SEED: u32 = 0x636f_7261;
         self.add("hash", |it| {
             it.number(1, from.number()).number(2, into.number()).number(3, 4);
-            it.number(4, modulus).number(5, SEED).number(7, JENKINS);
+            it.number(4, count).number(5, SEED).number(6, first).number(7, JENKINS);
         })
     }
 

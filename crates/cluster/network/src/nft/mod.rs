@@ -13,7 +13,7 @@ mod picker;
 pub(crate) mod policy;
 mod table;
 
-pub(crate) use elements::{Change, Contents, Frontend, Port, Slots, Transport};
+pub(crate) use elements::{Change, Clients, Contents, Entry, Frontend, Port, Slots, Transport};
 pub(crate) use faults::{FaultTable, Faults, Marked};
 pub(crate) use layout::{ANSWERED_HERE, Layout, TAKEN_HERE};
 pub(crate) use picker::{ENDPOINTS_MAX, Picker};

@@ -17,6 +17,7 @@ use super::{
     elements::{self, Change, Contents, OLDER_SLOTS, WRITTEN},
     layout::{self, Layout},
 };
+use crate::addresses::Addresses;
 use crate::netlink::{
     Doing, Error, Family, Reply, Socket, modules,
     wire::{self, Body, Datagram, Header},
@@ -33,6 +34,7 @@ const SPARE: usize = 2;
 #[derive(Debug)]
 pub(crate) struct Table {
     name: &'static str,
+    addresses: Addresses,
     /// Kept open: closing such a socket waits until the kernel has freed what earlier transactions
     /// removed (`nft_rcv_nl_event`), which takes from milliseconds to seconds.
     socket: Mutex<Socket>,
@@ -48,7 +50,7 @@ impl Table {
             socket.doing_with(modules::NETFILTER, || "open a netfilter socket".to_owned())?;
         // A process that was killed when it exchanged them has left both, with the same in them, or one
         // that is asked nothing yet.
-        let [first, second] = NAMES;
+        let ([first, second], addresses) = (NAMES, layout.addresses);
         let mut asked = Vec::new();
         for name in NAMES {
             if layout::is_asked(&mut socket, name)
@@ -58,7 +60,7 @@ impl Table {
             }
         }
         let Some(&found) = asked.first() else {
-            let table = Self { name: first, socket: Mutex::new(socket) };
+            let table = Self { name: first, addresses, socket: Mutex::new(socket) };
             table.make(layout, &Contents::default())?;
             table.remove(second)?;
             return Ok((table, Contents::default()));
@@ -66,7 +68,7 @@ impl Table {
         let other = if found == first { second } else { first };
         let comment = comment(&mut socket, found)
             .doing(|| format!("read the comment of the nftables table `{found}`"))?;
-        let old = Self { name: found, socket: Mutex::new(socket) };
+        let old = Self { name: found, addresses, socket: Mutex::new(socket) };
         let contents = old.load()?;
         if comment == layout.fingerprint() {
             old.remove(other)?;
@@ -93,7 +95,7 @@ impl Table {
             };
             for reply in replies {
                 if let Some(attributes) = reply.payload.get(GENERIC.len()..) {
-                    elements::read(set, attributes, &mut contents);
+                    elements::read(set, attributes, &self.addresses, &mut contents);
                 }
             }
         }
@@ -132,7 +134,8 @@ impl Table {
         let mut socket = self.socket();
         while !units.is_empty() {
             let mut batch = Batch::new(self.name, &mut socket);
-            elements::write(&mut batch, &take(&mut units, elements_max(&socket)));
+            let changes = take(&mut units, elements_max(&socket));
+            elements::write(&mut batch, &self.addresses, &changes);
             batch
                 .commit(&mut socket)
                 .doing(|| format!("change the nftables table `{}`", self.name))?;
@@ -181,8 +184,8 @@ fn take(units: &mut Vec<Vec<Change>>, max: usize) -> Vec<Change> {
 /// How many elements take as much room as a change at most.
 fn cost(change: &Change) -> usize {
     match change {
-        // A chain of some eleven rules, each of at most 500 bytes.
-        Change::AddPicker(_) => 5_500 / ELEMENT_LEN,
+        // A chain of some twelve rules, each of at most 500 bytes.
+        Change::AddPicker(_) => 6_000 / ELEMENT_LEN,
         _ => 2,
     }
 }

@@ -4,6 +4,7 @@
 mod decide;
 mod slots;
 mod stale;
+mod target;
 
 use std::{
     collections::BTreeSet,
@@ -14,7 +15,7 @@ use std::{
 
 use client::Subscription;
 use k8s_openapi::api::{
-    core::v1::{Pod, Service},
+    core::v1::{Node, Pod, Service},
     discovery::v1::EndpointSlice,
 };
 use runtime::{Backoff, OnExit, Tasks};
@@ -26,9 +27,10 @@ use crate::{
     netlink::Error,
     nft::{Contents, Frontend, Layout, Table},
 };
+pub(crate) use decide::Place;
 use decide::{Decision, Installed, Seen, decide};
-pub(crate) use decide::{Place, on_host};
 use stale::StaleFlows;
+pub(crate) use target::on_host;
 
 /// Waits after the kernel refused a change. It does so only if somebody else changed the table or
 /// memory is short, and both may pass soon.
@@ -79,6 +81,7 @@ pub(crate) struct Changes {
     pub(crate) slices: Subscription<EndpointSlice>,
     /// Those with ports of the host.
     pub(crate) pods: Subscription<Pod>,
+    pub(crate) nodes: Subscription<Node>,
 }
 
 /// The loop and all that it knows.
@@ -143,6 +146,9 @@ impl Services {
                 change = changes.slices.next(), if failures == 0 => {
                     self.directory.write().slice_changed(&change, &mut self.dirty);
                 }
+                change = changes.nodes.next(), if failures == 0 => {
+                    self.directory.write().node_changed(&change, &mut self.dirty);
+                }
                 change = changes.pods.next(), if failures == 0 => {
                     self.directory.write().pod_changed(&change, &mut self.dirty);
                 }
@@ -152,13 +158,16 @@ impl Services {
 
     /// Takes in what is there already, so that a burst becomes one transaction.
     fn drain(&mut self, changes: &mut Changes) {
-        let Changes { services, slices, pods } = changes;
+        let Changes { services, slices, pods, nodes } = changes;
         let mut directory = self.directory.write();
         while let Some(change) = services.try_next() {
             directory.service_changed(change, &mut self.dirty);
         }
         while let Some(change) = slices.try_next() {
             directory.slice_changed(&change, &mut self.dirty);
+        }
+        while let Some(change) = nodes.try_next() {
+            directory.node_changed(&change, &mut self.dirty);
         }
         while let Some(change) = pods.try_next() {
             directory.pod_changed(&change, &mut self.dirty);

@@ -33,10 +33,10 @@ pub(crate) const CONFIG_MAPS: &str = "/api/v1/namespaces/kube-system/configmaps"
 /// Path of the collection of Pods.
 pub(crate) const PODS: &str = "/api/v1/pods";
 
-/// Path of the collection of Nodes, which nobody watches.
+/// Path of the collection of Nodes.
 pub(crate) const NODES: &str = "/api/v1/nodes";
 
-const COLLECTIONS: [&str; 6] = [SERVICES, SLICES, POLICIES, NAMESPACES, PODS, CONFIG_MAPS];
+const COLLECTIONS: [&str; 7] = [SERVICES, SLICES, POLICIES, NAMESPACES, PODS, CONFIG_MAPS, NODES];
 
 /// Objects by collection and name.
 #[derive(Clone)]
@@ -74,7 +74,7 @@ impl Api {
                 object["metadata"][field] = default.into();
             }
         }
-        if collection == NAMESPACES {
+        if [NAMESPACES, NODES].contains(&collection) {
             object["metadata"].as_object_mut().unwrap().remove("namespace");
         }
         object["metadata"]["resourceVersion"] = state.revision.to_string().into();

@@ -21,6 +21,7 @@ mod balancers;
 mod cuts;
 mod host_ports;
 mod host_routes;
+mod near;
 mod outside;
 mod pods;
 mod policies;
@@ -39,6 +40,7 @@ const TESTS: &[&[Test]] = &[
     restart::TESTS,
     routing::TESTS,
     balancers::TESTS,
+    near::TESTS,
     host_ports::TESTS,
     outside::TESTS,
     host_routes::TESTS,

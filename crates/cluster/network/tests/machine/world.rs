@@ -24,7 +24,7 @@ use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
 use crate::{
-    api::{Api, SERVICES, SLICES},
+    api::{Api, NODES, SERVICES, SLICES},
     namespace::{self, PATIENCE},
 };
 
@@ -144,6 +144,25 @@ impl World {
         Pod { netns, address }
     }
 
+    /// A Node in a zone.
+    pub(crate) fn node(&self, name: &str, number: u32, zone: &str) {
+        let labels = json!({"topology.kubernetes.io/zone": zone});
+        let part = self.config.addresses.part(number).to_string();
+        let object = json!({"metadata": {"labels": labels}, "spec": {"podCIDR": part}});
+        self.api.put(NODES, name, object);
+    }
+
+    /// A pod on a node, with a server of its name at port 80, TCP and UDP.
+    pub(crate) fn pod_on(&self, number: u32, name: &'static str) -> Pod {
+        let netns = namespace::new();
+        let node = self.handle().on_node(number).unwrap();
+        let inside = netns.try_clone().unwrap();
+        let address = self.runtime.block_on(node.attach(name, inside)).unwrap();
+        namespace::serve(&netns, 80, name);
+        namespace::serve_udp(&netns, 80, name);
+        Pod { netns, address }
+    }
+
     /// A Service with ports 80 for TCP and UDP.
     pub(crate) fn service(&self, name: &str, cluster_ip: &str) {
         self.service_with(name, json!({"clusterIP": cluster_ip}), json!({}));
@@ -186,7 +205,12 @@ impl World {
         port: u16,
         addresses: &[Ipv4Addr],
     ) {
-        let endpoints: Vec<Value> = addresses.iter().map(|it| json!({"addresses": [it]})).collect();
+        let endpoints = addresses.iter().map(|it| json!({"addresses": [it]})).collect();
+        self.slice(service, slice, port, endpoints);
+    }
+
+    /// The same of any endpoints.
+    pub(crate) fn slice(&self, service: &str, slice: &str, port: u16, endpoints: Vec<Value>) {
         let object = json!({
             "metadata": {"labels": {"kubernetes.io/service-name": service}},
             "addressType": "IPv4",
