@@ -287,6 +287,9 @@ fn a_pod_is_restricted_before_it_begins() {
             "egress": [{}]}),
         );
     }
+    // What has just been written is on its way to the network, as it is in every cluster.
+    let first = pod(&world, "first", json!({"app": "crowd"}));
+    until(|| ask(&a.netns, &at(&first, 80)), is_refused);
     let restricted = pod(&world, "b", json!({"app": "crowd"}));
     assert!(is_refused(&ask(&a.netns, &at(&restricted, 80))));
     let names: Vec<String> = (0..CROWD).map(|it| format!("crowd{it}")).collect();
