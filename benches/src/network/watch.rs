@@ -76,9 +76,6 @@ impl Watch {
         let [server] = server.as_slice() else { bail!("{} cluster processes", server.len()) };
         let mut command = Command::new("nsenter");
         command.args(["--target", &server.id().to_string(), "--net"]);
-        if !rustix::process::geteuid().is_root() {
-            command.args(["--user", "--preserve-credentials"]);
-        }
         command.arg(std::env::current_exe()?).arg(WATCH).kill_on_drop(true);
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
         let mut lines = BufReader::new(child.stdout.take().context("no output")?).lines();
