@@ -95,6 +95,12 @@ pub(super) fn division(wanted: Wanted, network: &network::Handle) -> Division {
     Division { nodes: wanted.nodes.min(most), lease: wanted.lease }
 }
 
+/// A node that does not run yet, and what runs it.
+struct Made {
+    agent: node::Agent,
+    tasks: Tasks,
+}
+
 impl Nodes {
     /// Starts the nodes that there are to be, and those that are still to be drained.
     pub(super) async fn start(
@@ -112,12 +118,14 @@ impl Nodes {
             agents: Mutex::default(),
             changing: tokio::sync::Mutex::default(),
         }));
-        for index in 0..division.nodes {
-            this.run(index)?;
-        }
-        for name in this.leaving(division.nodes).await? {
-            this.0.site.index(&name).map_or(Ok(()), |it| this.run(it))?;
-        }
+        let leaving = this.leaving(division.nodes).await?;
+        let leaving = leaving.iter().filter_map(|it| this.0.site.index(it));
+        let made: Vec<Made> = (0..division.nodes)
+            .chain(leaving)
+            .map(|it| this.make(it))
+            .collect::<anyhow::Result<_>>()?;
+        // Only when all are known: what is left of a pod of nobody's is removed by the first that looks.
+        made.into_iter().for_each(|it| this.begin(it));
         let (keeping, caches) = (this.clone(), caches.clone());
         tasks.spawn("nodes", OnExit::StopProcess, |stop| keeping.keep(caches, stop));
         Ok(this)
@@ -226,10 +234,15 @@ impl Nodes {
 
     /// Makes a node run, if it does not.
     fn run(&self, index: u32) -> anyhow::Result<()> {
-        let name = self.0.site.name(index);
-        if self.get(&name).is_some() {
-            return Ok(());
+        if self.get(&self.0.site.name(index)).is_none() {
+            self.begin(self.make(index)?);
         }
+        Ok(())
+    }
+
+    /// A node that does not run yet, and takes care of its pods from now on.
+    fn make(&self, index: u32) -> anyhow::Result<Made> {
+        let name = self.0.site.name(index);
         let PodNetwork { network, proxy } = self.0.pods_network.clone();
         let (addresses, network) = (network.addresses(), network.on_node(index));
         let network = network.with_context(|| format!("give node `{name}` its address"))?;
@@ -242,11 +255,13 @@ impl Nodes {
             network: Arc::new(PodNetwork { network, proxy }),
         };
         let tasks = self.0.tasks.component();
-        let agent = self.0.site.node(config, &tasks);
-        let handle = agent.handle();
+        Ok(Made { agent: self.0.site.node(config, &tasks), tasks })
+    }
+
+    fn begin(&self, Made { agent, tasks }: Made) {
+        let (name, handle) = (agent.name().to_owned(), agent.handle());
         agent.run(&tasks);
         self.agents().insert(name, Agent::There { handle, tasks });
-        Ok(())
     }
 
     /// Follows how many nodes there are to be.
