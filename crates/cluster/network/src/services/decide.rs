@@ -28,6 +28,8 @@ pub(crate) struct Backend {
     pub(crate) port: Port,
     /// The endpoints are on their way out; they are used because there are no others.
     pub(crate) draining: bool,
+    /// The addresses in the slots. There may be thousands, of which a change concerns one.
+    addresses: BTreeSet<Ipv4Addr>,
 }
 
 /// What the kernel has.
@@ -128,13 +130,13 @@ fn decide_place(installed: &Installed, at: Frontend, wanted: &Wanted, decision: 
         let (slots, draining) = installed.slots(entry, target);
         members.extend(affinity.iter().flat_map(|_| slots.values().copied()));
         let picker = Some(Picker::of_node(node, slots.len(), *affinity));
-        changes.add(entry, Backend { draining, port: Port { picker, slots, ..Port::default() } });
+        changes.add(entry, Backend::new(Port { picker, slots, ..Port::default() }, draining));
     }
     let (slots, draining) = installed.slots(at.all(), all);
     members.extend(affinity.iter().flat_map(|_| slots.values().copied()));
     let picker = Picker::of(slots.len(), *affinity);
     let picker = if of_nodes.is_empty() { picker } else { picker.map(Picker::by_node) };
-    changes.add(at.all(), Backend { draining, port: Port { picker, slots, members } });
+    changes.add(at.all(), Backend::new(Port { picker, slots, members }, draining));
     for entry in installed.of_nodes(at) {
         if !of_nodes.iter().any(|(clients, _)| *clients == entry.clients) {
             changes.add(entry, Backend::default());
@@ -201,15 +203,17 @@ fn pickers(installed: &Installed, decision: &Decision) -> (BTreeSet<Picker>, BTr
 
 /// The addresses that become endpoints and those that cease to be any.
 fn hairpins(installed: &Installed, decision: &Decision) -> (Vec<Ipv4Addr>, Vec<Ipv4Addr>) {
+    let nothing = BTreeSet::new();
     let mut added = BTreeSet::new();
     let mut changes: BTreeMap<Ipv4Addr, (usize, usize)> = BTreeMap::new();
     for (port, after) in &decision.after {
-        let before = installed.backends.get(port).map(Backend::addresses).unwrap_or_default();
-        for address in before {
-            changes.entry(address).or_default().0 += 1;
+        let before = installed.backends.get(port).map_or(&nothing, |it| &it.addresses);
+        let after = after.as_ref().map_or(&nothing, |it| &it.addresses);
+        for address in before.difference(after) {
+            changes.entry(*address).or_default().0 += 1;
         }
-        for address in after.as_ref().map(Backend::addresses).unwrap_or_default() {
-            changes.entry(address).or_default().1 += 1;
+        for address in after.difference(before) {
+            changes.entry(*address).or_default().1 += 1;
         }
     }
     let mut removed = BTreeSet::new();
@@ -225,16 +229,18 @@ fn hairpins(installed: &Installed, decision: &Decision) -> (Vec<Ipv4Addr>, Vec<I
 }
 
 impl Decision {
-    /// The ready endpoints of what changes.
-    pub(crate) fn ready(&self) -> BTreeSet<Ipv4Addr> {
+    /// The endpoints that are not ready in any of what is `installed`, and will be.
+    pub(crate) fn coming(&self, installed: &Installed) -> BTreeSet<Ipv4Addr> {
         let backends = self.after.values().flatten().filter(|it| !it.draining);
-        backends.flat_map(Backend::addresses).collect()
+        let addresses = backends.flat_map(|it| &it.addresses);
+        addresses.filter(|it| !installed.is_ready(**it)).copied().collect()
     }
 }
 
 impl Backend {
-    fn addresses(&self) -> BTreeSet<Ipv4Addr> {
-        self.port.slots.values().map(|it| *it.ip()).collect()
+    fn new(port: Port, draining: bool) -> Self {
+        let addresses = port.slots.values().map(|it| *it.ip()).collect();
+        Self { port, draining, addresses }
     }
 }
 
@@ -245,7 +251,7 @@ impl Installed {
         let mut installed = Self::default();
         installed.pickers.extend(contents.pickers.into_iter().map(|it| (it, 0)));
         for (entry, port) in contents.ports {
-            installed.set(entry, Some(Backend { port, draining: false }));
+            installed.set(entry, Some(Backend::new(port, false)));
         }
         installed
     }
@@ -287,33 +293,35 @@ impl Installed {
     }
 
     fn set(&mut self, port: Entry, backend: Option<Backend>) {
-        let after = backend.clone().unwrap_or_default();
         let before = match backend {
             Some(backend) => self.backends.insert(port, backend),
             None => self.backends.remove(&port),
         };
-        let before = before.unwrap_or_default();
+        let (before, nothing) = (before.unwrap_or_default(), Backend::default());
+        let after = self.backends.get(&port).unwrap_or(&nothing);
         if let Some(users) = before.port.picker.and_then(|it| self.pickers.get_mut(&it)) {
             *users = users.saturating_sub(1);
         }
         if let Some(picker) = after.port.picker {
             *self.pickers.entry(picker).or_default() += 1;
         }
-        count(&mut self.endpoints, &before.addresses(), &after.addresses());
-        let ready = |it: &Backend| if it.draining { BTreeSet::new() } else { it.addresses() };
-        count(&mut self.ready, &ready(&before), &ready(&after));
+        count(&mut self.endpoints, &before.addresses, &after.addresses);
+        let ready_before = if before.draining { &nothing.addresses } else { &before.addresses };
+        let ready_after = if after.draining { &nothing.addresses } else { &after.addresses };
+        count(&mut self.ready, ready_before, ready_after);
     }
 }
 
+/// Counts who is there after a change and was not before, and no longer who was.
 fn count(
     counts: &mut BTreeMap<Ipv4Addr, usize>,
-    losses: &BTreeSet<Ipv4Addr>,
-    gains: &BTreeSet<Ipv4Addr>,
+    before: &BTreeSet<Ipv4Addr>,
+    after: &BTreeSet<Ipv4Addr>,
 ) {
-    for address in gains {
+    for address in after.difference(before) {
         *counts.entry(*address).or_default() += 1;
     }
-    for address in losses {
+    for address in before.difference(after) {
         if let Some(count) = counts.get_mut(address) {
             *count = count.saturating_sub(1);
             if *count == 0 {

@@ -45,7 +45,7 @@ struct State {
     /// The table shows what the API said at least once since this process began.
     synced: bool,
     installed: Installed,
-    /// Ready endpoints in changes that are on their way to the kernel.
+    /// Endpoints that will be ready, in changes that are on their way to the kernel.
     coming: BTreeSet<Ipv4Addr>,
 }
 
@@ -177,7 +177,7 @@ impl Services {
     async fn reconcile(&mut self) -> Result<(), Error> {
         let decision = self.decide();
         if !decision.units.is_empty() {
-            self.state.send_modify(|state| state.coming = decision.ready());
+            self.state.send_modify(|state| state.coming = decision.coming(&state.installed));
             let (table, units) = (Arc::clone(&self.table), decision.units.clone());
             if let Err(error) = blocking(move || table.apply(units)).await {
                 self.start_over().await?;
