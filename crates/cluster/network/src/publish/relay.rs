@@ -19,8 +19,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::proxy;
 
-/// Connections of one published port at a time; the next one waits in the backlog.
-const CONNECTIONS_MAX: usize = 1024;
+/// Connections of one published port at a time, two descriptors each; the next one waits in the backlog. As many
+/// as pods may have to the world: processes are often allowed 20 000 descriptors and no more.
+const CONNECTIONS_MAX: usize = 4096;
 /// Wait when no descriptor is left, which `accept` would report again at once.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 /// Clients of one published UDP port at a time; packets of others are lost.
