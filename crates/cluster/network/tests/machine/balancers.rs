@@ -1,6 +1,9 @@
 //! Node ports, load balancers, addresses from outside: in the cluster and on the host.
 
-use std::{io, net::TcpListener};
+use std::{
+    io,
+    net::{TcpListener, UdpSocket},
+};
 
 use serde_json::{Value, json};
 
@@ -57,10 +60,9 @@ fn node_ports_lead_to_endpoints() {
     assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
     // No Service any more, so that the port is free.
     world.api.delete(SERVICES, "web");
-    until(
-        || namespace::inside(host(), || TcpListener::bind("127.0.0.1:30080").map(drop).is_ok()),
-        |it| *it,
-    );
+    let at = "127.0.0.1:30080";
+    let free = || TcpListener::bind(at).is_ok() && UdpSocket::bind(at).is_ok();
+    until(|| namespace::inside(host(), free), |it| *it);
     assert_eq!(exchange(&client, b"?").unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
 }
 
