@@ -43,6 +43,7 @@ const TESTS: &[(&str, Test)] = &[
     ("pods_reach_services_dns_and_the_host", run::pods_reach_services_dns_and_the_host),
     ("faults_come_and_go", chaos::faults_come_and_go),
     ("nodes_keep_their_pods_until_they_are_lost", nodes::nodes_keep_their_pods_until_they_are_lost),
+    ("traffic_stays_on_its_node", nodes::traffic_stays_on_its_node),
     ("nodes_are_lost_under_load", rehearsal::nodes_are_lost_under_load),
     ("policies_are_enforced", policies::policies_are_enforced),
     ("container_sees_what_it_should", run::container_sees_what_it_should),

@@ -1,11 +1,11 @@
 //! Several nodes on one machine: pods stay on theirs, whatever process dies, and leave one that is lost.
 
-use anyhow::ensure;
+use anyhow::{Context as _, ensure};
 
 use crate::{
     cluster::{Cluster, eventually},
     host::{kill, processes},
-    run::server,
+    run::{pod, server},
 };
 
 /// Seconds for which Leases hold.
@@ -107,5 +107,62 @@ pub(crate) fn nodes_keep_their_pods_until_they_are_lost() -> anyhow::Result<()> 
     cluster.kubectl(&["rollout", "status", "deployment/web", "--timeout=60s"])?;
     let after = places(&cluster)?;
     ensure!(on(&after, first) == 9, "{after:?}");
+    Ok(())
+}
+
+/// Who answers a pod on a node, by name.
+fn answering(cluster: &Cluster, node: &str, service: &str) -> anyhow::Result<Vec<String>> {
+    let selector = format!(
+        "spec:\n  restartPolicy: Never\n  nodeSelector: {{kubernetes.io/hostname: {node}}}\n"
+    );
+    let asker = pod("asker", &["who", &format!("http://{service}/")]);
+    cluster.apply(&asker.replacen("spec:\n", &selector, 1))?;
+    let ended = "--for=jsonpath={.status.phase}=Succeeded";
+    cluster.kubectl(&["wait", ended, "pod/asker", "--timeout=30s"])?;
+    let said = cluster.logs("pod/asker")?;
+    cluster.kubectl(&["delete", "pod/asker"])?;
+    let names = said.lines().map(|it| it.strip_prefix("ok ").map(str::to_owned));
+    names.collect::<Option<_>>().with_context(|| format!("not all were answered: {said}"))
+}
+
+/// As their Services say, by a policy or by a preference.
+pub(crate) fn traffic_stays_on_its_node() -> anyhow::Result<()> {
+    let cluster = Cluster::new("near")?;
+    cluster.coracle(&["up", "--detach", "--nodes", "3"])?;
+    let service = |name: &str, field: &str| {
+        format!(
+            "apiVersion: v1\nkind: Service\nmetadata: {{name: {name}}}\nspec:\n  {field}\n  \
+             selector: {{app: web}}\n  ports: [{{port: 80, targetPort: 8080}}]\n---\n"
+        )
+    };
+    let local = service("local", "internalTrafficPolicy: Local");
+    let near = service("near", "trafficDistribution: PreferSameNode");
+    cluster.write("app.yaml", &(servers() + &local + &near))?;
+    cluster.up()?;
+    let on_nodes = "jsonpath={range .items[*]}{.spec.nodeName} {.metadata.name}{'\\n'}{end}";
+    let said = cluster.kubectl(&["get", "pods", "-l", "app=web", "-o", on_nodes])?;
+    let mut all: Vec<&str> = said.lines().filter_map(|it| it.split(' ').nth(1)).collect();
+    all.sort_unstable();
+    let [first, second, third] = &names(&cluster)?;
+    for node in [first, second] {
+        let own = said.lines().filter_map(|it| it.strip_prefix(&format!("{node} ")));
+        let mut own: Vec<&str> = own.collect();
+        own.sort_unstable();
+        ensure!(own.len() == 2, "{said}");
+        for service in ["local", "near"] {
+            let found = answering(&cluster, node, service)?;
+            ensure!(found == own, "{service} leads {node} to {found:?} instead of {own:?}");
+        }
+        ensure!(answering(&cluster, node, "web")? == all, "not all answer {node}");
+    }
+    // Without any of its own, a node's pods are led elsewhere if that was a preference only.
+    cluster.kubectl(&["cordon", third])?;
+    let on_third = ["delete", "pod", "-l", "app=web", "--field-selector"];
+    cluster.kubectl(&[&on_third[..], &[&format!("spec.nodeName={third}")]].concat())?;
+    cluster.kubectl(&["rollout", "status", "deployment/web", "--timeout=60s"])?;
+    cluster.kubectl(&["uncordon", third])?;
+    ensure!(answering(&cluster, third, "near")?.len() == 6, "not all answer {third}");
+    let refused = answering(&cluster, third, "local");
+    ensure!(refused.is_err_and(|it| it.to_string().contains("refused")), "{third} is answered");
     Ok(())
 }
