@@ -1,6 +1,10 @@
 //! Where everything in the cluster's network is: ranges and the fixed addresses in them.
 
-use std::{fmt, net::Ipv4Addr, str::FromStr};
+use std::{
+    fmt,
+    net::{Ipv4Addr, Ipv6Addr},
+    str::FromStr,
+};
 
 /// An IPv4 range in CIDR notation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,6 +57,9 @@ pub enum SubnetError {
     /// It has another form.
     #[error("`{0}` is no IPv4 range, such as 10.244.0.0/16")]
     Malformed(String),
+    /// It is not of this size, or no range of IPv6.
+    #[error("`{0}` is no IPv6 range of 96 bits, such as fd12:3456:789a::/96")]
+    NoPrefix(String),
     /// The address has bits beyond the prefix.
     #[error("`{given}` begins within a range: `{range}` is meant")]
     Within {
@@ -86,6 +93,68 @@ impl fmt::Display for Subnet {
     }
 }
 
+/// What all IPv6 addresses of a cluster begin with: 96 bits. The other 32 are written as an IPv4 address.
+///
+/// Those of a pod, a node or the gateway are its IPv4 address, so that nothing has to say which two
+/// addresses belong together. Those of a Service are 0.0.0.0 and following, which is nobody's IPv4 address.
+/// So the same rules, sets and decisions serve both families.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Prefix([u8; 12]);
+
+impl Prefix {
+    /// How many bits it has.
+    pub const BITS: u8 = 96;
+
+    /// A prefix of one's own, as RFC 4193 makes it: `fd`, and forty bits that are `random`.
+    #[must_use]
+    pub fn local(random: [u8; 5]) -> Self {
+        let [a, b, c, d, e] = random;
+        Self([0xfd, a, b, c, d, e, 0, 0, 0, 0, 0, 0])
+    }
+
+    /// The address that ends with `low`.
+    #[must_use]
+    pub fn at(self, low: Ipv4Addr) -> Ipv6Addr {
+        let mut octets = [0; 16];
+        octets[..12].copy_from_slice(&self.0);
+        octets[12..].copy_from_slice(&low.octets());
+        octets.into()
+    }
+
+    /// How `address` ends; none if it begins otherwise.
+    #[must_use]
+    pub fn low(self, address: Ipv6Addr) -> Option<Ipv4Addr> {
+        let octets = address.octets();
+        let low: [u8; 4] = octets.strip_prefix(&self.0)?.try_into().ok()?;
+        Some(low.into())
+    }
+
+    /// The range of the addresses that end with one of `low`, in CIDR notation.
+    #[must_use]
+    pub fn range(self, low: Subnet) -> String {
+        format!("{}/{}", self.at(low.address), Self::BITS + low.prefix)
+    }
+}
+
+impl fmt::Display for Prefix {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.at(Ipv4Addr::UNSPECIFIED), Self::BITS)
+    }
+}
+
+impl FromStr for Prefix {
+    type Err = SubnetError;
+
+    fn from_str(text: &str) -> Result<Self, SubnetError> {
+        let address = text.split_once('/').filter(|(_, bits)| bits.parse() == Ok(Self::BITS));
+        let address = address.and_then(|(address, _)| address.parse::<Ipv6Addr>().ok());
+        let octets = address.map(|it| it.octets());
+        let bytes = octets.as_ref().and_then(|it| it.strip_suffix(&[0; 4]));
+        let bytes = bytes.and_then(|it| it.try_into().ok());
+        bytes.map(Self).ok_or_else(|| SubnetError::NoPrefix(text.to_owned()))
+    }
+}
+
 /// The ranges of a cluster; the fixed addresses follow from them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Addresses {
@@ -93,7 +162,12 @@ pub struct Addresses {
     pub pods: Subnet,
     /// Cluster addresses of Services.
     pub services: Subnet,
+    /// What IPv6 addresses begin with; none, if the kernel has no IPv6.
+    pub v6: Option<Prefix>,
 }
+
+/// How the IPv6 addresses of Services end: the range is a /112, of the size of the usual IPv4 one.
+const SERVICES_V6: Subnet = Subnet { address: Ipv4Addr::UNSPECIFIED, prefix: 16 };
 
 /// How many more leading bits the addresses of one node's pods share: a range has parts for so many nodes.
 const NODE_BITS: u8 = 4;
@@ -101,6 +175,12 @@ const NODE_BITS: u8 = 4;
 const NODE_PREFIX_MAX: u8 = 24;
 
 impl Addresses {
+    /// The prefix, and how the IPv6 addresses in these ranges end.
+    #[must_use]
+    pub fn v6(&self) -> Option<(Prefix, Self)> {
+        Some((self.v6?, Self { services: SERVICES_V6, ..*self }))
+    }
+
     /// How many nodes the pods' range has room for.
     #[must_use]
     pub fn nodes_max(&self) -> u32 {
@@ -180,6 +260,7 @@ impl Default for Addresses {
         Self {
             pods: Subnet { address: Ipv4Addr::new(10, 244, 0, 0), prefix: 16 },
             services: Subnet { address: Ipv4Addr::new(10, 96, 0, 0), prefix: 16 },
+            v6: None,
         }
     }
 }
@@ -190,7 +271,7 @@ mod tests {
 
     #[test]
     fn knows_its_ends() {
-        let Addresses { pods, services } = Addresses::default();
+        let Addresses { pods, services, .. } = Addresses::default();
         assert_eq!(pods.last(), Ipv4Addr::new(10, 244, 255, 255));
         assert!(pods.contains(pods.last()) && !services.contains(pods.last()));
         let all = Subnet { address: Ipv4Addr::UNSPECIFIED, prefix: 0 };
@@ -212,6 +293,24 @@ mod tests {
         assert_eq!(of("10.1.4.0/22", 3), "10.1.7.0/24 10.1.7.1 of 4");
         assert_eq!(of("10.1.4.0/24", 0), "10.1.4.0/24 10.1.4.1 of 1");
         assert!(!Addresses::default().is_node(Ipv4Addr::new(10, 245, 0, 1)));
+    }
+
+    #[test]
+    fn ipv6_addresses_end_as_ipv4_ones() {
+        let prefix = Prefix::local([0x12, 0x34, 0x56, 0x78, 0x9a]);
+        let addresses = Addresses { v6: Some(prefix), ..Addresses::default() };
+        let (found, low) = addresses.v6().unwrap();
+        assert_eq!(found, prefix);
+        assert_eq!(prefix.range(low.part(1)), "fd12:3456:789a::af4:1000/116");
+        assert_eq!(prefix.range(low.services), "fd12:3456:789a::/112");
+        let gateway = prefix.at(low.gateway());
+        assert_eq!(gateway.to_string(), "fd12:3456:789a::af4:1");
+        assert_eq!(prefix.low(gateway), Some(addresses.gateway()));
+        assert_eq!(prefix.low(Ipv6Addr::LOCALHOST), None);
+        assert_eq!(prefix.to_string().parse(), Ok(prefix));
+        for text in ["fd12::/64", "fd12::1/96", "10.0.0.0/96", "fd12::"] {
+            assert_eq!(text.parse::<Prefix>(), Err(SubnetError::NoPrefix(text.to_owned())));
+        }
     }
 
     #[test]

@@ -46,7 +46,7 @@ use k8s_openapi::api::{
 use runtime::{OnExit, Tasks};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 
-pub use addresses::{Addresses, Subnet, SubnetError};
+pub use addresses::{Addresses, Prefix, Subnet, SubnetError};
 pub use disturb::{Disturbance, Impairment};
 pub use dns::{ResolvConf, name_servers};
 pub use host::HostSockets;

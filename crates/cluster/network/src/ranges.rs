@@ -3,7 +3,7 @@
 
 use std::net::Ipv4Addr;
 
-use crate::addresses::{Addresses, Subnet};
+use crate::addresses::{Addresses, Prefix, Subnet};
 
 /// What a new cluster's pods may have, the first that is free: what most clusters have, its neighbours,
 /// and, for hosts with a VPN that has all of 10.0.0.0/8, two from elsewhere. The last one is for
@@ -64,6 +64,8 @@ pub struct Wish {
     pub pods: Option<Subnet>,
     /// That of Services.
     pub services: Option<Subnet>,
+    /// What IPv6 addresses are to begin with. None is chosen here: what is random comes from outside.
+    pub v6: Option<Prefix>,
 }
 
 /// Why what is asked for cannot be had.
@@ -99,7 +101,7 @@ pub fn choose(wish: Wish, taken: &[Taken]) -> Result<Addresses, WishError> {
     if pods.overlaps(services) {
         return Err(WishError::Overlap { pods, services });
     }
-    Ok(Addresses { pods, services })
+    Ok(Addresses { pods, services, v6: wish.v6 })
 }
 
 fn first_free(candidates: &[Subnet], other: Option<Subnet>, taken: &[Taken]) -> Subnet {
@@ -149,7 +151,7 @@ mod tests {
             let value = wish.split(' ').find_map(|it: &str| it.strip_prefix(word))?;
             Some(value.parse().unwrap())
         };
-        let wish = Wish { pods: range("pods="), services: range("services=") };
+        let wish = Wish { pods: range("pods="), services: range("services="), v6: None };
         let taken = taken(ranges);
         expected.assert_eq(&match choose(wish, &taken) {
             Ok(it) => format!("{} {} {:?}", it.pods, it.services, clash(&it, &taken)),

@@ -5,7 +5,7 @@ use std::{fs, io, path::Path};
 
 use anyhow::{Context as _, bail};
 use apiserver::ServiceRange;
-use network::{Addresses, HostRoutes, Subnet, Taken, Wish};
+use network::{Addresses, HostRoutes, Prefix, Subnet, Taken, Wish};
 use serde::{Deserialize, Serialize};
 use store::Store;
 
@@ -17,11 +17,17 @@ use crate::{
 /// The file in the state folder.
 const FILE: &str = "ranges";
 
+/// Only there if the kernel has IPv6: it shows the settings of the network of whoever looks.
+const IPV6: &str = "/proc/sys/net/ipv6";
+
 /// What the file says.
 #[derive(Debug, Serialize, Deserialize)]
 struct Remembered {
     pods: String,
     services: String,
+    /// What IPv6 addresses begin with; nothing if the kernel had no IPv6, or the version knew none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    v6: Option<String>,
 }
 
 /// The ranges of this cluster. `ran`: it has run before, maybe by a version that remembered none, when
@@ -32,22 +38,33 @@ pub(super) fn decide(
     (store, ran): (&Store, bool),
     host: &HostRoutes,
 ) -> anyhow::Result<Addresses> {
-    let wish = Wish { pods: arguments.pod_cidr, services: arguments.service_cidr };
+    let v6 = Path::new(IPV6).exists().then(|| Prefix::local(random()));
+    let wish = Wish { pods: arguments.pod_cidr, services: arguments.service_cidr, v6 };
+    let remembered = read(&directories.state)?;
     let fixed = Wish {
-        pods: match read(&directories.state)? {
+        pods: match remembered {
             Some(remembered) => Some(remembered.pods),
             None => ran.then(|| Addresses::default().pods),
         },
         // With the objects, so that a copy of them has the range that its Services are in.
         services: ServiceRange::of(store).map(subnet),
+        v6: remembered.and_then(|it| it.v6),
     };
     keeps(wish.pods, fixed.pods, "--pod-cidr", "pods", &directories.name)?;
     keeps(wish.services, fixed.services, "--service-cidr", "Services", &directories.name)?;
-    let wanted =
-        Wish { pods: fixed.pods.or(wish.pods), services: fixed.services.or(wish.services) };
+    let wanted = Wish {
+        pods: fixed.pods.or(wish.pods),
+        services: fixed.services.or(wish.services),
+        v6: fixed.v6.or(wish.v6),
+    };
     let addresses = network::choose(wanted, &taken(directories, host)?)?;
     remember(&directories.state, addresses)?;
-    Ok(addresses)
+    // Another kernel may have none.
+    Ok(Addresses { v6: addresses.v6.filter(|_| v6.is_some()), ..addresses })
+}
+
+fn random() -> [u8; 5] {
+    std::array::from_fn(|_| fastrand::u8(..))
 }
 
 /// What others use.
@@ -74,7 +91,7 @@ fn of_others(directories: &Directories) -> Vec<Taken> {
             continue;
         }
         // Not a cluster, or one that is being removed.
-        let Ok(Some(Addresses { pods, services })) = read(&folder) else { continue };
+        let Ok(Some(Addresses { pods, services, .. })) = read(&folder) else { continue };
         let name = folder.file_name().unwrap_or_default().display();
         let by = format!("the range of cluster `{name}`");
         taken.extend([pods, services].map(|range| Taken { range, by: by.clone() }));
@@ -108,14 +125,21 @@ fn read(state: &Path) -> anyhow::Result<Option<Addresses>> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error).with_context(doing),
     };
-    let Remembered { pods, services } = serde_json::from_slice(&text).with_context(doing)?;
-    let pods = pods.parse().with_context(doing)?;
-    Ok(Some(Addresses { pods, services: services.parse().with_context(doing)? }))
+    let remembered: Remembered = serde_json::from_slice(&text).with_context(doing)?;
+    Ok(Some(Addresses {
+        pods: remembered.pods.parse().with_context(doing)?,
+        services: remembered.services.parse().with_context(doing)?,
+        v6: remembered.v6.map(|it| it.parse()).transpose().with_context(doing)?,
+    }))
 }
 
 fn remember(state: &Path, addresses: Addresses) -> anyhow::Result<()> {
-    let Addresses { pods, services } = addresses;
-    let remembered = Remembered { pods: pods.to_string(), services: services.to_string() };
+    let Addresses { pods, services, v6 } = addresses;
+    let remembered = Remembered {
+        pods: pods.to_string(),
+        services: services.to_string(),
+        v6: v6.map(|it| it.to_string()),
+    };
     let path = state.join(FILE);
     let mut text = serde_json::to_vec(&remembered)?;
     text.push(b'\n');
@@ -141,8 +165,11 @@ mod tests {
     fn what_is_remembered_is_read() {
         let folder = tempfile::tempdir().unwrap();
         assert_eq!(read(folder.path()).unwrap(), None);
-        remember(folder.path(), Addresses::default()).unwrap();
-        assert_eq!(read(folder.path()).unwrap(), Some(Addresses::default()));
+        for v6 in [None, Some(Prefix::local([1, 2, 3, 4, 5]))] {
+            let addresses = Addresses { v6, ..Addresses::default() };
+            remember(folder.path(), addresses).unwrap();
+            assert_eq!(read(folder.path()).unwrap(), Some(addresses));
+        }
         fs::write(folder.path().join(FILE), "{}").unwrap();
         assert!(read(folder.path()).unwrap_err().to_string().contains("read the ranges"));
     }

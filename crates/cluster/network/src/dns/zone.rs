@@ -207,7 +207,7 @@ impl Zone<'_> {
 
     /// The names of an address.
     fn pointers(&self, address: Ipv4Addr, Question { name, kind }: Question<'_>) -> Answer {
-        let Addresses { pods, services } = self.addresses;
+        let Addresses { pods, services, .. } = self.addresses;
         if !pods.contains(address) && !services.contains(address) {
             return Answer::Elsewhere;
         }

@@ -73,7 +73,7 @@ impl Layout {
 
     /// Tells tables apart whose rules differ; the comment of the table.
     pub(super) fn fingerprint(&self) -> String {
-        let Self { addresses: Addresses { pods, services }, egress_port, local_ports } = self;
+        let Self { addresses: Addresses { pods, services, .. }, egress_port, local_ports } = self;
         format!("coracle {VERSION} {pods} {services} {egress_port} {local_ports:?}")
     }
 
@@ -109,7 +109,7 @@ impl Layout {
     /// TCP that is for neither a pod nor a service nor a port served here goes to the proxy. All
     /// other traffic that leads nowhere is answered by the routing table: prohibited, at once.
     fn write_egress(&self, batch: &mut Batch) {
-        let Addresses { pods, services } = self.addresses;
+        let Addresses { pods, services, .. } = self.addresses;
         let gateway = self.addresses.gateway();
         let only_gateway = Subnet { address: gateway, prefix: 32 };
         for port in &self.local_ports {
@@ -134,7 +134,7 @@ impl Layout {
     /// UDP that is for neither a pod nor a service goes to the proxy, with the address it has, and so do
     /// echo requests.
     fn write_datagrams(&self, batch: &mut Batch) {
-        let Addresses { pods, services } = self.addresses;
+        let Addresses { pods, services, .. } = self.addresses;
         let gateway = self.addresses.gateway();
         let to = self.egress();
         batch.rule(DATAGRAMS, "answers", |it| {
