@@ -2,8 +2,9 @@
 //! gives the first of each flow to one socket (`tproxy`). A flow gets two sockets: one in here that has
 //! the address the pod asked, to which the kernel gives what follows, and one on the host's side.
 //!
-//! So an answer comes from whom the pod asked, and a pod may ask several from one port. UDP to Services
-//! whose endpoints are on the host does not come here: it is refused.
+//! So an answer comes from whom the pod asked, and a pod may ask several from one port. What is to a
+//! Service whose endpoint is on the host has that one's address here: the kernel exchanges it both ways.
+//! Who asks the same program from one port both so and directly is answered as it asked first.
 
 use std::{
     collections::HashMap,

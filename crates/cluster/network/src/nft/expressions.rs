@@ -165,6 +165,18 @@ impl Expressions<'_, '_> {
         self.mask(Register(0), INVALID.to_ne_bytes()).compare(Register(0), NOT_EQUAL, &[0; 4])
     }
 
+    /// The destination of the packet's connection was exchanged for another.
+    pub(crate) fn is_exchanged(&mut self) -> &mut Self {
+        const STATUS: u32 = 2;
+        /// `IPS_DST_NAT`.
+        const DESTINATION: u32 = 1 << 5;
+        const NOT_EQUAL: u32 = 1;
+        self.add("ct", |it| {
+            it.number(1, Register(0).number()).number(2, STATUS);
+        });
+        self.mask(Register(0), DESTINATION.to_ne_bytes()).compare(Register(0), NOT_EQUAL, &[0; 4])
+    }
+
     /// A random number of `count` from `first` on.
     pub(crate) fn random(&mut self, first: u32, count: u32, into: Register) -> &mut Self {
         const RANDOM: u32 = 1;

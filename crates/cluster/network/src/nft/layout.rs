@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// Changed with every change of the rules below: a table of another version is made anew.
-const VERSION: u32 = 6;
+const VERSION: u32 = 7;
 
 const PREROUTING: &str = "prerouting";
 const DATAGRAMS: &str = "datagrams";
@@ -139,6 +139,13 @@ impl Layout {
         let to = self.egress();
         batch.rule(DATAGRAMS, "answers", |it| {
             it.is_reply().accept();
+        });
+        // Only those of a Service: what else the cluster itself sends to its own addresses may come from
+        // the host, and would go round for ever.
+        batch.rule(DATAGRAMS, "of the cluster itself to a Service on the host", |it| {
+            it.is_from(gateway).is_exchanged();
+            it.is_to_masked(gateway, self.addresses.node_mask());
+            it.is_protocol(UDP).take_here(*to.ip(), to.port(), TAKEN_HERE);
         });
         batch.rule(DATAGRAMS, "of the cluster itself", |it| {
             it.is_from(gateway).accept();

@@ -194,13 +194,16 @@ impl Target {
         target
     }
 
-    /// Endpoints on the host are not in this network: TCP goes to the proxy, which finds out where to,
-    /// and all else has no way.
+    /// Endpoints on the host are not in this network: TCP goes to the proxy, which finds out where to.
+    /// UDP keeps the endpoint's address, at which the proxy hears it.
     fn leading_to_host(mut self, layout: &Layout, transport: Transport) -> Self {
+        if transport == Transport::Udp {
+            return self;
+        }
         for endpoints in [&mut self.ready, &mut self.draining] {
             let before = endpoints.len();
             endpoints.retain(|it| !layout.is_on_host(*it));
-            if endpoints.len() < before && transport == Transport::Tcp {
+            if endpoints.len() < before {
                 endpoints.insert(layout.egress());
             }
         }

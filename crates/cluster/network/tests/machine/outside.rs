@@ -24,6 +24,7 @@ use crate::{
 pub(crate) const TESTS: &[Test] = &[
     ("tcp_leaves_through_the_host", tcp_leaves_through_the_host),
     ("udp_leaves_through_the_host", udp_leaves_through_the_host),
+    ("udp_reaches_services_on_the_host", udp_reaches_services_on_the_host),
     ("pings_leave_through_the_host", pings_leave_through_the_host),
     ("what_cannot_leave_fails_at_once", what_cannot_leave_fails_at_once),
     ("names_of_the_cluster", names_of_the_cluster),
@@ -109,6 +110,53 @@ fn udp_leaves_through_the_host() {
     world.endpoints("web", &[&b]);
     until(|| exchange(&udp(&a.netns, "10.96.0.7:80"), b"?").ok(), |it| it.as_deref() == Some(b"b"));
     assert_eq!(exchange(&udp(&a.netns, &format!("{}:80", b.address)), b"?").unwrap(), b"b");
+}
+
+fn udp_reaches_services_on_the_host() {
+    let mut world = World::start();
+    let (a, b) = (world.pod("a"), world.pod_on(1, "b"));
+    namespace::serve_udp(host(), 9090, "host");
+    let spec = json!({"type": "NodePort", "clusterIP": "10.96.0.7", "ports": [
+        {"name": "udp", "port": 80, "nodePort": 30080, "protocol": "UDP"}]});
+    world.service_with("web", spec, json!({}));
+    // A program of the host, by the addresses of two nodes.
+    let on_host = ["10.244.0.1", "10.244.16.1"].map(|it| it.parse().unwrap());
+    world.endpoints_with("web", "host", 9090, &on_host);
+    let answered = |from: &OwnedFd, at: &str| exchange(&udp(from, at), b"?").ok();
+    until(|| answered(&a.netns, "10.96.0.7:80"), |it| it.as_deref() == Some(b"host"));
+    // The answers come from whom the pod asked: the sockets are connected.
+    let socket = udp(&a.netns, "10.96.0.7:80");
+    for _ in 0..3 {
+        assert_eq!(exchange(&socket, b"?").unwrap(), b"host");
+    }
+    // One port of the pod's, several targets.
+    namespace::serve_udp(host(), 9091, "host");
+    let socket = namespace::inside(&a.netns, || UdpSocket::bind("0.0.0.0:5000").unwrap());
+    socket.set_read_timeout(Some(namespace::PATIENCE)).unwrap();
+    for target in ["10.96.0.7:80", "10.244.0.1:9091"] {
+        socket.send_to(b"?", target).unwrap();
+        let (length, from) = socket.recv_from(&mut [0; 64]).unwrap();
+        assert_eq!((length, from.to_string()), (4, target.to_owned()));
+    }
+    assert_eq!(answered(&a.netns, "10.244.0.1:30080").as_deref(), Some(&b"host"[..]));
+    // From the host, by the port that is open there.
+    for _ in 0..8 {
+        assert_eq!(answered(host(), "127.0.0.1:30080").as_deref(), Some(&b"host"[..]));
+    }
+    // It is in the kernel, and is found there.
+    world.stop();
+    world.resume();
+    assert_eq!(answered(&a.netns, "10.96.0.7:80").as_deref(), Some(&b"host"[..]));
+    // A client that stays is led on, and hears when nobody is left.
+    let socket = udp(&a.netns, "10.96.0.7:80");
+    assert_eq!(exchange(&socket, b"?").unwrap(), b"host");
+    world.endpoints_with("web", "host", 80, &[b.address]);
+    until(|| exchange(&socket, b"?").ok(), |it| it.as_deref() == Some(b"b"));
+    world.endpoints_with("web", "host", 9092, &on_host);
+    let refused = |it: &io::Result<_>| {
+        it.as_ref().is_err_and(|it| it.kind() == io::ErrorKind::ConnectionRefused)
+    };
+    until(|| exchange(&socket, b"?"), refused);
 }
 
 fn pings_leave_through_the_host() {

@@ -124,15 +124,15 @@ fn endpoints_on_the_host_are_reached_through_the_proxy() {
     let slices = [slice(both, endpoints)];
     let decision = run(&Installed::default(), Some(&service), &slices);
     expect![[r#"
-        + pick-1 x1
         + pick-2 x1
         AddHairpin(10.244.0.1) x1
         AddHairpin(10.244.0.2) x1
         10.96.0.7:80/Tcp - > 10.244.0.1:15001 x1
         10.96.0.7:80/Tcp - > 10.244.0.2:8080 x1
         10.96.0.7:80/Tcp pick-2 x1
+        10.96.0.7:53/Udp - > 10.244.0.1:53 x1
         10.96.0.7:53/Udp - > 10.244.0.2:53 x1
-        10.96.0.7:53/Udp pick-1 x1"#]]
+        10.96.0.7:53/Udp pick-2 x1"#]]
     .assert_eq(&show(&decision));
     let key = Key::namespaced("shop", "web");
     let of = |number: u16, slices: &[EndpointSlice]| {
