@@ -129,6 +129,10 @@ impl Prefix {
         Some(low.into())
     }
 
+    pub(crate) const fn as_bytes(self) -> [u8; 12] {
+        self.0
+    }
+
     /// The range of the addresses that end with one of `low`, in CIDR notation.
     #[must_use]
     pub fn range(self, low: Subnet) -> String {

@@ -18,6 +18,7 @@ use k8s_openapi::api::{
 
 use crate::{
     addresses::{Addresses, Subnet},
+    family::IpFamily,
     host_ports,
     nft::Frontend,
 };
@@ -33,6 +34,8 @@ const HEADLESS: &str = "None";
 /// Services, their EndpointSlices, and who has which address.
 #[derive(Debug, Default)]
 pub(crate) struct Directory {
+    /// The family of which addresses are indexed.
+    family: IpFamily,
     addresses: Addresses,
     services: BTreeMap<Key, Arc<Service>>,
     slices: BTreeMap<Key, BTreeMap<String, Arc<EndpointSlice>>>,
@@ -62,8 +65,9 @@ pub(crate) struct Place {
 pub(crate) struct Shared(Arc<RwLock<Directory>>);
 
 impl Shared {
-    pub(crate) fn new(addresses: Addresses) -> Self {
-        Self(Arc::new(RwLock::new(Directory { addresses, ..Directory::default() })))
+    /// `addresses` as the family has them.
+    pub(crate) fn new(family: IpFamily, addresses: Addresses) -> Self {
+        Self(Arc::new(RwLock::new(Directory { family, addresses, ..Directory::default() })))
     }
 
     pub(crate) fn read(&self) -> RwLockReadGuard<'_, Directory> {
@@ -89,11 +93,11 @@ impl Directory {
         };
         if let Some(old) = old {
             if let Some(address) =
-                cluster_ip(&old).filter(|it| self.by_address.get(it) == Some(&key))
+                self.family.cluster_ip(&old).filter(|it| self.by_address.get(it) == Some(&key))
             {
                 self.by_address.remove(&address);
             }
-            for (frontend, _) in frontends(&old, &self.addresses) {
+            for (frontend, _) in frontends(&old, self.family, &self.addresses) {
                 dirty.insert(frontend);
                 let wanting = self.by_frontend.entry(frontend).or_default();
                 wanting.remove(&key);
@@ -103,11 +107,11 @@ impl Directory {
             }
         }
         if let Some(new) = new {
-            for (frontend, _) in frontends(&new, &self.addresses) {
+            for (frontend, _) in frontends(&new, self.family, &self.addresses) {
                 dirty.insert(frontend);
                 self.by_frontend.entry(frontend).or_default().insert(key.clone());
             }
-            if let Some(address) = cluster_ip(&new) {
+            if let Some(address) = self.family.cluster_ip(&new) {
                 self.by_address.insert(address, key);
             }
         }
@@ -124,7 +128,11 @@ impl Directory {
                 self.count_endpoints(&owner, &old, Counting::Down);
             }
             let service = self.services.get(&owner).into_iter();
-            dirty.extend(service.flat_map(|it| frontends(it, &self.addresses)).map(|(it, _)| it));
+            dirty.extend(
+                service
+                    .flat_map(|it| frontends(it, self.family, &self.addresses))
+                    .map(|(it, _)| it),
+            );
         }
         let Some(slice) = &change.new else { return };
         let Some(owner) = service_of(slice) else { return };
@@ -143,7 +151,9 @@ impl Directory {
     }
 
     fn count_endpoints(&mut self, owner: &Key, slice: &EndpointSlice, counting: Counting) {
-        for address in endpoints(slice).flat_map(addresses) {
+        let family = self.family;
+        let all = endpoints(slice).flat_map(|it| addresses_of(family, it));
+        for address in all {
             let owners = self.by_endpoint.entry(address).or_default();
             let count = owners.entry(owner.clone()).or_default();
             *count = match counting {
@@ -220,7 +230,7 @@ impl Directory {
     pub(crate) fn reached_at(&self, at: Frontend) -> Option<(&Key, &Service, &ServicePort)> {
         let key = self.by_frontend.get(&at)?.first()?;
         let service = self.service(key)?;
-        let mut frontends = frontends(service, &self.addresses).into_iter();
+        let mut frontends = frontends(service, self.family, &self.addresses).into_iter();
         frontends.find_map(|(it, port)| (it == at).then_some((key, service, port)))
     }
 
@@ -248,11 +258,9 @@ enum Counting {
     Down,
 }
 
-/// The cluster address of a Service; none if it is headless, external, or IPv6 only.
+/// The IPv4 cluster address of a Service; none if it is headless, external, or IPv6 only.
 pub(crate) fn cluster_ip(service: &Service) -> Option<Ipv4Addr> {
-    let spec = service.spec.as_ref()?;
-    let external = spec.type_.as_deref() == Some("ExternalName");
-    spec.cluster_ip.as_deref().filter(|_| !external)?.parse().ok()
+    IpFamily::V4.cluster_ip(service)
 }
 
 /// Whether a Service has no cluster address by its own wish.
@@ -267,7 +275,15 @@ pub(crate) fn endpoints(slice: &EndpointSlice) -> impl Iterator<Item = &Endpoint
 
 /// The IPv4 addresses of an endpoint.
 pub(crate) fn addresses(endpoint: &Endpoint) -> impl Iterator<Item = Ipv4Addr> {
-    endpoint.addresses.iter().filter_map(|it| it.parse().ok())
+    addresses_of(IpFamily::V4, endpoint)
+}
+
+/// The addresses of an endpoint that are of a family.
+pub(crate) fn addresses_of(
+    family: IpFamily,
+    endpoint: &Endpoint,
+) -> impl Iterator<Item = Ipv4Addr> {
+    endpoint.addresses.iter().filter_map(move |it| family.parse(it))
 }
 
 fn service_of(slice: &EndpointSlice) -> Option<Key> {

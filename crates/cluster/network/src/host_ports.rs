@@ -2,6 +2,7 @@
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 
+use client::{Caches, Subscription};
 use k8s_openapi::api::core::v1::{Container, ContainerPort, Pod};
 
 use crate::{
@@ -19,8 +20,13 @@ pub(crate) struct HostPort {
     pub(crate) target: SocketAddrV4,
 }
 
+/// Changes of pods that ask for ports of the host.
+pub(crate) fn asking(caches: &Caches) -> Subscription<Pod> {
+    caches.of::<Pod>().subscribe_to(|old, new| old.or(new).is_some_and(is_asking))
+}
+
 /// Whether a pod asks for ports of the host that it does not have by being on the host's network.
-pub(crate) fn is_asking(pod: &Pod) -> bool {
+fn is_asking(pod: &Pod) -> bool {
     asked(pod).next().is_some()
 }
 

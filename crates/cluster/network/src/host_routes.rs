@@ -6,7 +6,7 @@
 
 use std::{
     fs::File,
-    net::Ipv4Addr,
+    net::{IpAddr, Ipv4Addr},
     os::fd::{AsFd as _, OwnedFd},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -287,11 +287,12 @@ impl Kept {
         }
         let routes: Vec<_> =
             host.destinations()?.into_iter().filter(|it| it.1 == link.index).collect();
-        let (gateway, source) = (addresses.gateway(), Some(addresses.host()));
-        let mut add = |to: (Ipv4Addr, u8), via| {
+        let (gateway, source) = (addresses.gateway(), Some(addresses.host().into()));
+        let mut add = |to: (Ipv4Addr, u8), via: Option<Ipv4Addr>| {
             if routes.iter().any(|(it, _)| (it.address, it.prefix) == to) {
                 return Ok(());
             }
+            let (to, via) = ((to.0.into(), to.1), via.map(IpAddr::from));
             host.add_new_route(Route { to, link: link.index, via, source })
         };
         add((gateway, 32), None)?;
@@ -313,9 +314,9 @@ impl Kept {
         let inside = inside.ok_or_else(|| Error::new(doing(), Errno::NODEV))?;
         let index = inside.peer.ok_or_else(|| Error::new(doing(), Errno::NODEV))?;
         host.without_ipv6_address(index)?;
-        host.add_address(index, address)?;
+        host.add_address(index, address.into())?;
         cluster.set_up(inside.index, None)?;
-        let back = Route { to: (address, 32), link: inside.index, via: None, source: None };
+        let back = Route { to: (address.into(), 32), link: inside.index, via: None, source: None };
         cluster.add_route(back)?;
         // By the alias it is known as ours, and as complete.
         host.set_up(index, Some(&self.keeping.alias))?;

@@ -7,6 +7,7 @@
 //! It does not know how pods are made, and does not choose a Service's endpoints or address.
 
 mod addresses;
+mod family;
 mod ranges;
 mod setup;
 mod sys;
@@ -37,12 +38,9 @@ use std::{
     sync::Arc,
 };
 
-use client::{Caches, Client, Events, Subscription};
+use client::{Caches, Client, Events};
 use futures_util::future::BoxFuture;
-use k8s_openapi::api::{
-    core::v1::{Node, Pod, Service},
-    discovery::v1::EndpointSlice,
-};
+use k8s_openapi::api::core::v1::Service;
 use runtime::{OnExit, Tasks};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 
@@ -58,11 +56,12 @@ pub use ranges::{Taken, Wish, WishError, choose};
 use disturb::Disturber;
 use dns::{Follower, Resolver, Upstream};
 use egress::{Targets, datagrams, echoes};
+use family::IpFamily;
 use nft::{Layout, Table, policy::PolicyTable};
 use pods::Pods;
 use policy::{Attached, Enforced};
 use publish::Publisher;
-use services::{Changes, Routed, Services};
+use services::{Routed, Services};
 
 /// Port of the gateway address at which the cluster serves the Kubernetes API to pods. The Service
 /// `default/kubernetes` leads there.
@@ -79,6 +78,13 @@ pub struct Config {
     /// The host's `/etc/resolv.conf`, which is followed: who is asked for names outside the cluster, and
     /// the search domains that pods get besides the cluster's.
     pub host_resolv_conf: PathBuf,
+}
+
+impl Config {
+    fn layout(&self, family: IpFamily, addresses: Addresses) -> Arc<Layout> {
+        let local_ports = self.local_ports.iter().copied().chain([API_PORT]).collect();
+        Arc::new(Layout { family, addresses, egress_port: egress::PORT, local_ports })
+    }
 }
 
 /// Why there is no network.
@@ -135,9 +141,6 @@ impl Network {
         let (pods, attached) = (Arc::new(pods), Attached::new(found));
         let leaving = Arc::clone(&pods);
         tasks.spawn("links", OnExit::StopProcess, |stop| leaving.remove_leaving(stop));
-        let local_ports = config.local_ports.iter().copied().chain([API_PORT]).collect();
-        let layout = Layout { addresses, egress_port: egress::PORT, local_ports };
-        let (table, contents) = Table::open(&layout)?;
         let policies = PolicyTable::open(egress::PORT, addresses.host())?;
         let disturber = Arc::new(Disturber::open(addresses, attached.clone())?);
         let enforced = policy::start(policies, addresses.dns(), attached.clone(), caches, tasks);
@@ -151,13 +154,15 @@ impl Network {
         let dns_address = SocketAddrV4::new(addresses.dns(), dns::PORT);
         let (dns_udp, dns_tcp) = (bind_udp(dns_address)?, listen(dns_address)?);
 
-        let directory = directory::Shared::new(addresses);
-        let api = SocketAddrV4::new(gateway, API_PORT);
-        let layout = Arc::new(layout);
-        let services =
-            Services::new((table, contents), directory.clone(), (api, Arc::clone(&layout)), tasks);
-        let routed = services.routed();
-        start_services(services, caches, tasks);
+        let layout = config.layout(IpFamily::V4, addresses);
+        let directory = directory::Shared::new(layout.family, addresses);
+        let mut families = vec![services(&layout, &directory, tasks)?];
+        if let Some((prefix, addresses)) = addresses.v6() {
+            let layout = config.layout(IpFamily::V6(prefix), addresses);
+            let directory = directory::Shared::new(layout.family, addresses);
+            families.push(services(&layout, &directory, tasks)?);
+        }
+        let routed = services::start(families, caches, tasks);
         let choice = dns::follow(caches, addresses.dns(), events.clone(), tasks);
         let asked = (resolver_of_host.clone(), choice);
         let upstream = Upstream::new(asked, Arc::clone(&sockets), addresses);
@@ -167,7 +172,7 @@ impl Network {
 
         let publisher =
             Publisher::new(addresses, Arc::clone(&sockets), (client, events), tasks.clone());
-        let published = (caches.of::<Service>().subscribe(), asking_pods(caches));
+        let published = (caches.of::<Service>().subscribe(), host_ports::asking(caches));
         tasks.spawn("publisher", OnExit::StopProcess, |stop| {
             publisher.run(published.0, published.1, stop)
         });
@@ -207,7 +212,7 @@ impl Handle {
     /// # Errors
     /// The kernel refuses the address.
     pub fn on_node(&self, node: u32) -> Result<Self, NetlinkError> {
-        setup::add_node(self.addresses.node(node))?;
+        setup::add_node(&self.addresses, node)?;
         Ok(Self { part: self.addresses.part(node), ..self.clone() })
     }
 
@@ -320,35 +325,15 @@ impl Handle {
     }
 }
 
-/// Changes of pods that ask for ports of the host.
-fn asking_pods(caches: &Caches) -> Subscription<Pod> {
-    caches.of::<Pod>().subscribe_to(|old, new| old.or(new).is_some_and(host_ports::is_asking))
-}
-
-fn start_services(services: Services, caches: &Caches, tasks: &Tasks) {
-    let (service_cache, slice_cache) = (caches.of::<Service>(), caches.of::<EndpointSlice>());
-    let (pod_cache, pods) = (caches.of::<Pod>(), asking_pods(caches));
-    let node_cache = caches.of::<Node>();
-    let nodes = node_cache.subscribe_to(|old, new| {
-        let what = |it: &Node| {
-            let part = it.spec.as_ref().and_then(|it| it.pod_cidr.clone());
-            (part, it.metadata.labels.clone())
-        };
-        old.map(what) != new.map(what)
-    });
-    let (services_, slices) = (service_cache.subscribe(), slice_cache.subscribe());
-    let changes = Changes { services: services_, slices, pods, nodes };
-    tasks.spawn("services", OnExit::StopProcess, |stop| async move {
-        tokio::select! {
-            biased;
-            () = stop.cancelled() => return Ok(()),
-            () = async {
-                let services = (service_cache.synced(), slice_cache.synced());
-                tokio::join!(services.0, services.1, pod_cache.synced(), node_cache.synced());
-            } => {}
-        }
-        services.run(changes, stop).await
-    });
+/// What routes Services of a family, with the table that is there or made.
+fn services(
+    layout: &Arc<Layout>,
+    directory: &directory::Shared,
+    tasks: &Tasks,
+) -> Result<Services, NetlinkError> {
+    let api = SocketAddrV4::new(layout.addresses.gateway(), API_PORT);
+    let (table, layout) = (Table::open(layout)?, (api, Arc::clone(layout)));
+    Ok(Services::new(table, directory.clone(), layout, tasks))
 }
 
 /// Questions wait in the sockets until the directory is complete: a wrong "no such name" would be

@@ -26,7 +26,7 @@ fn optional(path: &'static str, value: &str) -> Setting {
 
 /// The cluster's own namespace: it routes between pods. A new namespace has the host's IPv4
 /// settings, so whatever matters is written.
-pub(crate) fn set_for_cluster() -> Result<(), Error> {
+pub(crate) fn set_for_cluster(v6: bool) -> Result<(), Error> {
     let settings = [
         // First, because it sets the others to their defaults.
         required("ipv4/ip_forward", "1"),
@@ -44,18 +44,37 @@ pub(crate) fn set_for_cluster() -> Result<(), Error> {
         required("ipv4/ip_unprivileged_port_start", "0"),
         // Who sends to a service without endpoints is told each time, not once a second.
         required("ipv4/icmp_ratelimit", "0"),
-        // Links without IPv6 do not look for routers, so the machine sleeps.
-        optional("ipv6/conf/default/disable_ipv6", "1"),
         // Bridged packets would pass the rules twice. We make no bridge; a user may.
         optional("bridge/bridge-nf-call-iptables", "0"),
         optional("bridge/bridge-nf-call-ip6tables", "0"),
         optional("bridge/bridge-nf-call-arptables", "0"),
     ];
-    settings.iter().try_for_each(Setting::write)
+    let forwarding =
+        [required("ipv6/conf/all/forwarding", "1"), required("ipv6/icmp/ratelimit", "0")];
+    let forwarding = forwarding.iter().filter(|_| v6);
+    settings.iter().chain(forwarding).chain(&ipv6(v6)).try_for_each(Setting::write)
+}
+
+/// Whether links have IPv6. Those that have get their addresses from us alone: nothing is asked of
+/// routers or neighbours, so the machine sleeps.
+fn ipv6(wanted: bool) -> Vec<Setting> {
+    if !wanted {
+        return vec![optional("ipv6/conf/default/disable_ipv6", "1")];
+    }
+    vec![
+        // Of links that are there, too: they were made by a version that had no IPv6.
+        required("ipv6/conf/all/disable_ipv6", "0"),
+        required("ipv6/conf/default/disable_ipv6", "0"),
+        required("ipv6/conf/default/accept_ra", "0"),
+        required("ipv6/conf/default/autoconf", "0"),
+        required("ipv6/conf/default/router_solicitations", "0"),
+        // No address of the kernel's own making.
+        required("ipv6/conf/default/addr_gen_mode", "1"),
+    ]
 }
 
 /// A pod's namespace, before it has a link.
-pub(crate) fn set_for_pod() -> Result<(), Error> {
+pub(crate) fn set_for_pod(v6: bool) -> Result<(), Error> {
     let group = group()?;
     let settings = [
         // As containerd sets them: port 80 and ping are for everyone. In a user namespace only its
@@ -64,9 +83,8 @@ pub(crate) fn set_for_pod() -> Result<(), Error> {
         required("ipv4/ping_group_range", &format!("{group} {group}")),
         required("ipv4/conf/all/arp_ignore", "0"),
         required("ipv4/conf/default/arp_ignore", "0"),
-        optional("ipv6/conf/default/disable_ipv6", "1"),
     ];
-    settings.iter().try_for_each(Setting::write)
+    settings.iter().chain(&ipv6(v6)).try_for_each(Setting::write)
 }
 
 /// The namespace at the other end of the shaper's link, where frames are only read.

@@ -4,13 +4,13 @@ use std::net::Ipv4Addr;
 
 use k8s_openapi::api::core::v1::{Service, ServicePort};
 
-use super::cluster_ip;
 use crate::{
     addresses::Addresses,
+    family::IpFamily,
     nft::{Frontend, Transport},
 };
 
-/// Where clients in the cluster's network reach a Service, each with the port that they reach: its
+/// Where clients in the cluster's network reach a Service by addresses of a family, each with the port that they reach: its
 /// cluster address, its node ports at the gateway, and addresses from outside (`externalIPs`, and those
 /// of a load balancer that does not want to be passed through, KEP-1860).
 ///
@@ -18,6 +18,7 @@ use crate::{
 /// place of another (CVE-2020-8554), or of the API.
 pub(crate) fn frontends<'a>(
     service: &'a Service,
+    family: IpFamily,
     addresses: &Addresses,
 ) -> Vec<(Frontend, &'a ServicePort)> {
     let Some(spec) = &service.spec else { return Vec::new() };
@@ -29,11 +30,12 @@ pub(crate) fn frontends<'a>(
     let balanced = ingress.filter(|it| it.ip_mode.as_deref() != Some("Proxy"));
     let outside =
         balanced.filter_map(|it| it.ip.as_ref()).chain(spec.external_ips.iter().flatten());
-    let outside = outside.filter_map(|it| it.parse::<Ipv4Addr>().ok());
+    let outside = outside.filter_map(|it| family.parse(it));
     let outside = outside.filter(|it| {
         !addresses.pods.contains(*it) && !addresses.services.contains(*it) && !it.is_loopback()
     });
-    let places: Vec<Ipv4Addr> = cluster_ip(service).into_iter().chain(outside).collect();
+    let cluster_ip = family.cluster_ip(service);
+    let places: Vec<Ipv4Addr> = cluster_ip.into_iter().chain(outside).collect();
     let mut frontends = Vec::new();
     for port in spec.ports.iter().flatten() {
         // SCTP is not routed.
@@ -46,7 +48,9 @@ pub(crate) fn frontends<'a>(
         for place in &places {
             add(*place, port.port);
         }
-        add(addresses.gateway(), port.node_port.unwrap_or_default());
+        if cluster_ip.is_some() {
+            add(addresses.gateway(), port.node_port.unwrap_or_default());
+        }
     }
     frontends
 }
@@ -69,7 +73,7 @@ mod tests {
 
     fn check(service: Value, expected: Expect) {
         let service: Service = serde_json::from_value(service).unwrap();
-        let frontends = frontends(&service, &Addresses::default());
+        let frontends = frontends(&service, IpFamily::V4, &Addresses::default());
         let show = |(at, port): &(Frontend, &ServicePort)| {
             let Frontend { address, transport, port: number } = at;
             format!("{address}:{number}/{transport:?} is port {}", port.port)

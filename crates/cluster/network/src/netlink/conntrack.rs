@@ -8,15 +8,17 @@
 use std::{
     collections::BTreeSet,
     io,
-    net::{Ipv4Addr, SocketAddrV4},
+    net::{IpAddr, SocketAddrV4},
     sync::{Mutex, PoisonError},
 };
 
 use rustix::io::Errno;
 
+use crate::family::IpFamily;
+
 use super::{
     Doing, Error, Family, Socket, modules,
-    wire::{self, Datagram, Header},
+    wire::{self, Datagram, GENERIC_LEN, Header},
 };
 
 const NFNL_SUBSYS_CTNETLINK: u16 = 1 << 8;
@@ -32,6 +34,8 @@ const CTA_TUPLE_IP: u16 = 1;
 const CTA_TUPLE_PROTO: u16 = 2;
 const CTA_IP_V4_SRC: u16 = 1;
 const CTA_IP_V4_DST: u16 = 2;
+const CTA_IP_V6_SRC: u16 = 3;
+const CTA_IP_V6_DST: u16 = 4;
 const CTA_PROTO_NUM: u16 = 1;
 const CTA_PROTO_SRC_PORT: u16 = 2;
 const CTA_PROTO_DST_PORT: u16 = 3;
@@ -39,8 +43,6 @@ const CTA_PROTO_DST_PORT: u16 = 3;
 const NLM_F_REQUEST: u16 = 1;
 const NLM_F_ACK: u16 = 4;
 const NLM_F_DUMP: u16 = 0x300;
-/// `struct nfgenmsg`: IPv4, version 0, resource 0.
-const GENERIC: [u8; 4] = [2, 0, 0, 0];
 const UDP: u8 = 17;
 
 /// From a service address to the endpoint that got the flow.
@@ -50,14 +52,19 @@ pub(crate) struct Flow {
     pub(crate) endpoint: SocketAddrV4,
 }
 
-/// The tracked connections of the network namespace in which it is first used.
+/// The tracked connections of a family, of the network namespace in which it is first used.
 #[derive(Debug, Default)]
 pub(crate) struct Conntrack {
+    family: IpFamily,
     /// Opened once and kept, for the reason that the nftables table keeps its own.
     socket: Mutex<Option<Socket>>,
 }
 
 impl Conntrack {
+    pub(crate) fn new(family: IpFamily) -> Self {
+        Self { family, ..Self::default() }
+    }
+
     /// Forgets the UDP flows that `removed` names; the next packet of such a client chooses anew.
     /// Takes milliseconds: the kernel looks through one table for the whole machine.
     pub(crate) fn forget(&self, removed: &BTreeSet<Flow>) -> Result<usize, Error> {
@@ -69,12 +76,12 @@ impl Conntrack {
                 kept.insert(Socket::open(Family::Netfilter).doing_with(modules::NETFILTER, doing)?)
             }
         };
-        let sequence = socket.sequences(1);
+        let (sequence, generic) = (socket.sequences(1), wire::generic(self.family));
         let mut dump = Datagram::default();
         let flags = NLM_F_REQUEST | NLM_F_DUMP;
         dump.message(Header { kind: IPCTNL_MSG_CT_GET, flags, sequence }, |body| {
             // Kernels before 5.8 pass over the filter, and answer with all entries.
-            body.fixed(&GENERIC).nested(CTA_FILTER, |filter| {
+            body.fixed(&generic).nested(CTA_FILTER, |filter| {
                 filter.attribute(CTA_FILTER_ORIG_FLAGS, &CTA_FILTER_PROTO_NUM.to_ne_bytes());
             });
             body.nested(CTA_TUPLE_ORIG, |tuple| {
@@ -87,10 +94,11 @@ impl Conntrack {
         let entries = entries.doing_with(modules::CONNTRACK, doing)?;
         let mut forgotten = 0;
         for entry in entries {
-            let Some(attributes) = entry.payload.get(GENERIC.len()..) else { continue };
+            let Some(attributes) = entry.payload.get(GENERIC_LEN..) else { continue };
             let Some(original) = wire::attribute(attributes, CTA_TUPLE_ORIG) else { continue };
-            if flow(attributes).is_some_and(|it| removed.contains(&it)) {
-                remove(socket, original).doing(|| "forget a tracked connection".to_owned())?;
+            if flow(self.family, attributes).is_some_and(|it| removed.contains(&it)) {
+                remove(socket, generic, original)
+                    .doing(|| "forget a tracked connection".to_owned())?;
                 forgotten += 1;
             }
         }
@@ -98,12 +106,12 @@ impl Conntrack {
     }
 }
 
-fn remove(socket: &mut Socket, original: &[u8]) -> io::Result<()> {
+fn remove(socket: &mut Socket, generic: [u8; GENERIC_LEN], original: &[u8]) -> io::Result<()> {
     let sequence = socket.sequences(1);
     let mut datagram = Datagram::default();
     let flags = NLM_F_REQUEST | NLM_F_ACK;
     datagram.message(Header { kind: IPCTNL_MSG_CT_DELETE, flags, sequence }, |body| {
-        body.fixed(&GENERIC).nested(CTA_TUPLE_ORIG, |tuple| {
+        body.fixed(&generic).nested(CTA_TUPLE_ORIG, |tuple| {
             tuple.fixed(original);
         });
     });
@@ -115,23 +123,31 @@ fn remove(socket: &mut Socket, original: &[u8]) -> io::Result<()> {
 }
 
 /// The flow that an entry's attributes describe, if it is UDP.
-fn flow(attributes: &[u8]) -> Option<Flow> {
+fn flow(family: IpFamily, attributes: &[u8]) -> Option<Flow> {
     let protocol = [CTA_TUPLE_ORIG, CTA_TUPLE_PROTO, CTA_PROTO_NUM];
     if wire::attribute_at(attributes, &protocol)? != [UDP] {
         return None;
     }
     let original = wire::attribute(attributes, CTA_TUPLE_ORIG)?;
     let reply = wire::attribute(attributes, CTA_TUPLE_REPLY)?;
+    let (source, destination) = match family {
+        IpFamily::V4 => (CTA_IP_V4_SRC, CTA_IP_V4_DST),
+        IpFamily::V6(_) => (CTA_IP_V6_SRC, CTA_IP_V6_DST),
+    };
     Some(Flow {
-        service: address(original, CTA_IP_V4_DST, CTA_PROTO_DST_PORT)?,
-        endpoint: address(reply, CTA_IP_V4_SRC, CTA_PROTO_SRC_PORT)?,
+        service: address(family, original, destination, CTA_PROTO_DST_PORT)?,
+        endpoint: address(family, reply, source, CTA_PROTO_SRC_PORT)?,
     })
 }
 
-fn address(tuple: &[u8], ip: u16, port: u16) -> Option<SocketAddrV4> {
-    let ip: [u8; 4] = wire::attribute_at(tuple, &[CTA_TUPLE_IP, ip])?.try_into().ok()?;
+fn address(family: IpFamily, tuple: &[u8], ip: u16, port: u16) -> Option<SocketAddrV4> {
+    let bytes = wire::attribute_at(tuple, &[CTA_TUPLE_IP, ip])?;
+    let address: IpAddr = match family {
+        IpFamily::V4 => <[u8; 4]>::try_from(bytes).ok()?.into(),
+        IpFamily::V6(_) => <[u8; 16]>::try_from(bytes).ok()?.into(),
+    };
     let port = wire::attribute_at(tuple, &[CTA_TUPLE_PROTO, port])?.try_into().ok()?;
-    Some(SocketAddrV4::new(Ipv4Addr::from(ip), u16::from_be_bytes(port)))
+    Some(SocketAddrV4::new(family.low(address)?, u16::from_be_bytes(port)))
 }
 
 #[cfg(test)]
@@ -162,6 +178,6 @@ mod tests {
             service: "10.96.0.9:53".parse().unwrap(),
             endpoint: "10.244.0.3:53".parse().unwrap(),
         };
-        assert_eq!(flow(message.payload), Some(expected));
+        assert_eq!(flow(IpFamily::V4, message.payload), Some(expected));
     }
 }

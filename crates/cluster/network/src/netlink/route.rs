@@ -7,7 +7,7 @@ mod detour;
 
 use std::{
     io,
-    net::Ipv4Addr,
+    net::{IpAddr, Ipv4Addr},
     os::fd::{AsRawFd, BorrowedFd},
 };
 
@@ -17,7 +17,7 @@ use netlink_packet_core::{
 };
 use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,
-    address::{AddressAttribute, AddressMessage},
+    address::{AddressAttribute, AddressHeaderFlags, AddressMessage},
     link::{
         AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoData, InfoKind, InfoVeth, LinkAttribute,
         LinkExtentMask, LinkFlags, LinkInfo, LinkMessage,
@@ -33,7 +33,7 @@ use rustix::io::Errno;
 pub(crate) use detour::{Detour, Mac};
 
 use super::{Doing, Error, Family, Socket};
-use crate::{addresses::Subnet, setup::LOOPBACK};
+use crate::{addresses::Subnet, family::IpFamily, setup::LOOPBACK};
 
 /// Place of our one rule: after the cluster's own addresses (0), before the main table (32766).
 const RULE_PRIORITY: u32 = 1000;
@@ -51,6 +51,8 @@ pub(crate) struct Link {
     pub(crate) running: bool,
     /// A number without a meaning to the kernel, which removes all links of a group at once.
     pub(crate) group: u32,
+    /// None: it is of a kind that has none.
+    pub(crate) mac: Option<Mac>,
 }
 
 /// The ends of a veth pair that is to be made.
@@ -67,12 +69,12 @@ pub(crate) struct Veth<'a> {
 /// A route to an address or prefix over a link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Route {
-    pub(crate) to: (Ipv4Addr, u8),
+    pub(crate) to: (IpAddr, u8),
     pub(crate) link: u32,
     /// The next hop; none: the destination itself is on the link.
-    pub(crate) via: Option<Ipv4Addr>,
+    pub(crate) via: Option<IpAddr>,
     /// The address that local senders use.
-    pub(crate) source: Option<Ipv4Addr>,
+    pub(crate) source: Option<IpAddr>,
 }
 
 /// rtnetlink of one network namespace.
@@ -203,13 +205,15 @@ impl Routing {
     }
 
     /// Gives a link an address of its own, without a prefix on the link.
-    pub(crate) fn add_address(&mut self, link: u32, address: Ipv4Addr) -> Result<(), Error> {
+    pub(crate) fn add_address(&mut self, link: u32, address: IpAddr) -> Result<(), Error> {
         let mut message = AddressMessage::default();
-        message.header.family = AddressFamily::Inet;
-        message.header.prefix_len = 32;
+        message.header.family = family_of(address);
+        message.header.prefix_len = if address.is_ipv4() { 32 } else { 128 };
         message.header.index = link;
-        message.attributes.push(AddressAttribute::Local(address.into()));
-        message.attributes.push(AddressAttribute::Address(address.into()));
+        // Nobody else can have it, so nobody is asked, which takes a second.
+        message.header.flags = AddressHeaderFlags::Nodad;
+        message.attributes.push(AddressAttribute::Local(address));
+        message.attributes.push(AddressAttribute::Address(address));
         let flags = NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE;
         self.call(RouteNetlinkMessage::NewAddress(message), flags)
             .doing(|| format!("add address `{address}` to link number `{link}`"))?;
@@ -222,6 +226,18 @@ impl Routing {
         let flags = NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE;
         self.call(RouteNetlinkMessage::NewRoute(route_message(route)), flags)
             .doing(|| format!("add the route to `{destination}/{prefix}`"))?;
+        Ok(())
+    }
+
+    /// Adds a route that says of all of a range that it is here.
+    pub(crate) fn add_own_route(&mut self, route: Route) -> Result<(), Error> {
+        let (destination, prefix) = route.to;
+        let mut message = route_message(route);
+        message.header.kind = RouteType::Local;
+        message.header.scope = RouteScope::Host;
+        let flags = NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE;
+        self.call(RouteNetlinkMessage::NewRoute(message), flags)
+            .doing(|| format!("take `{destination}/{prefix}` for its own"))?;
         Ok(())
     }
 
@@ -238,9 +254,9 @@ impl Routing {
     }
 
     /// Refuses what no other route leads anywhere: senders are told at once, and that it is final.
-    pub(crate) fn prohibit_everything_else(&mut self) -> Result<(), Error> {
+    pub(crate) fn prohibit_everything_else(&mut self, family: IpFamily) -> Result<(), Error> {
         let mut message = RouteMessage::default();
-        message.header.address_family = AddressFamily::Inet;
+        message.header.address_family = address_family(family);
         message.header.table = RouteHeader::RT_TABLE_MAIN;
         message.header.protocol = RouteProtocol::Static;
         message.header.kind = RouteType::Prohibit;
@@ -252,10 +268,15 @@ impl Routing {
 
     /// Takes packets with a mark for the cluster's own, whatever address they are to: by a table of their
     /// own, which says so of every address.
-    pub(crate) fn take_marked(&mut self, mark: u32, table: u8) -> Result<(), Error> {
+    pub(crate) fn take_marked(
+        &mut self,
+        family: IpFamily,
+        mark: u32,
+        table: u8,
+    ) -> Result<(), Error> {
         let doing = || format!("take packets marked `{mark:#x}`");
         let mut message = RouteMessage::default();
-        message.header.address_family = AddressFamily::Inet;
+        message.header.address_family = address_family(family);
         message.header.table = table;
         message.header.protocol = RouteProtocol::Static;
         message.header.scope = RouteScope::Host;
@@ -264,7 +285,7 @@ impl Routing {
         let flags = NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE;
         self.call(RouteNetlinkMessage::NewRoute(message), flags).doing(doing)?;
         let mut rule = RuleMessage::default();
-        rule.header.family = AddressFamily::Inet;
+        rule.header.family = address_family(family);
         rule.header.table = table;
         rule.header.action = RuleAction::ToTable;
         rule.attributes.push(RuleAttribute::FwMark(mark));
@@ -315,6 +336,17 @@ impl Routing {
     }
 }
 
+fn family_of(address: IpAddr) -> AddressFamily {
+    if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 }
+}
+
+fn address_family(family: IpFamily) -> AddressFamily {
+    match family {
+        IpFamily::V4 => AddressFamily::Inet,
+        IpFamily::V6(_) => AddressFamily::Inet6,
+    }
+}
+
 fn is(error: &io::Error, errno: Errno) -> bool {
     error.raw_os_error() == Some(errno.raw_os_error())
 }
@@ -322,7 +354,7 @@ fn is(error: &io::Error, errno: Errno) -> bool {
 fn route_message(route: Route) -> RouteMessage {
     let (destination, prefix) = route.to;
     let mut message = RouteMessage::default();
-    message.header.address_family = AddressFamily::Inet;
+    message.header.address_family = family_of(destination);
     message.header.destination_prefix_length = prefix;
     message.header.table = RouteHeader::RT_TABLE_MAIN;
     message.header.protocol = RouteProtocol::Static;
@@ -331,12 +363,19 @@ fn route_message(route: Route) -> RouteMessage {
         if route.via.is_some() { RouteScope::Universe } else { RouteScope::Link };
     let attributes = &mut message.attributes;
     if prefix > 0 {
-        attributes.push(RouteAttribute::Destination(RouteAddress::Inet(destination)));
+        attributes.push(RouteAttribute::Destination(route_address(destination)));
     }
     attributes.push(RouteAttribute::Oif(route.link));
-    attributes.extend(route.via.map(|it| RouteAttribute::Gateway(RouteAddress::Inet(it))));
-    attributes.extend(route.source.map(|it| RouteAttribute::PrefSource(RouteAddress::Inet(it))));
+    attributes.extend(route.via.map(|it| RouteAttribute::Gateway(route_address(it))));
+    attributes.extend(route.source.map(|it| RouteAttribute::PrefSource(route_address(it))));
     message
+}
+
+fn route_address(address: IpAddr) -> RouteAddress {
+    match address {
+        IpAddr::V4(it) => RouteAddress::Inet(it),
+        IpAddr::V6(it) => RouteAddress::Inet6(it),
+    }
 }
 
 fn link(reply: RouteNetlinkMessage) -> Option<Link> {
@@ -348,6 +387,7 @@ fn link(reply: RouteNetlinkMessage) -> Option<Link> {
         peer: None,
         running: message.header.flags.contains(LinkFlags::Running),
         group: 0,
+        mac: None,
     };
     for attribute in message.attributes {
         match attribute {
@@ -355,6 +395,7 @@ fn link(reply: RouteNetlinkMessage) -> Option<Link> {
             LinkAttribute::IfAlias(alias) => link.alias = alias,
             LinkAttribute::Link(peer) => link.peer = Some(peer),
             LinkAttribute::Group(group) => link.group = group,
+            LinkAttribute::Address(mac) => link.mac = Mac::try_from(mac).ok(),
             _ => {}
         }
     }
@@ -367,12 +408,13 @@ fn route(reply: RouteNetlinkMessage) -> Option<Route> {
         return None;
     }
     let prefix = message.header.destination_prefix_length;
-    let mut route = Route { to: (Ipv4Addr::UNSPECIFIED, prefix), link: 0, via: None, source: None };
+    let everywhere = Ipv4Addr::UNSPECIFIED.into();
+    let mut route = Route { to: (everywhere, prefix), link: 0, via: None, source: None };
     for attribute in message.attributes {
         match attribute {
-            RouteAttribute::Destination(RouteAddress::Inet(it)) => route.to.0 = it,
-            RouteAttribute::Gateway(RouteAddress::Inet(it)) => route.via = Some(it),
-            RouteAttribute::PrefSource(RouteAddress::Inet(it)) => route.source = Some(it),
+            RouteAttribute::Destination(RouteAddress::Inet(it)) => route.to.0 = it.into(),
+            RouteAttribute::Gateway(RouteAddress::Inet(it)) => route.via = Some(it.into()),
+            RouteAttribute::PrefSource(RouteAddress::Inet(it)) => route.source = Some(it.into()),
             RouteAttribute::Oif(it) => route.link = it,
             _ => {}
         }
@@ -405,13 +447,14 @@ mod tests {
     #[test]
     fn a_route_is_read_as_it_is_written() {
         let written = Route {
-            to: (Ipv4Addr::new(10, 244, 0, 7), 32),
+            to: (Ipv4Addr::new(10, 244, 0, 7).into(), 32),
             link: 12,
             via: None,
-            source: Some(Ipv4Addr::new(10, 244, 0, 1)),
+            source: Some(Ipv4Addr::new(10, 244, 0, 1).into()),
         };
         assert_eq!(route(RouteNetlinkMessage::NewRoute(route_message(written))), Some(written));
-        let default = Route { to: (Ipv4Addr::UNSPECIFIED, 0), via: written.source, ..written };
+        let default =
+            Route { to: (Ipv4Addr::UNSPECIFIED.into(), 0), via: written.source, ..written };
         assert_eq!(route(RouteNetlinkMessage::NewRoute(route_message(default))), Some(default));
     }
 }

@@ -3,6 +3,24 @@
 //!
 //! Format: <https://docs.kernel.org/userspace-api/netlink/intro.html>.
 
+use crate::family::IpFamily;
+
+/// Length of `struct nfgenmsg`, which every message of netfilter begins with.
+pub(crate) const GENERIC_LEN: usize = 4;
+
+/// `struct nfgenmsg`: the family (`NFPROTO_*`), version 0, resource 0.
+pub(crate) const fn generic(family: IpFamily) -> [u8; GENERIC_LEN] {
+    [protocol(family), 0, 0, 0]
+}
+
+/// `NFPROTO_IPV4` or `NFPROTO_IPV6`.
+pub(crate) const fn protocol(family: IpFamily) -> u8 {
+    match family {
+        IpFamily::V4 => 2,
+        IpFamily::V6(_) => 10,
+    }
+}
+
 /// Size of `struct nlmsghdr`.
 const HEADER_LEN: usize = 16;
 /// Where `nlmsg_flags` is in it.

@@ -3,9 +3,12 @@
 use std::io;
 
 use super::expressions::Expressions;
-use crate::netlink::{
-    Socket,
-    wire::{Body, Datagram, Header},
+use crate::{
+    family::IpFamily,
+    netlink::{
+        Socket,
+        wire::{Body, Datagram, GENERIC_LEN, Header, generic},
+    },
 };
 
 const NFNL_SUBSYS_NFTABLES: u16 = 10 << 8;
@@ -27,8 +30,6 @@ pub(super) const NLM_F_DUMP: u16 = 0x300;
 pub(super) const NLM_F_CREATE: u16 = 0x400;
 const NLM_F_APPEND: u16 = 0x800;
 
-/// `struct nfgenmsg`: IPv4, version 0, resource 0.
-pub(super) const GENERIC: [u8; 4] = [2, 0, 0, 0];
 /// `struct nfgenmsg` of the messages around a batch: any family, resource = the subsystem, in
 /// network byte order.
 const GENERIC_BATCH: [u8; 4] = [0, 0, 0, 10];
@@ -85,6 +86,7 @@ pub(super) struct Element {
 /// A transaction on one table that is being put together.
 #[derive(Debug)]
 pub(super) struct Batch {
+    family: IpFamily,
     table: &'static str,
     datagram: Datagram,
     first: u32,
@@ -92,22 +94,33 @@ pub(super) struct Batch {
 }
 
 impl Batch {
-    /// An empty transaction, which is to be committed over `socket` before anything else is sent.
+    /// An empty transaction on a table of IPv4, which is to be committed over `socket` before anything
+    /// else is sent.
     pub(super) fn new(table: &'static str, socket: &mut Socket) -> Self {
         Self::numbered(table, socket.sequences(1))
     }
 
+    /// The same transaction, going on with the table of this family.
+    pub(super) fn of(self, family: IpFamily) -> Self {
+        Self { family, ..self }
+    }
+
     fn numbered(table: &'static str, first: u32) -> Self {
-        let mut batch = Self { table, datagram: Datagram::default(), first, next: first };
-        batch.message(BATCH_BEGIN, 0, GENERIC_BATCH, |_| {});
+        let (family, datagram) = (IpFamily::V4, Datagram::default());
+        let mut batch = Self { family, table, datagram, first, next: first };
+        batch.message_about(GENERIC_BATCH, BATCH_BEGIN, 0, |_| {});
         batch
     }
 
-    pub(super) fn message(
+    pub(super) fn message(&mut self, kind: u16, flags: u16, body: impl FnOnce(&mut Body<'_>)) {
+        self.message_about(generic(self.family), kind, flags, body);
+    }
+
+    fn message_about(
         &mut self,
+        generic: [u8; GENERIC_LEN],
         kind: u16,
         flags: u16,
-        generic: [u8; 4],
         body: impl FnOnce(&mut Body<'_>),
     ) {
         let flags = NLM_F_REQUEST | flags;
@@ -140,7 +153,7 @@ impl Batch {
     pub(super) fn table_of(&mut self, owner: Owner, comment: &str) {
         const FLAG_OWNER: u32 = 2;
         let table = self.table;
-        self.message(NEWTABLE, NLM_F_CREATE, GENERIC, |body| {
+        self.message(NEWTABLE, NLM_F_CREATE, |body| {
             body.text(1, table);
             if owner == Owner::Socket {
                 body.number(2, FLAG_OWNER);
@@ -159,14 +172,14 @@ impl Batch {
     /// Removes the table and all that is in it.
     pub(super) fn delete_table(&mut self) {
         let table = self.table;
-        self.message(DELTABLE, 0, GENERIC, |body| {
+        self.message(DELTABLE, 0, |body| {
             body.text(1, table);
         });
     }
 
     pub(super) fn chain(&mut self, name: &str, hook: Hook) {
         let table = self.table;
-        self.message(NEWCHAIN, NLM_F_CREATE, GENERIC, |body| {
+        self.message(NEWCHAIN, NLM_F_CREATE, |body| {
             body.text(1, table).text(3, name).text(7, hook.kind).nested(4, |it| {
                 it.number(1, hook.number).attribute(2, &hook.priority.to_be_bytes());
             });
@@ -180,10 +193,10 @@ impl Batch {
         comment: &str,
         steps: impl FnOnce(&mut Expressions<'_, '_>),
     ) {
-        let table = self.table;
-        self.message(NEWRULE, NLM_F_CREATE | NLM_F_APPEND, GENERIC, |body| {
+        let (table, family) = (self.table, self.family);
+        self.message(NEWRULE, NLM_F_CREATE | NLM_F_APPEND, |body| {
             body.text(1, table).text(2, chain).attribute(7, &user_data(comment));
-            body.nested(4, |it| steps(&mut Expressions(it)));
+            body.nested(4, |it| steps(&mut Expressions { body: it, family }));
         });
     }
 
@@ -194,7 +207,7 @@ impl Batch {
         let flags = if set.value_length > 0 { MAP } else { 0 };
         let flags = flags | if set.dynamic_max.is_some() { TIMEOUT | EVALUATED } else { 0 };
         let table = self.table;
-        self.message(NEWSET, NLM_F_CREATE, GENERIC, |body| {
+        self.message(NEWSET, NLM_F_CREATE, |body| {
             body.text(1, table).text(2, set.name).number(10, set.id);
             body.number(4, set.key_type).number(5, set.key_length);
             body.number(3, flags);
@@ -220,7 +233,7 @@ impl Batch {
     fn elements(&mut self, kind: u16, flags: u16, set: &str, elements: &[Element]) {
         let table = self.table;
         for chunk in elements.chunks(ELEMENTS_MAX) {
-            self.message(kind, flags, GENERIC, |body| {
+            self.message(kind, flags, |body| {
                 body.text(1, table).text(2, set).nested(3, |list| {
                     for element in chunk {
                         list.nested(LIST_ELEM, |it| element.write(it));
@@ -241,7 +254,7 @@ impl Batch {
         // Older kernels acknowledge only what is inside the batch; the last message suffices,
         // because a refusal of any other is reported before.
         self.datagram.add_flags(NLM_F_ACK);
-        self.message(BATCH_END, 0, GENERIC_BATCH, |_| {});
+        self.message_about(GENERIC_BATCH, BATCH_END, 0, |_| {});
         socket.exchange(self.datagram.as_bytes(), first, last).map(drop)
     }
 

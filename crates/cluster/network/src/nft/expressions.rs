@@ -3,9 +3,15 @@
 //! Attribute numbers are those of `linux/netfilter/nf_tables.h`; the words are those of
 //! `nft --debug=netlink`.
 
-use std::net::Ipv4Addr;
+mod policies;
 
-use crate::{addresses::Subnet, netlink::wire::Body};
+use std::net::{IpAddr, Ipv4Addr};
+
+use crate::{
+    addresses::{Prefix, Subnet},
+    family::IpFamily,
+    netlink::wire::{self, Body},
+};
 
 const LIST_ELEM: u16 = 1;
 const EXPR_NAME: u16 = 1;
@@ -14,9 +20,9 @@ const DATA_VALUE: u16 = 1;
 const DATA_VERDICT: u16 = 2;
 const VERDICT_CODE: u16 = 1;
 
-/// `NFPROTO_IPV4`.
-const IPV4: u32 = 2;
-const ICMP_PORT_UNREACHABLE: u8 = 3;
+/// `NFT_PAYLOAD_NETWORK_HEADER` and `NFT_PAYLOAD_TRANSPORT_HEADER`.
+const NETWORK: u32 = 1;
+const TRANSPORT: u32 = 2;
 const SNAT: u32 = 0;
 const DNAT: u32 = 1;
 
@@ -50,26 +56,54 @@ pub(crate) enum Field {
     IcmpType,
 }
 
-/// The steps of a rule, in order.
+/// A message of `ping`.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Echo {
+    Request,
+    Reply,
+}
+
+/// What follows is used by the steps of IPv6 only: the beginning of an address,
+const PREFIX: Register = Register(12);
+/// and a whole one, of which the last part is what IPv4 has.
+const WHOLE: Register = Register(8);
+const END_OF_WHOLE: Register = Register(11);
+
+/// The steps of a rule, in order. Addresses are four bytes in both families.
 #[derive(Debug)]
-pub(crate) struct Expressions<'a, 'b>(pub(crate) &'a mut Body<'b>);
+pub(crate) struct Expressions<'a, 'b> {
+    pub(super) body: &'a mut Body<'b>,
+    pub(super) family: IpFamily,
+}
 
 impl Expressions<'_, '_> {
     fn add(&mut self, name: &str, data: impl FnOnce(&mut Body<'_>)) -> &mut Self {
-        self.0.nested(LIST_ELEM, |element| {
+        self.body.nested(LIST_ELEM, |element| {
             element.text(EXPR_NAME, name).nested(EXPR_DATA, data);
         });
         self
     }
 
+    /// Ends the rule if it is an address of IPv6 that is not of the cluster's.
     pub(crate) fn load(&mut self, field: Field, into: Register) -> &mut Self {
-        // Base (1 network, 2 transport header), offset, length.
-        let (base, offset, length) = match field {
-            Field::SourceAddress => (1, 12, 4),
-            Field::DestinationAddress => (1, 16, 4),
-            Field::DestinationPort => (2, 2, 2),
-            Field::IcmpType => (2, 0, 1),
-        };
+        match (self.family, field) {
+            (IpFamily::V4, Field::SourceAddress) => self.load_bytes(NETWORK, 12, 4, into),
+            (IpFamily::V4, Field::DestinationAddress) => self.load_bytes(NETWORK, 16, 4, into),
+            (IpFamily::V6(prefix), Field::SourceAddress) => self.load_v6(prefix, 8, into),
+            (IpFamily::V6(prefix), Field::DestinationAddress) => self.load_v6(prefix, 24, into),
+            (_, Field::DestinationPort) => self.load_bytes(TRANSPORT, 2, 2, into),
+            (_, Field::IcmpType) => self.load_bytes(TRANSPORT, 0, 1, into),
+        }
+    }
+
+    fn load_v6(&mut self, prefix: Prefix, offset: u32, into: Register) -> &mut Self {
+        let begin = prefix.as_bytes();
+        self.load_bytes(NETWORK, offset, 12, PREFIX).equals(PREFIX, &begin);
+        self.load_bytes(NETWORK, offset + 12, 4, into)
+    }
+
+    /// Loads bytes of the header `base`.
+    fn load_bytes(&mut self, base: u32, offset: u32, length: u32, into: Register) -> &mut Self {
         self.add("payload", |it| {
             it.number(1, into.number()).number(2, base).number(3, offset).number(4, length);
         })
@@ -144,10 +178,39 @@ impl Expressions<'_, '_> {
         self.mask(Register(0), mask.octets()).equals(Register(0), &address.octets())
     }
 
-    /// An ICMP message of this type.
-    pub(crate) fn is_icmp(&mut self, kind: u8) -> &mut Self {
+    pub(crate) fn is_echo(&mut self, echo: Echo) -> &mut Self {
         const ICMP: u8 = 1;
-        self.is_protocol(ICMP).load(Field::IcmpType, Register(0)).equals(Register(0), &[kind])
+        const ICMP_V6: u8 = 58;
+        let (protocol, kind) = match (self.family, echo) {
+            (IpFamily::V4, Echo::Request) => (ICMP, 8),
+            (IpFamily::V4, Echo::Reply) => (ICMP, 0),
+            (IpFamily::V6(_), Echo::Request) => (ICMP_V6, 128),
+            (IpFamily::V6(_), Echo::Reply) => (ICMP_V6, 129),
+        };
+        self.is_protocol(protocol).load(Field::IcmpType, Register(0)).equals(Register(0), &[kind])
+    }
+
+    /// To the address of a group, or to that of everybody: nobody here is meant by it.
+    pub(crate) fn is_to_group(&mut self) -> &mut Self {
+        match self.family {
+            IpFamily::V4 => self.is_to(Subnet { address: Ipv4Addr::new(224, 0, 0, 0), prefix: 3 }),
+            IpFamily::V6(_) => {
+                self.load_bytes(NETWORK, 24, 1, Register(0)).equals(Register(0), &[0xff])
+            }
+        }
+    }
+
+    /// Answers to the packet's source would leave by another link than it came from.
+    pub(crate) fn is_from_elsewhere(&mut self) -> &mut Self {
+        const LINK: u32 = 1;
+        const SOURCE: u32 = 1;
+        const CAME_FROM: u32 = 8;
+        const PRESENT: u32 = 32;
+        self.add("fib", |it| {
+            it.number(1, Register(0).number()).number(2, LINK);
+            it.number(3, SOURCE | CAME_FROM | PRESENT);
+        });
+        self.equals(Register(0), &[0])
     }
 
     pub(crate) fn is_from(&mut self, address: Ipv4Addr) -> &mut Self {
@@ -252,32 +315,73 @@ impl Expressions<'_, '_> {
 
     /// Sends the connection to the address and port in these registers.
     pub(crate) fn dnat(&mut self, address: Register, port: Register) -> &mut Self {
-        self.add("nat", |it| {
-            it.number(1, DNAT).number(2, IPV4);
-            it.number(3, address.number()).number(4, address.number());
-            it.number(5, port.number()).number(6, port.number());
-        })
+        let address = self.whole(address);
+        self.nat(DNAT, address, Some(port))
     }
 
     pub(crate) fn dnat_to(&mut self, address: Ipv4Addr, port: u16) -> &mut Self {
-        self.immediate(&address.octets(), Register(0));
-        self.immediate(&port.to_be_bytes(), Register(1)).dnat(Register(0), Register(1))
+        let address = self.whole_of(address);
+        self.immediate(&port.to_be_bytes(), Register(1)).nat(DNAT, address, Some(Register(1)))
     }
 
     /// Makes the connection come from `address`.
     pub(crate) fn snat_to(&mut self, address: Ipv4Addr) -> &mut Self {
-        self.immediate(&address.octets(), Register(0)).add("nat", |it| {
-            it.number(1, SNAT).number(2, IPV4);
-            it.number(3, Register(0).number()).number(4, Register(0).number());
+        let address = self.whole_of(address);
+        self.nat(SNAT, address, None)
+    }
+
+    fn nat(&mut self, kind: u32, address: Register, port: Option<Register>) -> &mut Self {
+        let family = self.protocol();
+        self.add("nat", |it| {
+            it.number(1, kind).number(2, family);
+            it.number(3, address.number()).number(4, address.number());
+            if let Some(port) = port {
+                it.number(5, port.number()).number(6, port.number());
+            }
         })
+    }
+
+    /// Puts the address whose four bytes are in a register together; returns where it is.
+    fn whole(&mut self, low: Register) -> Register {
+        let IpFamily::V6(prefix) = self.family else { return low };
+        self.immediate(&prefix.as_bytes(), WHOLE);
+        // All bits are kept, and none is turned over.
+        self.add("bitwise", |it| {
+            it.number(1, low.number()).number(2, END_OF_WHOLE.number()).number(3, 4);
+            it.nested(4, |data| {
+                data.attribute(DATA_VALUE, &[0xff; 4]);
+            });
+            it.nested(5, |data| {
+                data.attribute(DATA_VALUE, &[0; 4]);
+            });
+        });
+        WHOLE
+    }
+
+    /// Loads the whole of an address; returns where it is.
+    fn whole_of(&mut self, low: Ipv4Addr) -> Register {
+        match self.family.at(low) {
+            IpAddr::V4(address) => {
+                self.immediate(&address.octets(), Register(0));
+                Register(0)
+            }
+            IpAddr::V6(address) => {
+                self.immediate(&address.octets(), WHOLE);
+                WHOLE
+            }
+        }
+    }
+
+    fn protocol(&self) -> u32 {
+        wire::protocol(self.family).into()
     }
 
     /// Gives the packet, as it is, to the socket that listens at this address, and marks it.
     pub(crate) fn take_here(&mut self, address: Ipv4Addr, port: u16, mark: u32) -> &mut Self {
-        self.immediate(&address.octets(), Register(0));
+        let (family, address) = (self.protocol(), self.whole_of(address));
         self.immediate(&port.to_be_bytes(), Register(1));
         self.add("tproxy", |it| {
-            it.number(1, IPV4).number(2, Register(0).number()).number(3, Register(1).number());
+            it.number(1, family).number(2, address.number()).number(3, Register(1).number());
         });
         self.set_mark(mark).accept()
     }
@@ -304,8 +408,13 @@ impl Expressions<'_, '_> {
     }
 
     pub(crate) fn reject_with_port_unreachable(&mut self) -> &mut Self {
+        // `ICMP_PORT_UNREACH`, `ICMPV6_PORT_UNREACH`.
+        let code = match self.family {
+            IpFamily::V4 => 3,
+            IpFamily::V6(_) => 4,
+        };
         self.add("reject", |it| {
-            it.number(1, 0).attribute(2, &[ICMP_PORT_UNREACHABLE]);
+            it.number(1, 0).attribute(2, &[code]);
         })
     }
 
@@ -348,106 +457,6 @@ impl Expressions<'_, '_> {
         });
         self.add("meta", |it| {
             it.number(3, register).number(2, MARK);
-        })
-    }
-}
-
-/// What only the rules of policies need.
-impl Expressions<'_, '_> {
-    /// Something of the packet's connection, `NFT_CT_*`.
-    fn connection(&mut self, key: u32) -> &mut Self {
-        self.add("ct", |it| {
-            it.number(1, Register(0).number()).number(2, key);
-        })
-    }
-
-    /// Something of what its client sent first, before addresses were exchanged.
-    fn original(&mut self, key: u32, into: Register) -> &mut Self {
-        const ORIGINAL: u8 = 0;
-        self.add("ct", |it| {
-            it.number(1, into.number()).number(2, key).attribute(3, &[ORIGINAL]);
-        })
-    }
-
-    pub(crate) fn load_original_address(&mut self, into: Register) -> &mut Self {
-        const DESTINATION: u32 = 9;
-        self.original(DESTINATION, into)
-    }
-
-    pub(crate) fn load_original_port(&mut self, into: Register) -> &mut Self {
-        const DESTINATION_PORT: u32 = 12;
-        self.original(DESTINATION_PORT, into)
-    }
-
-    /// The packet comes from the side that did not begin.
-    pub(crate) fn is_reply(&mut self) -> &mut Self {
-        const DIRECTION: u32 = 1;
-        const REPLY: u8 = 1;
-        self.connection(DIRECTION).equals(Register(0), &[REPLY])
-    }
-
-    fn has_state(&mut self, state: u32) -> &mut Self {
-        const STATE: u32 = 0;
-        const NOT_EQUAL: u32 = 1;
-        self.connection(STATE).mask(Register(0), state.to_ne_bytes());
-        self.compare(Register(0), NOT_EQUAL, &[0; 4])
-    }
-
-    pub(crate) fn is_established(&mut self) -> &mut Self {
-        self.has_state(2)
-    }
-
-    pub(crate) fn is_related(&mut self) -> &mut Self {
-        self.has_state(4)
-    }
-
-    /// The TCP packet ends its connection at once.
-    pub(crate) fn is_tcp_reset(&mut self) -> &mut Self {
-        const FLAGS: u32 = 13;
-        const RST: u8 = 4;
-        const NOT_EQUAL: u32 = 1;
-        self.add("payload", |it| {
-            it.number(1, Register(0).number()).number(2, 2).number(3, FLAGS).number(4, 1);
-        });
-        self.mask(Register(0), [RST, 0, 0, 0]).compare(Register(0), NOT_EQUAL, &[0])
-    }
-
-    pub(crate) fn is_from_to(&mut self, register: Register, first: u16, last: u16) -> &mut Self {
-        const AT_MOST: u32 = 3;
-        const AT_LEAST: u32 = 5;
-        if first == last {
-            return self.equals(register, &first.to_be_bytes());
-        }
-        self.compare(register, AT_LEAST, &first.to_be_bytes());
-        self.compare(register, AT_MOST, &last.to_be_bytes())
-    }
-
-    /// Goes where a map of verdicts leads; ends the rule if the key is not in it.
-    pub(crate) fn go_by(&mut self, map: &str, key: Register) -> &mut Self {
-        self.add("lookup", |it| {
-            it.text(1, map).number(2, key.number()).number(3, VERDICT);
-        })
-    }
-
-    /// Goes to another chain, and comes back at its end.
-    pub(crate) fn jump(&mut self, chain: &str) -> &mut Self {
-        const JUMP: i32 = -3;
-        const VERDICT_CHAIN: u16 = 2;
-        self.add("immediate", |it| {
-            it.number(1, VERDICT).nested(2, |data| {
-                data.nested(DATA_VERDICT, |verdict| {
-                    verdict.attribute(VERDICT_CODE, &JUMP.to_be_bytes());
-                    verdict.text(VERDICT_CHAIN, chain);
-                });
-            });
-        })
-    }
-
-    /// `ICMP_PKT_FILTERED`.
-    pub(crate) fn reject_as_prohibited(&mut self) -> &mut Self {
-        const ICMP_PACKET_FILTERED: u8 = 13;
-        self.add("reject", |it| {
-            it.number(1, 0).attribute(2, &[ICMP_PACKET_FILTERED]);
         })
     }
 }

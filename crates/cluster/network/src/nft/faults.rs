@@ -13,10 +13,11 @@ use std::{
 use rustix::io::Errno;
 
 use super::{
-    batch::{Batch, Element, GENERIC, GETTABLE, Hook, NEWSET, NLM_F_ACK, NLM_F_CREATE, Owner},
+    batch::{Batch, Element, GETTABLE, Hook, NEWSET, NLM_F_ACK, NLM_F_CREATE, Owner},
     expressions::{Field, Register},
     table,
 };
+use crate::family::IpFamily;
 use crate::netlink::{Doing, Error, Family, Socket, modules};
 
 const NAME: &str = "coracle-faults";
@@ -74,7 +75,7 @@ impl FaultTable {
         let socket = Socket::open(Family::Netfilter);
         let mut socket =
             socket.doing_with(modules::NETFILTER, || "open a netfilter socket".to_owned())?;
-        let found = table::read(&mut socket, GETTABLE, NLM_F_ACK, |body| {
+        let found = table::read(&mut socket, IpFamily::V4, GETTABLE, NLM_F_ACK, |body| {
             body.text(1, NAME);
         });
         let found = match found {
@@ -190,7 +191,7 @@ impl Sets {
     fn add(&mut self, batch: &mut Batch, name: &str, addresses: &BTreeSet<Ipv4Addr>) {
         self.count += 1;
         let table = batch.table_name();
-        batch.message(NEWSET, NLM_F_CREATE, GENERIC, |body| {
+        batch.message(NEWSET, NLM_F_CREATE, |body| {
             body.text(1, table).text(2, name).number(10, self.count);
             body.number(4, ADDRESS).number(5, 4);
         });

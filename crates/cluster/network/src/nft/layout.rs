@@ -1,20 +1,18 @@
 //! The fixed part of the table: its sets, chains and rules. Everything that changes while the
 //! cluster runs is an element of a set.
 
-use std::{
-    io,
-    net::{Ipv4Addr, SocketAddrV4},
-};
+use std::{io, net::SocketAddrV4};
 
 use super::{
     batch::{Batch, Hook},
     elements::{HAIRPIN, PORTS, SETS},
-    expressions::{Field, Register},
+    expressions::{Echo, Field, Register},
     picker::{self, PICKERS},
     table,
 };
 use crate::{
     addresses::{Addresses, Subnet},
+    family::IpFamily,
     netlink::Socket,
 };
 
@@ -23,6 +21,7 @@ const VERSION: u32 = 7;
 
 const PREROUTING: &str = "prerouting";
 const DATAGRAMS: &str = "datagrams";
+const INPUT: &str = "input";
 const OUTPUT: &str = "output";
 const OUTPUT_FILTER: &str = "output-filter";
 const POSTROUTING: &str = "postrouting";
@@ -30,10 +29,6 @@ const FORWARD: &str = "forward";
 
 const TCP: u8 = 6;
 const UDP: u8 = 17;
-/// `ICMP_ECHOREPLY`.
-const ECHO_REPLY: u8 = 0;
-/// `ICMP_ECHO`.
-const ECHO_REQUEST: u8 = 8;
 /// Packets with this mark are taken here, whatever address they are to: a rule of `setup` says so.
 pub(crate) const TAKEN_HERE: u32 = 0x00C0_4AC1;
 /// Packets with this mark are answers in the name of somebody in the world, made here.
@@ -50,6 +45,8 @@ const SOURCE_NAT: i32 = 100;
 /// What the rules depend on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Layout {
+    pub(crate) family: IpFamily,
+    /// The ranges, as this family has them.
     pub(crate) addresses: Addresses,
     /// Port of the gateway address that takes the pods' connections to the world outside.
     pub(crate) egress_port: u16,
@@ -73,8 +70,13 @@ impl Layout {
 
     /// Tells tables apart whose rules differ; the comment of the table.
     pub(super) fn fingerprint(&self) -> String {
-        let Self { addresses: Addresses { pods, services, .. }, egress_port, local_ports } = self;
-        format!("coracle {VERSION} {pods} {services} {egress_port} {local_ports:?}")
+        let Self { family, addresses, egress_port, local_ports } = self;
+        let Addresses { pods, services, .. } = addresses;
+        let prefix = match family {
+            IpFamily::V4 => String::new(),
+            IpFamily::V6(prefix) => format!("{prefix} "),
+        };
+        format!("coracle {VERSION} {prefix}{pods} {services} {egress_port} {local_ports:?}")
     }
 
     /// Writes the table and its sets, of which nothing is asked yet.
@@ -92,6 +94,9 @@ impl Layout {
         batch.chain(PREROUTING, nat(0, DESTINATION_NAT));
         batch.chain(DATAGRAMS, Hook { kind: "filter", number: 0, priority: AFTER_DESTINATION_NAT });
         batch.chain(FORWARD, filter(2));
+        if self.family != IpFamily::V4 {
+            batch.chain(INPUT, filter(1));
+        }
         batch.chain(OUTPUT, nat(3, DESTINATION_NAT));
         batch.chain(OUTPUT_FILTER, filter(3));
         batch.chain(POSTROUTING, nat(4, SOURCE_NAT));
@@ -137,6 +142,12 @@ impl Layout {
         let Addresses { pods, services, .. } = self.addresses;
         let gateway = self.addresses.gateway();
         let to = self.egress();
+        if let IpFamily::V6(_) = self.family {
+            // Of IPv4, `rp_filter` says so.
+            batch.rule(DATAGRAMS, "from another link than the address is on", |it| {
+                it.is_from_elsewhere().discard();
+            });
+        }
         batch.rule(DATAGRAMS, "answers", |it| {
             it.is_reply().accept();
         });
@@ -154,9 +165,10 @@ impl Layout {
             it.is_to_masked(gateway, self.addresses.node_mask());
             it.is_protocol(UDP).take_here(*to.ip(), to.port(), TAKEN_HERE);
         });
-        // Nobody here is meant by an address of a group, nor by that of everybody.
-        let groups = Subnet { address: Ipv4Addr::new(224, 0, 0, 0), prefix: 3 };
-        for subnet in [pods, services, groups] {
+        batch.rule(DATAGRAMS, "to a group", |it| {
+            it.is_to_group().accept();
+        });
+        for subnet in [pods, services] {
             batch.rule(DATAGRAMS, "inside the cluster", |it| {
                 it.is_to(subnet).accept();
             });
@@ -165,19 +177,19 @@ impl Layout {
             it.is_protocol(UDP).take_here(*to.ip(), to.port(), TAKEN_HERE);
         });
         batch.rule(DATAGRAMS, "echo requests to the world", |it| {
-            it.is_icmp(ECHO_REQUEST).set_mark(TAKEN_HERE).accept();
+            it.is_echo(Echo::Request).set_mark(TAKEN_HERE).accept();
         });
         for subnet in [pods, services] {
             batch.rule(OUTPUT_FILTER, "echo replies of the cluster", |it| {
-                it.is_icmp(ECHO_REPLY).is_from_subnet(subnet).accept();
+                it.is_echo(Echo::Reply).is_from_subnet(subnet).accept();
             });
         }
         batch.rule(OUTPUT_FILTER, "echo replies of the world", |it| {
-            it.is_icmp(ECHO_REPLY).is_marked(ANSWERED_HERE).accept();
+            it.is_echo(Echo::Reply).is_marked(ANSWERED_HERE).accept();
         });
         // The kernel would answer for whomever it has taken a request.
         batch.rule(OUTPUT_FILTER, "echo replies that are made up", |it| {
-            it.is_icmp(ECHO_REPLY).discard();
+            it.is_echo(Echo::Reply).discard();
         });
     }
 
@@ -191,7 +203,9 @@ impl Layout {
         batch.rule(OUTPUT_FILTER, "the name server", |it| {
             it.is_to(Subnet { address: self.addresses.dns(), prefix: 32 }).accept();
         });
-        for chain in [FORWARD, OUTPUT_FILTER] {
+        // A route of IPv6 leads such packets here, one of IPv4 past here.
+        let way = if self.family == IpFamily::V4 { FORWARD } else { INPUT };
+        for chain in [way, OUTPUT_FILTER] {
             batch.rule(chain, "no endpoint", |it| {
                 it.is_to(services).is_protocol(TCP).reject_with_tcp_reset();
             });
@@ -202,9 +216,9 @@ impl Layout {
     }
 }
 
-/// Whether the table `name` is there and is asked.
-pub(super) fn is_asked(socket: &mut Socket, name: &str) -> io::Result<bool> {
-    table::has_chain(socket, name, PREROUTING)
+/// Whether a table is there and is asked.
+pub(super) fn is_asked(socket: &mut Socket, table: (IpFamily, &str)) -> io::Result<bool> {
+    table::has_chain(socket, table, PREROUTING)
 }
 
 fn write_services(batch: &mut Batch) {

@@ -8,7 +8,7 @@
 use std::net::Ipv4Addr;
 
 use super::{
-    batch::{Batch, GENERIC, LIST_ELEM, NLM_F_CREATE, Set},
+    batch::{Batch, LIST_ELEM, NLM_F_CREATE, Set},
     elements::{ADDRESS_PORT, AFFINITY, Clients, MEMBERS, NODE_PORTS, SLOTS, TYPE_MARK},
     expressions::{Expressions, Field, Register},
 };
@@ -161,7 +161,7 @@ impl Picker {
     /// Writes the chain, which must not be there.
     pub(super) fn add(self, batch: &mut Batch, addresses: &Addresses) {
         let (table, chain) = (batch.table_name(), self.chain());
-        batch.message(NEWCHAIN, NLM_F_CREATE, GENERIC, |body| {
+        batch.message(NEWCHAIN, NLM_F_CREATE, |body| {
             body.text(1, table).text(3, &chain);
         });
         if self.whose == Whose::ByNode {
@@ -171,7 +171,7 @@ impl Picker {
             None => self.add_draws(batch, &chain),
             Some(seconds) => self.add_remembering(batch, &chain, seconds),
         }
-        batch.message(NEWSETELEM, NLM_F_CREATE, GENERIC, |body| {
+        batch.message(NEWSETELEM, NLM_F_CREATE, |body| {
             body.text(1, table).text(2, self.map().name).nested(3, |list| {
                 list.nested(LIST_ELEM, |element| {
                     element.nested(1, |key| {
@@ -190,7 +190,7 @@ impl Picker {
     /// Removes the chain, which nothing may lead to any more.
     pub(super) fn remove(self, batch: &mut Batch) {
         let table = batch.table_name();
-        batch.message(DELSETELEM, 0, GENERIC, |body| {
+        batch.message(DELSETELEM, 0, |body| {
             body.text(1, table).text(2, self.map().name).nested(3, |list| {
                 list.nested(LIST_ELEM, |element| {
                     element.nested(1, |key| {
@@ -199,7 +199,7 @@ impl Picker {
                 });
             });
         });
-        batch.message(DELCHAIN, 0, GENERIC, |body| {
+        batch.message(DELCHAIN, 0, |body| {
             body.text(1, table).text(3, &self.chain());
         });
     }

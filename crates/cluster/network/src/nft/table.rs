@@ -13,15 +13,15 @@ use std::{
 use rustix::io::Errno;
 
 use super::{
-    batch::{self, Batch, COMMENT, GENERIC, GETSETELEM, GETTABLE},
+    batch::{self, Batch, COMMENT, GETSETELEM, GETTABLE},
     elements::{self, Change, Contents, OLDER_SLOTS, WRITTEN},
     layout::{self, Layout},
 };
-use crate::addresses::Addresses;
 use crate::netlink::{
     Doing, Error, Family, Reply, Socket, modules,
-    wire::{self, Body, Datagram, Header},
+    wire::{self, Body, Datagram, GENERIC_LEN, Header},
 };
+use crate::{addresses::Addresses, family::IpFamily};
 
 /// Names of the table: one of them is in use.
 const NAMES: [&str; 2] = ["coracle", "coracle-other"];
@@ -30,9 +30,11 @@ const ELEMENT_LEN: usize = 44;
 /// A transaction is one datagram. Half of what the socket takes is left for headers.
 const SPARE: usize = 2;
 
-/// The table `ip coracle` of the network namespace in which it was opened, or its other name.
+/// The table `ip coracle` or `ip6 coracle` of the network namespace in which it was opened, or its other
+/// name.
 #[derive(Debug)]
 pub(crate) struct Table {
+    family: IpFamily,
     name: &'static str,
     addresses: Addresses,
     /// Kept open: closing such a socket waits until the kernel has freed what earlier transactions
@@ -50,25 +52,25 @@ impl Table {
             socket.doing_with(modules::NETFILTER, || "open a netfilter socket".to_owned())?;
         // A process that was killed when it exchanged them has left both, with the same in them, or one
         // that is asked nothing yet.
-        let ([first, second], addresses) = (NAMES, layout.addresses);
+        let ([first, second], family, addresses) = (NAMES, layout.family, layout.addresses);
         let mut asked = Vec::new();
         for name in NAMES {
-            if layout::is_asked(&mut socket, name)
+            if layout::is_asked(&mut socket, (family, name))
                 .doing_with(modules::NFTABLES, || format!("read the nftables table `{name}`"))?
             {
                 asked.push(name);
             }
         }
         let Some(&found) = asked.first() else {
-            let table = Self { name: first, addresses, socket: Mutex::new(socket) };
+            let table = Self { family, name: first, addresses, socket: Mutex::new(socket) };
             table.make(layout, &Contents::default())?;
             table.remove(second)?;
             return Ok((table, Contents::default()));
         };
         let other = if found == first { second } else { first };
-        let comment = comment(&mut socket, found)
+        let comment = comment(&mut socket, (family, found))
             .doing(|| format!("read the comment of the nftables table `{found}`"))?;
-        let old = Self { name: found, addresses, socket: Mutex::new(socket) };
+        let old = Self { family, name: found, addresses, socket: Mutex::new(socket) };
         let contents = old.load()?;
         if comment == layout.fingerprint() {
             old.remove(other)?;
@@ -85,7 +87,7 @@ impl Table {
         let mut socket = self.socket();
         let mut contents = Contents::default();
         for set in WRITTEN.iter().map(|it| it.name).chain(OLDER_SLOTS) {
-            let replies = read(&mut socket, GETSETELEM, batch::NLM_F_DUMP, |body| {
+            let replies = read(&mut socket, self.family, GETSETELEM, batch::NLM_F_DUMP, |body| {
                 body.text(1, self.name).text(2, set);
             });
             let replies = match replies {
@@ -94,7 +96,7 @@ impl Table {
                 other => other.doing(|| format!("read the nftables set `{set}`"))?,
             };
             for reply in replies {
-                if let Some(attributes) = reply.payload.get(GENERIC.len()..) {
+                if let Some(attributes) = reply.payload.get(GENERIC_LEN..) {
                     elements::read(set, attributes, &self.addresses, &mut contents);
                 }
             }
@@ -108,14 +110,14 @@ impl Table {
     fn make(&self, layout: &Layout, contents: &Contents) -> Result<(), Error> {
         let doing = || format!("make the nftables table `{}`", self.name);
         let mut socket = self.socket();
-        let mut batch = Batch::new(self.name, &mut socket);
+        let mut batch = self.batch(self.name, &mut socket);
         batch.clear();
         layout.write_sets(&mut batch);
         batch.commit(&mut socket).doing_with(modules::RULES, doing)?;
         drop(socket);
         self.apply(contents.units())?;
         let mut socket = self.socket();
-        let mut batch = Batch::new(self.name, &mut socket);
+        let mut batch = self.batch(self.name, &mut socket);
         layout.write_chains(&mut batch);
         batch.commit(&mut socket).doing_with(modules::RULES, doing)
     }
@@ -123,7 +125,7 @@ impl Table {
     /// Removes the table `name`, if it is there.
     fn remove(&self, name: &'static str) -> Result<(), Error> {
         let mut socket = self.socket();
-        let mut batch = Batch::new(name, &mut socket);
+        let mut batch = self.batch(name, &mut socket);
         batch.clear();
         batch.commit(&mut socket).doing(|| format!("remove the nftables table `{name}`"))
     }
@@ -133,7 +135,7 @@ impl Table {
     pub(crate) fn apply(&self, mut units: Vec<Vec<Change>>) -> Result<(), Error> {
         let mut socket = self.socket();
         while !units.is_empty() {
-            let mut batch = Batch::new(self.name, &mut socket);
+            let mut batch = self.batch(self.name, &mut socket);
             let changes = take(&mut units, elements_max(&socket));
             elements::write(&mut batch, &self.addresses, &changes);
             batch
@@ -141,6 +143,10 @@ impl Table {
                 .doing(|| format!("change the nftables table `{}`", self.name))?;
         }
         Ok(())
+    }
+
+    fn batch(&self, name: &'static str, socket: &mut Socket) -> Batch {
+        Batch::new(name, socket).of(self.family)
     }
 
     fn socket(&self) -> MutexGuard<'_, Socket> {
@@ -191,13 +197,13 @@ fn cost(change: &Change) -> usize {
 }
 
 /// The comment of a table; empty if it has none.
-fn comment(socket: &mut Socket, name: &str) -> io::Result<String> {
+fn comment(socket: &mut Socket, (family, name): (IpFamily, &str)) -> io::Result<String> {
     const USER_DATA: u16 = 6;
-    let replies = read(socket, GETTABLE, batch::NLM_F_ACK, |body| {
+    let replies = read(socket, family, GETTABLE, batch::NLM_F_ACK, |body| {
         body.text(1, name);
     })?;
     let comment = replies.first().and_then(|reply| {
-        let data = wire::attribute(reply.payload.get(GENERIC.len()..)?, USER_DATA)?;
+        let data = wire::attribute(reply.payload.get(GENERIC_LEN..)?, USER_DATA)?;
         let [COMMENT, _length, text @ .., 0] = data else { return None };
         String::from_utf8(text.to_vec()).ok()
     });
@@ -205,9 +211,13 @@ fn comment(socket: &mut Socket, name: &str) -> io::Result<String> {
 }
 
 /// Whether a table has a chain.
-pub(super) fn has_chain(socket: &mut Socket, table: &str, chain: &str) -> io::Result<bool> {
+pub(super) fn has_chain(
+    socket: &mut Socket,
+    (family, table): (IpFamily, &str),
+    chain: &str,
+) -> io::Result<bool> {
     const GETCHAIN: u16 = 10 << 8 | 4;
-    let found = read(socket, GETCHAIN, batch::NLM_F_ACK, |body| {
+    let found = read(socket, family, GETCHAIN, batch::NLM_F_ACK, |body| {
         body.text(1, table).text(3, chain);
     });
     match found {
@@ -218,6 +228,7 @@ pub(super) fn has_chain(socket: &mut Socket, table: &str, chain: &str) -> io::Re
 
 pub(super) fn read(
     socket: &mut Socket,
+    family: IpFamily,
     kind: u16,
     flags: u16,
     body: impl FnOnce(&mut Body<'_>),
@@ -225,7 +236,7 @@ pub(super) fn read(
     let sequence = socket.sequences(1);
     let mut datagram = Datagram::default();
     let flags = batch::NLM_F_REQUEST | flags;
-    datagram.message(Header { kind, flags, sequence }, |it| body(it.fixed(&GENERIC)));
+    datagram.message(Header { kind, flags, sequence }, |it| body(it.fixed(&wire::generic(family))));
     socket.exchange(datagram.as_bytes(), sequence, sequence)
 }
 

@@ -13,7 +13,7 @@
 
 use std::{
     collections::BTreeMap,
-    net::Ipv4Addr,
+    net::{IpAddr, Ipv4Addr},
     os::fd::{AsFd, OwnedFd},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     thread,
@@ -31,6 +31,7 @@ use tokio_util::sync::CancellationToken;
 use super::pool::Pool;
 use crate::{
     addresses::{Addresses, Subnet},
+    family::IpFamily,
     netlink::{
         Doing, Error, modules,
         route::{Link, Route, Routing, Veth},
@@ -121,11 +122,12 @@ impl Pods {
         }
         let routes = routing.routes()?.into_iter().filter(|it| it.to.1 == 32);
         let mut found = BTreeMap::new();
-        let assigned = routes.filter(|it| addresses.pods.contains(it.to.0)).filter_map(|route| {
+        let assigned = routes.filter_map(|route| {
+            let IpAddr::V4(address) = route.to.0 else { return None };
+            let name = names.get(&route.link).filter(|_| addresses.pods.contains(address))?;
             let owner = owners.get(&route.link).filter(|it| !it.is_empty());
-            found.extend(owner.map(|it| (it.clone(), route.to.0)));
-            let name = names.get(&route.link)?;
-            Some((name.clone(), route.to.0))
+            found.extend(owner.map(|it| (it.clone(), address)));
+            Some((name.clone(), address))
         });
         let pool = Pool::new(assigned.collect());
         let (pool, renamed) = (Mutex::new(pool), Mutex::new(renamed));
@@ -258,7 +260,7 @@ impl Pods {
         address: Ipv4Addr,
     ) -> Result<(), AttachError> {
         let mut here = Routing::open()?;
-        let mut inside = routing_of_pod(netns)?;
+        let mut inside = routing_of_pod(netns, self.addresses.v6.is_some())?;
         let mut found = here.link(name)?;
         if found.take_if(|it| it.group == LEAVING).is_some() {
             here.remove_link(name)?;
@@ -286,26 +288,70 @@ impl Pods {
                 make_pair(&mut here, &mut inside, (name, address), (netns, self.addresses.pods))?
             }
         };
-        let gateway = self.addresses.gateway();
         here.set_up(host_end.index, Some(uid))?;
         inside.set_up(LOOPBACK, None)?;
-        inside.add_address(pod_end.index, address)?;
         inside.set_up(pod_end.index, None)?;
-        let (link, source) = (pod_end.index, None);
-        inside.add_route(Route { to: (gateway, 32), link, via: None, source })?;
-        let everywhere = (Ipv4Addr::UNSPECIFIED, 0);
-        inside.add_route(Route { to: everywhere, link, via: Some(gateway), source })?;
+        let families = IpFamily::all(&self.addresses);
+        for (family, _) in &families {
+            self.lead_out(*family, &mut inside, (&pod_end, &host_end), address)?;
+        }
         wait_until_running(&mut here, name)?;
         wait_until_running(&mut inside, POD_LINK)?;
-        // Last: it is what says which address the pod has, and makes it reachable.
-        let link = host_end.index;
-        here.add_route(Route { to: (address, 32), link, via: None, source: Some(gateway) })?;
+        // Last, and IPv4's at the very end: it is what says which address the pod has, and makes it reachable.
+        for (family, _) in families.iter().rev() {
+            self.lead_in(*family, &mut here, (&pod_end, &host_end), address)?;
+        }
         Ok(())
+    }
+
+    /// Gives the pod's end of a link its address, and routes.
+    fn lead_out(
+        &self,
+        family: IpFamily,
+        inside: &mut Routing,
+        (pod_end, host_end): (&Link, &Link),
+        address: Ipv4Addr,
+    ) -> Result<(), Error> {
+        let (link, gateway) = (pod_end.index, self.addresses.gateway());
+        inside.add_address(link, family.at(address))?;
+        introduce(family, inside, link, (gateway, host_end))?;
+        let (to, via) = (family.only(gateway), Some(family.at(gateway)));
+        inside.add_route(Route { to, link, via: None, source: None })?;
+        inside.add_route(Route { to: family.everywhere(), link, via, source: None })
+    }
+
+    /// Routes the pod's address over the cluster's end of its link.
+    fn lead_in(
+        &self,
+        family: IpFamily,
+        here: &mut Routing,
+        (pod_end, host_end): (&Link, &Link),
+        address: Ipv4Addr,
+    ) -> Result<(), Error> {
+        let (link, source) = (host_end.index, Some(family.at(self.addresses.gateway())));
+        introduce(family, here, link, (address, pod_end))?;
+        here.add_route(Route { to: family.only(address), link, via: None, source })
     }
 
     fn pool(&self) -> MutexGuard<'_, Pool> {
         // Each of its changes is complete before anything can panic.
         self.pool.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Says which end of a pair has an address. The addresses of IPv4 are asked for by ARP; to be asked for
+/// one of IPv6, a link would need more addresses of its own.
+fn introduce(
+    family: IpFamily,
+    routing: &mut Routing,
+    link: u32,
+    (address, end): (Ipv4Addr, &Link),
+) -> Result<(), Error> {
+    match (family, end.mac) {
+        (IpFamily::V6(prefix), Some(mac)) => {
+            routing.add_neighbour(link, prefix.at(address).into(), mac)
+        }
+        (IpFamily::V4, _) | (IpFamily::V6(_), None) => Ok(()),
     }
 }
 
@@ -356,14 +402,14 @@ pub(crate) fn wait_until_running(routing: &mut Routing, name: &str) -> Result<()
 
 /// rtnetlink inside a pod, whose settings are made on the way. A socket stays in the namespace in
 /// which it was opened, so only a short-lived thread has to go there.
-fn routing_of_pod(netns: &OwnedFd) -> Result<Routing, Error> {
+fn routing_of_pod(netns: &OwnedFd, v6: bool) -> Result<Routing, Error> {
     thread::scope(|scope| {
         let visit =
             thread::Builder::new().name("pod-network".to_owned()).spawn_scoped(scope, || {
                 let network = Some(LinkNameSpaceType::Network);
                 move_into_link_name_space(netns.as_fd(), network)
                     .doing(|| "enter the pod's network namespace".to_owned())?;
-                sysctl::set_for_pod()?;
+                sysctl::set_for_pod(v6)?;
                 Routing::open()
             });
         let visit = visit.doing(|| "start a thread".to_owned())?;

@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::Ipv4Addr,
+    net::{IpAddr, Ipv4Addr},
 };
 
 use super::attach::{HOST_LINK_PREFIX, LEAVING};
@@ -30,7 +30,7 @@ pub(crate) fn ends(wanted: &BTreeSet<Ipv4Addr>) -> Result<BTreeMap<Ipv4Addr, End
         .collect();
     let mut found = BTreeMap::new();
     for route in routing.routes()? {
-        let (address, link) = (route.to.0, route.link);
+        let (IpAddr::V4(address), link) = (route.to.0, route.link) else { continue };
         let Some(name) = names.get(&link) else { continue };
         if route.to.1 == 32
             && wanted.contains(&address)

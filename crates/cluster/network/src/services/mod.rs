@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use client::Subscription;
+use client::{Caches, Subscription};
 use k8s_openapi::api::{
     core::v1::{Node, Pod, Service},
     discovery::v1::EndpointSlice,
@@ -24,6 +24,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     directory,
+    family::IpFamily,
+    host_ports,
     netlink::Error,
     nft::{Contents, Frontend, Layout, Table},
 };
@@ -36,9 +38,9 @@ pub(crate) use target::on_host;
 /// memory is short, and both may pass soon.
 const RETRY: Backoff = Backoff { base: Duration::from_millis(50), max: Duration::from_secs(5) };
 
-/// What is routed, for whoever waits for it.
+/// What is routed, of all families, for whoever waits for it.
 #[derive(Clone, Debug)]
-pub(crate) struct Routed(watch::Receiver<State>);
+pub(crate) struct Routed(Vec<watch::Receiver<State>>);
 
 #[derive(Debug)]
 struct State {
@@ -66,25 +68,69 @@ impl Routed {
         self.wait_for(|state| state.synced).await;
     }
 
-    async fn wait_for(&mut self, reached: impl FnMut(&State) -> bool) {
-        if self.0.wait_for(reached).await.is_err() {
-            // The loop has ended, and nothing will ever be routed again: the process is stopping.
-            std::future::pending::<()>().await;
+    /// What is routed of these families.
+    fn all(families: &[Services]) -> Self {
+        Self(families.iter().map(|it| it.state.subscribe()).collect())
+    }
+
+    /// One family after the other.
+    async fn wait_for(&mut self, mut reached: impl FnMut(&State) -> bool) {
+        for state in &mut self.0 {
+            if state.wait_for(&mut reached).await.is_err() {
+                // The loop has ended, and nothing will ever be routed again: the process is stopping.
+                std::future::pending::<()>().await;
+            }
         }
     }
 }
 
 /// What the loop follows.
 #[derive(Debug)]
-pub(crate) struct Changes {
-    pub(crate) services: Subscription<Service>,
-    pub(crate) slices: Subscription<EndpointSlice>,
+struct Changes {
+    services: Subscription<Service>,
+    slices: Subscription<EndpointSlice>,
     /// Those with ports of the host.
-    pub(crate) pods: Subscription<Pod>,
-    pub(crate) nodes: Subscription<Node>,
+    pods: Subscription<Pod>,
+    nodes: Subscription<Node>,
 }
 
-/// The loop and all that it knows.
+/// Starts to route what Services say, for each of these families.
+pub(crate) fn start(families: Vec<Services>, caches: &Caches, tasks: &Tasks) -> Routed {
+    let routed = Routed::all(&families);
+    for services in families {
+        services.start(caches, tasks);
+    }
+    routed
+}
+
+impl Changes {
+    /// What matters to one family. That of IPv4 is the first, and told of everything: its directory is read
+    /// by the name server, too, and pods have ports of the host at its addresses alone.
+    fn of(family: IpFamily, caches: &Caches) -> Self {
+        let nodes = caches.of::<Node>().subscribe_to(|old, new| {
+            let what = |it: &Node| {
+                let part = it.spec.as_ref().and_then(|it| it.pod_cidr.clone());
+                (part, it.metadata.labels.clone())
+            };
+            old.map(what) != new.map(what)
+        });
+        let (services, slices) = (caches.of::<Service>(), caches.of::<EndpointSlice>());
+        if family == IpFamily::V4 {
+            let (services, slices) = (services.subscribe(), slices.subscribe());
+            return Self { services, slices, pods: host_ports::asking(caches), nodes };
+        }
+        let has = move |it: Option<&Service>| it.is_some_and(|it| family.cluster_ip(it).is_some());
+        let is = move |it: Option<&EndpointSlice>| it.is_some_and(|it| family.is_of(it));
+        Self {
+            services: services.subscribe_to(move |old, new| has(old) || has(new)),
+            slices: slices.subscribe_to(move |old, new| is(old) || is(new)),
+            pods: caches.of::<Pod>().subscribe_to(|_, _| false),
+            nodes,
+        }
+    }
+}
+
+/// The loop of a family, and all that it knows.
 #[derive(Debug)]
 pub(crate) struct Services {
     table: Arc<Table>,
@@ -110,21 +156,32 @@ impl Services {
         let dirty = installed.frontends().collect();
         let state = watch::Sender::new(State { synced: false, installed, coming: BTreeSet::new() });
         let stale = Arc::new(StaleFlows::default());
-        let forgetting = Arc::clone(&stale);
-        tasks.spawn("stale-udp-flows", OnExit::StopProcess, |stop| forgetting.run(stop));
+        let (forgetting, family) = (Arc::clone(&stale), layout.family);
+        tasks.spawn("stale-udp-flows", OnExit::StopProcess, move |stop| {
+            forgetting.run(family, stop)
+        });
         Self { table: Arc::new(table), stale, directory, state, dirty, api, layout }
     }
 
-    pub(crate) fn routed(&self) -> Routed {
-        Routed(self.state.subscribe())
+    fn start(self, caches: &Caches, tasks: &Tasks) {
+        let changes = Changes::of(self.layout.family, caches);
+        let (services, slices) = (caches.of::<Service>(), caches.of::<EndpointSlice>());
+        let (pods, nodes) = (caches.of::<Pod>(), caches.of::<Node>());
+        tasks.spawn("services", OnExit::StopProcess, |stop| async move {
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return Ok(()),
+                () = async {
+                    let services = (services.synced(), slices.synced());
+                    tokio::join!(services.0, services.1, pods.synced(), nodes.synced());
+                } => {}
+            }
+            self.run(changes, stop).await
+        });
     }
 
     /// Runs until `stop`. The caches must have been read once: what they do not name is removed.
-    pub(crate) async fn run(
-        mut self,
-        mut changes: Changes,
-        stop: CancellationToken,
-    ) -> anyhow::Result<()> {
+    async fn run(mut self, mut changes: Changes, stop: CancellationToken) -> anyhow::Result<()> {
         let mut failures = 0_u32;
         loop {
             self.drain(&mut changes);

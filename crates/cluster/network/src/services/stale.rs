@@ -13,7 +13,10 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::{blocking, describe};
-use crate::netlink::conntrack::{Conntrack, Flow};
+use crate::{
+    family::IpFamily,
+    netlink::conntrack::{Conntrack, Flow},
+};
 
 /// Flows to end, by service and endpoint: bounded by how many of them there are.
 #[derive(Debug, Default)]
@@ -32,8 +35,12 @@ impl StaleFlows {
     }
 
     /// Runs until `stop`.
-    pub(super) async fn run(self: Arc<Self>, stop: CancellationToken) -> anyhow::Result<()> {
-        let conntrack = Arc::new(Conntrack::default());
+    pub(super) async fn run(
+        self: Arc<Self>,
+        family: IpFamily,
+        stop: CancellationToken,
+    ) -> anyhow::Result<()> {
+        let conntrack = Arc::new(Conntrack::new(family));
         loop {
             tokio::select! {
                 biased;

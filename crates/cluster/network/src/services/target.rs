@@ -10,6 +10,7 @@ use k8s_openapi::api::{
 use super::decide::Place;
 use crate::{
     directory::{self, Place as NodePlace},
+    family::IpFamily,
     nft::{Clients, Layout, Transport},
 };
 
@@ -42,10 +43,10 @@ pub(super) fn wanted(place: &Place<'_>, api: SocketAddrV4, layout: &Layout) -> W
         let all = Target { draining: place.pod.into_iter().collect(), ..Target::default() };
         return Wanted { all, ..Wanted::default() };
     };
-    let known = endpoints(place, port);
+    let known = endpoints(place, port, layout.family);
     let lead = |it: Target| it.leading_to_host(layout, place.at.transport);
     let mut all = lead(Target::of(&known, |_| true));
-    let local = is_local(place, service);
+    let local = is_local(place, service, layout.family);
     let mut of_nodes = Vec::new();
     if local || known.iter().any(|it| it.endpoint.hints.is_some()) {
         for (number, node) in place.nodes {
@@ -69,9 +70,9 @@ pub(super) fn wanted(place: &Place<'_>, api: SocketAddrV4, layout: &Layout) -> W
 /// Whether pods reach only what is on their own node there. Whoever comes to an address from outside
 /// comes from outside: `externalTrafficPolicy` does not tell the cluster's own clients apart, and for
 /// others this machine is all nodes.
-fn is_local(place: &Place<'_>, service: &Service) -> bool {
+fn is_local(place: &Place<'_>, service: &Service, family: IpFamily) -> bool {
     let policy = service.spec.as_ref().and_then(|it| it.internal_traffic_policy.as_deref());
-    policy == Some("Local") && directory::cluster_ip(service) == Some(place.at.address)
+    policy == Some("Local") && family.cluster_ip(service) == Some(place.at.address)
 }
 
 /// How long a Service's client that is silent keeps its endpoint, if at all.
@@ -87,7 +88,7 @@ fn affinity(service: &Service) -> Option<u32> {
 /// their way out if there are no others.
 pub(crate) fn on_host(place: &Place<'_>, layout: &Layout) -> Vec<SocketAddrV4> {
     let Some((_, _, port)) = place.service else { return Vec::new() };
-    let target = Target::of(&endpoints(place, port), |_| true);
+    let target = Target::of(&endpoints(place, port, layout.family), |_| true);
     let of_host = |it: BTreeSet<SocketAddrV4>| -> Vec<SocketAddrV4> {
         it.into_iter().filter(|it| layout.is_on_host(*it)).collect()
     };
@@ -98,6 +99,7 @@ pub(crate) fn on_host(place: &Place<'_>, layout: &Layout) -> Vec<SocketAddrV4> {
 /// An endpoint for a port, and where it is.
 #[derive(Clone, Copy, Debug)]
 struct Known<'a> {
+    family: IpFamily,
     endpoint: &'a Endpoint,
     condition: Condition,
     number: u16,
@@ -112,13 +114,13 @@ enum Condition {
 }
 
 /// The endpoints that a Service has for a port of its own.
-fn endpoints<'a>(place: &Place<'a>, port: &ServicePort) -> Vec<Known<'a>> {
+fn endpoints<'a>(place: &Place<'a>, port: &ServicePort, family: IpFamily) -> Vec<Known<'a>> {
     let mut known = Vec::new();
-    for slice in place.slices.iter().filter(|it| it.address_type == "IPv4") {
+    for slice in place.slices.iter().filter(|it| family.is_of(it)) {
         for number in numbers(slice, port, place.at.transport) {
             known.extend(directory::endpoints(slice).map(|endpoint| {
                 let condition = condition(endpoint);
-                Known { endpoint, condition, number }
+                Known { family, endpoint, condition, number }
             }));
         }
     }
@@ -188,7 +190,7 @@ impl Target {
                 Condition::Draining => &mut target.draining,
                 Condition::Down => continue,
             };
-            let addresses = directory::addresses(it.endpoint);
+            let addresses = directory::addresses_of(it.family, it.endpoint);
             endpoints.extend(addresses.map(|address| SocketAddrV4::new(address, it.number)));
         }
         target

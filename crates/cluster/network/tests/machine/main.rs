@@ -28,6 +28,7 @@ mod policies;
 mod restart;
 mod routing;
 mod shaping;
+mod six;
 
 use std::{path::Path, process::ExitCode};
 
@@ -47,6 +48,7 @@ const TESTS: &[&[Test]] = &[
     policies::TESTS,
     cuts::TESTS,
     shaping::TESTS,
+    six::TESTS,
 ];
 
 fn main() -> ExitCode {

@@ -94,7 +94,7 @@ pub(crate) fn inside<T: Send>(netns: &OwnedFd, work: impl FnOnce() -> T + Send) 
 
 /// Serves TCP inside a network namespace for ever: each client is told `name` and its own address.
 pub(crate) fn serve(netns: &OwnedFd, port: u16, name: &'static str) {
-    let listener = inside(netns, || TcpListener::bind(("0.0.0.0", port)).unwrap());
+    let listener = inside(netns, || TcpListener::bind(("::", port)).unwrap());
     thread::spawn(move || {
         for client in listener.incoming().flatten() {
             answer(client, name);
@@ -103,14 +103,14 @@ pub(crate) fn serve(netns: &OwnedFd, port: u16, name: &'static str) {
 }
 
 fn answer(mut client: TcpStream, name: &str) {
-    let peer = client.peer_addr().unwrap().ip();
+    let peer = client.peer_addr().unwrap().ip().to_canonical();
     // A client that is gone does not matter.
     drop(write!(client, "{name} {peer}"));
 }
 
 /// Answers every datagram with `name`, for ever.
 pub(crate) fn serve_udp(netns: &OwnedFd, port: u16, name: &'static str) {
-    let socket = inside(netns, || UdpSocket::bind(("0.0.0.0", port)).unwrap());
+    let socket = inside(netns, || UdpSocket::bind(("::", port)).unwrap());
     thread::spawn(move || {
         let mut buffer = [0; 64];
         while let Ok((_, client)) = socket.recv_from(&mut buffer) {
@@ -136,9 +136,10 @@ pub(crate) fn read(address: SocketAddr) -> io::Result<String> {
 
 /// A UDP socket inside a namespace whose peer is `address`.
 pub(crate) fn udp(netns: &OwnedFd, address: &str) -> UdpSocket {
-    let address: SocketAddrV4 = address.parse().unwrap();
+    let address: SocketAddr = address.parse().unwrap();
+    let any = if address.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
     inside(netns, || {
-        let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+        let socket = UdpSocket::bind(any).unwrap();
         socket.connect(address).unwrap();
         socket.set_read_timeout(Some(PATIENCE)).unwrap();
         socket
@@ -152,4 +153,13 @@ pub(crate) fn exchange(socket: &UdpSocket, message: &[u8]) -> io::Result<Vec<u8>
     let length = socket.recv(&mut buffer)?;
     buffer.truncate(length);
     Ok(buffer)
+}
+
+/// A UDP socket at an address that need not be one of this namespace.
+pub(crate) fn bind_any(at: SocketAddr) -> io::Result<UdpSocket> {
+    let family = if at.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let socket = rustix::net::socket(family, SocketType::DGRAM, None)?;
+    rustix::net::sockopt::set_ipv6_freebind(&socket, true)?;
+    rustix::net::bind(&socket, &at)?;
+    Ok(socket.into())
 }

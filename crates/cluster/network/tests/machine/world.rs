@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
     os::fd::OwnedFd,
     path::{Path, PathBuf},
     sync::{
@@ -15,7 +15,7 @@ use std::{
 
 use client::{Caches, Events};
 use coracle_network::{
-    Addresses, Config, Disturbance, Handle, HostRoutes, HostSockets, Keeping, Network,
+    Addresses, Config, Disturbance, Handle, HostRoutes, HostSockets, Keeping, Network, Prefix,
 };
 use futures_util::{FutureExt as _, future::BoxFuture};
 use runtime::{Clock, OnExit, Tasks};
@@ -48,10 +48,22 @@ pub(crate) struct World {
     running: Option<(Handle, Tasks)>,
 }
 
+/// What IPv6 addresses begin with: `fd12:3456:789a::`.
+pub(crate) fn prefix() -> Prefix {
+    Prefix::local([0x12, 0x34, 0x56, 0x78, 0x9a])
+}
+
 /// A pod: its namespace and its address.
 pub(crate) struct Pod {
     pub(crate) netns: OwnedFd,
     pub(crate) address: Ipv4Addr,
+}
+
+impl Pod {
+    /// Its IPv6 address.
+    pub(crate) fn v6(&self) -> Ipv6Addr {
+        prefix().at(self.address)
+    }
 }
 
 impl World {
@@ -61,7 +73,7 @@ impl World {
         let mut world = Self {
             api: Api::default(),
             config: Config {
-                addresses: Addresses::default(),
+                addresses: Addresses { v6: Some(prefix()), ..Addresses::default() },
                 local_ports: Vec::new(),
                 host_resolv_conf: resolv_conf(),
             },
@@ -209,11 +221,27 @@ impl World {
         self.slice(service, slice, port, endpoints);
     }
 
+    /// What the Service's ready endpoints are by IPv6.
+    pub(crate) fn endpoints_v6(&self, service: &str, pods: &[&Pod]) {
+        let endpoints = pods.iter().map(|it| json!({"addresses": [it.v6()]})).collect();
+        self.slice_of("IPv6", service, &format!("{service}-v6"), (80, endpoints));
+    }
+
     /// The same of any endpoints.
     pub(crate) fn slice(&self, service: &str, slice: &str, port: u16, endpoints: Vec<Value>) {
+        self.slice_of("IPv4", service, slice, (port, endpoints));
+    }
+
+    fn slice_of(
+        &self,
+        family: &str,
+        service: &str,
+        slice: &str,
+        (port, endpoints): (u16, Vec<Value>),
+    ) {
         let object = json!({
             "metadata": {"labels": {"kubernetes.io/service-name": service}},
-            "addressType": "IPv4",
+            "addressType": family,
             "ports": [{"name": "tcp", "port": port, "protocol": "TCP"},
                 {"name": "udp", "port": port, "protocol": "UDP"}],
             "endpoints": endpoints,

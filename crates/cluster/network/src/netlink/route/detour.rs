@@ -1,7 +1,10 @@
 //! What leads marked packets another way: a table of routes for each mark, the rules that choose one, and
 //! who is at the other end.
 
-use std::{io, net::Ipv4Addr};
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr},
+};
 
 use netlink_packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REPLACE};
 use netlink_packet_route::{
@@ -16,7 +19,7 @@ use netlink_packet_route::{
 };
 use rustix::io::Errno;
 
-use super::{Routing, is};
+use super::{Routing, family_of, is};
 use crate::netlink::{Doing, Error};
 
 /// An address of a link.
@@ -43,18 +46,34 @@ pub(crate) struct Detour {
 const PRIORITY: u32 = 100;
 
 impl Routing {
-    /// Adds a detour, its rule last.
-    pub(crate) fn add_detour(&mut self, detour: Detour) -> Result<(), Error> {
-        let Detour { mark, table, link, via, mac, source } = detour;
+    /// Says what frames to an address at the other end of a link are addressed to, so that it is not asked.
+    pub(crate) fn add_neighbour(
+        &mut self,
+        link: u32,
+        address: IpAddr,
+        mac: Mac,
+    ) -> Result<(), Error> {
+        let destination = match address {
+            IpAddr::V4(it) => NeighbourAddress::Inet(it),
+            IpAddr::V6(it) => NeighbourAddress::Inet6(it),
+        };
         let mut message = NeighbourMessage::default();
-        message.header.family = AddressFamily::Inet;
+        message.header.family = family_of(address);
         message.header.ifindex = link;
         message.header.state = NeighbourState::Permanent;
-        message.attributes.push(NeighbourAttribute::Destination(NeighbourAddress::Inet(via)));
+        message.attributes.push(NeighbourAttribute::Destination(destination));
         message.attributes.push(NeighbourAttribute::LinkLayerAddress(mac.to_vec()));
         let flags = NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE;
         self.call(RouteNetlinkMessage::NewNeighbour(message), flags)
-            .doing(|| format!("say who `{via}` is"))?;
+            .doing(|| format!("say who `{address}` is"))?;
+        Ok(())
+    }
+
+    /// Adds a detour, its rule last.
+    pub(crate) fn add_detour(&mut self, detour: Detour) -> Result<(), Error> {
+        let Detour { mark, table, link, via, mac, source } = detour;
+        self.add_neighbour(link, via.into(), mac)?;
+        let flags = NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE;
         let mut message = RouteMessage::default();
         message.header.address_family = AddressFamily::Inet;
         message.header.table = RouteHeader::RT_TABLE_UNSPEC;

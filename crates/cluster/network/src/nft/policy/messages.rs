@@ -4,10 +4,11 @@ use std::{io, net::Ipv4Addr};
 
 use super::{Chain, Change, Item, Peer, Ports, Question, Rule, Set};
 use crate::{
+    family::IpFamily,
     netlink::{Socket, wire::Body},
     nft::{
         self,
-        batch::{Batch, GENERIC, Hook, LIST_ELEM},
+        batch::{Batch, Hook, LIST_ELEM},
         expressions::{Expressions, Field, Register},
     },
 };
@@ -105,7 +106,7 @@ impl Chain {
 
 /// Whether there is a table of this name that packets meet.
 pub(super) fn is_asked(socket: &mut Socket, table: &str) -> io::Result<bool> {
-    nft::table::has_chain(socket, table, EGRESS)
+    nft::table::has_chain(socket, (IpFamily::V4, table), EGRESS)
 }
 
 /// Writes the maps, which are always there.
@@ -224,7 +225,7 @@ pub(super) fn write(batch: &mut Batch, change: &Change) {
 
 fn on_table(batch: &mut Batch, kind: u16, flags: u16, rest: impl FnOnce(&mut Body<'_>)) {
     let table = batch.table_name();
-    batch.message(kind, flags, GENERIC, |body| {
+    batch.message(kind, flags, |body| {
         body.text(1, table);
         rest(body);
     });

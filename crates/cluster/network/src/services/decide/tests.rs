@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::{super::target::on_host, *};
-use crate::directory;
+use crate::{directory, family::IpFamily};
 
 fn nodes() -> &'static BTreeMap<u8, NodePlace> {
     static NODES: LazyLock<BTreeMap<u8, NodePlace>> = LazyLock::new(|| {
@@ -38,7 +38,7 @@ fn slice(ports: Value, endpoints: Value) -> EndpointSlice {
 
 fn run(installed: &Installed, service: Option<&Service>, slices: &[EndpointSlice]) -> Decision {
     let key = Key::namespaced("shop", "web");
-    let frontends = service.map(|it| directory::frontends(it, &layout().addresses));
+    let frontends = service.map(|it| directory::frontends(it, IpFamily::V4, &layout().addresses));
     let mut services: BTreeMap<_, _> =
         frontends.into_iter().flatten().map(|(it, port)| (it, Some(port))).collect();
     for at in installed.frontends() {
@@ -61,7 +61,8 @@ fn run(installed: &Installed, service: Option<&Service>, slices: &[EndpointSlice
 
 fn layout() -> Layout {
     let (egress_port, local_ports) = (15001, vec![6443]);
-    Layout { addresses: crate::addresses::Addresses::default(), egress_port, local_ports }
+    let addresses = crate::addresses::Addresses::default();
+    Layout { family: IpFamily::V4, addresses, egress_port, local_ports }
 }
 
 fn whose(clients: Clients) -> String {
@@ -138,7 +139,7 @@ fn endpoints_on_the_host_are_reached_through_the_proxy() {
     let of = |number: u16, slices: &[EndpointSlice]| {
         let address = Ipv4Addr::new(10, 96, 0, 7);
         let at = Frontend { address, transport: Transport::Tcp, port: number };
-        let frontends = directory::frontends(&service, &layout().addresses);
+        let frontends = directory::frontends(&service, IpFamily::V4, &layout().addresses);
         let port = frontends.iter().find_map(|(it, port)| (*it == at).then_some(*port));
         let service = port.map(|port| (&key, &service, port));
         let slices = slices.iter().collect();
