@@ -87,7 +87,8 @@ mod tests {
     use expect_test::{Expect, expect};
     use k8s_openapi::{
         api::core::v1::{
-            Container, ContainerPort, PodCondition, PodSpec, PodStatus, ServicePort, ServiceSpec,
+            Container, ContainerPort, PodCondition, PodIP, PodSpec, PodStatus, ServicePort,
+            ServiceSpec,
         },
         apimachinery::pkg::{apis::meta::v1::Time, util::intstr::IntOrString},
     };
@@ -315,6 +316,52 @@ mod tests {
         .assert_eq(&labels.join("\n"));
         let owner = &slice.metadata.owner_references.as_ref().unwrap()[0];
         assert_eq!((owner.kind.as_str(), owner.name.as_str()), ("Service", "web"));
+    }
+
+    /// The service with these families, and a pod that has an address of each beside one that has only
+    /// the first.
+    fn seen_of_families(families: &[&str], slices: Vec<Arc<EndpointSlice>>) -> Seen {
+        let mut service = service();
+        let families = families.iter().map(|it| (*it).to_owned()).collect();
+        service.spec.as_mut().unwrap().ip_families = Some(families);
+        let mut seen = seen(service, "a! b!", slices);
+        let ips = ["10.244.0.7", "fd00::af4:7"].map(|it| PodIP { ip: it.to_owned() });
+        let status = Arc::make_mut(&mut seen.pods[0]).status.as_mut().unwrap();
+        status.pod_ip = Some("10.244.0.7".to_owned());
+        status.pod_ips = Some(ips.to_vec());
+        seen
+    }
+
+    #[test]
+    fn slices_follow_the_families() {
+        let (mut slices, mut names, mut lines) = (Vec::new(), 0, Vec::new());
+        for families in [&["IPv4"][..], &["IPv4", "IPv6"], &["IPv6", "IPv4"], &["IPv6"], &["IPv4"]]
+        {
+            let decision = decide(&seen_of_families(families, slices.clone()), 2);
+            lines.push(format!("{families:?}\n{}", show(&decision)));
+            apply(decision, &mut slices, &mut names);
+            let again = decide(&seen_of_families(families, slices.clone()), 2);
+            assert!(again.actions.is_empty(), "{again:?}");
+            // What a slice says of itself is what it has.
+            for slice in &slices {
+                let v6 = slice.address_type == "IPv6";
+                let addresses = slice.endpoints.iter().flatten().flat_map(|it| &it.addresses);
+                assert!(addresses.into_iter().all(|it| it.contains(':') == v6), "{slice:?}");
+            }
+        }
+        expect![[r#"
+            ["IPv4"]
+            create :8080 10.244.0.7[ready serving] ip-b[ready serving]
+            ["IPv4", "IPv6"]
+            create :8080 fd00::af4:7[ready serving]
+            ["IPv6", "IPv4"]
+
+            ["IPv6"]
+            delete :8080 10.244.0.7[ready serving] ip-b[ready serving]
+            ["IPv4"]
+            create :8080 10.244.0.7[ready serving] ip-b[ready serving]
+            delete :8080 fd00::af4:7[ready serving]"#]]
+        .assert_eq(&lines.join("\n"));
     }
 
     proptest! {

@@ -309,6 +309,26 @@ mod tests {
         check(spec, "a! b c!x", expect!["-:8080 [10.244.0.1 10.244.0.2 10.244.0.3] not []"]);
     }
 
+    /// Only slices have addresses of both families.
+    #[test]
+    fn addresses_are_of_the_first_family() {
+        let mut lines = Vec::new();
+        for families in [json!(["IPv4", "IPv6"]), json!(["IPv6", "IPv4"]), json!(["IPv6"])] {
+            let mut spec = http();
+            spec["ipFamilies"] = families.clone();
+            let mut seen = seen(&service(spec), "a! b!", None);
+            let status = Arc::make_mut(&mut seen.pods[0]).status.as_mut().unwrap();
+            let ips = json!([{"ip": "10.244.0.1"}, {"ip": "fd00::af4:1"}]);
+            status.pod_ips = serde_json::from_value(ips).unwrap();
+            lines.push(format!("{families} {}", show(&made(decide(&seen, 1000)))));
+        }
+        expect![[r#"
+            ["IPv4","IPv6"] -:8080 [10.244.0.1 10.244.0.2] not []
+            ["IPv6","IPv4"] -:8080 [fd00::af4:1] not []
+            ["IPv6"] -:8080 [fd00::af4:1] not []"#]]
+        .assert_eq(&lines.join("\n"));
+    }
+
     #[test]
     fn ports_of_the_same_addresses_are_together() {
         let ports = json!([{"name": "http", "port": 80, "targetPort": "http"},
