@@ -1,7 +1,7 @@
 //! The ranges of pods and Services: chosen when a cluster is made, remembered in its state folder, and
 //! the same ever after.
 
-use std::{fs, io, path::Path};
+use std::{fs, io, net::Ipv6Addr, path::Path};
 
 use anyhow::{Context as _, bail};
 use apiserver::ServiceRange;
@@ -41,14 +41,15 @@ pub(super) fn decide(
     let v6 = Path::new(IPV6).exists().then(|| Prefix::local(random()));
     let wish = Wish { pods: arguments.pod_cidr, services: arguments.service_cidr, v6 };
     let remembered = read(&directories.state)?;
+    let stored = ServiceRange::of(store);
     let fixed = Wish {
         pods: match remembered {
             Some(remembered) => Some(remembered.pods),
             None => ran.then(|| Addresses::default().pods),
         },
         // With the objects, so that a copy of them has the range that its Services are in.
-        services: ServiceRange::of(store).map(subnet),
-        v6: remembered.and_then(|it| it.v6),
+        services: stored.map(subnet),
+        v6: stored.and_then(|it| it.v6).and_then(prefix).or(remembered.and_then(|it| it.v6)),
     };
     keeps(wish.pods, fixed.pods, "--pod-cidr", "pods", &directories.name)?;
     keeps(wish.services, fixed.services, "--service-cidr", "Services", &directories.name)?;
@@ -151,10 +152,16 @@ fn subnet(range: ServiceRange) -> Subnet {
     Subnet { address: range.network, prefix: range.prefix }
 }
 
+/// What the IPv6 addresses of a cluster begin with whose Services have theirs in this range.
+fn prefix(range: Ipv6Addr) -> Option<Prefix> {
+    format!("{range}/{}", Prefix::BITS).parse().ok()
+}
+
 /// The other way round.
 pub(super) fn service_range(addresses: Addresses) -> ServiceRange {
     let Subnet { address, prefix } = addresses.services;
-    ServiceRange { network: address, prefix }
+    // Nothing routes IPv6 yet.
+    ServiceRange { network: address, prefix, v6: None }
 }
 
 #[cfg(test)]

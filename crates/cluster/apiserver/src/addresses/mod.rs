@@ -2,10 +2,11 @@
 //! delete. In memory; at start they are read from the stored Services.
 
 mod pool;
+mod range;
 
 use std::{
     collections::BTreeSet,
-    net::Ipv4Addr,
+    net::IpAddr,
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
@@ -13,11 +14,13 @@ use api::status::Status;
 use serde_json::{Value, json};
 
 use self::pool::Pool;
+pub use self::range::ServiceRange;
 use crate::{
-    bootstrap,
-    kinds::{Causes, KINDS, Kind},
+    kinds::{
+        Causes, Kind,
+        service::families::{self, Family},
+    },
     object::{self, at, meta, text},
-    registry::keys,
 };
 
 /// Ports for NodePort Services. Kubernetes' default.
@@ -27,40 +30,8 @@ const NODE_PORTS: std::ops::RangeInclusive<u32> = 30_000..=32_767;
 /// API's, DNS's, those in manifests) do not clash with given ones (KEP-3070).
 const STATIC_BAND: u32 = 256;
 
-/// The IPv4 range of cluster IPs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ServiceRange {
-    /// First address of the range, which is not given out.
-    pub network: Ipv4Addr,
-    /// Length of the prefix, at most 24.
-    pub prefix: u8,
-}
-
-impl Default for ServiceRange {
-    /// `10.96.0.0/16`.
-    fn default() -> Self {
-        Self { network: Ipv4Addr::new(10, 96, 0, 0), prefix: 16 }
-    }
-}
-
-impl ServiceRange {
-    /// The range that a store's Services have their addresses from, if a cluster was ever made of it.
-    #[must_use]
-    pub fn of(store: &store::Store) -> Option<Self> {
-        let kind = KINDS.iter().find(|it| it.kind == "ServiceCIDR")?;
-        let entry = store.get(&keys::object(kind, "", bootstrap::NAME))?;
-        let object = object::parse(&entry.value).ok()?;
-        let cidr = at(&object, &["spec", "cidrs"])?.get(0)?.as_str()?;
-        let (network, prefix) = cidr.split_once('/')?;
-        Some(Self { network: network.parse().ok()?, prefix: prefix.parse().ok()? })
-    }
-
-    /// The address `offset` after the network's own: 1 is the API's, 10 DNS's.
-    #[must_use]
-    pub fn address(self, offset: u32) -> Ipv4Addr {
-        Ipv4Addr::from_bits(self.network.to_bits().wrapping_add(offset))
-    }
-}
+/// Where the API and DNS are in the IPv4 range. The same places in the IPv6 range are kept for them.
+const WELL_KNOWN: [u32; 2] = [1, 10];
 
 /// What is given out.
 #[derive(Debug)]
@@ -71,14 +42,25 @@ pub(crate) struct Addresses {
 
 #[derive(Debug)]
 struct State {
-    ips: Pool,
+    /// Offsets in the range of each family that there is.
+    v4: Pool,
+    v6: Option<Pool>,
     ports: Pool,
+}
+
+impl State {
+    fn ips(&mut self, family: Family) -> Option<&mut Pool> {
+        match family {
+            Family::V4 => Some(&mut self.v4),
+            Family::V6 => self.v6.as_mut(),
+        }
+    }
 }
 
 /// What one Service has.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Owned {
-    ips: BTreeSet<u32>,
+    ips: BTreeSet<IpAddr>,
     ports: BTreeSet<u32>,
 }
 
@@ -110,11 +92,19 @@ impl Drop for Reserved<'_> {
 
 impl Addresses {
     pub(crate) fn new(range: ServiceRange) -> Self {
-        let first = range.network.to_bits();
-        let size = 1_u32 << 32_u32.saturating_sub(u32::from(range.prefix)).min(31);
-        // Neither the network's own address nor the broadcast address is given out.
-        let ips = Pool::new(first + 1..=first + size - 2, STATIC_BAND.min(size / 2) - 1);
-        Self { range, state: Mutex::new(State { ips, ports: Pool::new(NODE_PORTS, 0) }) }
+        let ips = |family| {
+            let last = range.last(family);
+            Pool::new(1..=last, STATIC_BAND.min(last / 2 + 1) - 1)
+        };
+        let v6 = range.v6.map(|_| {
+            let mut ips = ips(Family::V6);
+            for offset in WELL_KNOWN {
+                ips.take(offset);
+            }
+            ips
+        });
+        let state = State { v4: ips(Family::V4), v6, ports: Pool::new(NODE_PORTS, 0) };
+        Self { range, state: Mutex::new(state) }
     }
 
     /// Learns what a stored Service has.
@@ -122,11 +112,27 @@ impl Addresses {
         let owned = owned(service);
         let mut state = self.lock();
         for ip in owned.ips {
-            state.ips.take(ip);
+            self.with(&mut state, ip, Pool::take);
         }
         for port in owned.ports {
             state.ports.take(port);
         }
+    }
+
+    /// Fills in the families of a Service, and refuses those that the cluster has not. Comes before
+    /// validation, as in Kubernetes.
+    pub(crate) fn settle(
+        &self,
+        kind: &Kind,
+        new: &mut Value,
+        old: Option<&Value>,
+    ) -> Result<(), Status> {
+        let name = meta(new, "name").to_owned();
+        let Some(spec) = new.get_mut("spec").filter(|_| is_service(kind)) else { return Ok(()) };
+        let mut causes = Causes::default();
+        let old = old.and_then(|it| it.get("spec"));
+        families::settle(spec, old, self.range.families(), &mut causes);
+        kind.refuse(&name, &causes)
     }
 
     /// Gives a Service what it needs and does not have; anything else needs nothing.
@@ -143,7 +149,7 @@ impl Addresses {
         }
         let before = old.map(owned).unwrap_or_default();
         let mut causes = Causes::default();
-        self.reserve_ip(new, &before, &mut reserved.taken, &mut causes);
+        self.reserve_ips(new, &before, &mut reserved.taken, &mut causes);
         self.reserve_ports(new, &before, &mut reserved.taken, &mut causes);
         kind.refuse(meta(new, "name"), &causes)?;
         let after = owned(new);
@@ -164,85 +170,93 @@ impl Addresses {
     fn give_back(&self, owned: &Owned) {
         let mut state = self.lock();
         for ip in &owned.ips {
-            state.ips.give_back(*ip);
+            self.with(&mut state, *ip, Pool::give_back);
         }
         for port in &owned.ports {
             state.ports.give_back(*port);
         }
     }
 
-    fn reserve_ip(&self, new: &mut Value, before: &Owned, taken: &mut Owned, causes: &mut Causes) {
-        if text(new, &["spec", "type"]) == "ExternalName" {
+    /// Does something with the place of an address in its pool; nothing if it is in no range.
+    fn with<T>(
+        &self,
+        state: &mut State,
+        ip: IpAddr,
+        act: impl FnOnce(&mut Pool, u32) -> T,
+    ) -> Option<T> {
+        let offset = self.range.offset(ip)?;
+        Some(act(state.ips(Family::of(ip))?, offset))
+    }
+
+    fn reserve_ips(&self, new: &mut Value, before: &Owned, taken: &mut Owned, causes: &mut Causes) {
+        let list = |key: &str| {
+            let list = at(new, &["spec", key]).and_then(Value::as_array);
+            let texts = list.into_iter().flatten().filter_map(Value::as_str);
+            texts.map(str::to_owned).collect::<Vec<_>>()
+        };
+        let (mut ips, names) = (list("clusterIPs"), list("ipFamilies"));
+        if text(new, &["spec", "type"]) == "ExternalName"
+            || text(new, &["spec", "clusterIP"]) == "None"
+        {
             return;
         }
-        let listed = at(new, &["spec", "clusterIPs"]).and_then(|it| it.get(0));
-        let listed = listed.and_then(Value::as_str);
-        let wanted = match text(new, &["spec", "clusterIP"]) {
-            "" => listed.unwrap_or_default().to_owned(),
-            given => given.to_owned(),
-        };
-        let ip = match wanted.as_str() {
-            "None" => wanted,
-            "" => match self.lock().ips.take_any() {
-                Some(bits) => {
-                    taken.ips.insert(bits);
-                    Ipv4Addr::from_bits(bits).to_string()
-                }
-                None => {
-                    causes.invalid(
-                        "spec.clusterIPs",
-                        &json!([]),
-                        "failed to allocate a serviceIP: range is full",
-                    );
-                    return;
-                }
-            },
-            given => {
-                self.reserve_given_ip(given, before, taken, causes);
-                wanted
+        for ip in &ips {
+            if let Err(why) = self.reserve_given_ip(ip, before, taken) {
+                let detail = format!("failed to allocate IP {ip}: {why}");
+                causes.invalid("spec.clusterIPs", &json!(ips), &detail);
             }
-        };
-        object::set(new, &["spec", "clusterIP"], json!(ip));
-        object::set(new, &["spec", "clusterIPs"], json!([ip]));
-        for (key, value) in
-            [("ipFamilies", json!(["IPv4"])), ("ipFamilyPolicy", json!("SingleStack"))]
-        {
-            if at(new, &["spec", key]).is_none() {
-                object::set(new, &["spec", key], value);
-            }
+        }
+        for family in names.iter().skip(ips.len()).filter_map(|it| Family::named(it)) {
+            let Some(ip) = self.take_any(family) else {
+                let detail = "failed to allocate a serviceIP: range is full";
+                causes.invalid("spec.clusterIPs", &json!(ips), detail);
+                return;
+            };
+            taken.ips.insert(ip);
+            ips.push(ip.to_string());
+        }
+        if let Some(first) = ips.first() {
+            object::set(new, &["spec", "clusterIP"], json!(first));
+            object::set(new, &["spec", "clusterIPs"], json!(ips));
         }
     }
 
+    fn take_any(&self, family: Family) -> Option<IpAddr> {
+        let offset = self.lock().ips(family)?.take_any()?;
+        match family {
+            Family::V4 => Some(self.range.address(offset).into()),
+            Family::V6 => self.range.address_v6(offset).map(IpAddr::from),
+        }
+    }
+
+    /// Takes an address that is asked for; why not, if it cannot be had.
     fn reserve_given_ip(
         &self,
         given: &str,
         before: &Owned,
         taken: &mut Owned,
-        causes: &mut Causes,
-    ) {
-        let mut refuse = |why: &str| {
-            let detail = format!("failed to allocate IP {given}: {why}");
-            causes.invalid("spec.clusterIPs", &json!([given]), &detail);
-        };
-        let Ok(ip) = given.parse::<Ipv4Addr>() else {
-            refuse("only IPv4 is supported yet");
-            return;
-        };
-        let bits = ip.to_bits();
-        if before.ips.contains(&bits) {
-            return;
+    ) -> Result<(), String> {
+        let ip: IpAddr = given.parse().map_err(|_| "it is no address".to_owned())?;
+        if before.ips.contains(&ip) {
+            return Ok(());
         }
+        let family = Family::of(ip);
         let mut state = self.lock();
-        if !state.ips.contains(bits) {
-            let ServiceRange { network, prefix } = self.range;
-            refuse(&format!(
-                "the provided IP ({ip}) is not in the valid range. The range of valid IPs is \
-                 {network}/{prefix}"
-            ));
-        } else if state.ips.take(bits) {
-            taken.ips.insert(bits);
-        } else {
-            refuse("provided IP is already allocated");
+        let free = self
+            .with(&mut state, ip, |pool, offset| pool.contains(offset).then(|| pool.take(offset)));
+        match free.flatten() {
+            Some(true) => {
+                taken.ips.insert(ip);
+                Ok(())
+            }
+            Some(false) => Err("provided IP is already allocated".to_owned()),
+            None => {
+                let range = self.range.cidr(family).unwrap_or_default();
+                Err(format!(
+                    "the provided IP ({ip}) is not in the valid range. The range of valid IPs is \
+                     {range}"
+                ))
+            }
         }
     }
 
@@ -297,26 +311,12 @@ impl Addresses {
     }
 }
 
-/// Takes over what the client left out of an update but the Service has, and drops what its new
-/// type does not have. Comes before validation, as in Kubernetes (`patchAllocatedValues`,
+/// Takes over the node ports that the client left out of an update but the Service has, and drops those
+/// that its new type does not have. Comes before validation, as in Kubernetes (`patchAllocatedValues`,
 /// `dropTypeDependentFields`).
 pub(crate) fn carry_over(kind: &Kind, new: &mut Value, old: &Value) {
     if !is_service(kind) {
         return;
-    }
-    let needs_ip = |it: &Value| text(it, &["spec", "type"]) != "ExternalName";
-    if needs_ip(new) && needs_ip(old) && text(new, &["spec", "clusterIP"]).is_empty() {
-        for key in ["clusterIP", "clusterIPs"] {
-            object::copy(new, old, &["spec", key]);
-        }
-    }
-    if needs_ip(old) && !needs_ip(new) {
-        let unchanged = at(new, &["spec", "clusterIP"]) == at(old, &["spec", "clusterIP"]);
-        if unchanged {
-            for key in ["clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy"] {
-                drop(object::remove(new, &["spec", key]));
-            }
-        }
     }
     let (keeps, had) = (has_node_ports(new), has_node_ports(old));
     if !had {
@@ -365,7 +365,7 @@ fn node_port(port: &Value) -> Option<u32> {
 fn owned(service: &Value) -> Owned {
     let ips = at(service, &["spec", "clusterIPs"]).and_then(Value::as_array);
     let ips = ips.into_iter().flatten().filter_map(Value::as_str);
-    let ips = ips.filter_map(|it| it.parse().ok()).map(Ipv4Addr::to_bits);
+    let ips = ips.filter_map(|it| it.parse().ok());
     let ports = at(service, &["spec", "ports"]).and_then(Value::as_array);
     let ports = ports.into_iter().flatten().filter_map(node_port);
     Owned { ips: ips.collect(), ports: ports.collect() }

@@ -42,6 +42,11 @@ impl Pool {
     pub(super) fn give_back(&mut self, number: u32) {
         self.taken.remove(&number);
     }
+
+    #[cfg(test)]
+    pub(super) fn out(&self) -> Vec<u32> {
+        self.taken.iter().copied().collect()
+    }
 }
 
 #[cfg(test)]

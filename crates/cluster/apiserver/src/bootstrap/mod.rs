@@ -54,11 +54,11 @@ pub(crate) async fn run(registry: &Registry, config: &Config) -> Result<(), Stat
         let class = json!({"metadata": metadata, "value": value, "description": description});
         Own::new("PriorityClass", None, class)
     });
-    let range = config.service_range;
-    let cidr = format!("{}/{}", range.network, range.prefix);
-    let range = json!({"metadata": {"name": NAME}, "spec": {"cidrs": [cidr]}});
+    let cidrs = config.service_range.cidrs();
+    let range = json!({"metadata": {"name": NAME}, "spec": {"cidrs": cidrs}});
     let range = [Own::new("ServiceCIDR", None, range), address(config)];
     ensure_all(registry, classes.chain(range).chain(flow_control::objects())).await?;
+    add_family(registry, config).await?;
     make_ready(registry).await?;
     publish(registry, config).await
 }
@@ -73,6 +73,25 @@ fn address(config: &Config) -> Own {
     let parent = json!({"resource": "services", "namespace": "default", "name": NAME});
     let metadata = json!({"name": ip, "labels": labels});
     Own::new("IPAddress", None, json!({"metadata": metadata, "spec": {"parentRef": parent}}))
+}
+
+/// Adds the IPv6 range to that of a cluster which was made without one.
+async fn add_family(registry: &Registry, config: &Config) -> Result<(), Status> {
+    let Some(call) = call("ServiceCIDR", None, NAME) else { return Ok(()) };
+    let cidrs = config.service_range.cidrs();
+    let writer = call.writer("UpdateOptions", registry.clock.now())?;
+    registry
+        .change(&call, &writer, false, |live| {
+            let mut new = live.object.clone();
+            let path = &["spec", "cidrs"];
+            let listed = crate::object::at(&new, path).and_then(Value::as_array);
+            if listed.is_some_and(|it| it.len() < cidrs.len()) {
+                crate::object::set(&mut new, path, json!(cidrs));
+            }
+            Ok(Draft::compared(new))
+        })
+        .await?;
+    Ok(())
 }
 
 /// Says that addresses can be had from the range, unless something has been said of it before.

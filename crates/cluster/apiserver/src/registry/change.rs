@@ -124,7 +124,7 @@ impl Registry {
             let live = Live { object: &own, owners };
             let draft = apply(live)?;
             check_preconditions(call, &draft.object, &old)?;
-            let (new, owners) = prepare(call, writer, (draft, live), &old)?;
+            let (new, owners) = self.prepare(call, writer, (draft, live), &old)?;
             let live = Live { object: &old, owners: live.owners };
             match self.replace(call, &entry, Change { new, owners, live }, dry_run).await? {
                 Attempt::Done(value) => return Ok(value),
@@ -132,6 +132,58 @@ impl Registry {
             }
         }
         Err(Status::modified(call.kind.resource(), call.name))
+    }
+
+    /// Makes the new version ready to be stored, checks it, and finds out who owns its fields. The draft
+    /// and what it was made of are of the version of the call, `old` is as it was stored.
+    fn prepare(
+        &self,
+        call: &Call<'_>,
+        writer: &Writer<'_>,
+        (draft, live): (Draft, Live<'_>),
+        old: &Value,
+    ) -> Result<(Value, Option<String>), Status> {
+        let (kind, part) = (call.kind, Part::of(call.subresource));
+        let Draft { object: mut new, owners } = draft;
+        let given = object::remove(&mut new, &["metadata", "managedFields"]);
+        if part != Part::Internal {
+            metadata::keep_server_owned(&mut new, old);
+            (kind.default)(&mut new);
+        }
+        if let Part::Other(part) = part {
+            (kind.prepare_part)(part, &mut new, old);
+        }
+        // Before the kind has its say: what that adds or takes back is nobody's. Only of the small parts
+        // it is not known what they take back.
+        let owners = match owners {
+            Claims::Compared => writer.update(live, &new, given.as_ref()),
+            Claims::Kept => live.owners.map(str::to_owned),
+            Claims::Known(owners) => owners,
+        };
+        kind.convert_to_stored(&mut new);
+        match part {
+            Part::Main => {
+                addresses::carry_over(kind, &mut new, old);
+                (kind.prepare_update)(&mut new, old);
+                self.addresses.settle(kind, &mut new, Some(old))?;
+                count_generation(kind, &mut new, old);
+            }
+            Part::Status => (kind.prepare_status)(&mut new, old),
+            Part::Other(_) => count_generation(kind, &mut new, old),
+            Part::Internal => return Ok((new, owners)),
+        }
+        let mut causes = Causes::default();
+        metadata::validate_update(&new, old, &mut causes);
+        metadata::validate(kind, &new, &mut causes);
+        (kind.validate)(&new, &mut causes);
+        match part {
+            Part::Other(part) => (kind.validate_part)(part, &new, old, &mut causes),
+            Part::Main | Part::Status | Part::Internal => {
+                (kind.validate_update)(&new, old, &mut causes);
+            }
+        }
+        kind.refuse(call.name, &causes)?;
+        Ok((new, owners))
     }
 
     /// Writes the new version where the old one stands, or removes the object if that was all it
@@ -249,56 +301,6 @@ fn in_version_of<'a>(kind: &Kind, stored: &'a Value) -> Cow<'a, Value> {
             Cow::Owned(own)
         }
     }
-}
-
-/// Makes the new version ready to be stored, checks it, and finds out who owns its fields. The draft
-/// and what it was made of are of the version of the call, `old` is as it was stored.
-fn prepare(
-    call: &Call<'_>,
-    writer: &Writer<'_>,
-    (draft, live): (Draft, Live<'_>),
-    old: &Value,
-) -> Result<(Value, Option<String>), Status> {
-    let (kind, part) = (call.kind, Part::of(call.subresource));
-    let Draft { object: mut new, owners } = draft;
-    let given = object::remove(&mut new, &["metadata", "managedFields"]);
-    if part != Part::Internal {
-        metadata::keep_server_owned(&mut new, old);
-        (kind.default)(&mut new);
-    }
-    if let Part::Other(part) = part {
-        (kind.prepare_part)(part, &mut new, old);
-    }
-    // Before the kind has its say: what that adds or takes back is nobody's. Only of the small parts
-    // it is not known what they take back.
-    let owners = match owners {
-        Claims::Compared => writer.update(live, &new, given.as_ref()),
-        Claims::Kept => live.owners.map(str::to_owned),
-        Claims::Known(owners) => owners,
-    };
-    kind.convert_to_stored(&mut new);
-    match part {
-        Part::Main => {
-            addresses::carry_over(kind, &mut new, old);
-            (kind.prepare_update)(&mut new, old);
-            count_generation(kind, &mut new, old);
-        }
-        Part::Status => (kind.prepare_status)(&mut new, old),
-        Part::Other(_) => count_generation(kind, &mut new, old),
-        Part::Internal => return Ok((new, owners)),
-    }
-    let mut causes = Causes::default();
-    metadata::validate_update(&new, old, &mut causes);
-    metadata::validate(kind, &new, &mut causes);
-    (kind.validate)(&new, &mut causes);
-    match part {
-        Part::Other(part) => (kind.validate_part)(part, &new, old, &mut causes),
-        Part::Main | Part::Status | Part::Internal => {
-            (kind.validate_update)(&new, old, &mut causes);
-        }
-    }
-    kind.refuse(call.name, &causes)?;
-    Ok((new, owners))
 }
 
 /// Adds 1 to the generation if anything but metadata and status differs and the kind itself has

@@ -99,6 +99,7 @@ impl Registry {
     ) -> Result<Bytes, Status> {
         let kind = call.kind;
         let name = meta(new, "name").to_owned();
+        self.addresses.settle(kind, new, None)?;
         let mut causes = Causes::default();
         metadata::validate(kind, new, &mut causes);
         (kind.validate)(new, &mut causes);

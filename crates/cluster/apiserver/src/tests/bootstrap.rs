@@ -60,7 +60,7 @@ async fn flow_control() {
 async fn addresses() {
     let api = Api::new().await;
     let group = "/apis/networking.k8s.io/v1";
-    expect!["kubernetes | 10.96.0.0/16"]
+    expect!["kubernetes | 10.96.0.0/16,fd00:10:96::/112"]
         .assert_eq(&rows(&api, &format!("{group}/servicecidrs")).await);
     expect!["10.96.0.1 | services/default/kubernetes"]
         .assert_eq(&rows(&api, &format!("{group}/ipaddresses")).await);

@@ -3,6 +3,7 @@
 use expect_test::expect;
 
 use super::{Api, pick, text};
+use crate::ServiceRange;
 
 const PODS: &str = "/api/v1/namespaces/default/pods";
 
@@ -116,6 +117,62 @@ async fn services_get_addresses() {
     api.value(&format!("DELETE {services}/a"), "").await;
     let spec = r#"{"clusterIP":"10.96.1.0","ports":[{"port":80}]}"#;
     assert_eq!(make("again", spec).await, "10.96.1.0 - ClusterIP");
+}
+
+#[tokio::test(start_paused = true)]
+async fn services_get_addresses_of_both_families() {
+    let api = Api::new().await;
+    let services = "/api/v1/namespaces/default/services";
+    let fields = &["/spec/ipFamilyPolicy", "/spec/clusterIP", "/spec/clusterIPs"];
+    let body = |name: &str, policy: &str| {
+        let spec = format!(r#"{{"ipFamilyPolicy":"{policy}","ports":[{{"port":80}}]}}"#);
+        format!(r#"{{"metadata":{{"name":"{name}"}},"spec":{spec}}}"#)
+    };
+    let require = body("a", "RequireDualStack");
+    // Who only tries gets addresses to see, which stay free.
+    let tried = api.value(&format!("POST {services}?dryRun=All"), &require).await;
+    assert_eq!(
+        pick(&tried, fields),
+        r#"RequireDualStack 10.96.1.0 ["10.96.1.0","fd00:10:96::100"]"#
+    );
+    let made = api.value(&format!("POST {services}"), &require).await;
+    assert_eq!(
+        pick(&made, fields),
+        r#"RequireDualStack 10.96.1.1 ["10.96.1.1","fd00:10:96::101"]"#
+    );
+    let single = r#"{"spec":{"ipFamilyPolicy":"SingleStack"}}"#;
+    let after = api.value(&format!("PATCH+merge {services}/a"), single).await;
+    assert_eq!(pick(&after, fields), r#"SingleStack 10.96.1.1 ["10.96.1.1"]"#);
+    // What it was made of, once more, brings it back.
+    let after = api.value(&format!("PUT {services}/a"), &require).await;
+    assert_eq!(
+        pick(&after, fields),
+        r#"RequireDualStack 10.96.1.1 ["10.96.1.1","fd00:10:96::102"]"#
+    );
+    let chosen = |ip: &str| {
+        let spec = format!(r#"{{"clusterIP":"{ip}","ports":[{{"port":80}}]}}"#);
+        format!(r#"{{"metadata":{{"name":"b"}},"spec":{spec}}}"#)
+    };
+    let taken = chosen("fd00:10:96::102");
+    api.check(&format!("POST {services}"), &taken, expect![[r#"422 Invalid Service "b" is invalid: spec.clusterIPs: Invalid value: ["fd00:10:96::102"]: failed to allocate IP fd00:10:96::102: provided IP is already allocated"#]]).await;
+    api.value(&format!("DELETE {services}/a"), "").await;
+    let made = api.value(&format!("POST {services}"), &taken).await;
+    assert_eq!(pick(&made, fields), r#"SingleStack fd00:10:96::102 ["fd00:10:96::102"]"#);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cluster_gets_its_second_range_later() {
+    let one = ServiceRange { v6: None, ..ServiceRange::default() };
+    let api = Api::with_config(|config| config.service_range = one).await;
+    let require = r#"{"metadata":{"name":"a"},"spec":{"ipFamilyPolicy":"RequireDualStack","ports":[{"port":80}]}}"#;
+    let services = "/api/v1/namespaces/default/services";
+    api.check(&format!("POST {services}"), require, expect![[r#"422 Invalid Service "a" is invalid: spec.ipFamilyPolicy: Invalid value: "RequireDualStack": this cluster is not configured for dual-stack services"#]]).await;
+    let store = api.registry().store.backup().into_memory().unwrap();
+    assert_eq!(ServiceRange::of(&store), Some(one));
+    let again = Api::on(store).await;
+    assert_eq!(ServiceRange::of(&again.registry().store), Some(ServiceRange::default()));
+    let made = again.value(&format!("POST {services}"), require).await;
+    assert_eq!(pick(&made, &["/spec/clusterIPs"]), r#"["10.96.1.0","fd00:10:96::100"]"#);
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,6 +1,8 @@
 //! Services. Which address a service gets is decided where the other services are known, in the
 //! request path.
 
+pub(crate) mod families;
+
 use std::collections::BTreeSet;
 
 use api::names;
@@ -91,52 +93,20 @@ fn default(service: &mut Value) {
     }
     if kind != "ExternalName" {
         set_default(spec, "internalTrafficPolicy", "Cluster");
-        default_families(spec);
-    }
-    default_addresses(spec);
-}
-
-/// This cluster has IPv4 alone. A headless service without a selector may name what it likes.
-fn default_families(spec: &mut Value) {
-    let free = spec.text("clusterIP") == HEADLESS && spec.members("selector").next().is_none();
-    if free {
-        set_default(spec, "ipFamilyPolicy", "RequireDualStack");
-        set_default(spec, "ipFamilies", json!(["IPv4", "IPv6"]));
-    } else {
-        set_default(spec, "ipFamilyPolicy", "SingleStack");
-        set_default(spec, "ipFamilies", json!(["IPv4"]));
-    }
-}
-
-/// The address has an old and a new field, which say the same.
-fn default_addresses(spec: &mut Value) {
-    let address = spec.text("clusterIP").to_owned();
-    let first = spec.items("clusterIPs").first().and_then(Value::as_str).map(str::to_owned);
-    match first {
-        None if !address.is_empty() => set(spec, "clusterIPs", json!([address])),
-        Some(first) if address.is_empty() => set(spec, "clusterIP", first),
-        _ => {}
     }
 }
 
 fn prepare_create(service: &mut Value) {
     set(service, "status", json!({"loadBalancer": {}}));
+    if let Some(spec) = service.get_mut("spec") {
+        families::complete(spec);
+    }
 }
 
-/// An update that says nothing of the address keeps it.
 fn prepare_update(new: &mut Value, old: &Value) {
     keep(new, "status", old);
-    let Some(spec) = new.get_mut("spec") else { return };
-    let old = old.field("spec");
-    let external = |it: &Value| it.text("type") == "ExternalName";
-    if external(spec) || external(old) {
-        return;
-    }
-    if spec.text("clusterIP").is_empty() {
-        keep(spec, "clusterIP", old);
-    }
-    if spec.items("clusterIPs").is_empty() && spec.text("clusterIP") == old.text("clusterIP") {
-        keep(spec, "clusterIPs", old);
+    if let Some(spec) = new.get_mut("spec") {
+        families::take_over(spec, old.field("spec"));
     }
 }
 
@@ -160,7 +130,11 @@ fn validate(service: &Value, causes: &mut Causes) {
     rules::labels(spec.field("selector"), path.child("selector"), causes);
     rules::one_of(spec, "sessionAffinity", &["ClientIP", "None"], path, causes);
     rules::one_of(spec, "type", TYPES, path, causes);
-    addresses(spec, path, causes);
+    families::validate(spec, path, causes);
+    let external = path.child("externalIPs");
+    for (index, address) in spec.items("externalIPs").iter().enumerate() {
+        rules::ip(address.as_str().unwrap_or_default(), external.index(index), causes);
+    }
     for (name, supported) in [
         ("internalTrafficPolicy", &["Cluster", "Local"][..]),
         ("externalTrafficPolicy", &["Cluster", "Local"]),
@@ -173,10 +147,6 @@ fn validate(service: &Value, causes: &mut Causes) {
 }
 
 fn external_name(spec: &Value, path: Path<'_>, causes: &mut Causes) {
-    if !spec.items("clusterIPs").is_empty() {
-        let detail = "may not be set for ExternalName services";
-        causes.forbidden(path.child("clusterIPs"), detail);
-    }
     // A dot at the end says that the name is complete.
     let name = spec.text("externalName");
     let name = name.strip_suffix('.').unwrap_or(name);
@@ -226,36 +196,8 @@ fn ports(spec: &Value, path: Path<'_>, causes: &mut Causes) {
     }
 }
 
-fn addresses(spec: &Value, path: Path<'_>, causes: &mut Causes) {
-    let list = path.child("clusterIPs");
-    let addresses = spec.items("clusterIPs");
-    let first = addresses.first().and_then(Value::as_str).unwrap_or_default();
-    if spec.text("clusterIP") != first {
-        let detail = "first value must match `clusterIP`";
-        causes.invalid(path.child("clusterIPs"), &json!(addresses), detail);
-    }
-    for (index, address) in addresses.iter().enumerate() {
-        let address = address.as_str().unwrap_or_default();
-        if address != HEADLESS {
-            rules::ip(address, list.index(index), causes);
-        }
-    }
-    let external = path.child("externalIPs");
-    for (index, address) in spec.items("externalIPs").iter().enumerate() {
-        rules::ip(address.as_str().unwrap_or_default(), external.index(index), causes);
-    }
-}
-
 fn validate_update(new: &Value, old: &Value, causes: &mut Causes) {
-    let (new, old) = (new.field("spec"), old.field("spec"));
-    let external = |it: &Value| it.text("type") == "ExternalName";
-    if external(new) || external(old) {
-        return;
-    }
-    let path = Path::new("spec").child("clusterIPs").index(0).to_string();
-    if !old.text("clusterIP").is_empty() && new.text("clusterIP") != old.text("clusterIP") {
-        causes.invalid(path, new.field("clusterIPs"), "may not change once set");
-    }
+    families::validate_update(new.field("spec"), old.field("spec"), causes);
 }
 
 fn row(service: &Value, now: Timestamp) -> Vec<Value> {
@@ -324,8 +266,7 @@ mod tests {
         assert_eq!(
             service["spec"],
             json!({"type": "ClusterIP", "sessionAffinity": "None", "selector": {"app": "a"},
-                "internalTrafficPolicy": "Cluster", "ipFamilies": ["IPv4"],
-                "ipFamilyPolicy": "SingleStack",
+                "internalTrafficPolicy": "Cluster",
                 "ports": [{"port": 80, "protocol": "TCP", "targetPort": 80}]})
         );
         assert_eq!(service["status"], json!({"loadBalancer": {}}));
