@@ -71,7 +71,7 @@ impl Targets {
         if place.service.is_none() && !addresses.services.contains(*target.ip()) {
             return Some(on_host(target, &addresses));
         }
-        let endpoints = services::on_host(&place, &self.layout);
+        let endpoints = services::outside(&place, &self.layout);
         let turn = self.turns.fetch_add(1, Ordering::Relaxed).checked_rem(endpoints.len())?;
         Some(on_host(*endpoints.get(turn)?, &addresses))
     }

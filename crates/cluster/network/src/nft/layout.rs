@@ -1,7 +1,10 @@
 //! The fixed part of the table: its sets, chains and rules. Everything that changes while the
 //! cluster runs is an element of a set.
 
-use std::{io, net::SocketAddrV4};
+use std::{
+    io,
+    net::{Ipv4Addr, SocketAddrV4},
+};
 
 use super::{
     batch::{Batch, Hook},
@@ -55,12 +58,15 @@ pub(crate) struct Layout {
 }
 
 impl Layout {
-    /// Whether an address that a Service leads to is one of the host: a port of the gateway that the
-    /// cluster does not serve itself, or any of another node's address.
-    pub(crate) fn is_on_host(&self, endpoint: SocketAddrV4) -> bool {
+    /// Whether an address that a Service leads to is reached through the proxy: one of the world, or one of
+    /// the host, which is a port of the gateway that the cluster does not serve itself, or any of another
+    /// node's address.
+    pub(crate) fn is_outside(&self, endpoint: SocketAddrV4) -> bool {
         let (address, gateway) = (*endpoint.ip(), self.addresses.gateway());
         let served = address == gateway && self.local_ports.contains(&endpoint.port());
-        self.addresses.is_node(address) && !served
+        let Addresses { pods, services, .. } = self.addresses;
+        let own = pods.contains(address) || services.contains(address);
+        if own { self.addresses.is_node(address) && !served } else { is_somebody(address) }
     }
 
     /// Where connections to the host and to the world are taken.
@@ -214,6 +220,17 @@ impl Layout {
             });
         }
     }
+}
+
+/// Whether somebody in the world may have an address: one that stands for this machine, for its link or for
+/// many would mean something else at the proxy's place.
+fn is_somebody(address: Ipv4Addr) -> bool {
+    let nobody = address.is_loopback()
+        || address.is_unspecified()
+        || address.is_link_local()
+        || address.is_multicast()
+        || address.is_broadcast();
+    !nobody
 }
 
 /// Whether a table is there and is asked.

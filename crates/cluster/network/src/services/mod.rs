@@ -32,7 +32,7 @@ use crate::{
 pub(crate) use decide::Place;
 use decide::{Decision, Installed, Seen, decide};
 use stale::StaleFlows;
-pub(crate) use target::on_host;
+pub(crate) use target::outside;
 
 /// Waits after the kernel refused a change. It does so only if somebody else changed the table or
 /// memory is short, and both may pass soon.

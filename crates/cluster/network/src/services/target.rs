@@ -44,7 +44,7 @@ pub(super) fn wanted(place: &Place<'_>, api: SocketAddrV4, layout: &Layout) -> W
         return Wanted { all, ..Wanted::default() };
     };
     let known = endpoints(place, port, layout.family);
-    let lead = |it: Target| it.leading_to_host(layout, place.at.transport);
+    let lead = |it: Target| it.leading_outside(layout, place.at.transport);
     let mut all = lead(Target::of(&known, |_| true));
     let local = is_local(place, service, layout.family);
     let mut of_nodes = Vec::new();
@@ -84,16 +84,16 @@ fn affinity(service: &Service) -> Option<u32> {
     Some(seconds.unwrap_or(AFFINITY_SECONDS).clamp(1, AFFINITY_MAX))
 }
 
-/// Where connections to a place go on the host, if some do: the ready endpoints there, or those on
-/// their way out if there are no others.
-pub(crate) fn on_host(place: &Place<'_>, layout: &Layout) -> Vec<SocketAddrV4> {
+/// Where connections to a place go outside the cluster's network, if some do: the ready endpoints there,
+/// or those on their way out if there are no others.
+pub(crate) fn outside(place: &Place<'_>, layout: &Layout) -> Vec<SocketAddrV4> {
     let Some((_, _, port)) = place.service else { return Vec::new() };
     let target = Target::of(&endpoints(place, port, layout.family), |_| true);
-    let of_host = |it: BTreeSet<SocketAddrV4>| -> Vec<SocketAddrV4> {
-        it.into_iter().filter(|it| layout.is_on_host(*it)).collect()
+    let those = |it: BTreeSet<SocketAddrV4>| -> Vec<SocketAddrV4> {
+        it.into_iter().filter(|it| layout.is_outside(*it)).collect()
     };
-    let ready = of_host(target.ready);
-    if ready.is_empty() { of_host(target.draining) } else { ready }
+    let ready = those(target.ready);
+    if ready.is_empty() { those(target.draining) } else { ready }
 }
 
 /// An endpoint for a port, and where it is.
@@ -196,15 +196,15 @@ impl Target {
         target
     }
 
-    /// Endpoints on the host are not in this network: TCP goes to the proxy, which finds out where to.
-    /// UDP keeps the endpoint's address, at which the proxy hears it.
-    fn leading_to_host(mut self, layout: &Layout, transport: Transport) -> Self {
+    /// Endpoints on the host and in the world are not in this network: TCP goes to the proxy, which finds
+    /// out where to. UDP keeps the endpoint's address, at which the proxy hears it.
+    fn leading_outside(mut self, layout: &Layout, transport: Transport) -> Self {
         if transport == Transport::Udp {
             return self;
         }
         for endpoints in [&mut self.ready, &mut self.draining] {
             let before = endpoints.len();
-            endpoints.retain(|it| !layout.is_on_host(*it));
+            endpoints.retain(|it| !layout.is_outside(*it));
             if endpoints.len() < before {
                 endpoints.insert(layout.egress());
             }

@@ -1,6 +1,7 @@
 //! The way to the host and the world, names, and published ports.
 
 use std::{
+    collections::BTreeSet,
     io::{self, Read as _, Write as _},
     net::{TcpListener, TcpStream, UdpSocket},
     os::fd::OwnedFd,
@@ -25,6 +26,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("tcp_leaves_through_the_host", tcp_leaves_through_the_host),
     ("udp_leaves_through_the_host", udp_leaves_through_the_host),
     ("udp_reaches_services_on_the_host", udp_reaches_services_on_the_host),
+    ("services_lead_to_the_world", services_lead_to_the_world),
     ("pings_leave_through_the_host", pings_leave_through_the_host),
     ("what_cannot_leave_fails_at_once", what_cannot_leave_fails_at_once),
     ("names_of_the_cluster", names_of_the_cluster),
@@ -157,6 +159,33 @@ fn udp_reaches_services_on_the_host() {
         it.as_ref().is_err_and(|it| it.kind() == io::ErrorKind::ConnectionRefused)
     };
     until(|| exchange(&socket, b"?"), refused);
+}
+
+/// Endpoints that somebody wrote, as for a database outside: alone, and beside a pod.
+fn services_lead_to_the_world() {
+    let world = World::start();
+    let (a, b) = (world.pod("a"), world.pod("b"));
+    namespace::serve(host(), 9090, "world");
+    namespace::serve_udp(host(), 9090, "world");
+    let spec = json!({"type": "NodePort", "clusterIP": "10.96.0.7", "ports": [
+        {"name": "tcp", "port": 80, "nodePort": 30080},
+        {"name": "udp", "port": 80, "protocol": "UDP"}]});
+    world.service_with("web", spec, json!({}));
+    let outside = OUTSIDE.parse().unwrap();
+    world.endpoints_with("web", "world", 9090, &[outside]);
+    let answer = format!("world {OUTSIDE}");
+    until(|| ask(&a.netns, "10.96.0.7:80").unwrap_or_default(), |it| *it == answer);
+    let socket = udp(&a.netns, "10.96.0.7:80");
+    assert_eq!(exchange(&socket, b"?").unwrap(), b"world");
+    // From the host, by the port that is open there.
+    assert_eq!(ask(host(), "127.0.0.1:30080").unwrap(), answer);
+    world.endpoints_with("web", "pod", 80, &[b.address]);
+    let who = || ask(&a.netns, "10.96.0.7:80").unwrap();
+    let both = |it: &BTreeSet<String>| it.len() == 2;
+    eventually(|| (0..20).map(|_| who()).collect(), both);
+    world.endpoints_with("web", "pod", 80, &[]);
+    world.endpoints_with("web", "world", 9091, &[outside]);
+    until(|| ask(&a.netns, "10.96.0.7:80"), Result::is_err);
 }
 
 fn pings_leave_through_the_host() {

@@ -6,7 +6,7 @@ use expect_test::{Expect, expect};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use super::{super::target::on_host, *};
+use super::{super::target::outside, *};
 use crate::{directory, family::IpFamily};
 
 fn nodes() -> &'static BTreeMap<u8, NodePlace> {
@@ -143,7 +143,7 @@ fn endpoints_on_the_host_are_reached_through_the_proxy() {
         let port = frontends.iter().find_map(|(it, port)| (*it == at).then_some(*port));
         let service = port.map(|port| (&key, &service, port));
         let slices = slices.iter().collect();
-        on_host(&Place { at, service, slices, pod: None, nodes: nodes() }, &layout())
+        outside(&Place { at, service, slices, pod: None, nodes: nodes() }, &layout())
     };
     assert_eq!(of(80, &slices), ["10.244.0.1:8080".parse().unwrap()]);
     assert_eq!(of(53, &slices), []);
