@@ -5,7 +5,7 @@
 
 use std::{
     io,
-    net::{Ipv4Addr, SocketAddr},
+    net::{IpAddr, SocketAddr},
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::Path,
     time::Duration,
@@ -131,8 +131,8 @@ impl Client {
     ///
     /// # Errors
     /// `PermissionDenied`: the machine lets this user have neither. Also what `connect` says at once. A keeper
-    /// that was started by an older version does not know the request, and says so.
-    pub fn connect_icmp(&mut self, address: Ipv4Addr) -> Result<OwnedFd, Error> {
+    /// that was started by an older version does not know the request, or that of IPv6, and says so.
+    pub fn connect_icmp(&mut self, address: IpAddr) -> Result<OwnedFd, Error> {
         self.socket(&Request::ConnectIcmp { address }, "connect_icmp")
     }
 

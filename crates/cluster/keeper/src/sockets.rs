@@ -6,7 +6,7 @@
 use std::{
     fs,
     io::{BufRead, BufReader},
-    net::{Ipv4Addr, SocketAddr},
+    net::{IpAddr, SocketAddr},
     os::fd::OwnedFd,
 };
 
@@ -72,10 +72,14 @@ pub(crate) fn connect_udp(address: SocketAddr) -> Result<OwnedFd, Failure> {
 
 /// A connected socket for echo requests. Those of the kernel's for pings are for who is in one of some groups,
 /// nobody by default (icmp(7)); root may have a raw one.
-pub(crate) fn connect_icmp(address: Ipv4Addr) -> Result<OwnedFd, Failure> {
+pub(crate) fn connect_icmp(address: IpAddr) -> Result<OwnedFd, Failure> {
+    let (family, protocol) = match address {
+        IpAddr::V4(_) => (AddressFamily::INET, ipproto::ICMP),
+        IpAddr::V6(_) => (AddressFamily::INET6, ipproto::ICMPV6),
+    };
     let open = |kind| {
         let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
-        rustix::net::socket_with(AddressFamily::INET, kind, flags, Some(ipproto::ICMP))
+        rustix::net::socket_with(family, kind, flags, Some(protocol))
     };
     let refused = |error: Errno| {
         let errno = error.raw_os_error();

@@ -6,7 +6,7 @@
 use std::{
     io,
     mem::MaybeUninit,
-    net::{Ipv4Addr, SocketAddr},
+    net::{IpAddr, SocketAddr},
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::{Path, PathBuf},
 };
@@ -63,7 +63,7 @@ pub enum Request {
     /// A connected, non-blocking socket on the host's side for echo requests and their answers. Answer: `Socket`.
     ConnectIcmp {
         /// Where to.
-        address: Ipv4Addr,
+        address: IpAddr,
     },
     /// A UDP socket on the host's side that hears what comes to an address. Answer: `Socket`.
     BindUdp {
@@ -278,6 +278,18 @@ mod tests {
         assert_eq!((message, fds.len()), (Request::Ping, 0));
         drop(left);
         assert!(receive::<Request>(&right).unwrap().is_none());
+    }
+
+    /// Before there was IPv6 the message was the same.
+    #[test]
+    fn echo_requests_are_of_either_family() {
+        let (left, right) = pair().unwrap();
+        for address in ["192.0.2.1", "2001:db8::1"] {
+            let text = serde_json::json!({"call": "connect_icmp", "address": address});
+            send(&left, &text, &[]).unwrap();
+            let (message, _) = receive::<Request>(&right).unwrap().unwrap();
+            assert_eq!(message, Request::ConnectIcmp { address: address.parse().unwrap() });
+        }
     }
 
     #[test]

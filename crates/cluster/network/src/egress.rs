@@ -5,14 +5,14 @@
 //! reset right after. UDP is passed on by `datagrams`, echo requests by `echoes`. What is neither does not
 //! leave the cluster: a route prohibits it, at once.
 
-pub(crate) mod datagrams;
-pub(crate) mod echoes;
+mod datagrams;
+mod echoes;
 mod icmp;
 mod refusals;
 
 use std::{
     io,
-    net::{Ipv4Addr, SocketAddr, SocketAddrV4},
+    net::SocketAddr,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -23,15 +23,16 @@ use std::{
 use runtime::{OnExit, Tasks};
 use rustix::net::sockopt;
 use tokio::{
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpStream, UdpSocket},
     sync::Semaphore,
 };
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    addresses::Addresses,
-    directory,
-    host::{self, HostSockets},
+    BuildError, directory,
+    family::IpFamily,
+    host::{self, HostSockets, Outside},
+    netlink,
     nft::{Frontend, Layout, Transport},
     proxy,
     services::{self, Place},
@@ -63,29 +64,85 @@ impl Targets {
     }
 
     /// Where a connection to `target` goes on the host; none if a Service leads there no more.
-    fn on_host(&self, target: SocketAddrV4) -> Option<SocketAddr> {
-        let addresses = self.layout.addresses;
+    fn on_host(&self, target: SocketAddr) -> Option<Outside> {
+        let Layout { family, addresses, .. } = &*self.layout;
+        let Some(low) = family.low(target.ip()) else { return Some(Outside::World(target)) };
         let directory = self.directory.read();
-        let at = Frontend { address: *target.ip(), transport: Transport::Tcp, port: target.port() };
+        let at = Frontend { address: low, transport: Transport::Tcp, port: target.port() };
         let place = Place::of(&directory, at);
-        if place.service.is_none() && !addresses.services.contains(*target.ip()) {
-            return Some(on_host(target, &addresses));
+        if place.service.is_none() && !addresses.services.contains(low) {
+            return Some(on_host(target, &self.layout));
         }
         let endpoints = services::outside(&place, &self.layout);
         let turn = self.turns.fetch_add(1, Ordering::Relaxed).checked_rem(endpoints.len())?;
-        Some(on_host(*endpoints.get(turn)?, &addresses))
+        let endpoint = endpoints.get(turn)?;
+        let endpoint = SocketAddr::new(family.at(*endpoint.ip()), endpoint.port());
+        Some(on_host(endpoint, &self.layout))
+    }
+}
+
+/// What hears that pods leave by addresses of a family.
+#[derive(Debug)]
+pub(crate) struct Exits {
+    connections: TcpListener,
+    datagrams: UdpSocket,
+    echoes: echoes::Sockets,
+}
+
+impl Exits {
+    /// Opens them, before any rule leads there.
+    pub(crate) fn open(layout: &Layout) -> Result<Self, BuildError> {
+        let to = layout.egress();
+        let address = SocketAddr::new(layout.family.at(*to.ip()), to.port());
+        let datagrams = datagrams::open(address);
+        let datagrams = datagrams.map_err(|source| BuildError::Listen { address, source })?;
+        let echoes = echoes::open(layout.family)
+            .map_err(|it| netlink::Error::new("hear echo requests", it))?;
+        Ok(Self { connections: crate::listen(address)?, datagrams, echoes })
+    }
+}
+
+/// What the ways out have in common.
+#[derive(Clone, Debug)]
+struct Way {
+    layout: Arc<Layout>,
+    sockets: Arc<dyn HostSockets>,
+    tasks: Tasks,
+}
+
+/// Lets pods out. The limits are for all families together.
+pub(crate) fn start(
+    families: Vec<(Exits, Targets)>,
+    sockets: &Arc<dyn HostSockets>,
+    tasks: &Tasks,
+) {
+    let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let (flows, pings) = (datagrams::Known::default(), echoes::Known::default());
+    for (exits, targets) in families {
+        let layout = Arc::clone(&targets.layout);
+        let way = Way { layout, sockets: Arc::clone(sockets), tasks: tasks.clone() };
+        let (ways, slots) = ([way.clone(), way.clone(), way], Arc::clone(&slots));
+        let [of_connections, of_datagrams, of_echoes] = ways;
+        let (flows, pings) = (Arc::clone(&flows), Arc::clone(&pings));
+        tasks.spawn("egress", OnExit::StopProcess, |stop| {
+            serve((exits.connections, slots), targets, of_connections, stop)
+        });
+        tasks.spawn("egress-datagrams", OnExit::StopProcess, |stop| {
+            datagrams::serve(exits.datagrams, flows, of_datagrams, stop)
+        });
+        tasks.spawn("egress-echo-requests", OnExit::StopProcess, |stop| {
+            echoes::serve(exits.echoes, pings, of_echoes, stop)
+        });
     }
 }
 
 /// Takes connections until `stop`.
-pub(crate) async fn serve(
-    listener: TcpListener,
+async fn serve(
+    (listener, slots): (TcpListener, Arc<Semaphore>),
     targets: Targets,
-    sockets: Arc<dyn HostSockets>,
-    tasks: Tasks,
+    Way { sockets, tasks, .. }: Way,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
-    let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     loop {
         let slot = tokio::select! {
             biased;
@@ -121,7 +178,10 @@ pub(crate) async fn serve(
 }
 
 async fn connect(pod: TcpStream, targets: &Targets, sockets: &dyn HostSockets) -> io::Result<()> {
-    let target = sockopt::ip_original_dst(&pod)?;
+    let target = match targets.layout.family {
+        IpFamily::V4 => SocketAddr::V4(sockopt::ip_original_dst(&pod)?),
+        IpFamily::V6(_) => SocketAddr::V6(sockopt::ipv6_original_dst(&pod)?),
+    };
     let outside = match targets.on_host(target) {
         Some(outside) => host::connect(sockets, outside).await,
         None => Err(io::ErrorKind::ConnectionRefused.into()),
@@ -137,24 +197,41 @@ async fn connect(pod: TcpStream, targets: &Targets, sockets: &dyn HostSockets) -
 
 /// What a pod's target is on the host: the addresses of nodes, of which the gateway is the first, stand for
 /// the host itself.
-fn on_host(target: SocketAddrV4, addresses: &Addresses) -> SocketAddr {
-    let ip = if addresses.is_node(*target.ip()) { Ipv4Addr::LOCALHOST } else { *target.ip() };
-    SocketAddrV4::new(ip, target.port()).into()
+fn on_host(target: SocketAddr, layout: &Layout) -> Outside {
+    match layout.family.low(target.ip()) {
+        Some(low) if layout.addresses.is_node(low) => Outside::Host(target.port()),
+        _ => Outside::World(target),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::addresses::{Addresses, Prefix};
 
     #[test]
     fn nodes_are_the_host() {
-        for (target, expected) in [
-            ("10.244.0.1:5432", "127.0.0.1:5432"),
-            ("10.244.16.1:5432", "127.0.0.1:5432"),
-            ("192.0.2.1:80", "192.0.2.1:80"),
+        let prefix = Prefix::local([0x12, 0x34, 0x56, 0x78, 0x9a]);
+        let both = Addresses { v6: Some(prefix), ..Addresses::default() };
+        let families = IpFamily::all(&both).into_iter().map(|(family, addresses)| Layout {
+            family,
+            addresses,
+            egress_port: PORT,
+            local_ports: Vec::new(),
+        });
+        let [four, six] = families.collect::<Vec<_>>().try_into().unwrap();
+        for (layout, target, host) in [
+            (&four, "10.244.0.1:5432", true),
+            (&four, "10.244.16.1:5432", true),
+            (&four, "192.0.2.1:80", false),
+            (&six, "[fd12:3456:789a::af4:1]:5432", true),
+            (&six, "[fd12:3456:789a::af4:1001]:5432", true),
+            (&six, "[fd12:3456:789b::af4:1]:5432", false),
+            (&six, "[2001:db8::1]:80", false),
         ] {
-            let target = on_host(target.parse().unwrap(), &Addresses::default());
-            assert_eq!(target.to_string(), expected);
+            let target: SocketAddr = target.parse().unwrap();
+            let expected = if host { Outside::Host(target.port()) } else { Outside::World(target) };
+            assert_eq!(on_host(target, layout), expected);
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{
     fmt, io,
-    net::{Ipv4Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     os::fd::OwnedFd,
     time::Duration,
 };
@@ -28,7 +28,7 @@ pub trait HostSockets: fmt::Debug + Send + Sync {
     /// A socket for echo requests to `to` and their answers: one of the kernel's for pings, which has a
     /// number of its own for them, or a raw one. [`io::ErrorKind::PermissionDenied`] if this user may have
     /// neither.
-    fn connect_icmp(&self, to: Ipv4Addr) -> BoxFuture<'_, io::Result<OwnedFd>>;
+    fn connect_icmp(&self, to: IpAddr) -> BoxFuture<'_, io::Result<OwnedFd>>;
 
     /// A UDP socket that hears what comes to `at`. An address in use is [`io::ErrorKind::AddrInUse`].
     fn bind_udp(&self, at: SocketAddr) -> BoxFuture<'_, io::Result<OwnedFd>>;
@@ -53,8 +53,43 @@ pub(crate) async fn heard(socket: &UdpSocket) -> io::Result<()> {
     }
 }
 
+/// Somewhere on the host's side.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Outside {
+    /// A port of the host itself.
+    Host(u16),
+    World(SocketAddr),
+}
+
+impl Outside {
+    /// Where datagrams go. Whether somebody listens is known only after one was sent, so there is one place.
+    pub(crate) fn datagrams(self) -> SocketAddr {
+        match self {
+            Self::Host(port) => (Ipv4Addr::LOCALHOST, port).into(),
+            Self::World(target) => target,
+        }
+    }
+}
+
+/// Connects to somewhere from the host and waits until the connection is made. Some programs listen at the
+/// host's `::1` alone: they are found where nobody listens at `127.0.0.1`.
+pub(crate) async fn connect(sockets: &dyn HostSockets, to: Outside) -> io::Result<TcpStream> {
+    match to {
+        Outside::World(target) => connect_to(sockets, target).await,
+        Outside::Host(port) => {
+            match connect_to(sockets, (Ipv4Addr::LOCALHOST, port).into()).await {
+                Err(refused) if refused.kind() == io::ErrorKind::ConnectionRefused => {
+                    let other = connect_to(sockets, (Ipv6Addr::LOCALHOST, port).into());
+                    other.await.map_err(|_| refused)
+                }
+                other => other,
+            }
+        }
+    }
+}
+
 /// Connects to `to` from the host and waits until the connection is made.
-pub(crate) async fn connect(sockets: &dyn HostSockets, to: SocketAddr) -> io::Result<TcpStream> {
+async fn connect_to(sockets: &dyn HostSockets, to: SocketAddr) -> io::Result<TcpStream> {
     let connecting = async {
         let stream = std::net::TcpStream::from(sockets.connect_tcp(to).await?);
         stream.set_nonblocking(true)?;

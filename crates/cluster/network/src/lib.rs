@@ -32,7 +32,7 @@ mod publish;
 
 use std::{
     io,
-    net::{Ipv4Addr, SocketAddrV4},
+    net::{Ipv4Addr, SocketAddr, SocketAddrV4},
     os::fd::OwnedFd,
     path::PathBuf,
     sync::Arc,
@@ -55,8 +55,9 @@ pub use ranges::{Taken, Wish, WishError, choose};
 
 use disturb::Disturber;
 use dns::{Follower, Resolver, Upstream};
-use egress::{Targets, datagrams, echoes};
+use egress::{Exits, Targets};
 use family::IpFamily;
+use host::Outside;
 use nft::{Layout, Table, policy::PolicyTable};
 use pods::Pods;
 use policy::{Attached, Enforced};
@@ -97,7 +98,7 @@ pub enum BuildError {
     #[error("cannot listen at `{address}` in the cluster's network")]
     Listen {
         /// The address.
-        address: SocketAddrV4,
+        address: SocketAddr,
         /// Why.
         #[source]
         source: io::Error,
@@ -135,7 +136,6 @@ impl Network {
         tasks: &Tasks,
     ) -> Result<Handle, BuildError> {
         let addresses = config.addresses;
-        let gateway = addresses.gateway();
         setup::prepare(&addresses)?;
         let (pods, found) = Pods::adopt(addresses)?;
         let (pods, attached) = (Arc::new(pods), Attached::new(found));
@@ -147,26 +147,24 @@ impl Network {
         let (follower, resolver_of_host) = Follower::new(config.host_resolv_conf.clone());
         tasks.spawn("resolv-conf", OnExit::Log, |stop| follower.run(stop));
 
-        let address = SocketAddrV4::new(gateway, egress::PORT);
-        let (egress, datagrams) = (listen(address)?, datagrams::open(address));
-        let datagrams = datagrams.map_err(|source| BuildError::Listen { address, source })?;
-        let echoes = echoes::open().map_err(|it| NetlinkError::new("hear echo requests", it))?;
-        let dns_address = SocketAddrV4::new(addresses.dns(), dns::PORT);
+        let dns_address = SocketAddr::from((addresses.dns(), dns::PORT));
         let (dns_udp, dns_tcp) = (bind_udp(dns_address)?, listen(dns_address)?);
 
-        let layout = config.layout(IpFamily::V4, addresses);
-        let directory = directory::Shared::new(layout.family, addresses);
-        let mut families = vec![services(&layout, &directory, tasks)?];
-        if let Some((prefix, addresses)) = addresses.v6() {
-            let layout = config.layout(IpFamily::V6(prefix), addresses);
-            let directory = directory::Shared::new(layout.family, addresses);
+        let (mut families, mut ways_out, mut directories) = (Vec::new(), Vec::new(), Vec::new());
+        for (family, addresses) in IpFamily::all(&addresses) {
+            let layout = config.layout(family, addresses);
+            let (exits, directory) =
+                (Exits::open(&layout)?, directory::Shared::new(family, addresses));
             families.push(services(&layout, &directory, tasks)?);
+            ways_out.push((exits, Targets::new(directory.clone(), layout)));
+            directories.push(directory);
         }
         let routed = services::start(families, caches, tasks);
+        egress::start(ways_out, &sockets, tasks);
         let choice = dns::follow(caches, addresses.dns(), events.clone(), tasks);
         let asked = (resolver_of_host.clone(), choice);
         let upstream = Upstream::new(asked, Arc::clone(&sockets), addresses);
-        let targets = Targets::new(directory.clone(), layout);
+        let directory = directories.swap_remove(0);
         let resolver = Arc::new(Resolver { directory, addresses, upstream });
         start_dns((dns_udp, dns_tcp), &resolver, &routed, tasks);
 
@@ -175,18 +173,6 @@ impl Network {
         let published = (caches.of::<Service>().subscribe(), host_ports::asking(caches));
         tasks.spawn("publisher", OnExit::StopProcess, |stop| {
             publisher.run(published.0, published.1, stop)
-        });
-        let (connections, of_egress) = (tasks.clone(), Arc::clone(&sockets));
-        tasks.spawn("egress", OnExit::StopProcess, |stop| {
-            egress::serve(egress, targets, of_egress, connections, stop)
-        });
-        let (flows, of_flows) = (tasks.clone(), Arc::clone(&sockets));
-        tasks.spawn("egress-datagrams", OnExit::StopProcess, move |stop| {
-            datagrams::serve(datagrams, addresses, of_flows, flows, stop)
-        });
-        let (flows, of_echoes) = (tasks.clone(), Arc::clone(&sockets));
-        tasks.spawn("egress-echo-requests", OnExit::StopProcess, move |stop| {
-            echoes::serve(echoes, addresses, of_echoes, flows, stop)
         });
         let resolver = resolver_of_host;
         let part = addresses.part(0);
@@ -288,15 +274,13 @@ impl Handle {
         services::blocking(move || disturber.disturb(all)).await
     }
 
-    /// Connects to what listens on port `port` of the host's `127.0.0.1`.
+    /// Connects to what listens on port `port` of the host's `127.0.0.1`, or else of its `::1`.
     ///
     /// # Errors
     /// `ConnectionRefused` if nothing does, and whatever else a connection fails of.
     pub fn connect_host(&self, port: u16) -> BoxFuture<'static, io::Result<TcpStream>> {
         let sockets = Arc::clone(&self.sockets);
-        Box::pin(async move {
-            host::connect(&*sockets, SocketAddrV4::new(Ipv4Addr::LOCALHOST, port).into()).await
-        })
+        Box::pin(async move { host::connect(&*sockets, Outside::Host(port)).await })
     }
 
     /// Waits until no Service leads new connections to `address` as to a ready endpoint. Endpoints
@@ -364,7 +348,7 @@ fn start_dns(
     });
 }
 
-fn listen(address: SocketAddrV4) -> Result<TcpListener, BuildError> {
+fn listen(address: SocketAddr) -> Result<TcpListener, BuildError> {
     let listener = std::net::TcpListener::bind(address).and_then(|it| {
         it.set_nonblocking(true)?;
         TcpListener::from_std(it)
@@ -372,7 +356,7 @@ fn listen(address: SocketAddrV4) -> Result<TcpListener, BuildError> {
     listener.map_err(|source| BuildError::Listen { address, source })
 }
 
-fn bind_udp(address: SocketAddrV4) -> Result<UdpSocket, BuildError> {
+fn bind_udp(address: SocketAddr) -> Result<UdpSocket, BuildError> {
     let socket = std::net::UdpSocket::bind(address).and_then(|it| {
         it.set_nonblocking(true)?;
         UdpSocket::from_std(it)

@@ -5,7 +5,7 @@ use std::{
     collections::BTreeMap,
     ffi::OsString,
     io,
-    net::{Ipv4Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     os::fd::{AsFd as _, OwnedFd},
     sync::OnceLock,
 };
@@ -32,7 +32,7 @@ impl network::HostSockets for Host {
         Box::pin(async move { Self::connect_udp(self, to).map_err(as_io) })
     }
 
-    fn connect_icmp(&self, to: Ipv4Addr) -> BoxFuture<'_, io::Result<OwnedFd>> {
+    fn connect_icmp(&self, to: IpAddr) -> BoxFuture<'_, io::Result<OwnedFd>> {
         Box::pin(async move { Self::connect_icmp(self, to).map_err(as_io) })
     }
 

@@ -2,7 +2,7 @@
 
 use std::{
     fs::File,
-    net::{Ipv4Addr, SocketAddr},
+    net::{IpAddr, SocketAddr},
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
@@ -69,7 +69,7 @@ impl Host {
     }
 
     /// A socket on the host's side for echo requests.
-    pub(crate) fn connect_icmp(&self, address: Ipv4Addr) -> Result<OwnedFd, keeper::Error> {
+    pub(crate) fn connect_icmp(&self, address: IpAddr) -> Result<OwnedFd, keeper::Error> {
         self.with(|held| held.keeper()?.connect_icmp(address))
     }
 

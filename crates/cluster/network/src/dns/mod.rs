@@ -321,7 +321,7 @@ mod tests {
         }
         fn connect_icmp(
             &self,
-            to: std::net::Ipv4Addr,
+            to: std::net::IpAddr,
         ) -> BoxFuture<'_, io::Result<std::os::fd::OwnedFd>> {
             self.connect_tcp((to, 0).into())
         }

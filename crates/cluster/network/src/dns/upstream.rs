@@ -21,7 +21,7 @@ use tokio::{
 use super::{PORT, chosen::Choice, resolv_conf::Current};
 use crate::{
     addresses::Addresses,
-    host::{self, HostSockets},
+    host::{self, HostSockets, Outside},
 };
 
 /// Wait for an answer before the next server is asked. Clients wait 5 s in all.
@@ -148,7 +148,7 @@ impl Upstream {
         let mut stream = if self.is_inside(server) {
             TcpStream::connect(server).await?
         } else {
-            host::connect(&*self.sockets, server).await?
+            host::connect(&*self.sockets, Outside::World(server)).await?
         };
         let length = u16::try_from(question.len()).map_err(io::Error::other)?;
         stream.write_all(&[&length.to_be_bytes(), question].concat()).await?;

@@ -9,28 +9,23 @@
 use std::{
     collections::HashMap,
     io::{self, IoSliceMut},
-    net::SocketAddrV4,
+    net::{SocketAddr, SocketAddrV4, SocketAddrV6},
     os::fd::{AsRawFd as _, OwnedFd},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use nix::sys::socket::{
-    ControlMessageOwned, MsgFlags, SockaddrIn, recvmsg, setsockopt,
-    sockopt::{IpTransparent, Ipv4OrigDstAddr, ReuseAddr},
+    ControlMessageOwned, MsgFlags, SockaddrIn, SockaddrIn6, SockaddrStorage, recvmsg, setsockopt,
+    sockopt::{IpTransparent, Ipv4OrigDstAddr, Ipv6OrigDstAddr, ReuseAddr},
 };
-use runtime::{OnExit, Tasks};
+use runtime::OnExit;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, connect, socket_with};
 use tokio::{io::Interest, net::UdpSocket, time::Instant};
 use tokio_util::sync::CancellationToken;
 
-use super::{on_host, refusals::Refusals};
-use crate::{
-    addresses::Addresses,
-    dns,
-    host::{self, HostSockets},
-    proxy::with_buffer,
-};
+use super::{Way, on_host, refusals::Refusals};
+use crate::{dns, host, proxy::with_buffer};
 
 /// Flows at a time, two descriptors each: of what the process may open, connections need most. Packets
 /// of further flows are lost until one is silent for long enough.
@@ -49,38 +44,45 @@ const PACKETS_IN_TURN: usize = 64;
 
 /// A pod's address and port, and whom it asks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct Ends {
-    pod: SocketAddrV4,
-    target: SocketAddrV4,
+pub(super) struct Ends {
+    pod: SocketAddr,
+    target: SocketAddr,
 }
+
+/// The flows there are, of all families.
+pub(super) type Known = Arc<Mutex<HashMap<Ends, Arc<Flow>>>>;
 
 /// The sockets of a flow.
 #[derive(Debug)]
-struct Flow {
+pub(super) struct Flow {
     inside: UdpSocket,
     outside: UdpSocket,
 }
 
-/// What all flows share.
+/// What the flows of a family share.
 #[derive(Debug)]
 struct Flows {
-    addresses: Addresses,
-    sockets: Arc<dyn HostSockets>,
+    way: Way,
     refusals: Refusals,
-    known: Mutex<HashMap<Ends, Arc<Flow>>>,
+    known: Known,
 }
 
 /// The socket to which the kernel gives the first packet of each flow.
-pub(crate) fn open(at: SocketAddrV4) -> io::Result<UdpSocket> {
+pub(super) fn open(at: SocketAddr) -> io::Result<UdpSocket> {
     let socket = transparent(at)?;
-    setsockopt(&socket, Ipv4OrigDstAddr, &true)?;
+    match at {
+        SocketAddr::V4(_) => setsockopt(&socket, Ipv4OrigDstAddr, &true)?,
+        SocketAddr::V6(_) => setsockopt(&socket, Ipv6OrigDstAddr, &true)?,
+    }
     UdpSocket::from_std(socket.into())
 }
 
 /// A socket at any address in the world.
-fn transparent(at: SocketAddrV4) -> io::Result<OwnedFd> {
+fn transparent(at: SocketAddr) -> io::Result<OwnedFd> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    let socket = socket_with(AddressFamily::INET, SocketType::DGRAM, flags, None)?;
+    let family = if at.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let socket = socket_with(family, SocketType::DGRAM, flags, None)?;
+    // That of IPv4 is that of IPv6 too.
     setsockopt(&socket, IpTransparent, &true)?;
     // Several pods may ask the same.
     setsockopt(&socket, ReuseAddr, &true)?;
@@ -89,15 +91,14 @@ fn transparent(at: SocketAddrV4) -> io::Result<OwnedFd> {
 }
 
 /// Passes packets on until `stop`.
-pub(crate) async fn serve(
+pub(super) async fn serve(
     socket: UdpSocket,
-    addresses: Addresses,
-    sockets: Arc<dyn HostSockets>,
-    tasks: Tasks,
+    known: Known,
+    way: Way,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
-    let (refusals, known) = (Refusals::open()?, Mutex::default());
-    let flows = Arc::new(Flows { addresses, sockets, refusals, known });
+    let refusals = Refusals::open(way.layout.family)?;
+    let flows = Arc::new(Flows { way, refusals, known });
     let mut packet = vec![0; PACKET_MAX];
     loop {
         tokio::select! {
@@ -108,7 +109,7 @@ pub(crate) async fn serve(
         let received = socket.try_io(Interest::READABLE, || receive(&socket, &mut packet));
         match received {
             Ok(Some((length, ends))) => {
-                flows.take(ends, packet.get(..length).unwrap_or_default(), &tasks).await;
+                flows.take(ends, packet.get(..length).unwrap_or_default()).await;
             }
             // Without addresses it is nobody's.
             Ok(None) => {}
@@ -120,13 +121,21 @@ pub(crate) async fn serve(
 
 /// A packet and whose it is.
 fn receive(socket: &UdpSocket, packet: &mut [u8]) -> io::Result<Option<(usize, Ends)>> {
-    let mut space = nix::cmsg_space!(libc::sockaddr_in);
+    let mut space = nix::cmsg_space!(libc::sockaddr_in6);
     let mut packet = [IoSliceMut::new(packet)];
-    let flags = MsgFlags::MSG_DONTWAIT;
-    let received = recvmsg::<SockaddrIn>(socket.as_raw_fd(), &mut packet, Some(&mut space), flags)?;
-    let pod = received.address.map(SocketAddrV4::from);
+    let (fd, flags) = (socket.as_raw_fd(), MsgFlags::MSG_DONTWAIT);
+    let received = recvmsg::<SockaddrStorage>(fd, &mut packet, Some(&mut space), flags)?;
+    let pod = received.address.and_then(|it| {
+        let v4 = it.as_sockaddr_in().map(|it| SocketAddrV4::from(*it).into());
+        v4.or_else(|| Some(SocketAddrV6::from(*it.as_sockaddr_in6()?).into()))
+    });
     let target = received.cmsgs()?.find_map(|it| match it {
-        ControlMessageOwned::Ipv4OrigDstAddr(it) => Some(SocketAddrV4::from(SockaddrIn::from(it))),
+        ControlMessageOwned::Ipv4OrigDstAddr(it) => {
+            Some(SocketAddrV4::from(SockaddrIn::from(it)).into())
+        }
+        ControlMessageOwned::Ipv6OrigDstAddr(it) => {
+            Some(SocketAddrV6::from(SockaddrIn6::from(it)).into())
+        }
         _ => None,
     });
     Ok(pod.zip(target).map(|(pod, target)| (received.bytes, Ends { pod, target })))
@@ -134,15 +143,15 @@ fn receive(socket: &UdpSocket, packet: &mut [u8]) -> io::Result<Option<(usize, E
 
 impl Flows {
     /// Passes on a packet, or tells the pod that it cannot be.
-    async fn take(self: &Arc<Self>, ends: Ends, packet: &[u8], tasks: &Tasks) {
-        if let Err(error) = self.begin(ends, packet, tasks).await {
+    async fn take(self: &Arc<Self>, ends: Ends, packet: &[u8]) {
+        if let Err(error) = self.begin(ends, packet).await {
             tracing::debug!(?ends, %error, "packet of a pod not passed on");
             self.refusals.of_datagram(ends.pod, ends.target, &error);
         }
     }
 
     /// Passes on the first packet of a flow, or one that came before its socket was there.
-    async fn begin(self: &Arc<Self>, ends: Ends, packet: &[u8], tasks: &Tasks) -> io::Result<()> {
+    async fn begin(self: &Arc<Self>, ends: Ends, packet: &[u8]) -> io::Result<()> {
         let known = self.known().get(&ends).map(Arc::clone);
         if let Some(flow) = known {
             return flow.outside.send(packet).await.map(drop);
@@ -150,7 +159,8 @@ impl Flows {
         if self.known().len() >= FLOWS_MAX {
             return Err(io::Error::other(format!("there are {FLOWS_MAX} flows already")));
         }
-        let outside = self.sockets.connect_udp(on_host(ends.target, &self.addresses)).await?;
+        let outside = on_host(ends.target, &self.way.layout).datagrams();
+        let outside = self.way.sockets.connect_udp(outside).await?;
         let outside = std::net::UdpSocket::from(outside);
         outside.set_nonblocking(true)?;
         let outside = UdpSocket::from_std(outside)?;
@@ -160,7 +170,7 @@ impl Flows {
         flow.outside.send(packet).await?;
         self.known().insert(ends, Arc::clone(&flow));
         let flows = Arc::clone(self);
-        tasks.spawn("egress-flow", OnExit::Log, |stop| async move {
+        self.way.tasks.spawn("egress-flow", OnExit::Log, |stop| async move {
             let ended = tokio::select! {
                 biased;
                 () = stop.cancelled() => Ok(()),

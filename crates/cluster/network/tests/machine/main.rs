@@ -23,6 +23,7 @@ mod host_ports;
 mod host_routes;
 mod near;
 mod outside;
+mod outside_six;
 mod pods;
 mod policies;
 mod restart;
@@ -44,6 +45,7 @@ const TESTS: &[&[Test]] = &[
     near::TESTS,
     host_ports::TESTS,
     outside::TESTS,
+    outside_six::TESTS,
     host_routes::TESTS,
     policies::TESTS,
     cuts::TESTS,

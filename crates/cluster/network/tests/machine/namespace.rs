@@ -3,7 +3,7 @@
 use std::{
     fs::{self, File},
     io::{self, Read as _, Write as _},
-    net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream, UdpSocket},
+    net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
     os::fd::{AsFd as _, OwnedFd},
     sync::OnceLock,
     thread,
@@ -19,6 +19,8 @@ use crate::sys;
 
 /// An address outside the cluster that only the namespace called host has.
 pub(crate) const OUTSIDE: &str = "198.51.100.7";
+/// The same of IPv6.
+pub(crate) const OUTSIDE_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 7);
 /// What takes longer than this did not happen at once.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -44,6 +46,7 @@ pub(crate) fn enter_new() {
     }
     sys::set_up_loopback("lo", "127.0.0.1".parse().unwrap()).unwrap();
     sys::set_up_loopback("lo:1", OUTSIDE.parse().unwrap()).unwrap();
+    sys::add_to_loopback(OUTSIDE_V6).unwrap();
     HOST.set(current()).unwrap();
     sys::unshare(UnshareFlags::NEWNET).unwrap();
 }
@@ -53,22 +56,27 @@ fn current() -> OwnedFd {
 }
 
 /// A connected socket for echo requests in the namespace of this thread.
-pub(crate) fn icmp(kind: SocketType, to: Ipv4Addr) -> io::Result<OwnedFd> {
-    let socket = rustix::net::socket(AddressFamily::INET, kind, Some(ipproto::ICMP))?;
-    rustix::net::connect(&socket, &SocketAddrV4::new(to, 0))?;
+pub(crate) fn icmp(kind: SocketType, to: IpAddr) -> io::Result<OwnedFd> {
+    let (family, protocol) = match to {
+        IpAddr::V4(_) => (AddressFamily::INET, ipproto::ICMP),
+        IpAddr::V6(_) => (AddressFamily::INET6, ipproto::ICMPV6),
+    };
+    let socket = rustix::net::socket(family, kind, Some(protocol))?;
+    rustix::net::connect(&socket, &SocketAddr::from((to, 0)))?;
     Ok(socket)
 }
 
 /// Asks for an echo of `data`, under a number that the kernel chooses; what comes back.
 pub(crate) fn ping(netns: &OwnedFd, to: &str, sequence: u8, data: &[u8]) -> io::Result<Vec<u8>> {
-    let opened = inside(netns, || icmp(SocketType::DGRAM, to.parse().unwrap()));
-    let socket = UdpSocket::from(opened.unwrap());
+    let to: IpAddr = to.parse().unwrap();
+    let (request, reply) = if to.is_ipv4() { (8, 0) } else { (128, 129) };
+    let socket = UdpSocket::from(inside(netns, || icmp(SocketType::DGRAM, to)).unwrap());
     socket.set_read_timeout(Some(Duration::from_secs(1)))?;
-    socket.send(&[&[8, 0, 0, 0, 0, 0, 0, sequence], data].concat())?;
+    socket.send(&[&[request, 0, 0, 0, 0, 0, 0, sequence], data].concat())?;
     let mut answer = vec![0; 2048];
     let length = socket.recv(&mut answer)?;
     let (kind, answered) = (answer[0], answer[7]);
-    assert_eq!((kind, answered), (0, sequence));
+    assert_eq!((kind, answered), (reply, sequence));
     Ok(answer[8..length].to_vec())
 }
 

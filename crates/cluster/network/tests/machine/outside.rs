@@ -46,13 +46,13 @@ fn tcp_leaves_through_the_host() {
     // Nobody answers there: accepted by the proxy, then reset.
     let error = ask(&a.netns, &format!("{OUTSIDE}:8081")).unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
-    echo_much(&a.netns);
+    echo_much(&a.netns, OUTSIDE);
 }
 
 /// Half-closed connections and more bytes than any buffer holds.
-fn echo_much(netns: &OwnedFd) {
+pub(crate) fn echo_much(netns: &OwnedFd, outside: &str) {
     const BYTES: usize = 8 << 20;
-    let listener = namespace::inside(host(), || TcpListener::bind((OUTSIDE, 8082)).unwrap());
+    let listener = namespace::inside(host(), || TcpListener::bind((outside, 8082)).unwrap());
     std::thread::spawn(move || {
         let (mut client, _) = listener.accept().unwrap();
         let mut received = Vec::new();
@@ -60,7 +60,7 @@ fn echo_much(netns: &OwnedFd) {
         client.write_all(&received.len().to_be_bytes()).unwrap();
     });
     let counted = namespace::inside(netns, || {
-        let mut stream = TcpStream::connect((OUTSIDE, 8082)).unwrap();
+        let mut stream = TcpStream::connect((outside, 8082)).unwrap();
         stream.write_all(&vec![7; BYTES]).unwrap();
         stream.shutdown(std::net::Shutdown::Write).unwrap();
         let mut count = [0; size_of::<usize>()];

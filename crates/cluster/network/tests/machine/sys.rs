@@ -1,7 +1,11 @@
 //! System calls without a safe wrapper.
 #![expect(unsafe_code, reason = "unshare, fork and the interface ioctls have no safe wrapper")]
 
-use std::{io, net::Ipv4Addr, os::fd::AsRawFd as _};
+use std::{
+    io,
+    net::{Ipv4Addr, Ipv6Addr},
+    os::fd::AsRawFd as _,
+};
 
 use rustix::{process::Pid, thread::UnshareFlags};
 
@@ -45,6 +49,23 @@ pub(crate) fn set_up_loopback(name: &str, address: Ipv4Addr) -> io::Result<()> {
         libc::c_short::try_from(libc::IFF_UP | libc::IFF_LOOPBACK).unwrap();
     // SAFETY: the request outlives the call and holds flags, as SIOCSIFFLAGS wants.
     check(unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw mut request) })
+}
+
+/// Gives the loopback link of this thread's namespace one more address, of IPv6.
+pub(crate) fn add_to_loopback(address: Ipv6Addr) -> io::Result<()> {
+    /// `struct in6_ifreq`.
+    #[repr(C)]
+    struct Request {
+        address: libc::in6_addr,
+        prefix: u32,
+        index: libc::c_int,
+    }
+    let socket = std::net::UdpSocket::bind("[::]:0")?;
+    let address = libc::in6_addr { s6_addr: address.octets() };
+    // The loopback link is the first of every network namespace.
+    let mut request = Request { address, prefix: 128, index: 1 };
+    // SAFETY: the request outlives the call and is what SIOCSIFADDR wants of a socket of IPv6.
+    check(unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFADDR, &raw mut request) })
 }
 
 fn check(result: libc::c_int) -> io::Result<()> {

@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
     os::fd::OwnedFd,
     path::{Path, PathBuf},
     sync::{
@@ -223,8 +223,14 @@ impl World {
 
     /// What the Service's ready endpoints are by IPv6.
     pub(crate) fn endpoints_v6(&self, service: &str, pods: &[&Pod]) {
-        let endpoints = pods.iter().map(|it| json!({"addresses": [it.v6()]})).collect();
-        self.slice_of("IPv6", service, &format!("{service}-v6"), (80, endpoints));
+        let addresses: Vec<Ipv6Addr> = pods.iter().map(|it| it.v6()).collect();
+        self.endpoints_v6_at(service, 80, &addresses);
+    }
+
+    /// The same of any addresses, at any port.
+    pub(crate) fn endpoints_v6_at(&self, service: &str, port: u16, addresses: &[Ipv6Addr]) {
+        let endpoints = addresses.iter().map(|it| json!({"addresses": [it]})).collect();
+        self.slice_of("IPv6", service, &format!("{service}-v6"), (port, endpoints));
     }
 
     /// The same of any endpoints.
@@ -262,14 +268,15 @@ impl HostSockets for Host {
 
     fn connect_udp(&self, to: SocketAddr) -> BoxFuture<'_, io::Result<OwnedFd>> {
         let connect = move || {
-            let socket = UdpSocket::bind("0.0.0.0:0")?;
+            let any = if to.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
+            let socket = UdpSocket::bind(any)?;
             socket.connect(to)?;
             Ok(OwnedFd::from(socket))
         };
         async move { namespace::inside(namespace::host(), connect) }.boxed()
     }
 
-    fn connect_icmp(&self, to: Ipv4Addr) -> BoxFuture<'_, io::Result<OwnedFd>> {
+    fn connect_icmp(&self, to: IpAddr) -> BoxFuture<'_, io::Result<OwnedFd>> {
         let connect = move || namespace::icmp(SocketType::RAW, to);
         async move { namespace::inside(namespace::host(), connect) }.boxed()
     }
