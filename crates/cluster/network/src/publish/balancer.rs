@@ -82,13 +82,14 @@ mod tests {
     use serde_json::Value;
 
     use super::*;
+    use crate::addresses::Addresses;
 
     #[test]
     fn says_which_ports_are_not_open() {
         let service: Service = serde_json::from_value(json!({"spec": {"type": "LoadBalancer",
             "clusterIP": "10.96.0.7", "ports": [{"port": 80}, {"port": 53, "protocol": "UDP"}]}}))
         .unwrap();
-        let ports = wanted::balanced(&service, Ipv4Addr::new(127, 96, 0, 7));
+        let ports = wanted::balanced(&service, Ipv4Addr::new(127, 96, 0, 7), &Addresses::default());
         let problem = Problem { obstacle: Obstacle::NotPermitted, text: String::new() };
         let at = *ports.keys().find(|it| it.transport == Transport::Tcp).unwrap();
         let ingress =

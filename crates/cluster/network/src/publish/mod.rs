@@ -145,7 +145,9 @@ impl Publisher {
     fn concerns(&self, change: &Change<Service>) -> bool {
         let wants = |it: &Service| {
             let nothing = wanted(it, &self.addresses) == Wanted::default();
-            !nothing || !wanted::balancers(it).is_empty() || wanted::balancer(it).is_some()
+            !nothing
+                || !wanted::balancers(it, &self.addresses).is_empty()
+                || wanted::balancer(it).is_some()
         };
         change.both().any(wants)
     }
@@ -217,10 +219,10 @@ impl Publisher {
         key: &Key,
         service: &Service,
     ) -> Option<(Ipv4Addr, BTreeMap<At, Lead>)> {
-        let candidates = wanted::balancers(service);
+        let candidates = wanted::balancers(service, &self.addresses);
         let owner = Owner::Service(key.clone());
         for &candidate in &candidates {
-            let ports = wanted::balanced(service, candidate);
+            let ports = wanted::balanced(service, candidate, &self.addresses);
             let mut free = true;
             for (&at, &lead) in &ports {
                 let done = self.ensure(&owner, at, lead).await;
@@ -231,7 +233,7 @@ impl Publisher {
             }
             self.give_up(&owner, |at, _| ports.contains_key(at)).await;
         }
-        candidates.first().map(|it| (*it, wanted::balanced(service, *it)))
+        candidates.first().map(|it| (*it, wanted::balanced(service, *it, &self.addresses)))
     }
 
     /// Ends those listeners of an owner, and waits until their ports are free.

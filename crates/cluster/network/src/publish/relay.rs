@@ -4,7 +4,7 @@
 use std::{
     collections::HashMap,
     io,
-    net::{Ipv4Addr, SocketAddr, SocketAddrV4},
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
     os::fd::OwnedFd,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -33,11 +33,7 @@ const SILENCE_MAX: Duration = Duration::from_secs(120);
 const PACKET_MAX: usize = 65_535;
 
 /// Takes TCP connections for ever.
-pub(super) async fn tcp(
-    listener: OwnedFd,
-    target: SocketAddrV4,
-    tasks: Tasks,
-) -> anyhow::Result<()> {
+pub(super) async fn tcp(listener: OwnedFd, target: SocketAddr, tasks: Tasks) -> anyhow::Result<()> {
     let listener = std::net::TcpListener::from(listener);
     listener.set_nonblocking(true)?;
     let listener = TcpListener::from_std(listener)?;
@@ -67,7 +63,7 @@ pub(super) async fn tcp(
 }
 
 /// The rules lead a connection from here to an endpoint, or refuse it if there is none.
-async fn connect(stream: TcpStream, target: SocketAddrV4) -> io::Result<()> {
+async fn connect(stream: TcpStream, target: SocketAddr) -> io::Result<()> {
     match TcpStream::connect(target).await {
         Ok(inside) => proxy::join(stream, inside).await,
         Err(error) => {
@@ -77,11 +73,19 @@ async fn connect(stream: TcpStream, target: SocketAddrV4) -> io::Result<()> {
     }
 }
 
+/// Any address and port from which a peer can be asked.
+fn any(peer: SocketAddr) -> SocketAddr {
+    match peer {
+        SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
+        SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
+    }
+}
+
 /// A UDP port and its clients.
 #[derive(Clone, Debug)]
 struct Port {
     socket: Arc<UdpSocket>,
-    target: SocketAddrV4,
+    target: SocketAddr,
     /// Each with its socket in here.
     clients: Arc<Mutex<HashMap<SocketAddr, Arc<UdpSocket>>>>,
     end: CancellationToken,
@@ -90,7 +94,7 @@ struct Port {
 /// Takes UDP packets until `end`, when it must be dropped; then its clients are forgotten too.
 pub(super) async fn udp(
     socket: OwnedFd,
-    target: SocketAddrV4,
+    target: SocketAddr,
     end: CancellationToken,
     tasks: Tasks,
 ) -> anyhow::Result<()> {
@@ -124,7 +128,7 @@ impl Port {
         if self.clients().len() >= CLIENTS_MAX {
             return Err(io::Error::other(format!("there are {CLIENTS_MAX} clients already")));
         }
-        let inside = Arc::new(UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).await?);
+        let inside = Arc::new(UdpSocket::bind(any(self.target)).await?);
         inside.connect(self.target).await?;
         self.clients().insert(client, Arc::clone(&inside));
         let (port, answers) = (self.clone(), Arc::clone(&inside));

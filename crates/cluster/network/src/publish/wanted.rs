@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    net::{Ipv4Addr, SocketAddrV4},
+    net::{Ipv4Addr, SocketAddr, SocketAddrV4},
 };
 
 use api::annotation::{PUBLISH, Publish};
@@ -11,7 +11,8 @@ use k8s_openapi::api::core::v1::{Pod, Service, ServicePort, ServiceSpec};
 
 use crate::{
     addresses::Addresses,
-    directory::{cluster_ip, transport},
+    directory::transport,
+    family::IpFamily,
     host_ports::{HostPort, host_ports},
     nft::Transport,
 };
@@ -41,7 +42,7 @@ pub(super) enum Asker {
 /// Where connections to a port go, and who wants it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Lead {
-    pub(super) target: SocketAddrV4,
+    pub(super) target: SocketAddr,
     pub(super) asker: Asker,
 }
 
@@ -59,20 +60,20 @@ const BALANCERS_MAX: u8 = 16;
 pub(super) fn wanted(service: &Service, addresses: &Addresses) -> Wanted {
     let mut wanted = Wanted::default();
     let Some(spec) = &service.spec else { return wanted };
-    let address = cluster_ip(service);
-    annotated(service, address, spec, &mut wanted);
-    let (Some(address), false) = (address, is_external_name(spec)) else { return wanted };
+    let reached = reached(service, addresses);
+    annotated(service, reached, spec, &mut wanted);
+    let (Some((family, low)), false) = (reached, is_external_name(spec)) else { return wanted };
     for (port, number, transport) in ports(spec) {
         if let Some(node_port) =
             port.node_port.and_then(|it| u16::try_from(it).ok()).filter(|it| *it != 0)
         {
             let at = At { address: SocketAddrV4::new(Ipv4Addr::LOCALHOST, node_port), transport };
-            let target = SocketAddrV4::new(addresses.gateway(), node_port);
+            let target = SocketAddr::new(family.at(addresses.gateway()), node_port);
             wanted.ports.insert(at, Lead { target, asker: Asker::NodePort });
         }
         for external in spec.external_ips.iter().flatten().filter_map(|it| it.parse().ok()) {
             let at = At { address: SocketAddrV4::new(external, number), transport };
-            let target = SocketAddrV4::new(address, number);
+            let target = SocketAddr::new(family.at(low), number);
             wanted.ports.insert(at, Lead { target, asker: Asker::ExternalAddress });
         }
     }
@@ -85,19 +86,23 @@ pub(super) fn of_pod(pod: &Pod, addresses: &Addresses) -> BTreeMap<At, Lead> {
     let ports = host_ports(pod).into_iter().filter(|it| it.address != Some(addresses.gateway()));
     let lead = |HostPort { address, transport, number, target }| {
         let address = SocketAddrV4::new(address.unwrap_or(Ipv4Addr::LOCALHOST), number);
-        (At { address, transport }, Lead { target, asker: Asker::HostPort })
+        (At { address, transport }, Lead { target: target.into(), asker: Asker::HostPort })
     };
     ports.map(lead).collect()
 }
 
 /// The ports of a Service's load balancer, if it is to have one here, at an address.
-pub(super) fn balanced(service: &Service, at: Ipv4Addr) -> BTreeMap<At, Lead> {
-    let (Some(spec), Some(address)) = (&service.spec, cluster_ip(service)) else {
+pub(super) fn balanced(
+    service: &Service,
+    at: Ipv4Addr,
+    addresses: &Addresses,
+) -> BTreeMap<At, Lead> {
+    let (Some(spec), Some((family, low))) = (&service.spec, reached(service, addresses)) else {
         return BTreeMap::new();
     };
     let lead = |(_, number, transport)| {
         let at = At { address: SocketAddrV4::new(at, number), transport };
-        let target = SocketAddrV4::new(address, number);
+        let target = SocketAddr::new(family.at(low), number);
         (at, Lead { target, asker: Asker::Balancer })
     };
     ports(spec).map(lead).collect()
@@ -108,8 +113,8 @@ pub(super) fn balanced(service: &Service, at: Ipv4Addr) -> BTreeMap<At, Lead> {
 /// Each Service has one of the host's loopback addresses to itself, `127.` and then as its cluster
 /// address goes on, so that two can have the same port, and a restart finds the same one. Where
 /// another cluster on the host has it, the next in the second place of four is tried.
-pub(super) fn balancers(service: &Service) -> Vec<Ipv4Addr> {
-    let (Some(spec), Some(address)) = (&service.spec, cluster_ip(service)) else {
+pub(super) fn balancers(service: &Service, addresses: &Addresses) -> Vec<Ipv4Addr> {
+    let (Some(spec), Some((_, low))) = (&service.spec, reached(service, addresses)) else {
         return Vec::new();
     };
     if spec.type_.as_deref() != Some("LoadBalancer") || spec.load_balancer_class.is_some() {
@@ -118,11 +123,17 @@ pub(super) fn balancers(service: &Service) -> Vec<Ipv4Addr> {
     if let Some(wish) = spec.load_balancer_ip.as_deref().filter(|it| !it.is_empty()) {
         return wish.parse().into_iter().collect();
     }
-    let [_, second, third, fourth] = address.octets();
+    let [_, second, third, fourth] = low.octets();
     let own =
         (0..BALANCERS_MAX).map(|it| Ipv4Addr::new(127, second.wrapping_add(it), third, fourth));
     let own = own.filter(|it| *it != Ipv4Addr::LOCALHOST);
     balancer(service).into_iter().chain(own).collect()
+}
+
+/// By what a Service is reached in here: its IPv4 address, if it has one.
+fn reached(service: &Service, addresses: &Addresses) -> Option<(IpFamily, Ipv4Addr)> {
+    let families = IpFamily::all(addresses).into_iter();
+    families.map(|it| it.0).find_map(|family| Some((family, family.cluster_ip(service)?)))
 }
 
 /// The address of ours that a Service's load balancer has already.
@@ -148,7 +159,7 @@ fn ports(spec: &ServiceSpec) -> impl Iterator<Item = (&ServicePort, u16, Transpo
 /// What the annotation asks for.
 fn annotated(
     service: &Service,
-    address: Option<Ipv4Addr>,
+    reached: Option<(IpFamily, Ipv4Addr)>,
     spec: &ServiceSpec,
     wanted: &mut Wanted,
 ) {
@@ -157,7 +168,7 @@ fn annotated(
         Ok(list) => list,
         Err(error) => return wanted.problems.push(format!("annotation {PUBLISH}: {error}")),
     };
-    let Some(address) = address else {
+    let Some((family, low)) = reached else {
         let problem = "a Service without a cluster address cannot be published";
         return wanted.problems.push(problem.to_owned());
     };
@@ -172,7 +183,7 @@ fn annotated(
         }
         for transport in transports {
             let at = At { address: SocketAddrV4::new(Ipv4Addr::LOCALHOST, host_port), transport };
-            let target = SocketAddrV4::new(address, service_port);
+            let target = SocketAddr::new(family.at(low), service_port);
             wanted.ports.insert(at, Lead { target, asker: Asker::Annotation });
         }
     }
@@ -184,6 +195,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::addresses::Prefix;
 
     fn show(ports: &BTreeMap<At, Lead>) -> Vec<String> {
         let show = |(at, lead): (&At, &Lead)| {
@@ -195,9 +207,12 @@ mod tests {
 
     fn check(service: Value, expected: Expect) {
         let service: Service = serde_json::from_value(service).unwrap();
-        let Wanted { ports, problems } = wanted(&service, &Addresses::default());
-        let balancers = balancers(&service);
-        let balanced = balancers.first().map(|it| balanced(&service, *it)).unwrap_or_default();
+        let v6 = Some(Prefix::local([0x12, 0x34, 0x56, 0x78, 0x9a]));
+        let addresses = Addresses { v6, ..Addresses::default() };
+        let Wanted { ports, problems } = wanted(&service, &addresses);
+        let balancers = balancers(&service, &addresses);
+        let balanced =
+            balancers.first().map(|it| balanced(&service, *it, &addresses)).unwrap_or_default();
         let lines = [show(&ports), show(&balanced), problems].concat();
         expected.assert_eq(&lines.join("\n"));
     }
@@ -210,6 +225,27 @@ mod tests {
             ]},
         });
         check(service, expected);
+    }
+
+    #[test]
+    fn a_service_of_ipv6_alone_is_reached_by_it() {
+        check(
+            json!({"metadata": {"annotations": {"coracle.dev/publish": "8080:80"}}, "spec": {
+                "type": "LoadBalancer", "clusterIP": "fd12:3456:789a::107",
+                "clusterIPs": ["fd12:3456:789a::107"], "ports": [{"port": 80, "nodePort": 30080}]}}),
+            expect![[r#"
+                127.0.0.1:8080/Tcp > [fd12:3456:789a::107]:80 Annotation
+                127.0.0.1:30080/Tcp > [fd12:3456:789a::af4:1]:30080 NodePort
+                127.0.1.7:80/Tcp > [fd12:3456:789a::107]:80 Balancer"#]],
+        );
+        check(
+            json!({"metadata": {"annotations": {"coracle.dev/publish": "8080:80"}}, "spec": {
+                "clusterIP": "fd12:3456:789a::107", "clusterIPs": ["fd12:3456:789a::107", "10.96.0.7"],
+                "ports": [{"port": 80, "nodePort": 30080}]}}),
+            expect![[r#"
+                127.0.0.1:8080/Tcp > 10.96.0.7:80 Annotation
+                127.0.0.1:30080/Tcp > 10.244.0.1:30080 NodePort"#]],
+        );
     }
 
     #[test]
@@ -287,7 +323,7 @@ mod tests {
                 service["spec"][key] = value.clone();
             }
             let service: Service = serde_json::from_value(service).unwrap();
-            let all = balancers(&service);
+            let all = balancers(&service, &Addresses::default());
             all.iter().take(3).map(ToString::to_string).collect::<Vec<_>>().join(" ")
         };
         assert_eq!(service("10.96.0.7", json!({}), ""), "127.96.0.7 127.97.0.7 127.98.0.7");

@@ -18,7 +18,7 @@ use crate::{
 pub(crate) const TESTS: &[Test] = &[
     ("pods_reach_each_other_by_ipv6", pods_reach_each_other),
     ("a_service_of_both_families_leads_to_its_endpoints", a_service_of_both_families),
-    ("a_service_of_ipv6_alone_has_no_ipv4", a_service_of_ipv6_alone),
+    ("a_service_of_ipv6_alone_is_reached_by_it", a_service_of_ipv6_alone),
     ("without_endpoints_ipv6_is_refused_at_once", without_endpoints),
     ("ipv6_endpoints_are_swapped_without_a_failure", endpoints_are_swapped),
     ("udp_flows_leave_a_removed_ipv6_endpoint", udp_flows_leave),
@@ -94,8 +94,11 @@ fn a_service_of_ipv6_alone() {
     world.service_with("web", spec, json!({}));
     world.endpoints_v6("web", &[&b]);
     until(|| ask(&a.netns, WEB_80), Result::is_ok);
-    // No node port of IPv4: there the machine is reached, where nothing listens.
-    assert_eq!(ask(&a.netns, "10.244.0.1:30080").unwrap_or_default(), "");
+    // From the host, by the port that is open there, and so from a pod.
+    let published = || ask(namespace::host(), "127.0.0.1:30080").unwrap_or_default();
+    let answer = format!("b {}", gateway());
+    until(published, |it| *it == answer);
+    assert_eq!(ask(&a.netns, "10.244.0.1:30080").unwrap(), answer);
     // It becomes one of both, and one of IPv4 alone.
     world.change(
         "web",
