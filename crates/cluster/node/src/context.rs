@@ -2,7 +2,7 @@
 
 use std::{
     fs, io,
-    net::Ipv4Addr,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
     os::{fd::OwnedFd, unix::fs::DirBuilderExt as _},
     path::{Path, PathBuf},
     sync::Arc,
@@ -35,6 +35,28 @@ use crate::{
     volumes::Means,
 };
 
+/// Where a pod is reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PodAddress {
+    /// Its first address.
+    pub v4: Ipv4Addr,
+    /// Its second one, if it has one.
+    pub v6: Option<Ipv6Addr>,
+}
+
+impl PodAddress {
+    /// All there are, in the order in which `podIPs` lists them.
+    pub(crate) fn all(self) -> impl Iterator<Item = IpAddr> {
+        [IpAddr::V4(self.v4)].into_iter().chain(self.v6.map(IpAddr::V6))
+    }
+}
+
+impl From<Ipv4Addr> for PodAddress {
+    fn from(v4: Ipv4Addr) -> Self {
+        Self { v4, v6: None }
+    }
+}
+
 /// A pod's network, as the node needs it.
 pub trait PodNetwork: Send + Sync {
     /// Gives the network namespace `netns` of the pod an interface, an address and routes. A pod
@@ -43,10 +65,10 @@ pub trait PodNetwork: Send + Sync {
         &'a self,
         pod_uid: &'a str,
         netns: OwnedFd,
-    ) -> BoxFuture<'a, anyhow::Result<Ipv4Addr>>;
+    ) -> BoxFuture<'a, anyhow::Result<PodAddress>>;
     /// The same for a namespace that has no pod yet; returns what stands in place of the uid. It does
     /// not outlive this process, unless a pod takes it over.
-    fn attach_spare(&self, netns: OwnedFd) -> BoxFuture<'_, anyhow::Result<(String, Ipv4Addr)>>;
+    fn attach_spare(&self, netns: OwnedFd) -> BoxFuture<'_, anyhow::Result<(String, PodAddress)>>;
     /// Makes what was attached as `spare` the pod's.
     fn take_over<'a>(
         &'a self,

@@ -10,7 +10,7 @@ use std::{
 
 use k8s_openapi::api::core::v1::{HostAlias, Pod, PodDNSConfigOption, PodSpec};
 
-use crate::context::is_on_host;
+use crate::context::{PodAddress, is_on_host};
 
 /// Longest host name Linux takes: `HOST_NAME_MAX` less its end, as the kubelet cuts it.
 const HOST_NAME_MAX: usize = 63;
@@ -79,7 +79,7 @@ pub(crate) fn hosts_on_host(pod: &Pod, text: &str) -> String {
 
 /// The pod's `/etc/hosts`.
 #[must_use]
-pub(crate) fn hosts(pod: &Pod, address: Ipv4Addr, domain: &str) -> String {
+pub(crate) fn hosts(pod: &Pod, address: PodAddress, domain: &str) -> String {
     let mut text = "# Kubernetes-managed hosts file.\n\
         127.0.0.1\tlocalhost\n\
         ::1\tlocalhost ip6-localhost ip6-loopback\n\
@@ -92,11 +92,10 @@ pub(crate) fn hosts(pod: &Pod, address: Ipv4Addr, domain: &str) -> String {
     let spec = pod.spec.as_ref();
     let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
     let subdomain = spec.and_then(|it| it.subdomain.as_deref()).filter(|it| !it.is_empty());
-    let line = match subdomain {
+    text.extend(address.all().map(|address| match subdomain {
         Some(it) => format!("{address}\t{name}.{it}.{namespace}.svc.{domain}\t{name}\n"),
         None => format!("{address}\t{name}\n"),
-    };
-    text.push_str(&line);
+    }));
     add_aliases(pod, &mut text);
     text
 }
@@ -258,7 +257,10 @@ mod tests {
 
     #[test]
     fn hosts_file() {
-        let address = Ipv4Addr::new(10, 244, 0, 9);
+        let address = PodAddress {
+            v4: Ipv4Addr::new(10, 244, 0, 9),
+            v6: Some("fd12:3456:789a::af4:9".parse().unwrap()),
+        };
         let spec = json!({ "containers": [], "subdomain": "web", "hostAliases": [
             { "ip": "1.2.3.4", "hostnames": ["a", "b"] }] });
         expect![[r#"
@@ -270,6 +272,7 @@ mod tests {
             fe00::1	ip6-allnodes
             fe00::2	ip6-allrouters
             10.244.0.9	app-1.web.shop.svc.cluster.local	app-1
+            fd12:3456:789a::af4:9	app-1.web.shop.svc.cluster.local	app-1
 
             # Entries added by HostAliases.
             1.2.3.4	a	b

@@ -39,7 +39,7 @@ mod volumes;
 
 pub use agent::Agent;
 pub use cgroups::remove_cgroups;
-pub use context::{HostProcesses, PodNetwork};
+pub use context::{HostProcesses, PodAddress, PodNetwork};
 pub use files::{Dns, HostResolver};
 pub use fill::FillError;
 pub use handle::Handle;

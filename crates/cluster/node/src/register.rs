@@ -62,8 +62,8 @@ pub(crate) struct Registration {
     pub machine: Machine,
     /// Which node of the machine it is.
     pub index: u32,
-    /// The range of its pods' addresses.
-    pub pod_cidr: String,
+    /// The ranges of its pods' addresses, one of each family.
+    pub pod_cidrs: Vec<String>,
     /// How many there are in it for pods.
     pub addresses: u32,
     /// Among how many nodes the machine is divided.
@@ -186,8 +186,12 @@ impl Registration {
         let node: Node = serde_json::from_value(self.object()).map_err(client_result::malformed)?;
         match nodes.create(&PostParams::default(), &node).await {
             Err(error) if client::is_already_exists(&error) => {
+                let old = nodes.get(&self.machine.name).await?;
                 let own = json!({ "labels": self.labels(), "annotations": self.annotations() });
-                let own = json!({ "metadata": own, "spec": self.spec() });
+                // Once set, ranges stay: a Node that an older version made has none of IPv6 there.
+                let has = old.spec.is_some_and(|it| it.pod_cidrs.is_some());
+                let spec = if has { json!({}) } else { self.spec() };
+                let own = json!({ "metadata": own, "spec": spec });
                 let params = PatchParams::default();
                 nodes.patch(&self.machine.name, &params, &Patch::Merge(own)).await
             }
@@ -209,7 +213,7 @@ impl Registration {
     }
 
     fn spec(&self) -> Value {
-        json!({ "podCIDR": self.pod_cidr, "podCIDRs": [self.pod_cidr] })
+        json!({ "podCIDR": self.pod_cidrs.first(), "podCIDRs": self.pod_cidrs })
     }
 
     fn annotations(&self) -> Value {
@@ -398,7 +402,7 @@ mod tests {
                 boot_id: "b".to_owned(),
             },
             index: 1,
-            pod_cidr: "10.244.16.0/20".to_owned(),
+            pod_cidrs: ["10.244.16.0/20", "fd12:3456:789a::af4:1000/116"].map(str::to_owned).into(),
             addresses: 4092,
             division: watch::Sender::new(Division { nodes: 2, lease: None }).subscribe(),
             address: Ipv4Addr::new(10, 244, 16, 1),
@@ -432,6 +436,8 @@ mod tests {
             ["cpu=1", "ephemeral-storage=52428800Ki", "memory=4194304Ki", "pods=1000"]
         );
         assert_eq!(first.metadata.labels.unwrap()["topology.kubernetes.io/zone"], "zone-b");
-        assert_eq!(first.spec.unwrap().pod_cidr.unwrap(), "10.244.16.0/20");
+        let spec = first.spec.unwrap();
+        assert_eq!(spec.pod_cidr.unwrap(), "10.244.16.0/20");
+        assert_eq!(spec.pod_cidrs.unwrap(), ["10.244.16.0/20", "fd12:3456:789a::af4:1000/116"]);
     }
 }

@@ -97,8 +97,8 @@ pub struct NodeConfig {
     pub index: u32,
     /// Its address for pods.
     pub address: Ipv4Addr,
-    /// The range of its pods' addresses.
-    pub pod_cidr: String,
+    /// The ranges of its pods' addresses, one of each family.
+    pub pod_cidrs: Vec<String>,
     /// How many pods it takes at most, as far as addresses go.
     pub addresses: u32,
     /// The network of its pods.
@@ -257,7 +257,7 @@ impl Site {
     /// or [gone](Site::gone).
     #[must_use]
     pub fn node(&self, node: NodeConfig, tasks: &Tasks) -> Agent {
-        let NodeConfig { index, address, pod_cidr, addresses, network } = node;
+        let NodeConfig { index, address, pod_cidrs, addresses, network } = node;
         let (shared, name) = (&*self.0, self.name(index));
         let Peers { client, caches, host, clock } = shared.peers.clone();
         let Config { state_dir, run_dir, inherited, dns, .. } = shared.config.clone();
@@ -270,7 +270,7 @@ impl Site {
             machine: machine.clone(),
             index,
             address,
-            pod_cidr,
+            pod_cidrs,
             addresses,
             division: shared.division.subscribe(),
             version: shared.config.version.clone(),

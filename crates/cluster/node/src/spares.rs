@@ -6,7 +6,6 @@
 
 use std::{
     collections::VecDeque,
-    net::Ipv4Addr,
     os::fd::OwnedFd,
     path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -22,7 +21,7 @@ use tokio::sync::{Notify, oneshot};
 
 use crate::{
     cgroups::Cgroups,
-    context::{HostProcesses, PodNetwork},
+    context::{HostProcesses, PodAddress, PodNetwork},
     ids::Claim,
     pod::shim::Connection,
 };
@@ -50,7 +49,7 @@ pub(crate) struct Spare {
     /// If it is a child of this process.
     pub(crate) process: Option<Process>,
     /// What stands in place of a uid in the pods' network, and the address; none on the host's network.
-    pub(crate) attached: Option<(String, Ipv4Addr)>,
+    pub(crate) attached: Option<(String, PodAddress)>,
     /// The name of the control group that its first container is in, or comes to be.
     pub(crate) cgroup: Option<String>,
 }

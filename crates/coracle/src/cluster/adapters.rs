@@ -100,12 +100,18 @@ impl node::PodNetwork for PodNetwork {
         &'a self,
         pod_uid: &'a str,
         netns: OwnedFd,
-    ) -> BoxFuture<'a, anyhow::Result<Ipv4Addr>> {
-        Box::pin(async move { Ok(self.network.attach(pod_uid, netns).await?) })
+    ) -> BoxFuture<'a, anyhow::Result<node::PodAddress>> {
+        Box::pin(async move { Ok(self.network.attach(pod_uid, netns).await?.into()) })
     }
 
-    fn attach_spare(&self, netns: OwnedFd) -> BoxFuture<'_, anyhow::Result<(String, Ipv4Addr)>> {
-        Box::pin(async move { Ok(self.network.attach_spare(netns).await?) })
+    fn attach_spare(
+        &self,
+        netns: OwnedFd,
+    ) -> BoxFuture<'_, anyhow::Result<(String, node::PodAddress)>> {
+        Box::pin(async move {
+            let (spare, address) = self.network.attach_spare(netns).await?;
+            Ok((spare, address.into()))
+        })
     }
 
     fn take_over<'a>(

@@ -250,7 +250,7 @@ impl Nodes {
         let config = NodeConfig {
             index,
             address: addresses.node(index),
-            pod_cidr: part.to_string(),
+            pod_cidrs: vec![part.to_string()],
             addresses: part.pods_max(),
             network: Arc::new(PodNetwork { network, proxy }),
         };

@@ -5,13 +5,13 @@ use std::net::Ipv4Addr;
 
 use k8s_openapi::api::core::v1::{Container, Pod, ResourceFieldSelector};
 
-use crate::quantity;
+use crate::{context::PodAddress, quantity};
 
 /// What only the node knows of a pod.
 #[derive(Clone, Debug)]
 pub(crate) struct Place {
-    /// The pod's address.
-    pub pod_ip: Ipv4Addr,
+    /// The pod's addresses.
+    pub pod_ip: PodAddress,
     /// The node's address.
     pub host_ip: Ipv4Addr,
     /// CPU of the node in thousandths: the limit of a container that names none.
@@ -33,7 +33,11 @@ pub(super) fn field(pod: &Pod, place: &Place, path: &str) -> Result<String, Stri
         "spec.serviceAccountName" => {
             spec.and_then(|it| it.service_account_name.clone()).unwrap_or_default()
         }
-        "status.podIP" | "status.podIPs" => place.pod_ip.to_string(),
+        "status.podIP" => place.pod_ip.v4.to_string(),
+        "status.podIPs" => {
+            let all: Vec<String> = place.pod_ip.all().map(|it| it.to_string()).collect();
+            all.join(",")
+        }
         "status.hostIP" | "status.hostIPs" => place.host_ip.to_string(),
         _ => match subscript(path) {
             Some(("metadata.labels", key)) => {

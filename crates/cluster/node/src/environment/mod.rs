@@ -246,6 +246,7 @@ pub(crate) mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::context::PodAddress;
 
     /// A few objects to refer to.
     #[derive(Debug, Default)]
@@ -283,7 +284,10 @@ pub(crate) mod tests {
         }))
         .unwrap();
         let place = Place {
-            pod_ip: Ipv4Addr::new(10, 244, 0, 9),
+            pod_ip: PodAddress {
+                v4: Ipv4Addr::new(10, 244, 0, 9),
+                v6: Some("fd12:3456:789a::af4:9".parse().unwrap()),
+            },
             host_ip: Ipv4Addr::new(10, 244, 0, 1),
             cpu_millis: 2000,
             memory_bytes: 1 << 30,
@@ -356,7 +360,7 @@ pub(crate) mod tests {
                 spec.nodeName=ship
                 spec.serviceAccountName=default
                 status.podIP=10.244.0.9
-                status.podIPs=10.244.0.9
+                status.podIPs=10.244.0.9,fd12:3456:789a::af4:9
                 status.hostIP=10.244.0.1
                 WORKER_SERVICE_HOST=10.96.0.5
                 WORKER_SERVICE_PORT=80

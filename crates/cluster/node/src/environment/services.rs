@@ -63,7 +63,11 @@ fn protocol(port: &ServicePort) -> &str {
 }
 
 fn url(address: &str, port: &ServicePort) -> String {
-    format!("{}://{address}:{}", protocol(port).to_ascii_lowercase(), port.port)
+    let (protocol, port) = (protocol(port).to_ascii_lowercase(), port.port);
+    if address.contains(':') {
+        return format!("{protocol}://[{address}]:{port}");
+    }
+    format!("{protocol}://{address}:{port}")
 }
 
 fn variable_name(name: &str) -> String {
@@ -76,6 +80,25 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn an_ipv6_address_is_in_brackets_where_a_port_follows() {
+        let service = serde_json::from_value(json!({
+            "metadata": { "namespace": "shop", "name": "web" },
+            "spec": { "clusterIP": "fd12:3456:789a::7", "ports": [{ "port": 80 }] },
+        }));
+        let variables = variables([&service.unwrap()], "shop", true);
+        let lines: Vec<_> = variables.iter().map(|(name, it)| format!("{name}={it}")).collect();
+        expect![[r#"
+            WEB_SERVICE_HOST=fd12:3456:789a::7
+            WEB_SERVICE_PORT=80
+            WEB_PORT=tcp://[fd12:3456:789a::7]:80
+            WEB_PORT_80_TCP=tcp://[fd12:3456:789a::7]:80
+            WEB_PORT_80_TCP_PROTO=tcp
+            WEB_PORT_80_TCP_PORT=80
+            WEB_PORT_80_TCP_ADDR=fd12:3456:789a::7"#]]
+        .assert_eq(&lines.join("\n"));
+    }
 
     fn check(namespace: &str, links: bool, expected: &Expect) {
         let service = |namespace: &str, name: &str, address: &str| -> Service {

@@ -409,9 +409,9 @@ impl Worker {
         let pod = self.place.folders.uid.clone();
         self.pending.push(Box::pin(async move {
             if let Some(address) = address {
-                let unrouted = network.unrouted(address);
+                let unrouted = network.unrouted(address.v4);
                 if tokio::time::timeout(UNROUTED_MAX, unrouted).await.is_err() {
-                    tracing::warn!(pod, %address, "services still route to a pod that stops");
+                    tracing::warn!(pod, address = %address.v4, "services still route to a pod that stops");
                 }
             }
             Done::Unrouted

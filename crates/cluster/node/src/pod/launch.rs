@@ -2,10 +2,7 @@
 //!
 //! Pure but for looking into caches; the stages add mounts and start it.
 
-use std::{
-    net::Ipv4Addr,
-    path::{Component, Path, PathBuf},
-};
+use std::path::{Component, Path, PathBuf};
 
 use api::link::Link;
 use image::Owners;
@@ -20,7 +17,7 @@ use super::{
 };
 use crate::{
     cgroups::{POD_PIDS_MAX, detect::Controller},
-    context::{Context, Folders},
+    context::{Context, Folders, PodAddress},
     environment::{Place, command_line, environment},
     files::host_name,
     images::Present,
@@ -57,8 +54,8 @@ pub(crate) struct Of<'a> {
     pub(crate) folders: &'a Folders,
     pub(crate) container: &'a Container,
     pub(crate) attempt: u32,
-    /// The pod's address.
-    pub(crate) address: Ipv4Addr,
+    /// The pod's addresses.
+    pub(crate) address: PodAddress,
 }
 
 /// Composes the next run of a container, or says what it has to wait for.

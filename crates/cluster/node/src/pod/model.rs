@@ -111,7 +111,7 @@ impl Model {
         match action {
             Action::Prepare => {
                 assert!(matches!(self.sandbox, Sandbox::Absent | Sandbox::Failed { .. }));
-                self.sandbox = Sandbox::Up { address: ADDRESS };
+                self.sandbox = Sandbox::Up { address: ADDRESS.into() };
             }
             Action::Start { container, attempt } => self.start(container, *attempt),
             Action::AwaitUnrouted => self.routing = Routing::Unrouted(self.uptime),

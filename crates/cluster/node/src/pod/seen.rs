@@ -2,10 +2,12 @@
 //!
 //! Plain data; [`super::decide`] and [`super::status`] read it, the worker fills it.
 
-use std::{collections::BTreeMap, net::Ipv4Addr, time::Duration};
+use std::{collections::BTreeMap, time::Duration};
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, PodStatus};
+
+use crate::context::PodAddress;
 
 /// Everything a decision is made from.
 #[derive(Clone, Copy, Debug)]
@@ -39,8 +41,8 @@ pub(crate) enum Sandbox {
     Preparing,
     /// Ready for containers.
     Up {
-        /// The pod's address.
-        address: Ipv4Addr,
+        /// The pod's addresses.
+        address: PodAddress,
     },
     /// Could not be made; to be tried again at `retry`.
     Failed {

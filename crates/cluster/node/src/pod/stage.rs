@@ -10,7 +10,7 @@
 //! Every `stop` and every `clean` runs, even if an earlier one failed; the first error is reported
 //! and the phase is tried again.
 
-use std::{collections::BTreeMap, net::Ipv4Addr, os::fd::OwnedFd, path::PathBuf, sync::Arc};
+use std::{collections::BTreeMap, os::fd::OwnedFd, path::PathBuf, sync::Arc};
 
 use futures_util::future::BoxFuture;
 use image::Digest;
@@ -30,7 +30,7 @@ use super::{
     },
 };
 use crate::{
-    context::{Context, Folders},
+    context::{Context, Folders, PodAddress},
     environment::Environment,
     volumes::Ready,
 };
@@ -80,13 +80,13 @@ pub(crate) struct Parts {
     /// A connection to the shim that nobody uses yet.
     pub(crate) connection: Option<Connection>,
     /// What stands in place of the pod's uid in the network, until the pod is attached.
-    pub(crate) spare: Option<(String, Ipv4Addr)>,
+    pub(crate) spare: Option<(String, PodAddress)>,
     /// The name of the control group that becomes the pod's.
     pub(crate) cgroup: Option<String>,
     /// The pod's network namespace, until it is attached.
     pub(crate) netns: Option<OwnedFd>,
-    /// The pod's address.
-    pub(crate) address: Option<Ipv4Addr>,
+    /// The pod's addresses.
+    pub(crate) address: Option<PodAddress>,
     /// Volumes by name.
     pub(crate) volumes: BTreeMap<String, Ready>,
     /// Runs of containers that were there already.

@@ -52,8 +52,8 @@ pub(crate) fn status(seen: &Seen<'_>, decision: &Decision, host_ip: Ipv4Addr) ->
     status.start_time = status.start_time.or(Some(Time(seen.now)));
     status.qos_class = status.qos_class.or_else(|| Some(qos::class(seen.pod).to_owned()));
     if let Sandbox::Up { address } = seen.sandbox {
-        status.pod_ip = Some(address.to_string());
-        status.pod_ips = Some(vec![PodIP { ip: address.to_string() }]);
+        status.pod_ip = Some(address.v4.to_string());
+        status.pod_ips = Some(address.all().map(|it| PodIP { ip: it.to_string() }).collect());
     }
     if let Some(admission::Refusal { reason, message }) = admission::refusal(seen.pod) {
         status.phase = Some("Failed".to_owned());

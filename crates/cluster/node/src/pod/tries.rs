@@ -1,6 +1,6 @@
 //! One try of a probe: over the network, or by the shim inside the container.
 
-use std::{net::Ipv4Addr, path::Path, time::Duration};
+use std::{path::Path, time::Duration};
 
 use k8s_openapi::api::core::v1::Pod;
 use shim::wire::{ExecSpec, ProcessSpec, Reply, Request};
@@ -13,7 +13,7 @@ use super::{
     shim::{Connection, unexpected},
 };
 use crate::{
-    context::{Context, Folders},
+    context::{Context, Folders, PodAddress},
     probe::{self, Check, Dialed, OUTPUT_BYTES_MAX, Outcome},
 };
 
@@ -22,14 +22,14 @@ pub(super) async fn attempt(
     context: &Context,
     (pod, folders): (&Pod, &Folders),
     due: &Due,
-    address: Ipv4Addr,
+    address: PodAddress,
 ) -> Outcome {
     let Some((_, container)) = containers(pod).find(|(_, it)| it.name == due.container) else {
         return Outcome::Unknown("the container is not part of the pod".to_owned());
     };
     let timeout = probe::timeout(&due.probe);
     let dial = |host: &str, port: u16| dial(context, host, port);
-    match probe::check(&due.probe, container, address) {
+    match probe::check(&due.probe, container, address.v4) {
         Check::Http(request) => request.send(&dial, timeout).await,
         Check::Tcp { host, port } => probe::tcp(&dial, (&host, port), timeout).await,
         Check::Refused(reason) => Outcome::Unknown(reason),

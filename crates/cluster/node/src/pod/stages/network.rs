@@ -16,7 +16,7 @@ impl Stage for Network {
         Box::pin(async {
             if place.pod.as_deref().is_some_and(is_on_host) {
                 parts.netns = None;
-                parts.address = Some(place.context.address);
+                parts.address = Some(place.context.address.into());
                 return Ok(());
             }
             let (network, uid) = (&place.context.network, &place.folders.uid);
