@@ -258,11 +258,6 @@ enum Counting {
     Down,
 }
 
-/// The IPv4 cluster address of a Service; none if it is headless, external, or IPv6 only.
-pub(crate) fn cluster_ip(service: &Service) -> Option<Ipv4Addr> {
-    IpFamily::V4.cluster_ip(service)
-}
-
 /// Whether a Service has no cluster address by its own wish.
 pub(crate) fn is_headless(service: &Service) -> bool {
     service.spec.as_ref().and_then(|it| it.cluster_ip.as_deref()) == Some(HEADLESS)
@@ -271,11 +266,6 @@ pub(crate) fn is_headless(service: &Service) -> bool {
 /// The endpoints in a slice.
 pub(crate) fn endpoints(slice: &EndpointSlice) -> impl Iterator<Item = &Endpoint> {
     slice.endpoints.iter().flatten()
-}
-
-/// The IPv4 addresses of an endpoint.
-pub(crate) fn addresses(endpoint: &Endpoint) -> impl Iterator<Item = Ipv4Addr> {
-    addresses_of(IpFamily::V4, endpoint)
 }
 
 /// The addresses of an endpoint that are of a family.

@@ -165,7 +165,8 @@ impl Network {
         let asked = (resolver_of_host.clone(), choice);
         let upstream = Upstream::new(asked, Arc::clone(&sockets), addresses);
         let directory = directories.swap_remove(0);
-        let resolver = Arc::new(Resolver { directory, addresses, upstream });
+        let six = directories.pop();
+        let resolver = Arc::new(Resolver { directory, six, addresses, upstream });
         start_dns((dns_udp, dns_tcp), &resolver, &routed, tasks);
 
         let publisher =

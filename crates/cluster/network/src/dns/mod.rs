@@ -27,7 +27,7 @@ pub(crate) use resolv_conf::{Current, Follower};
 pub use resolv_conf::{ResolvConf, name_servers};
 use upstream::Over;
 pub(crate) use upstream::Upstream;
-use zone::{Answer, Question, Zone};
+use zone::{Answer, Holders, Question, Zone};
 
 /// Port of the name server.
 pub(crate) const PORT: u16 = 53;
@@ -46,6 +46,8 @@ const ALIASES_MAX: usize = 8;
 #[derive(Debug)]
 pub(crate) struct Resolver {
     pub(crate) directory: directory::Shared,
+    /// That of IPv6, if there is one.
+    pub(crate) six: Option<directory::Shared>,
     pub(crate) addresses: Addresses,
     pub(crate) upstream: Upstream,
 }
@@ -171,9 +173,12 @@ impl Resolver {
 
     /// Answers from the directory, along aliases.
     fn resolve(&self, mut reply: Message, mut name: Name, kind: RecordType) -> Outcome {
-        let directory = self.directory.read();
-        let zone = Zone { directory: &directory, addresses: &self.addresses };
         for _ in 0..ALIASES_MAX {
+            let six = self.six.as_ref();
+            let holders = six.map(|it| Holders::find(it, &self.addresses, &name));
+            let (holders, directory) = (holders.unwrap_or_default(), self.directory.read());
+            let (directory, addresses) = (&*directory, &self.addresses);
+            let zone = Zone { directory, addresses, holders: &holders };
             match zone.answer(Question { name: &name, kind }) {
                 Answer::Records { answers, additionals } => {
                     reply.add_answers(answers).add_additionals(additionals);
@@ -336,6 +341,7 @@ mod tests {
     fn answer(question: &[u8]) -> Option<Message> {
         let resolver = Resolver {
             directory: directory::Shared::default(),
+            six: None,
             addresses: Addresses::default(),
             upstream: Upstream::new(
                 (Follower::new("/nowhere".into()).1, chosen::Choice::none()),

@@ -12,7 +12,7 @@ use std::{
 use client::Key;
 use hickory_proto::rr::{
     Name, RData, Record, RecordType,
-    rdata::{A, CNAME, PTR, SOA, SRV},
+    rdata::{A, AAAA, CNAME, PTR, SOA, SRV},
 };
 use k8s_openapi::api::{
     core::v1::Service,
@@ -22,6 +22,7 @@ use k8s_openapi::api::{
 use crate::{
     addresses::Addresses,
     directory::{self, Directory},
+    family::IpFamily,
 };
 
 /// The zone of the cluster.
@@ -59,11 +60,32 @@ pub(crate) struct Question<'a> {
     pub(crate) kind: RecordType,
 }
 
+/// Who has the IPv6 address whose name is asked for: the directory of the zone knows only those of IPv4.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Holders {
+    service: Option<Key>,
+    endpoint_of: Vec<Key>,
+}
+
+impl Holders {
+    /// `six` is the directory of IPv6.
+    pub(crate) fn find(six: &directory::Shared, addresses: &Addresses, name: &Name) -> Self {
+        let Some(IpAddr::V6(address)) = reverse(name) else { return Self::default() };
+        let Some(low) = addresses.v6.and_then(|it| it.low(address)) else { return Self::default() };
+        let six = six.read();
+        Self {
+            service: six.service_at(low).map(|(key, _)| key.clone()),
+            endpoint_of: six.services_with_endpoint(low).cloned().collect(),
+        }
+    }
+}
+
 /// A view of the directory as a zone.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Zone<'a> {
     pub(crate) directory: &'a Directory,
     pub(crate) addresses: &'a Addresses,
+    pub(crate) holders: &'a Holders,
 }
 
 impl Zone<'_> {
@@ -76,7 +98,7 @@ impl Zone<'_> {
             return self.pointers(address, question);
         }
         if text == HOST {
-            return hosts(question, BTreeSet::from([self.addresses.gateway()]));
+            return hosts(question, BTreeSet::from([self.addresses.gateway().into()]));
         }
         let Some(inside) = text.strip_suffix(ZONE) else { return Answer::Elsewhere };
         let inside = match inside.strip_suffix('.') {
@@ -121,8 +143,7 @@ impl Zone<'_> {
             }
             [host] => {
                 let endpoints = self.ready_endpoints(key).filter(|(_, it)| host_name(it) == host);
-                let addresses: BTreeSet<_> =
-                    endpoints.flat_map(|(_, it)| directory::addresses(it)).collect();
+                let addresses: BTreeSet<_> = endpoints.flat_map(|(_, it)| addresses(it)).collect();
                 if addresses.is_empty() {
                     return Answer::NoName;
                 }
@@ -132,18 +153,26 @@ impl Zone<'_> {
         }
     }
 
-    fn addresses_of(&self, key: &Key, service: &Service) -> BTreeSet<Ipv4Addr> {
+    fn addresses_of(&self, key: &Key, service: &Service) -> BTreeSet<IpAddr> {
         if directory::is_headless(service) {
             return self
                 .ready_endpoints(key)
-                .flat_map(|(_, endpoint)| directory::addresses(endpoint))
+                .flat_map(|(_, endpoint)| addresses(endpoint))
                 .collect();
         }
-        directory::cluster_ip(service).into_iter().collect()
+        self.cluster_ips(service).collect()
+    }
+
+    /// The cluster addresses of a Service that are routed.
+    fn cluster_ips(&self, service: &Service) -> impl Iterator<Item = IpAddr> {
+        let spec = service.spec.as_ref().filter(|_| external_name(service).is_none()).into_iter();
+        let all = spec.flat_map(|it| it.cluster_ips.iter().flatten().chain(&it.cluster_ip));
+        all.filter_map(|it| it.parse().ok()).filter(|it| self.low(*it).is_some())
     }
 
     fn ready_endpoints(&self, key: &Key) -> impl Iterator<Item = (&EndpointSlice, &Endpoint)> {
-        let slices = self.directory.slices(key).filter(|it| it.address_type == "IPv4");
+        let has_addresses = |it: &&EndpointSlice| it.address_type != "FQDN";
+        let slices = self.directory.slices(key).filter(has_addresses);
         let endpoints =
             slices.flat_map(|it| directory::endpoints(it).map(move |endpoint| (it, endpoint)));
         endpoints.filter(|(_, it)| it.conditions.as_ref().and_then(|it| it.ready).unwrap_or(true))
@@ -163,22 +192,27 @@ impl Zone<'_> {
                     protocol.eq_ignore_ascii_case(it_protocol.unwrap_or("TCP"))
                 })
         };
-        let mut targets: Vec<(u16, Name, Ipv4Addr)> = Vec::new();
+        // Both addresses of a dual-stack Service, or of an endpoint with a host name, are one target.
+        let mut targets: BTreeSet<(u16, Name)> = BTreeSet::new();
+        let mut hosts: BTreeSet<(Name, IpAddr)> = BTreeSet::new();
         if directory::is_headless(service) {
             for (slice, endpoint) in self.ready_endpoints(key) {
                 let ports = slice.ports.iter().flatten();
                 let ports = ports.filter(|it| is_named(it.name.as_deref(), it.protocol.as_deref()));
+                let target = endpoint_name(key, endpoint).zip(addresses(endpoint).next());
+                let Some((target, address)) = target else { continue };
                 for port in ports.filter_map(|it| u16::try_from(it.port?).ok()) {
-                    let target = endpoint_name(key, endpoint);
-                    let address = directory::addresses(endpoint).next();
-                    targets.extend(target.zip(address).map(|(target, it)| (port, target, it)));
+                    targets.insert((port, target.clone()));
+                    hosts.insert((target.clone(), address));
                 }
             }
-        } else if let Some(address) = directory::cluster_ip(service) {
+        } else if let Some(target) = service_name(key) {
             let ports = service.spec.iter().flat_map(|it| it.ports.iter().flatten());
             let ports = ports.filter(|it| is_named(it.name.as_deref(), it.protocol.as_deref()));
             let ports = ports.filter_map(|it| u16::try_from(it.port).ok());
-            targets.extend(ports.filter_map(|it| Some((it, service_name(key)?, address))));
+            let all: Vec<IpAddr> = self.cluster_ips(service).collect();
+            targets.extend(ports.filter(|_| !all.is_empty()).map(|it| (it, target.clone())));
+            hosts.extend(all.into_iter().map(|it| (target.clone(), it)));
         }
         if targets.is_empty() {
             return Answer::NoName;
@@ -186,35 +220,53 @@ impl Zone<'_> {
         if kind != RecordType::SRV && kind != RecordType::ANY {
             return Answer::NoData;
         }
-        let answers = targets.iter().map(|(port, target, _)| {
-            let data = SRV::new(SRV_PRIORITY, SRV_WEIGHT, *port, target.clone());
+        let answers = targets.into_iter().map(|(port, target)| {
+            let data = SRV::new(SRV_PRIORITY, SRV_WEIGHT, port, target);
             Record::from_rdata(name.clone(), TTL, RData::SRV(data))
         });
-        let additionals = targets.iter().map(|(_, target, address)| {
-            Record::from_rdata(target.clone(), TTL, RData::A(A(*address)))
-        });
+        let additionals = hosts.into_iter().map(|(target, address)| host(target, address));
         Answer::Records { answers: answers.collect(), additionals: additionals.collect() }
     }
 
-    /// `10-244-0-7.NAMESPACE.pod`: any address of the pods' range, as CoreDNS has it by default.
+    /// `10-244-0-7.NAMESPACE.pod`: any address of the pods' ranges, as CoreDNS has it by default.
     fn pod(&self, dashed: &str, question: Question<'_>) -> Answer {
-        let address = dashed.replace('-', ".").parse().ok();
-        match address.filter(|it| self.addresses.pods.contains(*it)) {
+        let v4 = || dashed.replace('-', ".").parse().ok();
+        let address = dashed.replace('-', ":").parse().ok().or_else(v4);
+        let is_pods =
+            |it: &IpAddr| self.low(*it).is_some_and(|(ranges, low)| ranges.pods.contains(low));
+        match address.filter(is_pods) {
             Some(address) => hosts(question, BTreeSet::from([address])),
             None => Answer::NoName,
         }
     }
 
+    /// How an address of the cluster ends, and the ranges of such ends.
+    fn low(&self, address: IpAddr) -> Option<(Addresses, Ipv4Addr)> {
+        let mut families = IpFamily::all(self.addresses).into_iter();
+        families.find_map(|(family, ranges)| Some((ranges, family.low(address)?)))
+    }
+
     /// The names of an address.
-    fn pointers(&self, address: Ipv4Addr, Question { name, kind }: Question<'_>) -> Answer {
-        let Addresses { pods, services, .. } = self.addresses;
-        if !pods.contains(address) && !services.contains(address) {
+    fn pointers(&self, address: IpAddr, Question { name, kind }: Question<'_>) -> Answer {
+        let ours = |(ranges, low): (Addresses, Ipv4Addr)| {
+            ranges.pods.contains(low) || ranges.services.contains(low)
+        };
+        if !self.low(address).is_some_and(ours) {
             return Answer::Elsewhere;
         }
+        let (service, owners): (_, Vec<&Key>) = match address {
+            IpAddr::V4(address) => (
+                self.directory.service_at(address).map(|(key, _)| key),
+                self.directory.services_with_endpoint(address).collect(),
+            ),
+            IpAddr::V6(_) => {
+                (self.holders.service.as_ref(), self.holders.endpoint_of.iter().collect())
+            }
+        };
         let mut names: Vec<Name> = Vec::new();
-        names.extend(self.directory.service_at(address).and_then(|(key, _)| service_name(key)));
-        for key in self.directory.services_with_endpoint(address) {
-            let is_it = |it: &&Endpoint| directory::addresses(it).any(|it| it == address);
+        names.extend(service.and_then(service_name));
+        for key in owners {
+            let is_it = |it: &&Endpoint| addresses(it).any(|it| it == address);
             let endpoints = self.directory.slices(key).flat_map(directory::endpoints);
             names.extend(endpoints.filter(is_it).filter_map(|it| endpoint_name(key, it)));
         }
@@ -245,12 +297,25 @@ fn records(answers: Vec<Record>) -> Answer {
     Answer::Records { answers, additionals: Vec::new() }
 }
 
-fn hosts(Question { name, kind }: Question<'_>, addresses: BTreeSet<Ipv4Addr>) -> Answer {
-    if addresses.is_empty() || (kind != RecordType::A && kind != RecordType::ANY) {
-        return Answer::NoData;
-    }
-    let record = |it| Record::from_rdata(name.clone(), TTL, RData::A(A(it)));
-    records(addresses.into_iter().map(record).collect())
+fn hosts(Question { name, kind }: Question<'_>, addresses: BTreeSet<IpAddr>) -> Answer {
+    let all = addresses.into_iter().map(|it| host(name.clone(), it));
+    let found: Vec<Record> =
+        all.filter(|it| kind == RecordType::ANY || kind == it.record_type()).collect();
+    if found.is_empty() { Answer::NoData } else { records(found) }
+}
+
+/// The record of an address.
+fn host(name: Name, address: IpAddr) -> Record {
+    let data = match address {
+        IpAddr::V4(address) => RData::A(A(address)),
+        IpAddr::V6(address) => RData::AAAA(AAAA(address)),
+    };
+    Record::from_rdata(name, TTL, data)
+}
+
+/// The addresses of an endpoint.
+fn addresses(endpoint: &Endpoint) -> impl Iterator<Item = IpAddr> {
+    endpoint.addresses.iter().filter_map(|it| it.parse().ok())
 }
 
 fn to_alias(target: &str) -> Answer {
@@ -272,7 +337,7 @@ fn external_name(service: &Service) -> Option<&str> {
 
 /// The label of an endpoint: its host name, or its address with dashes.
 fn host_name(endpoint: &Endpoint) -> String {
-    let dashed = || endpoint.addresses.first().map(|it| it.replace('.', "-"));
+    let dashed = || endpoint.addresses.first().map(|it| it.replace(['.', ':'], "-"));
     endpoint.hostname.clone().or_else(dashed).unwrap_or_default()
 }
 
@@ -284,15 +349,10 @@ fn endpoint_name(key: &Key, endpoint: &Endpoint) -> Option<Name> {
     service_name(key)?.prepend_label(host_name(endpoint)).ok()
 }
 
-/// The address that a name below `in-addr.arpa` stands for.
-fn reverse(name: &Name) -> Option<Ipv4Addr> {
-    match name.parse_arpa_name().ok()? {
-        net if net.prefix_len() != 32 => None,
-        net => match net.addr() {
-            IpAddr::V4(address) => Some(address),
-            IpAddr::V6(_) => None,
-        },
-    }
+/// The address that a name below `in-addr.arpa` or `ip6.arpa` stands for.
+fn reverse(name: &Name) -> Option<IpAddr> {
+    let net = name.parse_arpa_name().ok()?;
+    (net.prefix_len() == net.max_prefix_len()).then(|| net.addr())
 }
 
 #[cfg(test)]
@@ -304,6 +364,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::addresses::Prefix;
 
     fn add_service(directory: &mut Directory, name: &str, spec: Value) {
         let object = json!({"metadata": {"name": name, "namespace": "shop"}, "spec": spec});
@@ -312,14 +373,39 @@ mod tests {
         directory.service_changed(Change { key, old: None, new }, &mut BTreeSet::new());
     }
 
-    fn directory() -> Directory {
-        let mut directory = Directory::default();
+    fn add_slice(directory: &mut Directory, name: &str, slice: Value) {
+        let new: Option<Arc<EndpointSlice>> =
+            Some(Arc::new(serde_json::from_value(slice).unwrap()));
+        let key = Key::namespaced("shop", name);
+        directory.slice_changed(&Change { key, old: None, new }, &mut BTreeSet::new());
+    }
+
+    fn addresses() -> Addresses {
+        let prefix = Prefix::local([0x12, 0x34, 0x56, 0x78, 0x9a]);
+        Addresses { v6: Some(prefix), ..Addresses::default() }
+    }
+
+    /// The same objects, as each family's directory has them.
+    fn directory(family: IpFamily) -> directory::Shared {
+        let shared = directory::Shared::new(family, addresses());
+        fill(&mut shared.write());
+        shared
+    }
+
+    fn fill(directory: &mut Directory) {
         let port = json!([{"name": "http", "port": 80}]);
-        add_service(&mut directory, "web", json!({"clusterIP": "10.96.0.7", "ports": port}));
-        add_service(&mut directory, "db", json!({"clusterIP": "None", "ports": port}));
-        add_service(&mut directory, "empty", json!({"clusterIP": "None"}));
+        add_service(directory, "web", json!({"clusterIP": "10.96.0.7", "ports": port}));
+        add_service(directory, "db", json!({"clusterIP": "None", "ports": port}));
+        add_service(directory, "empty", json!({"clusterIP": "None"}));
         let external = json!({"type": "ExternalName", "externalName": "db.example.com"});
-        add_service(&mut directory, "outside", external);
+        add_service(directory, "outside", external);
+        let both = json!(["10.96.0.8", "fd12:3456:789a::8"]);
+        let both = json!({"clusterIP": "10.96.0.8", "clusterIPs": both, "ports": port});
+        add_service(directory, "both", both);
+        let six = json!({"clusterIP": "fd12:3456:789a::9", "clusterIPs": ["fd12:3456:789a::9"]});
+        add_service(directory, "six", six);
+        let elsewhere = json!({"clusterIP": "fd99::9", "clusterIPs": ["fd99::9"], "ports": port});
+        add_service(directory, "elsewhere", elsewhere);
         let slice = json!({
             "metadata": {"name": "db-1", "namespace": "shop",
                 "labels": {"kubernetes.io/service-name": "db"}},
@@ -331,19 +417,33 @@ mod tests {
                 {"addresses": ["10.244.0.4"], "conditions": {"ready": false}},
             ],
         });
-        let new: Option<Arc<EndpointSlice>> =
-            Some(Arc::new(serde_json::from_value(slice).unwrap()));
-        let key = Key::namespaced("shop", "db-1");
-        directory.slice_changed(&Change { key, old: None, new }, &mut BTreeSet::new());
-        directory
+        let mut six = slice.clone();
+        six["metadata"]["name"] = "db-2".into();
+        six["addressType"] = "IPv6".into();
+        six["endpoints"] = json!([
+            {"addresses": ["fd12:3456:789a::af4:2"], "hostname": "db-0"},
+            {"addresses": ["fd12:3456:789a::af4:3"]},
+            {"addresses": ["fd12:3456:789a::af4:4"], "conditions": {"ready": false}},
+        ]);
+        let mut named = slice.clone();
+        named["metadata"]["name"] = "db-3".into();
+        named["addressType"] = "FQDN".into();
+        named["endpoints"] = json!([{"addresses": ["db.example.com"], "hostname": "db-9"}]);
+        add_slice(directory, "db-1", slice);
+        add_slice(directory, "db-2", six);
+        add_slice(directory, "db-3", named);
     }
 
     fn check(questions: &[(&str, RecordType)], expected: Expect) {
-        let (directory, addresses) = (directory(), Addresses::default());
-        let zone = Zone { directory: &directory, addresses: &addresses };
+        let addresses = addresses();
+        let four = directory(IpFamily::V4);
+        let six = directory(IpFamily::V6(addresses.v6.unwrap()));
         let lines = questions.iter().map(|(name, kind)| {
             let answer = {
                 let name = Name::from_ascii(name).unwrap();
+                let holders = Holders::find(&six, &addresses, &name);
+                let (directory, addresses) = (&*four.read(), &addresses);
+                let zone = Zone { directory, addresses, holders: &holders };
                 zone.answer(Question { name: &name, kind: *kind })
             };
             let shown = match answer {
@@ -410,14 +510,150 @@ mod tests {
                 A 10-244-0-4.db.shop.svc.cluster.local.
                   NoName
                 SRV _http._tcp.db.shop.svc.cluster.local.
-                  _http._tcp.db.shop.svc.cluster.local. 5 IN SRV 0 100 8080 db-0.db.shop.svc.cluster.local.
                   _http._tcp.db.shop.svc.cluster.local. 5 IN SRV 0 100 8080 10-244-0-3.db.shop.svc.cluster.local.
-                  db-0.db.shop.svc.cluster.local. 5 IN A 10.244.0.2
+                  _http._tcp.db.shop.svc.cluster.local. 5 IN SRV 0 100 8080 db-0.db.shop.svc.cluster.local.
+                  _http._tcp.db.shop.svc.cluster.local. 5 IN SRV 0 100 8080 fd12-3456-789a--af4-3.db.shop.svc.cluster.local.
                   10-244-0-3.db.shop.svc.cluster.local. 5 IN A 10.244.0.3
+                  db-0.db.shop.svc.cluster.local. 5 IN A 10.244.0.2
+                  db-0.db.shop.svc.cluster.local. 5 IN AAAA fd12:3456:789a::af4:2
+                  fd12-3456-789a--af4-3.db.shop.svc.cluster.local. 5 IN AAAA fd12:3456:789a::af4:3
                 A empty.shop.svc.cluster.local.
                   NoData
                 PTR 2.0.244.10.in-addr.arpa.
                   2.0.244.10.in-addr.arpa. 5 IN PTR db-0.db.shop.svc.cluster.local."#]],
+        );
+    }
+
+    #[test]
+    fn services_of_both_families() {
+        check(
+            &[
+                ("both.shop.svc.cluster.local.", RecordType::A),
+                ("both.shop.svc.cluster.local.", RecordType::AAAA),
+                ("both.shop.svc.cluster.local.", RecordType::ANY),
+                ("both.shop.svc.cluster.local.", RecordType::TXT),
+                ("_http._tcp.both.shop.svc.cluster.local.", RecordType::SRV),
+                ("_http._tcp.both.shop.svc.cluster.local.", RecordType::AAAA),
+                ("six.shop.svc.cluster.local.", RecordType::A),
+                ("six.shop.svc.cluster.local.", RecordType::AAAA),
+                ("elsewhere.shop.svc.cluster.local.", RecordType::AAAA),
+                ("_http._tcp.elsewhere.shop.svc.cluster.local.", RecordType::SRV),
+            ],
+            expect![[r#"
+                A both.shop.svc.cluster.local.
+                  both.shop.svc.cluster.local. 5 IN A 10.96.0.8
+                AAAA both.shop.svc.cluster.local.
+                  both.shop.svc.cluster.local. 5 IN AAAA fd12:3456:789a::8
+                ANY both.shop.svc.cluster.local.
+                  both.shop.svc.cluster.local. 5 IN A 10.96.0.8
+                  both.shop.svc.cluster.local. 5 IN AAAA fd12:3456:789a::8
+                TXT both.shop.svc.cluster.local.
+                  NoData
+                SRV _http._tcp.both.shop.svc.cluster.local.
+                  _http._tcp.both.shop.svc.cluster.local. 5 IN SRV 0 100 80 both.shop.svc.cluster.local.
+                  both.shop.svc.cluster.local. 5 IN A 10.96.0.8
+                  both.shop.svc.cluster.local. 5 IN AAAA fd12:3456:789a::8
+                AAAA _http._tcp.both.shop.svc.cluster.local.
+                  NoData
+                A six.shop.svc.cluster.local.
+                  NoData
+                AAAA six.shop.svc.cluster.local.
+                  six.shop.svc.cluster.local. 5 IN AAAA fd12:3456:789a::9
+                AAAA elsewhere.shop.svc.cluster.local.
+                  NoData
+                SRV _http._tcp.elsewhere.shop.svc.cluster.local.
+                  NoName"#]],
+        );
+    }
+
+    #[test]
+    fn headless_services_of_both_families() {
+        check(
+            &[
+                ("db.shop.svc.cluster.local.", RecordType::AAAA),
+                ("db-0.db.shop.svc.cluster.local.", RecordType::AAAA),
+                ("db-9.db.shop.svc.cluster.local.", RecordType::AAAA),
+                ("10-244-0-3.db.shop.svc.cluster.local.", RecordType::AAAA),
+                ("fd12-3456-789a--af4-3.db.shop.svc.cluster.local.", RecordType::AAAA),
+                ("fd12-3456-789a--af4-3.db.shop.svc.cluster.local.", RecordType::A),
+                ("fd12-3456-789a--af4-4.db.shop.svc.cluster.local.", RecordType::AAAA),
+                ("empty.shop.svc.cluster.local.", RecordType::AAAA),
+                ("fd12-3456-789a--af4-9.shop.pod.cluster.local.", RecordType::AAAA),
+                ("fd12-3456-789a--af4-9.shop.pod.cluster.local.", RecordType::A),
+                ("10-244-0-9.shop.pod.cluster.local.", RecordType::AAAA),
+                ("fd12-3456-789a--9.shop.pod.cluster.local.", RecordType::AAAA),
+                ("fd99--af4-9.shop.pod.cluster.local.", RecordType::AAAA),
+            ],
+            expect![[r#"
+                AAAA db.shop.svc.cluster.local.
+                  db.shop.svc.cluster.local. 5 IN AAAA fd12:3456:789a::af4:2
+                  db.shop.svc.cluster.local. 5 IN AAAA fd12:3456:789a::af4:3
+                AAAA db-0.db.shop.svc.cluster.local.
+                  db-0.db.shop.svc.cluster.local. 5 IN AAAA fd12:3456:789a::af4:2
+                AAAA db-9.db.shop.svc.cluster.local.
+                  NoName
+                AAAA 10-244-0-3.db.shop.svc.cluster.local.
+                  NoData
+                AAAA fd12-3456-789a--af4-3.db.shop.svc.cluster.local.
+                  fd12-3456-789a--af4-3.db.shop.svc.cluster.local. 5 IN AAAA fd12:3456:789a::af4:3
+                A fd12-3456-789a--af4-3.db.shop.svc.cluster.local.
+                  NoData
+                AAAA fd12-3456-789a--af4-4.db.shop.svc.cluster.local.
+                  NoName
+                AAAA empty.shop.svc.cluster.local.
+                  NoData
+                AAAA fd12-3456-789a--af4-9.shop.pod.cluster.local.
+                  fd12-3456-789a--af4-9.shop.pod.cluster.local. 5 IN AAAA fd12:3456:789a::af4:9
+                A fd12-3456-789a--af4-9.shop.pod.cluster.local.
+                  NoData
+                AAAA 10-244-0-9.shop.pod.cluster.local.
+                  NoData
+                AAAA fd12-3456-789a--9.shop.pod.cluster.local.
+                  NoName
+                AAAA fd99--af4-9.shop.pod.cluster.local.
+                  NoName"#]],
+        );
+    }
+
+    #[test]
+    fn names_of_ipv6_addresses() {
+        let questions = [
+            "fd12:3456:789a::8",
+            "fd12:3456:789a::9",
+            "fd12:3456:789a::af4:2",
+            "fd12:3456:789a::af4:3",
+            "fd12:3456:789a::af4:9",
+            "fd12:3456:789a::102:304",
+            "2001:db8::8",
+        ];
+        let questions = questions.map(|it| {
+            let address: IpAddr = it.parse().unwrap();
+            Name::from(address).to_ascii()
+        });
+        let mut all: Vec<_> = questions.iter().map(|it| (it.as_str(), RecordType::PTR)).collect();
+        all.push((questions[0].as_str(), RecordType::A));
+        all.push(("8.b.d.0.1.0.0.2.ip6.arpa.", RecordType::PTR));
+        check(
+            &all,
+            expect![[r#"
+            PTR 8.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.a.9.8.7.6.5.4.3.2.1.d.f.ip6.arpa.
+              8.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.a.9.8.7.6.5.4.3.2.1.d.f.ip6.arpa. 5 IN PTR both.shop.svc.cluster.local.
+            PTR 9.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.a.9.8.7.6.5.4.3.2.1.d.f.ip6.arpa.
+              9.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.a.9.8.7.6.5.4.3.2.1.d.f.ip6.arpa. 5 IN PTR six.shop.svc.cluster.local.
+            PTR 2.0.0.0.4.f.a.0.0.0.0.0.0.0.0.0.0.0.0.0.a.9.8.7.6.5.4.3.2.1.d.f.ip6.arpa.
+              2.0.0.0.4.f.a.0.0.0.0.0.0.0.0.0.0.0.0.0.a.9.8.7.6.5.4.3.2.1.d.f.ip6.arpa. 5 IN PTR db-0.db.shop.svc.cluster.local.
+            PTR 3.0.0.0.4.f.a.0.0.0.0.0.0.0.0.0.0.0.0.0.a.9.8.7.6.5.4.3.2.1.d.f.ip6.arpa.
+              3.0.0.0.4.f.a.0.0.0.0.0.0.0.0.0.0.0.0.0.a.9.8.7.6.5.4.3.2.1.d.f.ip6.arpa. 5 IN PTR fd12-3456-789a--af4-3.db.shop.svc.cluster.local.
+            PTR 9.0.0.0.4.f.a.0.0.0.0.0.0.0.0.0.0.0.0.0.a.9.8.7.6.5.4.3.2.1.d.f.ip6.arpa.
+              NoName
+            PTR 4.0.3.0.2.0.1.0.0.0.0.0.0.0.0.0.0.0.0.0.a.9.8.7.6.5.4.3.2.1.d.f.ip6.arpa.
+              Elsewhere
+            PTR 8.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.8.b.d.0.1.0.0.2.ip6.arpa.
+              Elsewhere
+            A 8.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.a.9.8.7.6.5.4.3.2.1.d.f.ip6.arpa.
+              NoData
+            PTR 8.b.d.0.1.0.0.2.ip6.arpa.
+              Elsewhere"#]],
         );
     }
 
