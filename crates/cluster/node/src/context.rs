@@ -82,7 +82,7 @@ pub trait PodNetwork: Send + Sync {
     /// How the host resolves names now.
     fn host_resolver(&self) -> HostResolver;
     /// Resolves once no service sends new connections to `address`. The caller bounds the wait.
-    fn unrouted(&self, address: Ipv4Addr) -> BoxFuture<'_, ()>;
+    fn unrouted(&self, address: PodAddress) -> BoxFuture<'_, ()>;
 }
 
 /// Where processes can be on the host's network, which this process is not.

@@ -5,7 +5,7 @@ use std::{
     collections::BTreeMap,
     ffi::OsString,
     io,
-    net::{IpAddr, Ipv4Addr, SocketAddr},
+    net::{IpAddr, SocketAddr},
     os::fd::{AsFd as _, OwnedFd},
     sync::OnceLock,
 };
@@ -135,9 +135,13 @@ impl node::PodNetwork for PodNetwork {
         node::HostResolver { servers: host.servers.clone(), search: host.search.clone() }
     }
 
-    fn unrouted(&self, address: Ipv4Addr) -> BoxFuture<'_, ()> {
+    fn unrouted(&self, node::PodAddress { v4, v6 }: node::PodAddress) -> BoxFuture<'_, ()> {
         Box::pin(async move {
-            tokio::join!(self.network.unrouted(address), self.proxy.unrouted(address.into()));
+            tokio::join!(self.network.unrouted(v4), self.proxy.unrouted(v4.into()));
+            // Only what is reached by IPv6 alone has such an endpoint in the proxy.
+            if let Some(v6) = v6 {
+                self.proxy.unrouted(v6.into()).await;
+            }
         })
     }
 }

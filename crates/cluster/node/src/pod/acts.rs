@@ -409,7 +409,7 @@ impl Worker {
         let pod = self.place.folders.uid.clone();
         self.pending.push(Box::pin(async move {
             if let Some(address) = address {
-                let unrouted = network.unrouted(address.v4);
+                let unrouted = network.unrouted(address);
                 if tokio::time::timeout(UNROUTED_MAX, unrouted).await.is_err() {
                     tracing::warn!(pod, address = %address.v4, "services still route to a pod that stops");
                 }

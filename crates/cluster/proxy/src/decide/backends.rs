@@ -82,8 +82,13 @@ impl<'a> Backends<'a> {
             protocol: protocol(port),
             ..Backend::default()
         };
-        for slice in self.slices.get(key).into_iter().flatten() {
-            add_endpoints(slice, port, &mut backend);
+        // A pod of a dual-stack Service has an endpoint in a slice of each family: it is to be one.
+        let all = self.slices.get(key).into_iter().flatten().copied();
+        let (six, others): (Vec<_>, Vec<_>) = all.partition(|it| it.address_type == "IPv6");
+        for slices in [others, six] {
+            if backend.ready.is_empty() && backend.leaving.is_empty() {
+                slices.iter().for_each(|it| add_endpoints(it, port, &mut backend));
+            }
         }
         // One endpoint may be in two slices for a moment.
         for list in [&mut backend.ready, &mut backend.leaving] {

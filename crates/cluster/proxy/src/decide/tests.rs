@@ -219,6 +219,33 @@ fn endpoints_on_their_way_out_are_for_want_of_others() {
     assert_eq!(endpoints("b.shop.localhost"), ["10.0.0.5:8080"; 2]);
 }
 
+/// A pod with two addresses is one endpoint, and IPv4's slices know the same pods; where they have none,
+/// IPv6's are used.
+#[test]
+fn endpoints_are_of_one_family() {
+    let six = |service: &str, endpoints: Value| {
+        let mut slice = slice(service, endpoints);
+        slice["metadata"]["name"] = format!("{service}-6").into();
+        slice["addressType"] = "IPv6".into();
+        slice
+    };
+    let mut seen = seen(Vec::new());
+    let gone = json!([{"addresses": ["10.0.0.2"], "conditions": {"ready": false}}]);
+    seen.slices = objects(vec![
+        six("a", json!([{"addresses": ["fd00::a00:1"]}])),
+        slice("a", json!([{"addresses": ["10.0.0.1"]}])),
+        six("b", json!([{"addresses": ["fd00::a00:2"]}, {"addresses": ["fd00::a00:3"]}])),
+        slice("b", gone),
+    ]);
+    check(
+        &seen,
+        expect![[r#"
+        a.shop.localhost -> shop/a:80 [10.0.0.1:8080] []
+        b.shop.localhost -> shop/b:80 [[fd00::a00:2]:8080, [fd00::a00:3]:8080] []
+    "#]],
+    );
+}
+
 #[test]
 fn ingresses_of_other_controllers_are_theirs() {
     let class = |name: &str, controller: &str, default: &str| {
