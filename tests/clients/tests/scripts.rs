@@ -42,6 +42,7 @@ scripts! {
     sensors
     sensors_queue
     server_side
+    services
     snapshot
     watch
 }
