@@ -85,6 +85,22 @@ impl IpFamily {
     }
 }
 
+/// The address that follows, none if it is the last of its family.
+pub(crate) fn next(address: IpAddr) -> Option<IpAddr> {
+    match address {
+        IpAddr::V4(it) => Some(Ipv4Addr::from_bits(it.to_bits().checked_add(1)?).into()),
+        IpAddr::V6(it) => Some(Ipv6Addr::from_bits(it.to_bits().checked_add(1)?).into()),
+    }
+}
+
+/// The address that goes before, none if it is the first of its family.
+pub(crate) fn previous(address: IpAddr) -> Option<IpAddr> {
+    match address {
+        IpAddr::V4(it) => Some(Ipv4Addr::from_bits(it.to_bits().checked_sub(1)?).into()),
+        IpAddr::V6(it) => Some(Ipv6Addr::from_bits(it.to_bits().checked_sub(1)?).into()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;

@@ -141,7 +141,7 @@ impl Network {
         let (pods, attached) = (Arc::new(pods), Attached::new(found));
         let leaving = Arc::clone(&pods);
         tasks.spawn("links", OnExit::StopProcess, |stop| leaving.remove_leaving(stop));
-        let policies = PolicyTable::open(egress::PORT, addresses.host())?;
+        let policies = PolicyTable::open(egress::PORT, &addresses)?;
         let disturber = Arc::new(Disturber::open(addresses, attached.clone())?);
         let enforced = policy::start(policies, addresses.dns(), attached.clone(), caches, tasks);
         let (follower, resolver_of_host) = Follower::new(config.host_resolv_conf.clone());

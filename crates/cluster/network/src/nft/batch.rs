@@ -105,6 +105,11 @@ impl Batch {
         Self { family, ..self }
     }
 
+    /// The family of the table that it goes on with.
+    pub(super) fn family(&self) -> IpFamily {
+        self.family
+    }
+
     fn numbered(table: &'static str, first: u32) -> Self {
         let (family, datagram) = (IpFamily::V4, Datagram::default());
         let mut batch = Self { family, table, datagram, first, next: first };

@@ -102,6 +102,15 @@ impl Expressions<'_, '_> {
         self.load_bytes(NETWORK, offset + 12, 4, into)
     }
 
+    /// Loads the whole address, whosever it is: four registers of IPv6.
+    pub(crate) fn load_whole(&mut self, field: Field, into: Register) -> &mut Self {
+        match (self.family, field) {
+            (IpFamily::V6(_), Field::SourceAddress) => self.load_bytes(NETWORK, 8, 16, into),
+            (IpFamily::V6(_), Field::DestinationAddress) => self.load_bytes(NETWORK, 24, 16, into),
+            _ => self.load(field, into),
+        }
+    }
+
     /// Loads bytes of the header `base`.
     fn load_bytes(&mut self, base: u32, offset: u32, length: u32, into: Register) -> &mut Self {
         self.add("payload", |it| {

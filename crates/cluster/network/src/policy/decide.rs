@@ -7,7 +7,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::Ipv4Addr,
+    net::{IpAddr, Ipv4Addr},
 };
 
 use client::Key;
@@ -19,7 +19,7 @@ use super::{
 };
 use crate::nft::policy::{self as nft, Chain, Change, Contents, Item, Question, Rule, Set};
 
-/// A pod that has an address of its own.
+/// A pod that has an address of its own, of which the one of IPv6 has the same four bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Pod {
     pub(super) namespace: String,
@@ -50,7 +50,7 @@ pub(super) struct Model {
     /// What is led where, by the uid of its pod: its address, and the numbers of the policies.
     settled: BTreeMap<String, (Ipv4Addr, Restrictions)>,
     peers: Shared<String, Peer>,
-    blocks: Shared<Vec<(Ipv4Addr, Ipv4Addr)>, ()>,
+    blocks: Shared<Vec<(IpAddr, IpAddr)>, ()>,
     names: Shared<(u8, String), ()>,
     /// The chains of pods, by the policies that restrict them.
     pods_of: Shared<(Direction, BTreeSet<u32>), ()>,
@@ -74,7 +74,7 @@ struct Known {
 #[derive(Debug, Default)]
 struct Held {
     peers: Vec<String>,
-    blocks: Vec<Vec<(Ipv4Addr, Ipv4Addr)>>,
+    blocks: Vec<Vec<(IpAddr, IpAddr)>>,
     names: Vec<(u8, String)>,
 }
 

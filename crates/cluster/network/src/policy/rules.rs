@@ -1,7 +1,7 @@
 //! A NetworkPolicy, read: what it selects and what it allows, in terms of addresses as far as that
 //! can be said without looking at pods.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use api::selector::LabelSelector;
 use k8s_openapi::{
@@ -11,9 +11,7 @@ use k8s_openapi::{
     apimachinery::pkg::{apis::meta::v1, util::intstr::IntOrString},
 };
 
-use crate::addresses::Subnet;
-
-const ALL_BITS: u8 = 32;
+use crate::family::{next, previous};
 
 /// One NetworkPolicy.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,8 +38,9 @@ pub(super) enum Peers {
     /// Whoever is one of these.
     Some {
         selected: Vec<Peer>,
-        /// Addresses in order, from the first to the last, apart from each other.
-        blocks: Vec<(Ipv4Addr, Ipv4Addr)>,
+        /// Addresses in order, from the first to the last, apart from each other, of either family: who has one of
+        /// each is allowed by those that it uses.
+        blocks: Vec<(IpAddr, IpAddr)>,
     },
 }
 
@@ -184,45 +183,58 @@ pub(super) fn protocol(name: Option<&str>) -> Option<u8> {
     }
 }
 
-fn subnet(text: &str) -> Option<Subnet> {
+/// The first and the last address of a range in CIDR notation.
+fn range(text: &str) -> Option<(IpAddr, IpAddr)> {
     let (address, prefix) = text.split_once('/')?;
-    let (address, prefix): (Ipv4Addr, u8) = (address.parse().ok()?, prefix.parse().ok()?);
-    let subnet = Subnet { address, prefix: (prefix <= ALL_BITS).then_some(prefix)? };
-    Some(Subnet { address: address & subnet.mask(), ..subnet })
+    let prefix: u32 = prefix.parse().ok()?;
+    Some(match address.parse().ok()? {
+        IpAddr::V4(address) => {
+            let rest = u32::MAX.checked_shr(prefix).unwrap_or(0);
+            (prefix <= u32::BITS).then_some(())?;
+            let bits = address.to_bits();
+            let ends = [bits & !rest, bits | rest].map(|it| Ipv4Addr::from_bits(it).into());
+            (ends[0], ends[1])
+        }
+        IpAddr::V6(address) => {
+            let rest = u128::MAX.checked_shr(prefix).unwrap_or(0);
+            (prefix <= u128::BITS).then_some(())?;
+            let bits = address.to_bits();
+            let ends = [bits & !rest, bits | rest].map(|it| Ipv6Addr::from_bits(it).into());
+            (ends[0], ends[1])
+        }
+    })
 }
 
-/// What a block has without its exceptions; nothing if it is not of IPv4.
-fn ranges(block: &IPBlock) -> Vec<(Ipv4Addr, Ipv4Addr)> {
-    let Some(whole) = subnet(&block.cidr) else { return Vec::new() };
-    let except = block.except.iter().flatten().filter_map(|it| subnet(it));
-    let except = united(except.map(|it| (it.address, it.last())).collect());
+/// What a block has without its exceptions.
+fn ranges(block: &IPBlock) -> Vec<(IpAddr, IpAddr)> {
+    let Some((begin, end)) = range(&block.cidr) else { return Vec::new() };
+    let except = block.except.iter().flatten().filter_map(|it| range(it));
+    let except = except.filter(|it| it.0.is_ipv4() == begin.is_ipv4());
     let mut left = Vec::new();
-    let mut next = Some(whole.address);
-    for (first, last) in except {
-        let Some(from) = next else { break };
-        if last < from {
+    let mut from = Some(begin);
+    for (first, last) in united(except.collect()) {
+        let Some(at) = from else { break };
+        if last < at {
             continue;
         }
-        if first > whole.last() {
+        if first > end {
             break;
         }
-        if first > from {
-            left.push((from, Ipv4Addr::from_bits(first.to_bits() - 1)));
-        }
-        next = last.to_bits().checked_add(1).map(Ipv4Addr::from_bits);
+        left.extend(previous(first).filter(|it| at <= *it).map(|it| (at, it)));
+        from = next(last);
     }
-    let rest = next.filter(|it| *it <= whole.last());
-    left.extend(rest.map(|it| (it, whole.last())));
+    left.extend(from.filter(|it| *it <= end).map(|it| (it, end)));
     left
 }
 
 /// The same addresses as ranges that neither overlap nor touch, in order.
-fn united(mut ranges: Vec<(Ipv4Addr, Ipv4Addr)>) -> Vec<(Ipv4Addr, Ipv4Addr)> {
+fn united(mut ranges: Vec<(IpAddr, IpAddr)>) -> Vec<(IpAddr, IpAddr)> {
     ranges.sort_unstable();
-    let mut united: Vec<(Ipv4Addr, Ipv4Addr)> = Vec::new();
+    let mut united: Vec<(IpAddr, IpAddr)> = Vec::new();
     for (first, last) in ranges {
         match united.last_mut() {
-            Some(before) if first.to_bits() <= before.1.to_bits().saturating_add(1) => {
+            // Every address of IPv4 comes before those of IPv6.
+            Some(before) if first <= before.1 || next(before.1) == Some(first) => {
                 before.1 = before.1.max(last);
             }
             _ => united.push((first, last)),
@@ -280,8 +292,20 @@ mod tests {
     }
 
     #[test]
-    fn a_block_of_ipv6_allows_nobody() {
-        check_blocks(json!([{"ipBlock": {"cidr": "2001:db8::/64"}}]), expect![""]);
+    fn blocks_of_both_families_are_apart() {
+        check_blocks(
+            json!([{"ipBlock": {"cidr": "2001:db8::7/64", "except": ["2001:db8::/127", "10.0.0.0/8"]}},
+                {"ipBlock": {"cidr": "255.255.255.255/32"}}, {"ipBlock": {"cidr": "::/128"}},
+                {"ipBlock": {"cidr": "2001:db8:0:1::/64"}}, {"ipBlock": {"cidr": "::/129"}}]),
+            expect![[r#"
+                255.255.255.255 - 255.255.255.255
+                :: - ::
+                2001:db8::2 - 2001:db8:0:1:ffff:ffff:ffff:ffff"#]],
+        );
+        check_blocks(
+            json!([{"ipBlock": {"cidr": "::/0", "except": ["ff00::/8"]}}]),
+            expect![":: - feff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"],
+        );
     }
 
     #[test]

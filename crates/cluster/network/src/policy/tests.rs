@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::nft::policy::Ports as RulePorts;
+use crate::{addresses::Prefix, family::IpFamily};
 
 const TCP: u8 = 6;
 const UDP: u8 = 17;
@@ -85,15 +86,15 @@ impl Kernel {
 
     /// Whether the rules let a packet pass that opens a connection.
     fn passes(&self, packet: Packet) -> bool {
-        let Packet { from, to, .. } = packet;
-        let is_world = !Ipv4Addr::is_private(&to);
+        let (from, to) = (low(packet.from).unwrap(), low(packet.to));
         let own = self.0.sets[&Set::Own].contains(&Item::Address(from));
-        if own && from == to {
+        if own && Some(from) == to {
             return true;
         }
-        let way_out = if is_world { Question::World } else { Question::Egress };
-        let asked = [(way_out, from), (Question::Ingress, to)];
-        asked.iter().all(|asked| match self.0.leads.get(asked) {
+        let way_out = if to.is_none() { Question::World } else { Question::Egress };
+        let ingress = to.map(|it| (Question::Ingress, it));
+        let mut asked = [Some((way_out, from)), ingress].into_iter().flatten();
+        asked.all(|asked| match self.0.leads.get(&asked) {
             Some(pods) => self.run(Chain::Pods(asked.0, *pods), asked.0, packet).unwrap(),
             None => true,
         })
@@ -112,15 +113,16 @@ impl Kernel {
                         let Item::Range(first, last) = *it else { panic!("{it:?}") };
                         (first..=last).contains(&other)
                     }),
-                    nft::Peer::In(set) => has(set, Item::Address(other)),
+                    nft::Peer::In(set) => low(other).is_some_and(|it| has(set, Item::Address(it))),
                 };
-                let Packet { to: address, protocol, port, .. } = packet;
+                let Packet { protocol, port, .. } = packet;
                 let is_port = match ports {
                     RulePorts::All => true,
                     RulePorts::Range { protocol, first, last } => {
                         packet.protocol == *protocol && (first..=last).contains(&&packet.port)
                     }
-                    RulePorts::In(set) => has(set, Item::Port { address, protocol, port }),
+                    RulePorts::In(set) => low(packet.to)
+                        .is_some_and(|address| has(set, Item::Port { address, protocol, port })),
                 };
                 (is_peer && is_port).then_some(true)
             }
@@ -130,10 +132,23 @@ impl Kernel {
 
 #[derive(Clone, Copy, Debug)]
 struct Packet {
-    from: Ipv4Addr,
-    to: Ipv4Addr,
+    from: IpAddr,
+    to: IpAddr,
     protocol: u8,
     port: u16,
+}
+
+/// What IPv6 addresses begin with.
+fn prefix() -> Prefix {
+    Prefix::local([1, 2, 3, 4, 5])
+}
+
+/// By what the table tells an address; none if it is of the world.
+fn low(address: IpAddr) -> Option<Ipv4Addr> {
+    match address {
+        IpAddr::V4(address) => Some(address).filter(Ipv4Addr::is_private),
+        IpAddr::V6(_) => IpFamily::V6(prefix()).low(address),
+    }
 }
 
 /// What Kubernetes says, from the objects alone.
@@ -145,8 +160,8 @@ struct Reference {
 }
 
 impl Reference {
-    fn pod_at(&self, address: Ipv4Addr) -> Option<&Pod> {
-        self.pods.values().find(|it| it.address == address)
+    fn pod_at(&self, address: IpAddr) -> Option<&Pod> {
+        self.pods.values().find(|it| both(it.address).contains(&address))
     }
 
     fn passes(&self, packet: Packet) -> bool {
@@ -192,7 +207,7 @@ impl Reference {
             })
     }
 
-    fn is_peer(&self, peer: &NetworkPolicyPeer, namespace: &str, address: Ipv4Addr) -> bool {
+    fn is_peer(&self, peer: &NetworkPolicyPeer, namespace: &str, address: IpAddr) -> bool {
         if let Some(block) = &peer.ip_block {
             let except = block.except.iter().flatten();
             return contains(&block.cidr, address)
@@ -244,11 +259,23 @@ fn selects(selector: Option<&LabelSelector>, labels: &Labels) -> bool {
         })
 }
 
-fn contains(cidr: &str, address: Ipv4Addr) -> bool {
+fn contains(cidr: &str, address: IpAddr) -> bool {
     let Some((net, bits)) = cidr.split_once('/') else { panic!("{cidr}") };
-    let Ok(net) = net.parse::<Ipv4Addr>() else { return false };
     let bits: u32 = bits.parse().unwrap();
-    bits == 0 || (net.to_bits() ^ address.to_bits()) >> (32 - bits) == 0
+    match (net.parse().unwrap(), address) {
+        (IpAddr::V4(net), IpAddr::V4(address)) => {
+            bits == 0 || (net.to_bits() ^ address.to_bits()) >> (32 - bits) == 0
+        }
+        (IpAddr::V6(net), IpAddr::V6(address)) => {
+            bits == 0 || (net.to_bits() ^ address.to_bits()) >> (128 - bits) == 0
+        }
+        _ => false,
+    }
+}
+
+/// The addresses of who has this one.
+fn both(address: Ipv4Addr) -> [IpAddr; 2] {
+    [address.into(), prefix().at(address).into()]
 }
 
 fn labels(number: u8) -> Labels {
@@ -293,6 +320,9 @@ fn peer() -> impl Strategy<Value = Value> {
         Just(json!({"cidr": "0.0.0.0/0", "except": ["10.0.0.0/8"]})),
         Just(json!({"cidr": "198.51.100.7/24"})),
         Just(json!({"cidr": "2001:db8::/64"})),
+        Just(json!({"cidr": "2001:db8::/32", "except": ["2001:db8::/64"]})),
+        Just(json!({"cidr": "fd01:203:405::af4:0/126"})),
+        Just(json!({"cidr": "::/0", "except": ["fd01:203:405::af4:4/127"]})),
     ];
     prop_oneof![
         selector().prop_map(|it| json!({"podSelector": it})),
@@ -406,6 +436,23 @@ fn name_server() -> Pod {
     Pod { namespace: "n0".to_owned(), labels, ports, address: DNS, is_subject: false }
 }
 
+/// Packets of both families, between all who may have an address and to the world.
+fn packets() -> Vec<Packet> {
+    let world: [IpAddr; 2] = [[198, 51, 100, 7].into(), [0x2001, 0xdb8, 0, 0, 0, 0, 0, 7].into()];
+    let mut packets = Vec::new();
+    for (family, world) in world.into_iter().enumerate() {
+        let of = |low| both(low)[family];
+        for from in (0..5).map(address).map(of) {
+            for to in (0..5).map(address).chain([DNS]).map(of).chain([world]) {
+                let ports = [(TCP, 80), (TCP, 81), (UDP, 81), (UDP, 53), (1, 0)];
+                let about = |(protocol, port)| Packet { from, to, protocol, port };
+                packets.extend(ports.map(about));
+            }
+        }
+    }
+    packets
+}
+
 proptest! {
     #[test]
     fn packets_pass_as_kubernetes_says(steps in proptest::collection::vec(step(), 1..25)) {
@@ -422,17 +469,11 @@ proptest! {
             model.decide().into_iter().for_each(|it| kernel.apply(it));
             prop_assert_eq!(&kernel.0, model.contents());
             prop_assert_eq!(model.decide(), vec![]);
-            let world = Ipv4Addr::new(198, 51, 100, 7);
-            for from in (0..5).map(address) {
-                for to in (0..5).map(address).chain([DNS, world]) {
-                    for (protocol, port) in [(TCP, 80), (TCP, 81), (UDP, 81), (UDP, 53), (1, 0)] {
-                        let packet = Packet { from, to, protocol, port };
-                        let (got, said) = (kernel.passes(packet), reference.passes(packet));
-                        // Only TCP goes to the world.
-                        let applies = to != world || protocol == TCP;
-                        prop_assert!(!applies || got == said, "{packet:?}: {got}");
-                    }
-                }
+            for packet in packets() {
+                let (got, said) = (kernel.passes(packet), reference.passes(packet));
+                // Only TCP goes to the world.
+                let applies = low(packet.to).is_some() || packet.protocol == TCP;
+                prop_assert!(!applies || got == said, "{packet:?}: {got}");
             }
         }
         // What a new table is made of is the same.

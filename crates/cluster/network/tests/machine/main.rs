@@ -26,6 +26,7 @@ mod outside;
 mod outside_six;
 mod pods;
 mod policies;
+mod policies_six;
 mod restart;
 mod routing;
 mod shaping;
@@ -48,6 +49,7 @@ const TESTS: &[&[Test]] = &[
     outside_six::TESTS,
     host_routes::TESTS,
     policies::TESTS,
+    policies_six::TESTS,
     cuts::TESTS,
     shaping::TESTS,
     six::TESTS,

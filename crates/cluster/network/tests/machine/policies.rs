@@ -29,7 +29,7 @@ pub(crate) const TESTS: &[Test] = &[
 const DNS: &str = "10.96.0.10:53";
 
 /// A pod of which the API knows.
-fn pod(world: &World, name: &'static str, labels: Value) -> Pod {
+pub(crate) fn pod(world: &World, name: &'static str, labels: Value) -> Pod {
     pod_in(world, "shop", name, labels)
 }
 
@@ -41,7 +41,7 @@ fn pod_in(world: &World, namespace: &str, name: &'static str, labels: Value) -> 
     world.pod(name)
 }
 
-fn policy(world: &World, name: &str, spec: Value) {
+pub(crate) fn policy(world: &World, name: &str, spec: Value) {
     world.api.put(POLICIES, name, json!({"spec": spec}));
 }
 
@@ -56,12 +56,12 @@ fn at(pod: &Pod, port: u16) -> String {
     format!("{}:{port}", pod.address)
 }
 
-fn connect(from: &Pod, address: &str) -> io::Result<()> {
+pub(crate) fn connect(from: &Pod, address: &str) -> io::Result<()> {
     let address: SocketAddr = address.parse().unwrap();
     namespace::inside(&from.netns, || TcpStream::connect_timeout(&address, PATIENCE).map(drop))
 }
 
-fn is_refused<T>(answer: &io::Result<T>) -> bool {
+pub(crate) fn is_refused<T>(answer: &io::Result<T>) -> bool {
     answer.as_ref().is_err_and(|it| it.kind() == io::ErrorKind::ConnectionRefused)
 }
 

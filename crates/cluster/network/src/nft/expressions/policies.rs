@@ -19,6 +19,7 @@ impl Expressions<'_, '_> {
         })
     }
 
+    /// Loads the whole address that was meant: four registers of IPv6.
     pub(crate) fn load_original_address(&mut self, into: Register) -> &mut Self {
         const DESTINATION: u32 = 9;
         self.original(DESTINATION, into)

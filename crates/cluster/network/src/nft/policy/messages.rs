@@ -1,10 +1,13 @@
 //! Changes of the table as messages of a transaction.
 
-use std::{io, net::Ipv4Addr};
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr},
+};
 
 use super::{Chain, Change, Item, Peer, Ports, Question, Rule, Set};
 use crate::{
-    family::IpFamily,
+    family::{self, IpFamily},
     netlink::{Socket, wire::Body},
     nft::{
         self,
@@ -27,6 +30,7 @@ const INTERVAL: u32 = 4;
 const MAP: u32 = 8;
 /// Types of keys, as `nft` numbers them.
 const ADDRESS: u32 = 7;
+const ADDRESS_V6: u32 = 8;
 const ADDRESS_PAIR: u32 = 7 << 6 | 7;
 const ADDRESS_PROTOCOL_PORT: u32 = 7 << 12 | 12 << 6 | 13;
 /// `NFT_DATA_VERDICT`.
@@ -72,13 +76,14 @@ impl Set {
         }
     }
 
-    /// Type of its keys, their length, and its flags.
-    fn shape(self) -> (u32, u32, u32) {
+    /// Type of its keys, their length, and its flags, in a table of this family.
+    fn shape(self, family: IpFamily) -> (u32, u32, u32) {
         match self {
             Self::Own => (ADDRESS_PAIR, 8, 0),
             Self::Peers(_) => (ADDRESS, 4, 0),
             Self::Ports(_) => (ADDRESS_PROTOCOL_PORT, 12, 0),
-            Self::Blocks(_) => (ADDRESS, 4, INTERVAL),
+            Self::Blocks(_) if family == IpFamily::V4 => (ADDRESS, 4, INTERVAL),
+            Self::Blocks(_) => (ADDRESS_V6, 16, INTERVAL),
         }
     }
 }
@@ -104,7 +109,7 @@ impl Chain {
     }
 }
 
-/// Whether there is a table of this name that packets meet.
+/// Whether there is a table of this name that packets meet. That of IPv6 goes with it.
 pub(super) fn is_asked(socket: &mut Socket, table: &str) -> io::Result<bool> {
     nft::table::has_chain(socket, (IpFamily::V4, table), EGRESS)
 }
@@ -175,7 +180,7 @@ pub(super) fn write_hooks(batch: &mut Batch, egress_port: u16, host: Ipv4Addr) {
 pub(super) fn write(batch: &mut Batch, change: &Change) {
     match change {
         Change::AddSet(set) => {
-            let (key_type, key_length, flags) = set.shape();
+            let (key_type, key_length, flags) = set.shape(batch.family());
             let id = match set {
                 Set::Own => 4,
                 Set::Peers(id) | Set::Ports(id) | Set::Blocks(id) => id.saturating_add(5),
@@ -246,6 +251,9 @@ fn elements<T>(
     all: &[T],
     write: impl Fn(&T, &mut Body<'_>),
 ) {
+    if all.is_empty() {
+        return;
+    }
     on_table(batch, kind, flags, |body| {
         body.text(2, set).nested(3, |list| {
             for it in all {
@@ -262,7 +270,9 @@ fn key(element: &mut Body<'_>, value: &[u8]) {
 }
 
 fn write_items(batch: &mut Batch, kind: u16, flags: u16, set: Set, items: &[Item]) {
-    let elements_of = items.iter().flat_map(|it| it.elements(set));
+    let family = batch.family();
+    let here = items.iter().filter(|it| it.is_of(family));
+    let elements_of = here.flat_map(|it| it.elements(set));
     let all: Vec<(Vec<u8>, Edge)> = elements_of.collect();
     elements(batch, kind, flags, &set.name(), &all, |(value, edge), element| {
         const INTERVAL_END: u32 = 1;
@@ -281,6 +291,14 @@ enum Edge {
 }
 
 impl Item {
+    /// Whether the table of a family has it.
+    fn is_of(self, family: IpFamily) -> bool {
+        match self {
+            Self::Address(_) | Self::Port { .. } => true,
+            Self::Range(first, _) => first.is_ipv4() == (family == IpFamily::V4),
+        }
+    }
+
     /// The elements that stand for it.
     fn elements(self, set: Set) -> Vec<(Vec<u8>, Edge)> {
         match self {
@@ -294,12 +312,18 @@ impl Item {
             }
             Self::Range(first, last) => {
                 // What follows the last; nothing follows the last address of all.
-                let end = last.to_bits().checked_add(1).map(Ipv4Addr::from_bits);
-                let begin = (first.octets().to_vec(), Edge::Begin);
-                let end = end.map(|it| (it.octets().to_vec(), Edge::End));
+                let end = family::next(last).map(|it| (octets(it), Edge::End));
+                let begin = (octets(first), Edge::Begin);
                 std::iter::once(begin).chain(end).collect()
             }
         }
+    }
+}
+
+fn octets(address: IpAddr) -> Vec<u8> {
+    match address {
+        IpAddr::V4(address) => address.octets().to_vec(),
+        IpAddr::V6(address) => address.octets().to_vec(),
     }
 }
 
@@ -308,7 +332,7 @@ fn write_rule(batch: &mut Batch, chain: Chain, rule: Rule) {
     match rule {
         Rule::Accept(peer, ports) => batch.rule(&name, "", |it| {
             if let Peer::In(set) = peer {
-                load_peer(it, question).look_up(&set.name(), Register(0), None);
+                load_peer(it, question, set).look_up(&set.name(), Register(0), None);
             }
             match ports {
                 Ports::All => {}
@@ -338,15 +362,20 @@ fn write_rule(batch: &mut Batch, chain: Chain, rule: Rule) {
     }
 }
 
-/// The address of the other side.
+/// The address of the other side, as it is in the set.
 fn load_peer<'a, 'b, 'c>(
     it: &'c mut Expressions<'a, 'b>,
     question: Question,
+    set: Set,
 ) -> &'c mut Expressions<'a, 'b> {
-    match question {
-        Question::Ingress => it.load(Field::SourceAddress, Register(0)),
-        Question::Egress => it.load(Field::DestinationAddress, Register(0)),
-        Question::World => it.load_original_address(Register(0)),
+    let field = match question {
+        Question::Ingress => Field::SourceAddress,
+        Question::Egress => Field::DestinationAddress,
+        Question::World => return it.load_original_address(Register(0)),
+    };
+    match set {
+        Set::Blocks(_) => it.load_whole(field, Register(0)),
+        Set::Own | Set::Peers(_) | Set::Ports(_) => it.load(field, Register(0)),
     }
 }
 

@@ -1,4 +1,6 @@
-//! The table that says which packets pass: its chains, its sets, and how they are written.
+//! The table that says which packets pass: its chains, its sets, and how they are written. There is one for
+//! each family of addresses, with the same in it: pods are told by four bytes in both, and of blocks of
+//! addresses each has those of its family.
 //!
 //! Knows nothing of NetworkPolicies, which `policy` turns into what is here. A packet meets two
 //! questions, each in a base chain of its own: whether its source may send it, and whether its
@@ -9,7 +11,7 @@ mod table;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::Ipv4Addr,
+    net::{IpAddr, Ipv4Addr},
 };
 
 pub(crate) use table::PolicyTable;
@@ -48,8 +50,8 @@ pub(crate) enum Item {
         protocol: u8,
         port: u16,
     },
-    /// The first and the last address.
-    Range(Ipv4Addr, Ipv4Addr),
+    /// The first and the last address, of one family.
+    Range(IpAddr, IpAddr),
 }
 
 /// A chain of the table, but for base chains.

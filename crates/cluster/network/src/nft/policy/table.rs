@@ -13,13 +13,16 @@ use std::{
 
 use super::{Change, messages};
 use crate::{
+    addresses::Addresses,
+    family::IpFamily,
     netlink::{Doing, Error, Family, Socket, modules},
     nft::batch::Batch,
 };
 
 const NAMES: [&str; 2] = ["coracle-policy-a", "coracle-policy-b"];
 
-/// The table `ip coracle-policy-…` of the network namespace in which it was opened.
+/// The tables `ip coracle-policy-…` and `ip6` of the same name, of the network namespace in which they were
+/// opened. Each transaction is about both.
 #[derive(Debug)]
 pub(crate) struct PolicyTable {
     kernel: Mutex<Kernel>,
@@ -27,6 +30,7 @@ pub(crate) struct PolicyTable {
     egress_port: u16,
     /// The host itself, which may always reach its pods.
     host: Ipv4Addr,
+    families: Vec<IpFamily>,
 }
 
 #[derive(Debug)]
@@ -42,7 +46,7 @@ const SPARE: usize = 2;
 
 impl PolicyTable {
     /// Finds what an earlier process left.
-    pub(crate) fn open(egress_port: u16, host: Ipv4Addr) -> Result<Self, Error> {
+    pub(crate) fn open(egress_port: u16, addresses: &Addresses) -> Result<Self, Error> {
         let socket = Socket::open(Family::Netfilter);
         let mut socket =
             socket.doing_with(modules::NETFILTER, || "open a netfilter socket".to_owned())?;
@@ -55,7 +59,9 @@ impl PolicyTable {
                 current = Some(name);
             }
         }
-        Ok(Self { kernel: Mutex::new(Kernel { socket, current }), egress_port, host })
+        let families = IpFamily::all(addresses).into_iter().map(|it| it.0).collect();
+        let kernel = Mutex::new(Kernel { socket, current });
+        Ok(Self { kernel, egress_port, host: addresses.host(), families })
     }
 
     /// Makes changes, all at once. `false`: they are too many for one transaction, and none is made.
@@ -65,10 +71,13 @@ impl PolicyTable {
         let Some(name) = *current else { return Ok(false) };
         let max = socket.datagram_max() / SPARE;
         let mut batch = Batch::new(name, socket);
-        for change in changes {
-            messages::write(&mut batch, change);
-            if batch.len() > max {
-                return Ok(false);
+        for family in &self.families {
+            batch = batch.of(*family);
+            for change in changes {
+                messages::write(&mut batch, change);
+                if batch.len() > max {
+                    return Ok(false);
+                }
             }
         }
         batch.commit(socket).doing(|| format!("change the nftables table `{name}`"))?;
@@ -83,24 +92,33 @@ impl PolicyTable {
         let [first, second] = NAMES;
         let name = if *current == Some(first) { second } else { first };
         let max = socket.datagram_max() / SPARE;
-        let mut batch = Batch::new(name, socket);
-        batch.clear();
-        batch.table("NetworkPolicies");
-        messages::write_maps(&mut batch);
-        for change in changes {
-            if batch.len() > max {
-                batch.commit(socket).doing_with(modules::RULES, doing)?;
-                batch = Batch::new(name, socket);
+        for family in &self.families {
+            let mut batch = Batch::new(name, socket).of(*family);
+            batch.clear();
+            batch.table("NetworkPolicies");
+            messages::write_maps(&mut batch);
+            for change in changes {
+                if batch.len() > max {
+                    batch.commit(socket).doing_with(modules::RULES, doing)?;
+                    batch = Batch::new(name, socket).of(*family);
+                }
+                messages::write(&mut batch, change);
             }
-            messages::write(&mut batch, change);
+            batch.commit(socket).doing_with(modules::RULES, doing)?;
         }
-        batch.commit(socket).doing_with(modules::RULES, doing)?;
         let mut batch = Batch::new(name, socket);
-        messages::write_hooks(&mut batch, self.egress_port, self.host);
+        for family in &self.families {
+            batch = batch.of(*family);
+            messages::write_hooks(&mut batch, self.egress_port, self.host);
+        }
         batch.commit(socket).doing_with(modules::RULES, doing)?;
         let Some(other) = current.replace(name) else { return Ok(()) };
         let mut batch = Batch::new(other, socket);
-        batch.delete_table();
+        for family in &self.families {
+            batch = batch.of(*family);
+            // An earlier version had none of IPv6.
+            batch.clear();
+        }
         batch.commit(socket).doing(|| format!("remove the nftables table `{other}`"))
     }
 
@@ -110,9 +128,12 @@ impl PolicyTable {
         let Kernel { socket, current } = &mut *kernel;
         let [first, second] = NAMES;
         let mut batch = Batch::new(first, socket);
-        batch.clear();
-        let mut batch = batch.on(second);
-        batch.clear();
+        for family in &self.families {
+            for name in [first, second] {
+                batch = batch.on(name).of(*family);
+                batch.clear();
+            }
+        }
         batch.commit(socket).doing(|| "remove the nftables table of policies".to_owned())?;
         *current = None;
         Ok(())
