@@ -14,15 +14,14 @@ use rustix::{
     thread::UnshareFlags,
 };
 
-/// A link as the address of a packet socket: where frames of IPv4 go, or whose frames it gets.
+/// A link as the address of a packet socket: where frames go, or whose frames it gets.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct LinkAddress {
     /// The link's number.
     pub(crate) link: u32,
+    /// What is in the frames (`ETH_P_*`).
+    pub(crate) protocol: u16,
 }
-
-/// The number of IPv4 in frames, as packet sockets want it.
-const ETHERTYPE_IPV4: u16 = 0x0800_u16.to_be();
 
 // SAFETY: the closure gets a whole `sockaddr_ll`, which lives during the call.
 unsafe impl SocketAddrArg for LinkAddress {
@@ -32,7 +31,7 @@ unsafe impl SocketAddrArg for LinkAddress {
     ) -> R {
         let address = libc::sockaddr_ll {
             sll_family: libc::AF_PACKET.unsigned_abs().try_into().unwrap_or_default(),
-            sll_protocol: ETHERTYPE_IPV4,
+            sll_protocol: self.protocol.to_be(),
             sll_ifindex: self.link.cast_signed(),
             sll_hatype: 0,
             sll_pkttype: 0,

@@ -16,11 +16,21 @@ const PACKET_AT: usize = OFFLOADS_LEN + ETHERNET_LEN;
 /// Largest frame: what the kernel lets through to a link that gets single packets is much smaller.
 pub(super) const FRAME_MAX: usize = PACKET_AT + (1 << 16);
 
+/// `ETH_P_IP`, `ETH_P_IPV6` and `ETH_P_ALL`.
+const IPV4: u16 = 0x0800;
+const IPV6: u16 = 0x86dd;
+pub(super) const ANYTHING: u16 = 3;
+
 /// Where the parts of a packet of IPv4 are.
 const FRAGMENT_AT: usize = PACKET_AT + 6;
 const PROTOCOL_AT: usize = PACKET_AT + 9;
 const SOURCE_AT: usize = PACKET_AT + 12;
 const DESTINATION_AT: usize = PACKET_AT + 16;
+/// Those of one of IPv6, and how the destination ends.
+const NEXT_HEADER_AT: usize = PACKET_AT + 6;
+const SOURCE_V6_AT: usize = PACKET_AT + 8;
+const END_V6_AT: usize = PACKET_AT + 36;
+const HEADER_V6_LEN: usize = 40;
 
 /// The checksum is still to be made.
 const NEEDS_CHECKSUM: u8 = 1;
@@ -28,6 +38,7 @@ const NEEDS_CHECKSUM: u8 = 1;
 /// What the shaper needs to know of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Head {
+    /// To whom it is; of IPv6 how the address ends, as only those of the cluster come here.
     pub(super) to: Ipv4Addr,
     /// What the sender's way was: the last two bytes of the address that the frame was sent to.
     pub(super) class: u16,
@@ -37,25 +48,53 @@ pub(super) struct Head {
     pub(super) length: usize,
 }
 
-/// Reads a frame. None: it is no packet of IPv4.
-pub(super) fn read(frame: &[u8]) -> Option<Head> {
-    /// More fragments follow, or this is not the first.
-    const FRAGMENT_MASK: u16 = 0x3fff;
-    let class = u16::from_be_bytes(bytes_at(frame, OFFLOADS_LEN + 4)?);
-    let version_and_length = *frame.get(PACKET_AT)?;
-    if version_and_length >> 4 != 4 {
-        return None;
+/// What the packet in a frame is.
+pub(super) fn protocol(frame: &[u8]) -> Option<u16> {
+    match frame.get(PACKET_AT)? >> 4 {
+        4 => Some(IPV4),
+        6 => Some(IPV6),
+        _ => None,
     }
-    let addresses: [u8; 8] = bytes_at(frame, SOURCE_AT)?;
-    let to: [u8; 4] = bytes_at(frame, DESTINATION_AT)?;
-    let protocol = *frame.get(PROTOCOL_AT)?;
-    let is_fragment = u16::from_be_bytes(bytes_at(frame, FRAGMENT_AT)?) & FRAGMENT_MASK != 0;
-    let ports_at = PACKET_AT + usize::from(version_and_length & 0xf) * 4;
-    let ports: Option<[u8; 4]> = bytes_at(frame, ports_at).filter(|_| !is_fragment);
+}
+
+/// Reads a frame. None: it is no packet of IPv4 or IPv6.
+pub(super) fn read(frame: &[u8]) -> Option<Head> {
+    let class = u16::from_be_bytes(bytes_at(frame, OFFLOADS_LEN + 4)?);
     let mut hasher = DefaultHasher::new();
-    (addresses, protocol, ports).hash(&mut hasher);
+    let to: [u8; 4] = match protocol(frame)? {
+        IPV4 => {
+            flow_v4(frame)?.hash(&mut hasher);
+            bytes_at(frame, DESTINATION_AT)?
+        }
+        _ => {
+            flow_v6(frame)?.hash(&mut hasher);
+            bytes_at(frame, END_V6_AT)?
+        }
+    };
     let flow = usize::try_from(hasher.finish() >> 32).unwrap_or_default();
     Some(Head { to: to.into(), class, flow, length: frame.len() - OFFLOADS_LEN })
+}
+
+/// Addresses, protocol and ports, if there are some.
+type Flow<const N: usize> = ([u8; N], u8, Option<[u8; 4]>);
+
+fn flow_v4(frame: &[u8]) -> Option<Flow<8>> {
+    /// More fragments follow, or this is not the first.
+    const FRAGMENT_MASK: u16 = 0x3fff;
+    let words = usize::from(frame.get(PACKET_AT)? & 0xf);
+    let is_fragment = u16::from_be_bytes(bytes_at(frame, FRAGMENT_AT)?) & FRAGMENT_MASK != 0;
+    let ports = bytes_at(frame, PACKET_AT + words * 4).filter(|_| !is_fragment);
+    Some((bytes_at(frame, SOURCE_AT)?, *frame.get(PROTOCOL_AT)?, ports))
+}
+
+fn flow_v6(frame: &[u8]) -> Option<Flow<32>> {
+    const TCP: u8 = 6;
+    const UDP: u8 = 17;
+    let protocol = *frame.get(NEXT_HEADER_AT)?;
+    // Of fragments, and behind other headers, they are not looked for.
+    let ports = bytes_at(frame, PACKET_AT + HEADER_V6_LEN);
+    let ports = ports.filter(|_| [TCP, UDP].contains(&protocol));
+    Some((bytes_at(frame, SOURCE_V6_AT)?, protocol, ports))
 }
 
 /// Has the frame be from and to these.
@@ -163,6 +202,34 @@ mod tests {
             assert_eq!(read(&fragment).unwrap().flow, first[0]);
         }
         for length in 0..PACKET_AT + 20 {
+            assert_eq!(read(&frame[..length]), None);
+        }
+    }
+
+    #[test]
+    fn knows_the_flow_of_ipv6() {
+        let mut frame = datagram(0)[..PACKET_AT].to_vec();
+        frame.extend([0x60, 0, 0, 0, 0, 12, 17, 64]);
+        let prefix = [0xfd, 1, 2, 3, 4, 5, 0, 0, 0, 0, 0, 0];
+        for end in [[10, 244, 0, 2], [10, 244, 0, 3]] {
+            frame.extend(prefix);
+            frame.extend(end);
+        }
+        frame.extend([3, 232, 0, 80, 0, 12, 0, 0]);
+        frame.extend(b"data");
+        let head = read(&frame).unwrap();
+        assert_eq!(head.to, Ipv4Addr::new(10, 244, 0, 3));
+        assert_eq!((head.class, head.length), (0x0102, 66));
+        assert_eq!((protocol(&frame), protocol(&datagram(0))), (Some(IPV6), Some(IPV4)));
+        let mut other = frame.clone();
+        other[PACKET_AT + 41] ^= 1;
+        assert_ne!(read(&other).unwrap().flow, head.flow);
+        // A fragment's are not looked for.
+        for it in [&mut frame, &mut other] {
+            it[NEXT_HEADER_AT] = 44;
+        }
+        assert_eq!(read(&other).unwrap().flow, read(&frame).unwrap().flow);
+        for length in 0..PACKET_AT + 40 {
             assert_eq!(read(&frame[..length]), None);
         }
     }

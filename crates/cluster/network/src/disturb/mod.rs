@@ -12,13 +12,14 @@ mod shaper;
 use std::{
     collections::BTreeSet,
     io,
-    net::Ipv4Addr,
+    net::{IpAddr, Ipv4Addr},
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use crate::{
     addresses::Addresses,
+    family::IpFamily,
     netlink::{Doing, Error, route::Routing},
     nft::FaultTable,
     pods,
@@ -30,7 +31,8 @@ use shaper::Shaper;
 /// What is wrong, on purpose, with traffic towards some pods.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Disturbance {
-    /// Addresses of pods. Those that no connected pod has are passed over.
+    /// Addresses of pods, each with the IPv6 address that it has beside this one. Those that no connected pod has
+    /// are passed over.
     pub to: BTreeSet<Ipv4Addr>,
     /// Addresses of other pods, whose traffic alone is disturbed. None: whoever it is, also the host,
     /// the name server and the API.
@@ -83,7 +85,8 @@ impl Disturber {
     /// Undoes what an earlier process may have left.
     pub(crate) fn open(addresses: Addresses, attached: Attached) -> Result<Self, Error> {
         shaper::remove(&mut Routing::open()?)?;
-        let (table, all, plan) = (FaultTable::open()?, Vec::new(), Plan::default());
+        let families = IpFamily::all(&addresses).into_iter().map(|it| it.0).collect();
+        let (table, all, plan) = (FaultTable::open(families)?, Vec::new(), Plan::default());
         let state = State { table, shaper: None, all, plan };
         Ok(Self { addresses, attached, state: Mutex::new(state) })
     }
@@ -104,7 +107,7 @@ impl Disturber {
             }
             wanted.push(it);
         }
-        state.apply(wanted, self.addresses.gateway())
+        state.apply(wanted, &self.sources())
     }
 
     /// An address has no pod any more: the next pod that gets it is not disturbed.
@@ -120,7 +123,7 @@ impl Disturber {
         if wanted == state.all {
             return Ok(());
         }
-        state.apply(wanted, self.addresses.gateway())
+        state.apply(wanted, &self.sources())
     }
 
     /// A pod has this address, perhaps at another link than before.
@@ -135,6 +138,12 @@ impl Disturber {
         }
     }
 
+    /// The gateway's addresses, one of each family.
+    fn sources(&self) -> Vec<IpAddr> {
+        let families = IpFamily::all(&self.addresses).into_iter();
+        families.map(|(family, addresses)| family.at(addresses.gateway())).collect()
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         // After a panic the next change makes everything anew.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -142,7 +151,7 @@ impl Disturber {
 }
 
 impl State {
-    fn apply(&mut self, mut wanted: Vec<Disturbance>, source: Ipv4Addr) -> Result<(), Error> {
+    fn apply(&mut self, mut wanted: Vec<Disturbance>, sources: &[IpAddr]) -> Result<(), Error> {
         wanted.retain(Disturbance::has_effect);
         if wanted.is_empty() && self.all.is_empty() {
             return Ok(());
@@ -163,7 +172,7 @@ impl State {
         }
         if let Some(running) = shaper {
             running.update(&plan.effects, pods::ends(&ends)?)?;
-            running.lead(&plan.classes, source)?;
+            running.lead(&plan.classes, sources)?;
         }
         table.replace(&plan.faults)?;
         if let Some(running) = shaper {

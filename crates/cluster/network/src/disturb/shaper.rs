@@ -8,7 +8,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fs::File,
     io,
-    net::Ipv4Addr,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
     os::fd::{AsFd as _, OwnedFd},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     thread::{self, JoinHandle},
@@ -49,8 +49,9 @@ const LINK_INDEX: u32 = 0x00C4_A050;
 const FAR_LINK_INDEX: u32 = 2;
 /// Number of the table of routes for the mark 0; that for any other follows.
 const FIRST_TABLE: u32 = 0x00C4_0000;
-/// Next hops are addresses that nobody has, of those for a single link (RFC 3927).
+/// Next hops are addresses that nobody has, of those for a single link (RFC 3927, RFC 4291).
 const FIRST_HOP: Ipv4Addr = Ipv4Addr::new(169, 254, 0, 0);
+const FIRST_HOP_V6: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0);
 /// What the frames of shaped packets come from, and with the mark at the end what they go to before the
 /// shaper knows better: locally administered addresses.
 const MAC: Mac = [0x02, 0xc4, 0xa0, 0x50, 0, 0];
@@ -122,7 +123,8 @@ impl Shaper {
         here.set_up(LINK_INDEX, None)?;
         far.set_up(FAR_LINK_INDEX, None)?;
         pods::wait_until_running(&mut here, LINK)?;
-        let listening = bind(&incoming, &LinkAddress { link: FAR_LINK_INDEX });
+        let listening =
+            bind(&incoming, &LinkAddress { link: FAR_LINK_INDEX, protocol: frame::ANYTHING });
         listening.doing(|| format!("receive what comes over link `{LINK}`"))?;
         let outgoing = packet_socket()?;
         let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK);
@@ -180,8 +182,12 @@ impl Shaper {
         woken.doing(|| "wake the shaper".to_owned())
     }
 
-    /// Has packets with these marks come here.
-    pub(super) fn lead(&mut self, classes: &BTreeSet<u16>, source: Ipv4Addr) -> Result<(), Error> {
+    /// Has packets with these marks come here, of the families of what local senders use.
+    pub(super) fn lead(
+        &mut self,
+        classes: &BTreeSet<u16>,
+        sources: &[IpAddr],
+    ) -> Result<(), Error> {
         let mut routing = Routing::open()?;
         for class in classes {
             if self.classes.contains(class) {
@@ -190,14 +196,22 @@ impl Shaper {
             let [high, low] = class.to_be_bytes();
             let [a, b, c, d, ..] = MAC;
             let number = u32::from(*class);
-            routing.add_detour(Detour {
-                mark: number << MARK_SHIFT,
-                table: FIRST_TABLE + number,
-                link: LINK_INDEX,
-                via: Ipv4Addr::from_bits(FIRST_HOP.to_bits() + number),
-                mac: [a, b, c, d, high, low],
-                source,
-            })?;
+            for &source in sources {
+                let via = match source {
+                    IpAddr::V4(_) => Ipv4Addr::from_bits(FIRST_HOP.to_bits() + number).into(),
+                    IpAddr::V6(_) => {
+                        Ipv6Addr::from_bits(FIRST_HOP_V6.to_bits() + u128::from(number)).into()
+                    }
+                };
+                routing.add_detour(Detour {
+                    mark: number << MARK_SHIFT,
+                    table: FIRST_TABLE + number,
+                    link: LINK_INDEX,
+                    via,
+                    mac: [a, b, c, d, high, low],
+                    source,
+                })?;
+            }
             self.classes.insert(*class);
         }
         Ok(())
@@ -347,7 +361,8 @@ impl Worker {
         let ways = self.shared.ways();
         while let Some(Waiting { to, bytes, .. }) = self.queue.pop(now) {
             let Some(way) = ways.to.get(&to) else { continue };
-            let to = LinkAddress { link: way.end.link };
+            let Some(protocol) = frame::protocol(&bytes) else { continue };
+            let to = LinkAddress { link: way.end.link, protocol };
             // A link that is gone or full: the frame is lost, as frames are.
             if let Err(error) = sendto(&self.outgoing, &bytes, SendFlags::DONTWAIT, &to) {
                 tracing::debug!(%error, link = way.end.link, "shaped packet lost");

@@ -62,16 +62,18 @@ pub(crate) struct Marked {
     pub(crate) to: BTreeSet<Ipv4Addr>,
 }
 
-/// The table `ip coracle-faults` of the network namespace in which it was opened.
+/// The tables `ip coracle-faults` and `ip6 coracle-faults` of the network namespace in which they were opened:
+/// the same of both families, whose addresses are told by the same four bytes.
 #[derive(Debug)]
 pub(crate) struct FaultTable {
-    /// Kept open: the table belongs to it.
+    /// Kept open: the tables belong to it.
     socket: Mutex<Socket>,
+    families: Vec<IpFamily>,
 }
 
 impl FaultTable {
     /// Removes what an earlier process may have left.
-    pub(crate) fn open() -> Result<Self, Error> {
+    pub(crate) fn open(families: Vec<IpFamily>) -> Result<Self, Error> {
         let socket = Socket::open(Family::Netfilter);
         let mut socket =
             socket.doing_with(modules::NETFILTER, || "open a netfilter socket".to_owned())?;
@@ -84,7 +86,7 @@ impl FaultTable {
                 .doing_with(modules::NFTABLES, || format!("read the nftables table `{NAME}`"))
                 .map(|_| true)?,
         };
-        let table = Self { socket: Mutex::new(socket) };
+        let table = Self { socket: Mutex::new(socket), families };
         if found {
             table.replace(&Faults::default())?;
         }
@@ -94,30 +96,31 @@ impl FaultTable {
     /// Makes these the faults that there are, all at once.
     pub(crate) fn replace(&self, faults: &Faults) -> Result<(), Error> {
         let mut socket = self.socket();
-        let mut made = commit(&mut socket, faults, Owner::Socket);
+        let mut made = self.commit(&mut socket, faults, Owner::Socket);
         // An older kernel knows no such table.
         let unknown = [Errno::INVAL, Errno::OPNOTSUPP].map(|it| Some(it.raw_os_error()));
         if made.as_ref().is_err_and(|error| unknown.contains(&error.raw_os_error())) {
-            made = commit(&mut socket, faults, Owner::Nobody);
+            made = self.commit(&mut socket, faults, Owner::Nobody);
         }
         made.doing_with(modules::RULES, || format!("make the nftables table `{NAME}`"))
+    }
+
+    fn commit(&self, socket: &mut Socket, faults: &Faults, owner: Owner) -> std::io::Result<()> {
+        let mut batch = Batch::new(NAME, socket);
+        for family in &self.families {
+            batch = batch.of(*family);
+            batch.clear();
+            if *faults != Faults::default() {
+                faults.write(&mut batch, owner);
+            }
+        }
+        batch.commit(socket)
     }
 
     fn socket(&self) -> MutexGuard<'_, Socket> {
         // What an exchange that panicked left unread is passed over by the next.
         self.socket.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-fn commit(socket: &mut Socket, faults: &Faults, owner: Owner) -> std::io::Result<()> {
-    let mut batch = Batch::new(NAME, socket);
-    // Deleting a table that is not there is an error, adding one that is there is none.
-    batch.table("");
-    batch.delete_table();
-    if *faults != Faults::default() {
-        faults.write(&mut batch, owner);
-    }
-    batch.commit(socket)
 }
 
 impl Faults {

@@ -26,13 +26,13 @@ pub(crate) const TESTS: &[Test] = &[
 ];
 
 /// As long as this nothing must come; what is slow cannot fail such a test.
-const SILENCE: Duration = Duration::from_millis(300);
+pub(crate) const SILENCE: Duration = Duration::from_millis(300);
 
 pub(crate) fn addresses(pods: &[&Pod]) -> BTreeSet<Ipv4Addr> {
     pods.iter().map(|it| it.address).collect()
 }
 
-fn cut(to: &[&Pod], from: Option<&[&Pod]>) -> Disturbance {
+pub(crate) fn cut(to: &[&Pod], from: Option<&[&Pod]>) -> Disturbance {
     let (to, from) = (addresses(to), from.map(addresses));
     Disturbance { to, from, impairment: Impairment::Cut }
 }
@@ -43,8 +43,12 @@ pub(crate) fn at(pod: &Pod, port: u16) -> String {
 
 /// Both ends of a connection between two pods.
 pub(crate) fn connection(from: &Pod, to: &Pod, port: u16) -> (TcpStream, TcpStream) {
-    let listener = namespace::inside(&to.netns, || TcpListener::bind(("0.0.0.0", port)).unwrap());
-    let address: SocketAddr = at(to, port).parse().unwrap();
+    connection_at(from, to, (to.address, port).into())
+}
+
+/// The same of a connection to an address of the other.
+pub(crate) fn connection_at(from: &Pod, to: &Pod, address: SocketAddr) -> (TcpStream, TcpStream) {
+    let listener = namespace::inside(&to.netns, || TcpListener::bind(address).unwrap());
     let client = namespace::inside(&from.netns, || TcpStream::connect(address).unwrap());
     let (server, _) = listener.accept().unwrap();
     for side in [&client, &server] {
@@ -54,7 +58,7 @@ pub(crate) fn connection(from: &Pod, to: &Pod, port: u16) -> (TcpStream, TcpStre
     (client, server)
 }
 
-fn is_silent<T: std::fmt::Debug>(result: io::Result<T>) {
+pub(crate) fn is_silent<T: std::fmt::Debug>(result: io::Result<T>) {
     let error = result.unwrap_err();
     let silent = [io::ErrorKind::TimedOut, io::ErrorKind::WouldBlock].contains(&error.kind());
     assert!(silent, "{error:?}");

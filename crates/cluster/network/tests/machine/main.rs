@@ -19,6 +19,7 @@ mod world;
 
 mod balancers;
 mod cuts;
+mod faults_six;
 mod host_ports;
 mod host_routes;
 mod near;
@@ -52,6 +53,7 @@ const TESTS: &[&[Test]] = &[
     policies_six::TESTS,
     cuts::TESTS,
     shaping::TESTS,
+    faults_six::TESTS,
     six::TESTS,
 ];
 

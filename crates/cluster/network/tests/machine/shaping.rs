@@ -13,7 +13,7 @@ use coracle_network::{Disturbance, Impairment};
 
 use crate::{
     Test,
-    cuts::{addresses, at, connection, does_not_connect, is_not_answered},
+    cuts::{addresses, at, connection, connection_at, does_not_connect, is_not_answered},
     holder::Holder,
     namespace::{self, PATIENCE, ask, exchange, udp},
     world::{Pod, Traffic, World, until},
@@ -34,10 +34,10 @@ pub(crate) const TESTS: &[Test] = &[
 ];
 
 /// What nothing without a fault takes here, but every packet with one does.
-const DELAY: Duration = Duration::from_millis(50);
+pub(crate) const DELAY: Duration = Duration::from_millis(50);
 
 /// Nothing wrong, to be changed.
-const NOTHING: Shape = Shape {
+pub(crate) const NOTHING: Shape = Shape {
     delay: Duration::ZERO,
     jitter: Duration::ZERO,
     loss: 0.0,
@@ -47,13 +47,13 @@ const NOTHING: Shape = Shape {
 };
 
 #[derive(Clone, Copy)]
-struct Shape {
-    delay: Duration,
-    jitter: Duration,
-    loss: f64,
-    duplicate: f64,
-    corrupt: f64,
-    bytes_per_second: Option<u64>,
+pub(crate) struct Shape {
+    pub(crate) delay: Duration,
+    pub(crate) jitter: Duration,
+    pub(crate) loss: f64,
+    pub(crate) duplicate: f64,
+    pub(crate) corrupt: f64,
+    pub(crate) bytes_per_second: Option<u64>,
 }
 
 impl From<Shape> for Impairment {
@@ -63,7 +63,7 @@ impl From<Shape> for Impairment {
     }
 }
 
-fn shaped(to: &[&Pod], from: Option<&[&Pod]>, shape: Shape) -> Disturbance {
+pub(crate) fn shaped(to: &[&Pod], from: Option<&[&Pod]>, shape: Shape) -> Disturbance {
     let (to, from) = (addresses(to), from.map(addresses));
     Disturbance { to, from, impairment: shape.into() }
 }
@@ -73,7 +73,7 @@ fn late(to: &[&Pod], from: Option<&[&Pod]>) -> Disturbance {
 }
 
 /// How long a datagram and its answer take.
-fn round_trip(from: &Pod, address: &str) -> Duration {
+pub(crate) fn round_trip(from: &Pod, address: &str) -> Duration {
     let socket = udp(&from.netns, address);
     let started = Instant::now();
     exchange(&socket, b"?").unwrap();
@@ -89,7 +89,7 @@ fn kernel() -> Vec<String> {
 }
 
 /// Threads that shape.
-fn shapers() -> usize {
+pub(crate) fn shapers() -> usize {
     let threads = fs::read_dir("/proc/self/task").unwrap().flatten();
     let names = threads.filter_map(|it| fs::read_to_string(it.path().join("comm")).ok());
     names.filter(|it| it.starts_with("shaper")).count()
@@ -202,7 +202,12 @@ fn read(mut from: TcpStream) -> usize {
 
 /// How long so many bytes take; they are what was sent.
 fn bulk(from: &Pod, to: &Pod, port: u16, total: usize) -> Duration {
-    let (client, server) = connection(from, to, port);
+    bulk_at(from, to, (to.address, port).into(), total)
+}
+
+/// The same to an address of the receiver.
+pub(crate) fn bulk_at(from: &Pod, to: &Pod, address: SocketAddr, total: usize) -> Duration {
+    let (client, server) = connection_at(from, to, address);
     server.set_read_timeout(Some(4 * PATIENCE)).unwrap();
     LazyLock::force(&PATTERN);
     let started = Instant::now();

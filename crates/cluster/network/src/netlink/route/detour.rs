@@ -1,10 +1,7 @@
 //! What leads marked packets another way: a table of routes for each mark, the rules that choose one, and
 //! who is at the other end.
 
-use std::{
-    io,
-    net::{IpAddr, Ipv4Addr},
-};
+use std::{io, net::IpAddr};
 
 use netlink_packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REPLACE};
 use netlink_packet_route::{
@@ -12,14 +9,13 @@ use netlink_packet_route::{
     link::{LinkAttribute, LinkExtentMask, LinkMessage},
     neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState},
     route::{
-        RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteProtocol,
-        RouteScope, RouteType,
+        RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
     },
     rule::{RuleAction, RuleAttribute, RuleMessage},
 };
 use rustix::io::Errno;
 
-use super::{Routing, family_of, is};
+use super::{Routing, family_of, is, route_address};
 use crate::netlink::{Doing, Error};
 
 /// An address of a link.
@@ -33,12 +29,12 @@ pub(crate) struct Detour {
     /// Number of a table of routes that nobody else has.
     pub(crate) table: u32,
     pub(crate) link: u32,
-    /// The next hop, an address that nobody has.
-    pub(crate) via: Ipv4Addr,
+    /// The next hop, an address that nobody has; packets of its family go so.
+    pub(crate) via: IpAddr,
     /// What frames to it are addressed to.
     pub(crate) mac: Mac,
     /// The address that local senders use.
-    pub(crate) source: Ipv4Addr,
+    pub(crate) source: IpAddr,
 }
 
 /// Rules are asked in the order of their priorities: these, which nobody else may have, before those that are
@@ -72,10 +68,10 @@ impl Routing {
     /// Adds a detour, its rule last.
     pub(crate) fn add_detour(&mut self, detour: Detour) -> Result<(), Error> {
         let Detour { mark, table, link, via, mac, source } = detour;
-        self.add_neighbour(link, via.into(), mac)?;
+        self.add_neighbour(link, via, mac)?;
         let flags = NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE;
         let mut message = RouteMessage::default();
-        message.header.address_family = AddressFamily::Inet;
+        message.header.address_family = family_of(via);
         message.header.table = RouteHeader::RT_TABLE_UNSPEC;
         message.header.protocol = RouteProtocol::Static;
         message.header.kind = RouteType::Unicast;
@@ -83,12 +79,12 @@ impl Routing {
         message.header.flags = RouteFlags::Onlink;
         message.attributes.push(RouteAttribute::Table(table));
         message.attributes.push(RouteAttribute::Oif(link));
-        message.attributes.push(RouteAttribute::Gateway(RouteAddress::Inet(via)));
-        message.attributes.push(RouteAttribute::PrefSource(RouteAddress::Inet(source)));
+        message.attributes.push(RouteAttribute::Gateway(route_address(via)));
+        message.attributes.push(RouteAttribute::PrefSource(route_address(source)));
         self.call(RouteNetlinkMessage::NewRoute(message), flags)
             .doing(|| format!("add a route to table `{table}`"))?;
         let mut message = RuleMessage::default();
-        message.header.family = AddressFamily::Inet;
+        message.header.family = family_of(via);
         message.header.action = RuleAction::ToTable;
         message.attributes.push(RuleAttribute::Priority(PRIORITY));
         message.attributes.push(RuleAttribute::FwMark(mark));
@@ -100,27 +96,38 @@ impl Routing {
 
     /// Removes the rules of all detours but those that lead to `kept` tables.
     pub(crate) fn remove_detours(&mut self, kept: impl Fn(u32) -> bool) -> Result<(), Error> {
-        let mut message = RuleMessage::default();
-        message.header.family = AddressFamily::Inet;
-        let rules = self.call(RouteNetlinkMessage::GetRule(message), NLM_F_DUMP);
-        for rule in rules.doing(|| "list rules of routing".to_owned())? {
-            let RouteNetlinkMessage::NewRule(rule) = rule else { continue };
-            let is_ours = rule.attributes.contains(&RuleAttribute::Priority(PRIORITY));
-            let is_kept = rule.attributes.iter().any(|it| match it {
-                RuleAttribute::Table(table) => kept(*table),
-                _ => false,
-            });
-            if !is_ours || is_kept {
-                continue;
-            }
-            match self.call(RouteNetlinkMessage::DelRule(rule), NLM_F_ACK) {
-                Err(error) if !is(&error, Errno::NOENT) => {
-                    return Err(Error::new("remove a rule of routing", error));
+        for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+            let mut message = RuleMessage::default();
+            message.header.family = family;
+            let rules = match self.call(RouteNetlinkMessage::GetRule(message), NLM_F_DUMP) {
+                // The kernel has no IPv6.
+                Err(error) if is(&error, Errno::OPNOTSUPP) => continue,
+                other => other.doing(|| "list rules of routing".to_owned())?,
+            };
+            for rule in rules {
+                let RouteNetlinkMessage::NewRule(rule) = rule else { continue };
+                // A kernel that has none of a family lists those of all.
+                let is_ours = rule.header.family == family
+                    && rule.attributes.contains(&RuleAttribute::Priority(PRIORITY));
+                let is_kept = rule.attributes.iter().any(|it| match it {
+                    RuleAttribute::Table(table) => kept(*table),
+                    _ => false,
+                });
+                if is_ours && !is_kept {
+                    self.remove_rule(rule)?;
                 }
-                Ok(_) | Err(_) => {}
             }
         }
         Ok(())
+    }
+
+    fn remove_rule(&mut self, rule: RuleMessage) -> Result<(), Error> {
+        match self.call(RouteNetlinkMessage::DelRule(rule), NLM_F_ACK) {
+            Err(error) if !is(&error, Errno::NOENT) => {
+                Err(Error::new("remove a rule of routing", error))
+            }
+            Ok(_) | Err(_) => Ok(()),
+        }
     }
 
     /// Cuts what is sent over a link into packets before it gets there.
