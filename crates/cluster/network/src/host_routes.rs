@@ -3,6 +3,8 @@
 //!
 //! Nothing else of the host's is changed: no firewall, no setting, nobody's link or route. The kernel
 //! removes the pair, and with it the routes, together with the cluster's network namespace.
+//!
+//! That the host has something of the IPv6 prefix itself is not looked for: forty bits of it are random.
 
 use std::{
     fs::File,
@@ -28,6 +30,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     addresses::Addresses,
+    family::IpFamily,
     netlink::{
         Doing as _, Error,
         route::{Link, Route, Routing, Veth},
@@ -43,8 +46,8 @@ const HOST_LINK: &str = "coracle%d";
 /// Name of the cluster's end. No pod's link is called so.
 const CLUSTER_LINK: &str = "host";
 
-/// The kernel tells of links (`RTMGRP_LINK`) and of routes (`RTMGRP_IPV4_ROUTE`).
-const NEWS: u32 = 0x1 | 0x40;
+/// The kernel tells of links (`RTMGRP_LINK`) and of routes (`RTMGRP_IPV4_ROUTE`, `RTMGRP_IPV6_ROUTE`).
+const NEWS: u32 = 0x1 | 0x40 | 0x400;
 /// Pause after news: a VPN brings many at once, and to read the routes of a router takes a while.
 const PAUSE: Duration = Duration::from_millis(200);
 /// Waits after the kernel or the API refused something.
@@ -253,7 +256,13 @@ impl Kept {
                 "not routed from the host: the ranges clash with its own".to_owned()
             }
             None => match self.connect(own, &mut host, &mut cluster) {
-                Ok(link) => format!("routed from the host over `{link}`"),
+                Ok(link) => {
+                    let routed = format!("routed from the host over `{}`", link.name);
+                    match self.connect_v6(&link, &mut host, &mut cluster) {
+                        Ok(()) => routed,
+                        Err(error) => format!("{routed}, but not by IPv6: {}", describe(&error)),
+                    }
+                }
                 Err(error) => format!("not routed from the host: {}", describe(&error)),
             },
         };
@@ -270,13 +279,13 @@ impl Kept {
         Ok(links.into_iter().find(is_own))
     }
 
-    /// Makes what is missing; returns the name of the host's link.
+    /// Makes what is missing; returns the host's link.
     fn connect(
         &self,
         own: Option<Link>,
         host: &mut Routing,
         cluster: &mut Routing,
-    ) -> Result<String, Error> {
+    ) -> Result<Link, Error> {
         let addresses = self.keeping.addresses;
         let link = match own {
             Some(link) => link,
@@ -299,7 +308,43 @@ impl Kept {
         for range in [addresses.pods, addresses.services] {
             add((range.address, range.prefix), Some(gateway))?;
         }
-        Ok(link.name)
+        Ok(link)
+    }
+
+    /// Makes what is missing of IPv6 over the same pair. Its ends are told of each other: nobody asks.
+    fn connect_v6(
+        &self,
+        link: &Link,
+        host: &mut Routing,
+        cluster: &mut Routing,
+    ) -> Result<(), Error> {
+        let Some((prefix, addresses)) = self.keeping.addresses.v6() else { return Ok(()) };
+        let family = IpFamily::V6(prefix);
+        let there = host.prefixes_v6(link.index)?;
+        let (own, gateway) = (addresses.host(), addresses.gateway());
+        let inside = cluster.link(CLUSTER_LINK)?;
+        let ends = inside.as_ref().and_then(|it| Some((it.index, it.mac?, link.mac?)));
+        let ends = ends.ok_or_else(|| Error::new("find the link to the host", Errno::NODEV));
+        let (inside, inside_mac, mac) = ends?;
+        if !there.contains(&family.only(own)) {
+            host.add_address(link.index, family.at(own))?;
+        }
+        if !there.contains(&family.only(gateway)) {
+            host.add_neighbour(link.index, family.at(gateway), inside_mac)?;
+            cluster.add_neighbour(inside, family.at(own), mac)?;
+            let back = Route { to: family.only(own), link: inside, via: None, source: None };
+            cluster.add_route(back)?;
+        }
+        let (link, source) = (link.index, Some(family.at(own)));
+        let to_gateway = (family.only(gateway), None);
+        let ranges = [addresses.pods, addresses.services].map(|it| family.range(it));
+        let ranges = ranges.map(|it| (it, Some(family.at(gateway))));
+        for (to, via) in [to_gateway].into_iter().chain(ranges) {
+            if !there.contains(&to) {
+                host.add_new_route(Route { to, link, via, source })?;
+            }
+        }
+        Ok(())
     }
 
     fn make(&self, host: &mut Routing, cluster: &mut Routing) -> Result<Link, Error> {

@@ -7,7 +7,7 @@ mod detour;
 
 use std::{
     io,
-    net::{IpAddr, Ipv4Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
     os::fd::{AsRawFd, BorrowedFd},
 };
 
@@ -308,9 +308,19 @@ impl Routing {
         Ok(self.dump_routes()?.into_iter().filter_map(destination).collect())
     }
 
+    /// Whereto IPv6 packets are sent over a link, or taken where it is, by routes of any table.
+    pub(crate) fn prefixes_v6(&mut self, link: u32) -> Result<Vec<(IpAddr, u8)>, Error> {
+        let routes = self.dump_routes_of(AddressFamily::Inet6)?.into_iter();
+        Ok(routes.filter_map(prefix_v6).filter(|it| it.1 == link).map(|it| it.0).collect())
+    }
+
     fn dump_routes(&mut self) -> Result<Vec<RouteNetlinkMessage>, Error> {
+        self.dump_routes_of(AddressFamily::Inet)
+    }
+
+    fn dump_routes_of(&mut self, family: AddressFamily) -> Result<Vec<RouteNetlinkMessage>, Error> {
         let mut message = RouteMessage::default();
-        message.header.address_family = AddressFamily::Inet;
+        message.header.address_family = family;
         self.call(RouteNetlinkMessage::GetRoute(message), NLM_F_DUMP)
             .doing(|| "list routes".to_owned())
     }
@@ -438,6 +448,22 @@ fn destination(reply: RouteNetlinkMessage) -> Option<(Subnet, u32)> {
         }
     }
     Some((to, link))
+}
+
+fn prefix_v6(reply: RouteNetlinkMessage) -> Option<((IpAddr, u8), u32)> {
+    let RouteNetlinkMessage::NewRoute(message) = reply else { return None };
+    let is_way = matches!(message.header.kind, RouteType::Unicast | RouteType::Local);
+    (message.header.address_family == AddressFamily::Inet6 && is_way).then_some(())?;
+    let mut to = Ipv6Addr::UNSPECIFIED;
+    let mut link = 0;
+    for attribute in message.attributes {
+        match attribute {
+            RouteAttribute::Destination(RouteAddress::Inet6(it)) => to = it,
+            RouteAttribute::Oif(it) => link = it,
+            _ => {}
+        }
+    }
+    Some(((to.into(), message.header.destination_prefix_length), link))
 }
 
 #[cfg(test)]

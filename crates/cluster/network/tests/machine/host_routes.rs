@@ -10,11 +10,12 @@ use crate::{
     api::{NODES, PODS, POLICIES},
     namespace::{self, ask, exchange, host, udp},
     sys,
-    world::{World, eventually, until},
+    world::{World, eventually, prefix, until},
 };
 
 pub(crate) const TESTS: &[Test] = &[
     ("the_host_reaches_pods_and_services", the_host_reaches_pods_and_services),
+    ("a_host_without_ipv6_has_routes_of_ipv4", a_host_without_ipv6),
     ("routes_yield_to_those_of_the_host", routes_yield_to_those_of_the_host),
     ("without_root_there_are_no_routes", without_root_there_are_no_routes),
 ];
@@ -61,6 +62,18 @@ fn the_host_reaches_pods_and_services() {
     namespace::serve(host(), 8080, "host");
     let from_pod = format!("host {}", b.address);
     assert_eq!(ask(&b.netns, "10.244.255.254:8080").unwrap(), from_pod);
+    // By IPv6 all the same.
+    let web = prefix().at([0, 0, 0, 7].into());
+    world.service_with("six", json!({"clusterIP": web, "clusterIPs": [web]}), json!({}));
+    world.endpoints_v6("six", &[&b]);
+    let (at_pod_v6, web_v6) = (format!("[{}]:80", b.v6()), format!("[{web}]:80"));
+    let host_v6 = prefix().at([10, 244, 255, 254].into());
+    let seen_v6 = format!("b {host_v6}");
+    assert_eq!(ask(host(), &at_pod_v6).unwrap(), seen_v6);
+    assert_eq!(eventually(|| ask(host(), &web_v6), Result::is_ok).unwrap(), seen_v6);
+    assert_eq!(exchange(&udp(host(), &web_v6), b"?").unwrap(), b"b");
+    let from_pod_v6 = format!("host {}", b.v6());
+    assert_eq!(ask(&b.netns, &format!("[{host_v6}]:8080")).unwrap(), from_pod_v6);
     // No policy keeps the host from its pods.
     for name in ["b", "c"] {
         let metadata = json!({"namespace": "shop", "uid": name, "labels": {}});
@@ -70,18 +83,35 @@ fn the_host_reaches_pods_and_services() {
     world.api.put(POLICIES, "deny", deny);
     let c = world.pod("c");
     until(|| ask(&c.netns, &at_pod), Result::is_err);
+    assert!(ask(&c.netns, &at_pod_v6).is_err());
     assert_eq!(ask(host(), &at_pod).unwrap(), SEEN);
+    assert_eq!(ask(host(), &at_pod_v6).unwrap(), seen_v6);
     // Somebody removes the link: it is made again.
     namespace::inside(host(), || forget(ALIAS).unwrap());
     until(|| ask(host(), &at_pod), Result::is_ok);
+    until(|| ask(host(), &at_pod_v6), Result::is_ok);
     // It stays while the process is away, and is taken over.
     world.stop();
     assert_eq!(ask(host(), &at_pod).unwrap(), SEEN);
+    assert_eq!(ask(host(), &at_pod_v6).unwrap(), seen_v6);
     world.resume();
     world.api.put(NODES, NODE, json!({}));
     keep(&world, true);
     until(|| routes(&world), |it| it == "routed from the host over `coracle0`");
     assert_eq!(ask(host(), &at_pod).unwrap(), SEEN);
+}
+
+fn a_host_without_ipv6() {
+    let world = World::start();
+    let b = world.pod("b");
+    // As an administrator does it.
+    let file = "/proc/sys/net/ipv6/conf/default/disable_ipv6";
+    namespace::inside(host(), || std::fs::write(file, "1")).unwrap();
+    keep(&world, true);
+    let said = "routed from the host over `coracle0`, but not by IPv6: cannot add address";
+    until(|| routes(&world), |it| it.starts_with(said));
+    assert_eq!(ask(host(), &format!("{}:80", b.address)).unwrap(), SEEN);
+    assert!(ask(host(), &format!("[{}]:80", b.v6())).is_err());
 }
 
 fn routes_yield_to_those_of_the_host() {
@@ -118,4 +148,5 @@ fn without_root_there_are_no_routes() {
     keep(&world, false);
     until(|| routes(&world), |it| it == "not routed from the host: only root can do that");
     assert!(ask(host(), &format!("{}:80", b.address)).is_err());
+    assert!(ask(host(), &format!("[{}]:80", b.v6())).is_err());
 }
