@@ -27,6 +27,10 @@ const PATTERNS: &[(&str, &str)] = &[
     (r"\b10\.(?:9[6-9]|10[0-3])\.(\d+\.\d+)\b", "10.96.$1"),
     (r"\b10\.244\.\d+\.\d+\b", "POD-IP"),
     (r"\b10\.96\.(\d{2,3}\.\d+|\d\.\d{2,3}|[1-9]\.\d)\b", "CLUSTER-IP"),
+    // What IPv6 addresses begin with is random. The rest of a pod's is its IPv4 address.
+    (r"\bfd[0-9a-f]{2}:(?:[0-9a-f]{1,4}:){0,2}:", "PREFIX::"),
+    (r"PREFIX::af[0-7]:[0-9a-f]{1,4}\b", "POD-IPV6"),
+    (r"PREFIX::[1-9a-f][0-9a-f]{2,3}\b", "CLUSTER-IPV6"),
     (r"127\.0\.0\.1:\d{4,5}\b", "127.0.0.1:PORT"),
     // The proxy's port is 80 where it is allowed and free.
     (r"(\.localhost):\d{2,5}\b", "$1"),
@@ -105,6 +109,17 @@ mod tests {
         );
         check("worker-7d5b4c9f8d   1   1   1   2m5s", expect!["worker-HASH   1   1   1   AGE"]);
         check("one-step   1   web-2", expect!["one-step   1   web-2"]);
+    }
+
+    #[test]
+    fn addresses() {
+        check(
+            "fd12:3456:789a::/112 fd12:0:789a::1, fd12:3456::10f [fd12:3456:789a::af6:1002]:80 \
+             10.245.1.2/20 fd12:3456:789a::af4:0/116 abcd::1",
+            expect![[
+                r"PREFIX::/112 PREFIX::1, CLUSTER-IPV6 [POD-IPV6]:80 POD-IP/20 POD-IPV6/116 abcd::1"
+            ]],
+        );
     }
 
     #[test]

@@ -26,6 +26,7 @@ scripts! {
     chaos
     describe
     discover
+    dual_stack
     ended
     endpoints
     events

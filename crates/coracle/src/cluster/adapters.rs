@@ -5,7 +5,7 @@ use std::{
     collections::BTreeMap,
     ffi::OsString,
     io,
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     os::fd::{AsFd as _, OwnedFd},
     sync::OnceLock,
 };
@@ -95,13 +95,21 @@ pub(super) struct PodNetwork {
     pub(super) proxy: proxy::Handle,
 }
 
+impl PodNetwork {
+    /// Where a pod is reached that has this address. Its link has both.
+    fn whole(&self, v4: Ipv4Addr) -> node::PodAddress {
+        let v6 = self.network.addresses().v6.map(|it| it.at(v4));
+        node::PodAddress { v4, v6 }
+    }
+}
+
 impl node::PodNetwork for PodNetwork {
     fn attach<'a>(
         &'a self,
         pod_uid: &'a str,
         netns: OwnedFd,
     ) -> BoxFuture<'a, anyhow::Result<node::PodAddress>> {
-        Box::pin(async move { Ok(self.network.attach(pod_uid, netns).await?.into()) })
+        Box::pin(async move { Ok(self.whole(self.network.attach(pod_uid, netns).await?)) })
     }
 
     fn attach_spare(
@@ -110,7 +118,7 @@ impl node::PodNetwork for PodNetwork {
     ) -> BoxFuture<'_, anyhow::Result<(String, node::PodAddress)>> {
         Box::pin(async move {
             let (spare, address) = self.network.attach_spare(netns).await?;
-            Ok((spare, address.into()))
+            Ok((spare, self.whole(address)))
         })
     }
 

@@ -247,10 +247,11 @@ impl Nodes {
         let (addresses, network) = (network.addresses(), network.on_node(index));
         let network = network.with_context(|| format!("give node `{name}` its address"))?;
         let part = addresses.part(index);
+        let part_v6 = addresses.v6().map(|(prefix, low)| prefix.range(low.part(index)));
         let config = NodeConfig {
             index,
             address: addresses.node(index),
-            pod_cidrs: vec![part.to_string()],
+            pod_cidrs: [part.to_string()].into_iter().chain(part_v6).collect(),
             addresses: part.pods_max(),
             network: Arc::new(PodNetwork { network, proxy }),
         };

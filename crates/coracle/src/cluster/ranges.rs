@@ -160,8 +160,8 @@ fn prefix(range: Ipv6Addr) -> Option<Prefix> {
 /// The other way round.
 pub(super) fn service_range(addresses: Addresses) -> ServiceRange {
     let Subnet { address, prefix } = addresses.services;
-    // Nothing routes IPv6 yet.
-    ServiceRange { network: address, prefix, v6: None }
+    let v6 = addresses.v6().map(|(prefix, low)| prefix.at(low.services.address));
+    ServiceRange { network: address, prefix, v6 }
 }
 
 #[cfg(test)]
