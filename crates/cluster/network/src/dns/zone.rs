@@ -98,7 +98,9 @@ impl Zone<'_> {
             return self.pointers(address, question);
         }
         if text == HOST {
-            return hosts(question, BTreeSet::from([self.addresses.gateway().into()]));
+            let families = IpFamily::all(self.addresses).into_iter();
+            let gateways = families.map(|(family, addresses)| family.at(addresses.gateway()));
+            return hosts(question, gateways.collect());
         }
         let Some(inside) = text.strip_suffix(ZONE) else { return Answer::Elsewhere };
         let inside = match inside.strip_suffix('.') {
@@ -699,7 +701,7 @@ mod tests {
                 A host.coracle.internal.
                   host.coracle.internal. 5 IN A 10.244.0.1
                 AAAA host.coracle.internal.
-                  NoData
+                  host.coracle.internal. 5 IN AAAA fd12:3456:789a::af4:1
                 A example.com.
                   Elsewhere
                 A notcluster.local.

@@ -258,7 +258,9 @@ fn names_of_the_cluster() {
     assert_eq!(look_up(&a.netns, web, RecordType::AAAA), (ResponseCode::NoError, vec![]));
     let nothing = look_up(&a.netns, "nope.shop.svc.cluster.local.", RecordType::A);
     assert_eq!(nothing, (ResponseCode::NXDomain, vec![]));
-    assert_eq!(look_up(&a.netns, "host.coracle.internal.", RecordType::A).1, ["10.244.0.1"]);
+    let own = |kind| look_up(&a.netns, "host.coracle.internal.", kind).1;
+    assert_eq!(own(RecordType::A), ["10.244.0.1"]);
+    assert_eq!(own(RecordType::AAAA), ["fd12:3456:789a::af4:1"]);
     // Over TCP, two questions on one connection.
     let question = question(web, RecordType::A);
     let length = u16::try_from(question.len()).unwrap().to_be_bytes();
