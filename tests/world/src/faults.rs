@@ -2,6 +2,7 @@
 
 use std::{
     convert::Infallible,
+    io,
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll},
@@ -95,7 +96,7 @@ pub(crate) struct Faulty {
     faults: Faults,
 }
 
-type Body = UnsyncBoxBody<Bytes, Infallible>;
+type Body = UnsyncBoxBody<Bytes, io::Error>;
 
 impl Service<Request<kube::client::Body>> for Faulty {
     type Response = Response<Body>;
@@ -144,7 +145,8 @@ fn refusal(code: StatusCode) -> Response<Body> {
         "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
         "message": "a fault", "reason": "InternalError", "code": code.as_u16(),
     });
-    let mut response = Response::new(Full::new(Bytes::from(status.to_string())).boxed_unsync());
+    let body = Full::new(Bytes::from(status.to_string())).map_err(|never| match never {});
+    let mut response = Response::new(body.boxed_unsync());
     *response.status_mut() = code;
     response
 }
@@ -157,12 +159,12 @@ struct Cut {
 
 impl http_body::Body for Cut {
     type Data = Bytes;
-    type Error = Infallible;
+    type Error = io::Error;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+    ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
         let Some(left) = self.frames.checked_sub(1) else { return Poll::Ready(None) };
         let frame = Pin::new(&mut self.body).poll_frame(cx);
         if frame.is_ready() {

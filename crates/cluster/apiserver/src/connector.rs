@@ -1,12 +1,13 @@
 //! The way to a node, for what only a node has. Given to the server from outside, so that this
 //! crate depends on no node.
 
-use std::{fmt, future::Future, io, pin::Pin, time::Duration};
+use std::{fmt, future::Future, io, net::SocketAddr, pin::Pin, time::Duration};
 
 use api::status::Status;
 use bytes::Bytes;
-use futures_util::Stream;
+use futures_util::{Stream, future::BoxFuture};
 use jiff::Timestamp;
+use tokio::net::TcpStream;
 
 /// A log as it is read: lines in chunks. Ends with the log, or with the container if followed.
 pub type LogStream = Pin<Box<dyn Stream<Item = io::Result<Bytes>> + Send>>;
@@ -25,6 +26,9 @@ pub trait NodeConnector: Send + Sync + fmt::Debug {
     fn metrics(&self) -> String {
         String::new()
     }
+
+    /// A TCP connection to an address of the cluster's network, where pods are.
+    fn connect(&self, to: SocketAddr) -> BoxFuture<'_, io::Result<TcpStream>>;
 
     /// What the nodes and their pods use of CPU and memory. May take a second.
     fn usage(&self) -> Answer<'_, Vec<Usage>>;
@@ -110,6 +114,11 @@ impl NodeConnector for NoNode {
         let message = format!("node `{}` is not connected", request.node);
         let status = Status::new(api::status::Reason::ServiceUnavailable, message);
         Box::pin(std::future::ready(Err(status)))
+    }
+
+    fn connect(&self, _: SocketAddr) -> BoxFuture<'_, io::Result<TcpStream>> {
+        let error = io::Error::new(io::ErrorKind::NetworkUnreachable, "no node is connected");
+        Box::pin(std::future::ready(Err(error)))
     }
 
     fn usage(&self) -> Answer<'_, Vec<Usage>> {

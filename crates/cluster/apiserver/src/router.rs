@@ -250,6 +250,9 @@ impl Router {
                 Err(Status::no_such_path())
             }
             (false, None) => self.object(parts, call, body).await,
+            (false, Some(Subresource::Proxy)) => {
+                Box::pin(self.shared.registry.proxy(call, parts, body)).await
+            }
             (false, Some(subresource)) => Box::pin(self.part(parts, call, subresource, body)).await,
         };
         answer.map(|mut answer| {
@@ -407,6 +410,10 @@ fn call_of<'a>(
         Some(name) => Some(subresource(kind, name).ok_or_else(Status::no_such_path)?),
     };
     let agent = parts.headers.get(http::header::USER_AGENT);
+    // What a pod answers is between the client and the pod.
+    let own = HeaderMap::new();
+    let headers = if subresource == Some(Subresource::Proxy) { &own } else { &parts.headers };
+    let wanted = content::negotiate(headers, protobuf::has_message(kind.schema))?;
     Ok(Call {
         kind,
         namespace: path.namespace.as_deref(),
@@ -414,7 +421,7 @@ fn call_of<'a>(
         subresource,
         query,
         agent: agent.and_then(|it| it.to_str().ok()).unwrap_or_default(),
-        wanted: content::negotiate(&parts.headers, protobuf::has_message(kind.schema))?,
+        wanted,
         user: Some(who),
     })
 }

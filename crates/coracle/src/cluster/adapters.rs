@@ -201,6 +201,11 @@ impl NodeConnector for NodeLogs {
         Box::pin(async move { self.read(&request) })
     }
 
+    fn connect(&self, to: SocketAddr) -> BoxFuture<'_, io::Result<TcpStream>> {
+        // This process is in the cluster's network.
+        Box::pin(TcpStream::connect(to))
+    }
+
     fn metrics(&self) -> String {
         self.proxy.get().map(proxy::Handle::metrics).unwrap_or_default()
     }

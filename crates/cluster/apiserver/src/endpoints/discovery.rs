@@ -219,6 +219,10 @@ fn listed(kind: &Kind, subresource: Subresource) -> Listed {
         | Subresource::Resize => of(&["get", "patch", "update"]),
         Subresource::Finalize => of(&["update"]),
         Subresource::Log => of(&["get"]),
+        Subresource::Proxy => Listed {
+            kind: if kind.kind == "Pod" { "PodProxyOptions" } else { "ServiceProxyOptions" },
+            ..of(&["create", "delete", "get", "patch", "update"])
+        },
         Subresource::Binding => Listed { kind: "Binding", ..of(&["create"]) },
         Subresource::Eviction => Listed { group: "policy", kind: "Eviction", ..of(&["create"]) },
         Subresource::Scale => Listed {

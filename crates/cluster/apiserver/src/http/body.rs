@@ -1,19 +1,17 @@
 //! Bodies: what a response carries, and how a request's is read within its limits.
 
 use std::{
-    convert::Infallible,
-    fmt,
-    future::Future,
+    fmt, io,
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 
 use api::status::Status;
-use bytes::Bytes;
+use bytes::{Buf as _, Bytes};
 use futures_util::{Stream, StreamExt as _};
 use http_body::{Frame, SizeHint};
-use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use http_body_util::{BodyExt as _, Empty, LengthLimitError, Limited, combinators::UnsyncBoxBody};
 
 use super::outgoing::Held;
 use crate::{
@@ -33,6 +31,8 @@ pub struct Body {
 enum Content {
     Whole(Option<Bytes>),
     Pieces(Chunks),
+    /// What somebody else answers, which may break off.
+    Passed(Pin<Box<dyn Stream<Item = io::Result<Bytes>> + Send>>),
     Chunks {
         chunks: Chunks,
         /// Dropped with the body, which is then counted as ended.
@@ -49,13 +49,18 @@ impl Body {
     pub(crate) const fn as_whole(&self) -> Option<&Bytes> {
         match &self.content {
             Content::Whole(bytes) => bytes.as_ref(),
-            Content::Pieces(_) | Content::Chunks { .. } => None,
+            Content::Pieces(_) | Content::Passed(_) | Content::Chunks { .. } => None,
         }
     }
 
     pub(crate) fn chunks(chunks: impl Stream<Item = Bytes> + Send + 'static) -> Self {
         let chunks = Box::pin(chunks.fuse());
         Self { content: Content::Chunks { chunks, _running: None }, held: None }
+    }
+
+    /// What somebody else answers.
+    pub(crate) fn passed(chunks: impl Stream<Item = io::Result<Bytes>> + Send + 'static) -> Self {
+        Self { content: Content::Passed(Box::pin(chunks)), held: None }
     }
 
     /// One answer that is long: what of it is ready goes ahead.
@@ -83,7 +88,7 @@ impl Body {
     /// The same, with `running` for as long as it comes.
     pub(crate) fn counted(self, running: LongRunning) -> Self {
         let content = match self.content {
-            other @ (Content::Whole(_) | Content::Pieces(_)) => other,
+            other @ (Content::Whole(_) | Content::Pieces(_) | Content::Passed(_)) => other,
             Content::Chunks { chunks, .. } => Content::Chunks { chunks, _running: Some(running) },
         };
         Self { content, ..self }
@@ -100,6 +105,7 @@ impl fmt::Debug for Body {
         match &self.content {
             Content::Whole(bytes) => f.debug_tuple("Whole").field(bytes).finish(),
             Content::Pieces(_) => f.write_str("Pieces"),
+            Content::Passed(_) => f.write_str("Passed"),
             Content::Chunks { .. } => f.write_str("Chunks"),
         }
     }
@@ -107,18 +113,22 @@ impl fmt::Debug for Body {
 
 impl http_body::Body for Body {
     type Data = Bytes;
-    type Error = Infallible;
+    type Error = io::Error;
 
     fn poll_frame(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+    ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
         let Self { content, held } = self.get_mut();
         let piece = match content {
             Content::Whole(whole) => Poll::Ready(next_piece(whole, held.is_some())),
             Content::Pieces(chunks) | Content::Chunks { chunks, .. } => {
                 chunks.as_mut().poll_next(cx)
             }
+            Content::Passed(chunks) => match ready!(chunks.as_mut().poll_next(cx)) {
+                Some(Err(error)) => return Poll::Ready(Some(Err(error))),
+                chunk => Poll::Ready(chunk.and_then(Result::ok)),
+            },
         };
         piece.map(|it| {
             let piece = it?;
@@ -132,7 +142,7 @@ impl http_body::Body for Body {
     fn is_end_stream(&self) -> bool {
         match &self.content {
             Content::Whole(bytes) => bytes.as_ref().is_none_or(Bytes::is_empty),
-            Content::Pieces(_) | Content::Chunks { .. } => false,
+            Content::Pieces(_) | Content::Passed(_) | Content::Chunks { .. } => false,
         }
     }
 
@@ -141,7 +151,7 @@ impl http_body::Body for Body {
             Content::Whole(bytes) => {
                 SizeHint::with_exact(bytes.as_ref().map_or(0, |it| it.len() as u64))
             }
-            Content::Pieces(_) | Content::Chunks { .. } => SizeHint::default(),
+            Content::Pieces(_) | Content::Passed(_) | Content::Chunks { .. } => SizeHint::default(),
         }
     }
 }
@@ -156,9 +166,10 @@ fn next_piece(whole: &mut Option<Bytes>, in_pieces: bool) -> Option<Bytes> {
 }
 
 /// The body of a request, not yet read; none if the request ended with its head.
-pub(crate) struct Unread(Option<Collecting>);
+pub(crate) struct Unread(Option<Streamed>);
 
-type Collecting = Pin<Box<dyn Future<Output = Result<Bytes, Status>> + Send>>;
+/// A body as it comes.
+pub(crate) type Streamed = UnsyncBoxBody<Bytes, io::Error>;
 
 impl Unread {
     pub(crate) fn new<B>(body: B) -> Self
@@ -171,23 +182,26 @@ impl Unread {
         if body.is_end_stream() {
             return Self(None);
         }
-        Self(Some(Box::pin(collect(body))))
+        let whole = |mut data: B::Data| data.copy_to_bytes(data.remaining());
+        let body = body.map_frame(move |it| it.map_data(whole)).map_err(io::Error::other);
+        Self(Some(body.boxed_unsync()))
     }
 
+    /// All of it, within the limit.
     pub(crate) async fn read(self) -> Result<Bytes, Status> {
         match self.0 {
-            Some(body) => body.await,
+            Some(body) => collect(body).await,
             None => Ok(Bytes::new()),
         }
     }
+
+    /// As it comes, without a limit: whoever takes it keeps none of it.
+    pub(crate) fn streamed(self) -> Streamed {
+        self.0.unwrap_or_else(|| Empty::new().map_err(|it| match it {}).boxed_unsync())
+    }
 }
 
-async fn collect<B>(body: B) -> Result<Bytes, Status>
-where
-    B: http_body::Body + Send + 'static,
-    B::Data: Send,
-    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-{
+async fn collect(body: Streamed) -> Result<Bytes, Status> {
     let collect = Limited::new(body, BODY_BYTES_MAX).collect();
     match collect.await {
         Ok(body) => Ok(body.to_bytes()),

@@ -4,6 +4,9 @@ use std::borrow::Cow;
 
 use super::query::{Plus, decode};
 
+/// The part of an object that passes requests on.
+const PROXY: &str = "proxy";
+
 /// Where a request goes. Groups and resources are not checked for existence here.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Route<'a> {
@@ -128,7 +131,9 @@ impl<'a> ResourcePath<'a> {
             let (resource, name, subresource) = (first, second.map(plain), third);
             Self { group, version, resource, namespace: None, name, subresource, watch }
         };
-        if parts.next().is_some() { None } else { Some(path) }
+        // What comes after it is a path of somebody else's.
+        let more = parts.next().is_some() && path.subresource != Some(PROXY);
+        if more { None } else { Some(path) }
     }
 }
 
@@ -192,6 +197,12 @@ mod tests {
             ]],
         );
         check("/api/v1/namespaces/a/pods/b/log/x", expect!["Unknown"]);
+        check(
+            "/api/v1/namespaces/a/pods/http:b:80/proxy/x//y/",
+            expect![[
+                r#"Resource(ResourcePath { group: "", version: "v1", resource: "pods", namespace: Some("a"), name: Some("http:b:80"), subresource: Some("proxy"), watch: false })"#
+            ]],
+        );
         check(
             "/api/v1/watch/namespaces/a/pods/b",
             expect![[

@@ -376,6 +376,8 @@ pub enum Subresource {
     Scale,
     /// `/log` of a pod.
     Log,
+    /// `/proxy` of a pod or a Service: passes requests on.
+    Proxy,
     /// `/binding` of a pod: sets the node.
     Binding,
     /// `/approval` of a request for a certificate: changes conditions.
@@ -398,6 +400,7 @@ impl Subresource {
             Self::Status => "status",
             Self::Scale => "scale",
             Self::Log => "log",
+            Self::Proxy => "proxy",
             Self::Binding => "binding",
             Self::Approval => "approval",
             Self::EphemeralContainers => "ephemeralcontainers",
@@ -412,7 +415,12 @@ impl Subresource {
     pub const fn is_part(self) -> bool {
         match self {
             Self::Status | Self::Approval | Self::EphemeralContainers | Self::Resize => true,
-            Self::Scale | Self::Log | Self::Binding | Self::Eviction | Self::Finalize => false,
+            Self::Scale
+            | Self::Log
+            | Self::Proxy
+            | Self::Binding
+            | Self::Eviction
+            | Self::Finalize => false,
         }
     }
 }

@@ -53,7 +53,7 @@ impl Verb {
 
     /// Of a request for objects.
     fn of_resource(asked: &Asked<'_>, path: &ResourcePath<'_>, part: Option<Subresource>) -> Self {
-        if part == Some(Subresource::Log) {
+        if matches!(part, Some(Subresource::Log | Subresource::Proxy)) {
             return Self::Connect;
         }
         match Self::of_method(asked.method) {

@@ -73,8 +73,8 @@ pub(super) fn paths(kind: &Kind, flavour: Flavour) -> Vec<(String, Value)> {
             Subresource::Finalize => (kind.schema, &[Verb::Update]),
             Subresource::Binding => (BINDING, &[Verb::Create]),
             Subresource::Eviction => (EVICTION, &[Verb::Create]),
-            // Text, not an object of a kind that a client would look up.
-            Subresource::Log => continue,
+            // What somebody else says, not an object of a kind that a client would look up.
+            Subresource::Log | Subresource::Proxy => continue,
         };
         let operations = verbs.iter().map(|verb| {
             let operation = Operation::of(kind, *verb, flavour).subresource(name, schema);

@@ -51,7 +51,7 @@ impl Part {
                 | Subresource::EphemeralContainers
                 | Subresource::Resize),
             ) => Self::Other(other),
-            None | Some(Subresource::Scale | Subresource::Log) => Self::Main,
+            None | Some(Subresource::Scale | Subresource::Log | Subresource::Proxy) => Self::Main,
         }
     }
 }

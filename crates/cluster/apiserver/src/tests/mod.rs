@@ -17,22 +17,30 @@ mod options;
 mod owners;
 mod parts;
 mod protobuf;
+mod proxy;
 mod reviews;
 mod slow;
 mod snapshot;
 mod versions;
 mod watches;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    io,
+    net::{Ipv4Addr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 use bytes::Bytes;
 use expect_test::Expect;
+use futures_util::future::BoxFuture;
 use http::Request;
 use http_body_util::{BodyExt as _, Full};
 use jiff::Timestamp;
 use runtime::{Clock, Tasks};
 use serde_json::Value;
 use store::{Durability, Store};
+use tokio::net::TcpStream;
 use tower::ServiceExt as _;
 
 use crate::{
@@ -49,7 +57,7 @@ pub(crate) struct Api {
     _folder: Option<tempfile::TempDir>,
 }
 
-/// A node whose logs repeat the question.
+/// A node whose logs repeat the question, and whose pods are all on this machine.
 #[derive(Debug)]
 struct Echo;
 
@@ -59,6 +67,10 @@ impl NodeConnector for Echo {
         let text = format!("{node} {namespace}/{pod}/{container} {options:?}\n");
         let stream: LogStream = Box::pin(futures_util::stream::iter([Ok(Bytes::from(text))]));
         Box::pin(std::future::ready(Ok(stream)))
+    }
+
+    fn connect(&self, to: SocketAddr) -> BoxFuture<'_, io::Result<TcpStream>> {
+        Box::pin(TcpStream::connect((Ipv4Addr::LOCALHOST, to.port())))
     }
 
     fn usage(&self) -> Answer<'_, Vec<Usage>> {

@@ -33,6 +33,7 @@ pub(super) static POD: Kind = Kind {
     subresources: &[
         Subresource::Status,
         Subresource::Log,
+        Subresource::Proxy,
         Subresource::Binding,
         Subresource::EphemeralContainers,
         Subresource::Eviction,

@@ -50,6 +50,7 @@ pub(super) fn prepare(part: Subresource, new: &mut Value, old: &Value) {
             Subresource::Status
             | Subresource::Scale
             | Subresource::Log
+            | Subresource::Proxy
             | Subresource::Binding
             | Subresource::Approval
             | Subresource::Eviction

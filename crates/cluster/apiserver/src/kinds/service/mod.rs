@@ -28,7 +28,7 @@ pub(super) static SERVICE: Kind = Kind {
     namespaced: true,
     verbs: VERBS,
     schema: "io.k8s.api.core.v1.Service",
-    subresources: &[Subresource::Status],
+    subresources: &[Subresource::Proxy, Subresource::Status],
     generation: false,
     deletion: Deletion::Immediate,
     default,
