@@ -182,6 +182,16 @@ mod tests {
     }
 
     #[test]
+    fn the_range_of_services_tells_the_prefix() {
+        let own = Prefix::local([0, 0, 0x56, 0x78, 0x9a]);
+        let addresses = Addresses { v6: Some(own), ..Addresses::default() };
+        assert_eq!(service_range(addresses).v6.and_then(prefix), Some(own));
+        assert_eq!(service_range(Addresses::default()).v6, None);
+        // One that somebody wrote, and that has bits where pods have their IPv4 addresses.
+        assert_eq!(prefix("fd00::1:0".parse().unwrap()), None);
+    }
+
+    #[test]
     fn a_cluster_keeps_its_ranges() {
         let range = |it: &str| Some(it.parse().unwrap());
         keeps(range("10.1.0.0/16"), None, "--pod-cidr", "pods", "a").unwrap();

@@ -5,7 +5,11 @@ use std::fmt::Write as _;
 use expect_test::{Expect, expect};
 use serde_json::{Value, json};
 
-use super::super::{model::Model, seen::Waiting};
+use super::super::{
+    model::{ADDRESS, Model},
+    seen::{Sandbox, Waiting},
+};
+use crate::context::PodAddress;
 
 fn state(state: &Value) -> String {
     let (kind, of) = state.as_object().and_then(|it| it.iter().next()).unwrap();
@@ -48,6 +52,25 @@ fn two(policy: &str) -> Model {
         "containers": [{ "name": "a", "image": "a:v1" }, { "name": "b" }] }));
     model.settle();
     model
+}
+
+/// A pod of a version that knew no IPv6 gets its second address when it is looked at anew.
+#[test]
+fn a_second_address_is_listed() {
+    let mut model = two("Always");
+    let status_of =
+        |model: &Model| serde_json::to_value(model.pod.status.as_ref().unwrap()).unwrap();
+    assert_eq!(status_of(&model)["podIPs"], json!([{ "ip": "10.244.0.9" }]));
+    let v6 = Some("fd12:3456:789a::af4:9".parse().unwrap());
+    model.sandbox = Sandbox::Up { address: PodAddress { v4: ADDRESS, v6 } };
+    model.settle();
+    let status = status_of(&model);
+    assert_eq!(status["podIP"], "10.244.0.9");
+    assert_eq!(
+        status["podIPs"],
+        json!([{ "ip": "10.244.0.9" }, { "ip": "fd12:3456:789a::af4:9" }])
+    );
+    assert_eq!(status["hostIPs"], json!([{ "ip": "10.244.0.1" }]));
 }
 
 #[test]
