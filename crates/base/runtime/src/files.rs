@@ -1,11 +1,16 @@
 //! How many files, sockets above all, the process may have open.
 
-use std::{fs::File, io};
+use std::{
+    fs::File,
+    io,
+    sync::{Arc, OnceLock},
+};
 
 use rustix::{
     io::{Errno, fcntl_dupfd_cloexec},
     process::{Resource, getrlimit, setrlimit},
 };
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// Up to here the table is made at once: 512 KiB of the kernel's memory, and more connections than
 /// there are local ports to one address.
@@ -52,9 +57,50 @@ pub fn reserve_files(count: u64) -> io::Result<()> {
     }
 }
 
+/// Descriptors that the process keeps for itself: links to pods, files of the store, watched folders, and what
+/// it opens for a moment. What strangers do must not take the last of them.
+const OWN: u64 = 2_048;
+/// More room than this is of no use: a connection takes some 10 KB of memory besides.
+const ROOM_MAX: u64 = 1 << 20;
+
+/// Room for the connections of strangers: the descriptors that all who accept connections may have together.
+///
+/// Without it each of them would have a limit of its own, and the sum of these would be more than the process
+/// may open. Then the kernel refuses whoever comes next, and that may be the store.
+#[derive(Clone, Debug)]
+pub struct Room(Arc<Semaphore>);
+
+/// Some of the room, until it is dropped.
+#[derive(Debug)]
+pub struct Taken {
+    _permits: Option<OwnedSemaphorePermit>,
+}
+
+impl Room {
+    /// That of this process, as large as the limit on open files was when this was first called.
+    #[must_use]
+    pub fn of_process() -> Self {
+        static ROOM: OnceLock<Room> = OnceLock::new();
+        let allowed = || getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+        ROOM.get_or_init(|| Self::of(allowed())).clone()
+    }
+
+    fn of(allowed: u64) -> Self {
+        // Half, where there is little.
+        let room = allowed.saturating_sub(OWN).max(allowed / 2).min(ROOM_MAX);
+        Self(Arc::new(Semaphore::new(usize::try_from(room).unwrap_or(usize::MAX))))
+    }
+
+    /// Waits until there is room for `descriptors` more, and takes it. Who waits longest comes first.
+    pub async fn take(&self, descriptors: u32) -> Taken {
+        // Nobody closes it.
+        Taken { _permits: Arc::clone(&self.0).acquire_many_owned(descriptors).await.ok() }
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use std::fs;
+    use std::{fs, time::Duration};
 
     use super::*;
 
@@ -76,5 +122,19 @@ mod tests {
         assert!(places() >= wanted, "{} places", places());
         reserve_files(0).unwrap();
         assert!(places() >= wanted, "it does not shrink");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn room_is_shared_and_some_of_it_is_kept() {
+        for (allowed, room) in [(20_000, 17_952), (1_024, 512), (u64::MAX, 1 << 20)] {
+            assert_eq!(Room::of(allowed).0.available_permits(), room);
+        }
+        let room = Room::of(8);
+        let (one, other) = (room.clone().take(2).await, room.take(2).await);
+        let third = || tokio::time::timeout(Duration::from_secs(1), room.take(1));
+        third().await.unwrap_err();
+        drop(one);
+        third().await.unwrap();
+        drop(other);
     }
 }

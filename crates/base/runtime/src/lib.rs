@@ -13,7 +13,7 @@ mod tls;
 
 pub use backoff::Backoff;
 pub use clock::Clock;
-pub use files::{raise_files, reserve_files};
+pub use files::{Room, Taken, raise_files, reserve_files};
 pub use names::{Names, NamesError};
 pub use sys::watch_descriptor;
 pub use tasks::{OnExit, Tasks};

@@ -20,7 +20,7 @@ use std::{
     time::Duration,
 };
 
-use runtime::{OnExit, Tasks};
+use runtime::{OnExit, Room, Tasks};
 use rustix::net::sockopt;
 use tokio::{
     net::{TcpListener, TcpStream, UdpSocket},
@@ -42,9 +42,11 @@ use crate::{
 /// here like to any other port, so it is no secret and no loop.
 pub(crate) const PORT: u16 = 15001;
 
-/// Connections at a time, two descriptors each; the next one waits in the backlog. Processes are
-/// often allowed 20 000 descriptors and no more.
-const CONNECTIONS_MAX: usize = 4096;
+/// Connections at a time; the next one waits in the backlog. Where the process may not have as many descriptors,
+/// its [`Room`] ends before.
+const CONNECTIONS_MAX: usize = 16_384;
+/// Descriptors of one: its own, and that of the other side.
+const DESCRIPTORS: u32 = 2;
 
 /// Wait when no descriptor is left, which `accept` would report again at once.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
@@ -143,6 +145,7 @@ async fn serve(
     Way { sockets, tasks, .. }: Way,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
+    let room = Room::of_process();
     loop {
         let slot = tokio::select! {
             biased;
@@ -162,9 +165,14 @@ async fn serve(
                 continue;
             }
         };
+        let taken = tokio::select! {
+            biased;
+            () = stop.cancelled() => return Ok(()),
+            taken = room.take(DESCRIPTORS) => taken,
+        };
         let (sockets, targets) = (Arc::clone(&sockets), targets.clone());
         tasks.spawn("egress-connection", OnExit::Log, |stop| async move {
-            let _slot = slot;
+            let _place = (slot, taken);
             tokio::select! {
                 biased;
                 () = stop.cancelled() => {}

@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
-/// Connections from clients at a time; the next one waits in the backlog. Each has a second one to an
-/// endpoint, and processes are often allowed 20 000 descriptors and no more.
-pub(crate) const CONNECTIONS_MAX: usize = 4096;
+/// Connections from clients at a time; the next one waits in the backlog. A silent one takes some 25 KiB, so all
+/// of them 400 MiB. Where the process may not have as many descriptors, its [`Room`](runtime::Room) ends before.
+pub(crate) const CONNECTIONS_MAX: usize = 16_384;
+/// Descriptors of one: its own. Those to endpoints are shared, and their number is bounded.
+pub(crate) const DESCRIPTORS: u32 = 1;
 
 /// Wait when no descriptor is left, which `accept` would report again at once.
 pub(crate) const ACCEPT_RETRY: Duration = Duration::from_millis(100);

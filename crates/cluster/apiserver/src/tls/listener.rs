@@ -7,7 +7,7 @@ use hyper_util::{
     server::conn::auto,
     service::TowerToHyperService,
 };
-use runtime::{Clock, OnExit, Tasks};
+use runtime::{Clock, OnExit, Room, Tasks};
 use rustls::{ServerConfig, pki_types::UnixTime};
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -92,6 +92,7 @@ impl Endpoint {
     }
 
     async fn accept(&self, listener: &TcpListener, tasks: &Tasks, stop: &CancellationToken) {
+        let room = Room::of_process();
         loop {
             let Ok(permit) = Arc::clone(&self.connections).acquire_owned().await else { return };
             let accepted = tokio::select! {
@@ -107,10 +108,11 @@ impl Endpoint {
                     continue;
                 }
             };
+            let taken = room.take(1).await;
             let endpoint = self.clone();
             tasks.spawn("apiserver-connection", OnExit::Log, |stop| async move {
                 let result = endpoint.connection(stream, stop).await;
-                drop(permit);
+                drop((permit, taken));
                 if let Err(error) = result {
                     // Clients come and go; nothing here needs an operator.
                     tracing::debug!(%error, "connection ended");

@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use runtime::{OnExit, Tasks};
+use runtime::{OnExit, Room, Tasks};
 use tokio::{
     net::{TcpListener, TcpStream, UdpSocket},
     sync::Semaphore,
@@ -19,9 +19,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::proxy;
 
-/// Connections of one published port at a time, two descriptors each; the next one waits in the backlog. As many
-/// as pods may have to the world: processes are often allowed 20 000 descriptors and no more.
-const CONNECTIONS_MAX: usize = 4096;
+/// Connections of one published port at a time; the next one waits in the backlog. As many as pods may have to
+/// the world. Where the process may not have as many descriptors, its [`Room`] ends before.
+const CONNECTIONS_MAX: usize = 16_384;
+/// Descriptors of one: its own, and that of the other side.
+const DESCRIPTORS: u32 = 2;
 /// Wait when no descriptor is left, which `accept` would report again at once.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 /// Clients of one published UDP port at a time; packets of others are lost.
@@ -37,7 +39,7 @@ pub(super) async fn tcp(listener: OwnedFd, target: SocketAddr, tasks: Tasks) -> 
     let listener = std::net::TcpListener::from(listener);
     listener.set_nonblocking(true)?;
     let listener = TcpListener::from_std(listener)?;
-    let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let (slots, room) = (Arc::new(Semaphore::new(CONNECTIONS_MAX)), Room::of_process());
     loop {
         let slot = Arc::clone(&slots).acquire_owned().await?;
         let (stream, _) = match listener.accept().await {
@@ -48,8 +50,9 @@ pub(super) async fn tcp(listener: OwnedFd, target: SocketAddr, tasks: Tasks) -> 
                 continue;
             }
         };
+        let taken = room.take(DESCRIPTORS).await;
         tasks.spawn("published-connection", OnExit::Log, |stop| async move {
-            let _slot = slot;
+            let _place = (slot, taken);
             tokio::select! {
                 biased;
                 () = stop.cancelled() => {}

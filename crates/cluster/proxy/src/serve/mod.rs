@@ -28,7 +28,7 @@ use hyper::{
     service::service_fn,
 };
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use runtime::{OnExit, Tasks};
+use runtime::{OnExit, Room, Tasks};
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite},
     net::{TcpListener, TcpStream},
@@ -44,8 +44,8 @@ use lengths::Watched;
 
 use crate::{
     limits::{
-        ACCEPT_RETRY, CONNECTIONS_MAX, DRAIN_TIME_MAX, HANDSHAKE_TIME_MAX, HEAD_BYTES_MAX,
-        HEAD_TIME_MAX, HEADERS_MAX, STREAMS_MAX,
+        ACCEPT_RETRY, CONNECTIONS_MAX, DESCRIPTORS, DRAIN_TIME_MAX, HANDSHAKE_TIME_MAX,
+        HEAD_BYTES_MAX, HEAD_TIME_MAX, HEADERS_MAX, STREAMS_MAX,
     },
     record::Recorder,
     table::Table,
@@ -124,6 +124,7 @@ impl Proxy {
     }
 
     async fn accept(self: &Arc<Self>, listener: &TcpListener, place: Place) {
+        let room = Room::of_process();
         loop {
             let Ok(permit) = Arc::clone(&self.connections).acquire_owned().await else { return };
             let (stream, client) = match listener.accept().await {
@@ -134,6 +135,7 @@ impl Proxy {
                     continue;
                 }
             };
+            let taken = room.take(DESCRIPTORS).await;
             let proxy = Arc::clone(self);
             let Place { port, at, tls } = place;
             let arrival = Arrival { client, port, at, tls };
@@ -142,7 +144,7 @@ impl Proxy {
                     // Clients come and go; nothing here needs an operator.
                     tracing::debug!(error = &*error, "connection of a client ended");
                 }
-                drop(permit);
+                drop((permit, taken));
                 Ok(())
             });
         }
