@@ -314,6 +314,18 @@ impl Routing {
         Ok(routes.filter_map(prefix_v6).filter(|it| it.1 == link).map(|it| it.0).collect())
     }
 
+    /// Whether packets to an address are taken here.
+    pub(crate) fn takes(&mut self, address: Ipv6Addr) -> Result<bool, Error> {
+        let to = RouteAttribute::Destination(RouteAddress::Inet6(address));
+        let routes = self.dump_routes_of(AddressFamily::Inet6)?;
+        Ok(routes.iter().any(|it| match it {
+            RouteNetlinkMessage::NewRoute(route) => {
+                route.header.kind == RouteType::Local && route.attributes.contains(&to)
+            }
+            _ => false,
+        }))
+    }
+
     fn dump_routes(&mut self) -> Result<Vec<RouteNetlinkMessage>, Error> {
         self.dump_routes_of(AddressFamily::Inet)
     }

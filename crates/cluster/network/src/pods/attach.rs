@@ -13,7 +13,7 @@
 
 use std::{
     collections::BTreeMap,
-    net::{IpAddr, Ipv4Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
     os::fd::{AsFd, OwnedFd},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     thread,
@@ -297,6 +297,9 @@ impl Pods {
         }
         wait_until_running(&mut here, name)?;
         wait_until_running(&mut inside, POD_LINK)?;
+        if let Some(prefix) = self.addresses.v6 {
+            wait_until_taken(&mut inside, prefix.at(address))?;
+        }
         // Last, and IPv4's at the very end: it is what says which address the pod has, and makes it reachable.
         for (family, _) in families.iter().rev() {
             self.lead_in(*family, &mut here, (&pod_end, &host_end), address)?;
@@ -397,6 +400,19 @@ pub(crate) fn wait_until_running(routing: &mut Routing, name: &str) -> Result<()
         thread::sleep(RUNNING_CHECK);
     }
     tracing::warn!(link = name, "link is not running yet; first packets may be lost");
+    Ok(())
+}
+
+/// Waits until the kernel takes packets to an address of IPv6: it has a task do so that comes after the call
+/// which adds the address (`addrconf_dad_start`), also where nobody is asked about it.
+fn wait_until_taken(routing: &mut Routing, address: Ipv6Addr) -> Result<(), Error> {
+    for _ in 0..RUNNING_CHECKS {
+        if routing.takes(address)? {
+            return Ok(());
+        }
+        thread::sleep(RUNNING_CHECK);
+    }
+    tracing::warn!(%address, "packets to the address are not taken yet; the first may be lost");
     Ok(())
 }
 
