@@ -3,9 +3,10 @@
 //! Exit codes: 0 done, 1 failed (the message says why), 2 unusable arguments; 3 is neither yes nor no:
 //! of `status`, that the cluster does not run, and of `load judge grade`, that there is no verdict.
 
-use std::{env, path::PathBuf, process::ExitCode, time::Duration};
+use std::{env, io::Write as _, path::PathBuf, process::ExitCode, time::Duration};
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
 use network::Subnet;
 
 use crate::{
@@ -15,11 +16,11 @@ use crate::{
     down, events,
     fault::{self, FaultArguments},
     image::{self, ImageArguments},
-    kubeconfig, logs, output,
+    kubeconfig, logs, open, output,
     queue::{self, QueueArguments},
     registry::{self, RegistryArguments},
     snapshot::{self, Existing},
-    status, up,
+    status, top, up,
 };
 
 /// Name of the cluster where none is given.
@@ -62,6 +63,28 @@ enum Command {
         /// Format of the answer.
         #[arg(short, long, default_value = "text")]
         output: Format,
+    },
+    /// What nodes and pods use of processors and memory, the busiest first.
+    Top {
+        /// Namespace of the pods; all of them if not given.
+        #[arg(short, long)]
+        namespace: Option<String>,
+        /// Format of the answer.
+        #[arg(short, long, default_value = "text")]
+        output: Format,
+    },
+    /// Open a Service, an Ingress or an HTTPRoute in the browser.
+    Open {
+        /// Its name, or NAMESPACE/NAME.
+        object: String,
+        /// Only print the address.
+        #[arg(long)]
+        print: bool,
+    },
+    /// Print what a shell needs to complete this command's arguments.
+    Completion {
+        /// The shell.
+        shell: Shell,
     },
     /// Print the administrator's kubeconfig, or merge it into the user's own.
     Kubeconfig {
@@ -253,6 +276,14 @@ fn run(
         Command::Events { namespace, output } => {
             events::run(directories, namespace.as_deref(), output)
         }
+        Command::Top { namespace, output } => top::run(directories, namespace.as_deref(), output),
+        Command::Open { object, print } => open::run(directories, &object, print),
+        Command::Completion { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "coracle", &mut script);
+            std::io::stdout().lock().write_all(&script)?;
+            Ok(ExitCode::SUCCESS)
+        }
         Command::Kubeconfig { merge } => {
             let user = environment.user_kubeconfig();
             kubeconfig::run(directories, merge.then_some(user.as_deref()))
@@ -302,8 +333,6 @@ pub(crate) fn read_environment() -> Environment {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory as _;
-
     use super::*;
 
     #[test]

@@ -18,6 +18,7 @@ mod lock;
 mod logs;
 mod manifest;
 mod nodes;
+mod open;
 mod output;
 mod own;
 mod procfile;
@@ -31,6 +32,7 @@ mod session;
 mod snapshot;
 mod start;
 mod status;
+mod top;
 mod up;
 mod urls;
 

@@ -2,11 +2,9 @@
 
 use std::{process::ExitCode, sync::Arc};
 
-use api::gateway::{Gateway, HttpRoute};
 use k8s_openapi::api::{
     apps::v1::Deployment,
     core::v1::{Node, Pod, Service},
-    networking::v1::{Ingress, IngressClass},
 };
 use serde_json::{Value, json};
 
@@ -76,23 +74,13 @@ async fn observe(session: Session) -> anyhow::Result<Seen> {
     let deployments = session.caches.of::<Deployment>();
     let pods = session.caches.of::<Pod>();
     let services = session.caches.of::<Service>();
-    let (ingresses, classes) =
-        (session.caches.of::<Ingress>(), session.caches.of::<IngressClass>());
     tokio::join!(nodes.synced(), deployments.synced(), pods.synced(), services.synced());
-    let (gateways, routes) = (session.caches.of::<Gateway>(), session.caches.of::<HttpRoute>());
-    tokio::join!(ingresses.synced(), classes.synced(), gateways.synced(), routes.synced());
     let (deployments, pods, services) = (deployments.list(), pods.list(), services.list());
     let deployments: Vec<&Deployment> = deployments.iter().map(AsRef::as_ref).collect();
     let pods: Vec<&Pod> = pods.iter().map(AsRef::as_ref).collect();
     let services: Vec<&Service> = services.iter().map(AsRef::as_ref).collect();
     let nodes = nodes.list();
-    let urls = urls::of(&urls::Objects {
-        classes: classes.list(),
-        ingresses: ingresses.list(),
-        gateways: gateways.list(),
-        routes: routes.list(),
-        services: &services,
-    });
+    let urls = urls::all(&session).await;
     let said = |annotation| {
         let said = |it: &Arc<Node>| it.metadata.annotations.as_ref()?.get(annotation).cloned();
         nodes.iter().find_map(said).unwrap_or_default()

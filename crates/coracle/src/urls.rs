@@ -15,6 +15,8 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::Condition,
 };
 
+use crate::session::Session;
+
 /// An address, and the object to which it leads.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Url {
@@ -37,6 +39,29 @@ pub(crate) struct Objects<'a> {
     pub(crate) gateways: Vec<Arc<Gateway>>,
     pub(crate) routes: Vec<Arc<HttpRoute>>,
     pub(crate) services: &'a [&'a Service],
+}
+
+/// The addresses of all that a cluster serves.
+pub(crate) async fn all(session: &Session) -> Vec<Url> {
+    let (services, classes) = (session.caches.of::<Service>(), session.caches.of::<IngressClass>());
+    let (ingresses, gateways) = (session.caches.of::<Ingress>(), session.caches.of::<Gateway>());
+    let routes = session.caches.of::<HttpRoute>();
+    tokio::join!(
+        services.synced(),
+        classes.synced(),
+        ingresses.synced(),
+        gateways.synced(),
+        routes.synced()
+    );
+    let services = services.list();
+    let services: Vec<&Service> = services.iter().map(AsRef::as_ref).collect();
+    of(&Objects {
+        classes: classes.list(),
+        ingresses: ingresses.list(),
+        gateways: gateways.list(),
+        routes: routes.list(),
+        services: &services,
+    })
 }
 
 /// The addresses of all Ingresses and HTTPRoutes that are served here and of all Services; none while the

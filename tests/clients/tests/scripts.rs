@@ -45,5 +45,6 @@ scripts! {
     server_side
     services
     snapshot
+    terminal
     watch
 }
