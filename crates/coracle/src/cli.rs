@@ -8,6 +8,7 @@ use std::{env, io::Write as _, path::PathBuf, process::ExitCode, time::Duration}
 use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use network::Subnet;
+use regex_lite::Regex;
 
 use crate::{
     chaos::{self, ChaosArguments},
@@ -208,9 +209,15 @@ pub(crate) struct LogsArguments {
     /// Only this many lines from the end of each container's log.
     #[arg(long)]
     pub(crate) tail: Option<u32>,
-    /// Only what is younger than this many seconds.
+    /// Only what is younger: a number of seconds, or a time such as 10m or 1h30m.
+    #[arg(long, value_parser = parse_age)]
+    pub(crate) since: Option<Duration>,
+    /// Only lines in which this regular expression is found.
+    #[arg(short, long)]
+    pub(crate) grep: Option<Regex>,
+    /// On a terminal, too, show lines of JSON as they are.
     #[arg(long)]
-    pub(crate) since: Option<u32>,
+    pub(crate) raw: bool,
 }
 
 /// Variables of the invoking user that linked programs get: who they are, and where their tools lie.
@@ -241,6 +248,12 @@ pub(crate) struct ClusterArguments {
 
 fn parse_seconds(text: &str) -> Result<Duration, String> {
     text.parse().map(Duration::from_secs).map_err(|error| format!("`{text}`: {error}"))
+}
+
+fn parse_age(text: &str) -> Result<Duration, String> {
+    let seconds = text.parse().ok().map(Duration::from_secs);
+    let age = seconds.or_else(|| api::duration::parse(text));
+    age.ok_or_else(|| format!("`{text}` is no time, such as 90, 10m or 1h30m"))
 }
 
 /// Runs the command that the process was started with.

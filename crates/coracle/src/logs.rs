@@ -1,14 +1,26 @@
 //! The logs of many pods as one stream of lines, each begun with the name of its pod.
 
-use std::{collections::BTreeSet, process::ExitCode};
+mod line;
 
+use std::{
+    collections::BTreeSet,
+    io::{self, IsTerminal as _},
+    process::ExitCode,
+};
+
+use anstream::{AutoStream, ColorChoice};
 use anyhow::{Context as _, bail};
 use client::{Client, Key};
 use futures_util::{AsyncBufReadExt as _, TryStreamExt as _};
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 use kube::{Api, api::LogParams};
+use regex_lite::Regex;
 use runtime::OnExit;
 use tokio::sync::mpsc;
+
+pub(crate) use line::Look;
+
+use line::Line;
 
 use crate::{
     cli::LogsArguments,
@@ -33,6 +45,20 @@ pub(crate) struct Wanted {
     pub(crate) tail: Option<i64>,
     /// Only what is younger than this many seconds.
     pub(crate) since: Option<i64>,
+    /// Only lines in which this is found.
+    pub(crate) grep: Option<Regex>,
+    /// How they are shown.
+    pub(crate) look: Look,
+}
+
+/// How lines are shown to whom standard output leads.
+pub(crate) fn look() -> Look {
+    let stdout = io::stdout();
+    Look {
+        // Also not where the environment says so (`NO_COLOR`).
+        colours: AutoStream::choice(&stdout) != ColorChoice::Never,
+        pretty: stdout.is_terminal(),
+    }
 }
 
 impl Wanted {
@@ -53,7 +79,9 @@ pub(crate) fn run(
         namespaces: arguments.namespace.clone().into_iter().collect(),
         follow: arguments.follow,
         tail: arguments.tail.map(i64::from),
-        since: arguments.since.map(i64::from),
+        since: arguments.since.map(|it| i64::try_from(it.as_secs()).unwrap_or(i64::MAX)),
+        grep: arguments.grep.clone(),
+        look: if arguments.raw { Look { pretty: false, ..look() } } else { look() },
     };
     session::run(directories, async |session| {
         let pods = session.caches.of::<Pod>();
@@ -170,8 +198,12 @@ async fn stream(
         Err(kube::Error::Api(status)) if status.code == 404 => return Ok(()),
         Err(error) => return Err(error).with_context(|| format!("read the log of {label}")),
     };
-    while let Some(line) = reader.try_next().await.context("read on")? {
-        if lines.send(format!("{label} | {line}")).await.is_err() {
+    while let Some(text) = reader.try_next().await.context("read on")? {
+        if wanted.grep.as_ref().is_some_and(|it| !it.is_match(&text)) {
+            continue;
+        }
+        let line = Line { label: label.clone(), text };
+        if lines.send(line.show(wanted.look)).await.is_err() {
             break;
         }
     }

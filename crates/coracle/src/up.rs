@@ -106,7 +106,8 @@ impl Up<'_> {
         let lines = if self.arguments.detach || self.objects.is_empty() {
             None
         } else {
-            let wanted = logs::Wanted { namespaces, follow: true, ..logs::Wanted::default() };
+            let look = logs::look();
+            let wanted = logs::Wanted { namespaces, follow: true, look, ..Default::default() };
             Some(logs::start(&session, wanted))
         };
         let waited = tokio::select! {
