@@ -53,6 +53,9 @@ enum Command {
         /// Format of the answer.
         #[arg(short, long, default_value = "text")]
         output: Format,
+        /// Go on, and show it anew whenever it changes, until Ctrl-C or the cluster's end.
+        #[arg(short, long)]
+        watch: bool,
     },
     /// Print the logs of pods.
     Logs(LogsArguments),
@@ -284,7 +287,7 @@ fn run(
             }
             Ok(ExitCode::SUCCESS)
         }
-        Command::Status { output } => status::run(directories, output),
+        Command::Status { output, watch } => status::run(directories, output, watch),
         Command::Logs(arguments) => logs::run(directories, &arguments),
         Command::Events { namespace, output } => {
             events::run(directories, namespace.as_deref(), output)

@@ -1,6 +1,11 @@
 //! `coracle status`: what runs, and whether it is ready.
 
-use std::{process::ExitCode, sync::Arc};
+use std::{
+    io::{self, IsTerminal as _},
+    process::ExitCode,
+    sync::Arc,
+    time::Duration,
+};
 
 use k8s_openapi::api::{
     apps::v1::Deployment,
@@ -23,8 +28,17 @@ use crate::{
 /// Exit code when the cluster does not run, as `systemctl status` has it.
 const EXIT_NOT_RUNNING: u8 = 3;
 
-/// Prints the status.
-pub(crate) fn run(directories: &Directories, format: Format) -> anyhow::Result<ExitCode> {
+/// Between two looks of who watches: nothing is asked of the cluster for them.
+const WATCH_PERIOD: Duration = Duration::from_millis(250);
+/// Clears a terminal, and goes to its first place.
+const CLEAR: &str = "\x1b[2J\x1b[H";
+
+/// Prints the status; with `watch`, whenever it changes.
+pub(crate) fn run(
+    directories: &Directories,
+    format: Format,
+    watch: bool,
+) -> anyhow::Result<ExitCode> {
     let Some(running) = lock::running(&directories.run)? else {
         let text = format!("cluster `{}` does not run", directories.name);
         match format {
@@ -35,12 +49,26 @@ pub(crate) fn run(directories: &Directories, format: Format) -> anyhow::Result<E
         }
         return Ok(ExitCode::from(EXIT_NOT_RUNNING));
     };
-    let seen = session::run(directories, observe)?;
-    match format {
-        Format::Text => output::line(&text(directories, &running, &seen))?,
-        Format::Json => output::line(&format!("{:#}", json_of(directories, &running, &seen)))?,
-    }
-    Ok(ExitCode::SUCCESS)
+    let clears = watch && format == Format::Text && io::stdout().is_terminal();
+    session::run(directories, async |session| {
+        let mut last = String::new();
+        loop {
+            let seen = observe(&session).await;
+            let text = match format {
+                Format::Text => text(directories, &running, &seen),
+                Format::Json if watch => json_of(directories, &running, &seen).to_string(),
+                Format::Json => format!("{:#}", json_of(directories, &running, &seen)),
+            };
+            if text != last {
+                output::line(&if clears { format!("{CLEAR}{text}") } else { text.clone() })?;
+                last = text;
+            }
+            if !watch {
+                return Ok(ExitCode::SUCCESS);
+            }
+            tokio::time::sleep(WATCH_PERIOD).await;
+        }
+    })
 }
 
 struct Seen {
@@ -69,7 +97,7 @@ struct Row {
     published: String,
 }
 
-async fn observe(session: Session) -> anyhow::Result<Seen> {
+async fn observe(session: &Session) -> Seen {
     let nodes = session.caches.of::<Node>();
     let deployments = session.caches.of::<Deployment>();
     let pods = session.caches.of::<Pod>();
@@ -80,12 +108,12 @@ async fn observe(session: Session) -> anyhow::Result<Seen> {
     let pods: Vec<&Pod> = pods.iter().map(AsRef::as_ref).collect();
     let services: Vec<&Service> = services.iter().map(AsRef::as_ref).collect();
     let nodes = nodes.list();
-    let urls = urls::all(&session).await;
+    let urls = urls::all(session).await;
     let said = |annotation| {
         let said = |it: &Arc<Node>| it.metadata.annotations.as_ref()?.get(annotation).cloned();
         nodes.iter().find_map(said).unwrap_or_default()
     };
-    Ok(Seen {
+    Seen {
         limits: said(api::annotation::CGROUPS),
         routes: said(api::annotation::HOST_ROUTES),
         clash: said(api::annotation::RANGE_CLASH),
@@ -96,7 +124,7 @@ async fn observe(session: Session) -> anyhow::Result<Seen> {
         urls,
         waiting: progress::waiting(&deployments, &pods),
         failed: ended::ended(&pods).into_iter().filter(|it| it.failed).collect(),
-    })
+    }
 }
 
 fn is_limited(pod: &Pod) -> bool {
