@@ -13,13 +13,17 @@ use kube::{
 };
 use serde_json::{Map, Value, json};
 
-use crate::manifest::Object;
+use crate::{
+    apply_set::PART_OF,
+    manifest::Object,
+    prune::{GroupKind, Named},
+};
 
 /// The annotation in which kubectl remembers what was applied last.
-const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
+pub(crate) const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
 /// Who the API server is told makes the change.
-const FIELD_MANAGER: &str = "coracle-up";
+pub(crate) const FIELD_MANAGER: &str = "coracle-up";
 
 /// What became of one object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,6 +40,32 @@ impl std::fmt::Display for Outcome {
             Self::Configured => "configured",
             Self::Unchanged => "unchanged",
         })
+    }
+}
+
+/// What is set on an object besides what its manifest says.
+#[derive(Debug, Default)]
+pub(crate) struct Marks<'a> {
+    /// Annotations.
+    pub(crate) annotations: Vec<(&'a str, String)>,
+    /// The set that it becomes part of; if none, it stays in the one it is in.
+    pub(crate) part_of: Option<&'a str>,
+}
+
+/// An object that was applied.
+#[derive(Debug)]
+pub(crate) struct Applied {
+    pub(crate) outcome: Outcome,
+    /// Whether it was part of another set before.
+    pub(crate) taken: bool,
+    /// The object as the API knows it.
+    pub(crate) object: Named,
+}
+
+impl std::fmt::Display for Applied {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let taken = if self.taken { ", and is no longer part of another set" } else { "" };
+        write!(f, "{}{taken}", self.outcome)
     }
 }
 
@@ -62,12 +92,31 @@ impl Target {
         Ok(Self { resource, namespace, name: object.name().to_owned() })
     }
 
-    fn collection(&self) -> String {
+    /// The object of a kind with that name.
+    pub(crate) fn new(resource: ApiResource, namespace: Option<String>, name: String) -> Self {
+        Self { resource, namespace, name }
+    }
+
+    /// Path of all objects of the kind in the namespace; without one, in all of them.
+    pub(crate) fn collection(&self) -> String {
         self.resource_url()
     }
 
-    fn item(&self) -> String {
+    /// Path of the object.
+    pub(crate) fn item(&self) -> String {
         format!("{}/{}", self.resource_url(), self.name)
+    }
+
+    /// What the API says to have at this place.
+    fn named(&self, object: &Value) -> Named {
+        let text = |pointer| object.pointer(pointer).and_then(Value::as_str);
+        let Self { resource, namespace, name } = self;
+        Named {
+            kind: GroupKind { kind: resource.kind.clone(), group: resource.group.clone() },
+            namespace: namespace.clone(),
+            name: text("/metadata/name").unwrap_or(name).to_owned(),
+            uid: text("/metadata/uid").unwrap_or_default().to_owned(),
+        }
     }
 
     fn resource_url(&self) -> String {
@@ -92,14 +141,14 @@ impl std::fmt::Display for Target {
     }
 }
 
-/// Applies one object. `annotations` are set besides those of the manifest.
+/// Applies one object.
 pub(crate) async fn apply(
     client: &Client,
     target: &Target,
     object: &Object,
-    annotations: &[(&str, String)],
-) -> anyhow::Result<Outcome> {
-    let wanted = with_memory(object, target, annotations);
+    marks: &Marks<'_>,
+) -> anyhow::Result<Applied> {
+    let wanted = with_memory(object, target, marks);
     let current = send(client, Method::GET, &target.item(), None).await;
     let answer = match current {
         Ok(current) => {
@@ -107,17 +156,24 @@ pub(crate) async fn apply(
             let url = format!("{}?{}", target.item(), parameters());
             let content = "application/merge-patch+json";
             send(client, Method::PATCH, &url, Some((content, &patch))).await.map(|changed| {
-                if said(&changed) == said(&current) {
-                    Outcome::Unchanged
-                } else {
-                    Outcome::Configured
-                }
+                let same = said(&changed) == said(&current);
+                let outcome = if same { Outcome::Unchanged } else { Outcome::Configured };
+                let part_of = |it: &Value| {
+                    it.pointer("/metadata/labels").and_then(|it| it.get(PART_OF)).cloned()
+                };
+                let before = part_of(&current);
+                let taken = before.is_some() && before != part_of(&changed);
+                Applied { outcome, taken, object: target.named(&changed) }
             })
         }
         Err(error) if is_not_found(&error) => {
             let url = format!("{}?{}", target.collection(), parameters());
             let created = send(client, Method::POST, &url, Some(("application/json", &wanted)));
-            created.await.map(|_| Outcome::Created)
+            created.await.map(|created| Applied {
+                outcome: Outcome::Created,
+                taken: false,
+                object: target.named(&created),
+            })
         }
         Err(error) => Err(error),
     };
@@ -128,7 +184,8 @@ fn parameters() -> String {
     format!("fieldManager={FIELD_MANAGER}&fieldValidation=Strict")
 }
 
-async fn send(
+/// Asks the API.
+pub(crate) async fn send(
     client: &Client,
     method: Method,
     url: &str,
@@ -165,17 +222,27 @@ fn last_applied(current: &Value) -> Option<Value> {
     serde_json::from_str(text).ok()
 }
 
-/// The manifest with the annotation that remembers it, as kubectl writes it.
-fn with_memory(object: &Object, target: &Target, annotations: &[(&str, String)]) -> Value {
+/// The manifest with the annotation that remembers it, as kubectl writes it. The set is not remembered, so
+/// that `kubectl apply`, which knows nothing of it, leaves the object in it.
+fn with_memory(object: &Object, target: &Target, marks: &Marks<'_>) -> Value {
     let mut wanted = object.value.clone();
     if let (Some(namespace), Some(metadata)) = (&target.namespace, metadata(&mut wanted)) {
         metadata.insert("namespace".to_owned(), json!(namespace));
     }
-    for (key, value) in annotations {
-        annotate(&mut wanted, key, value);
+    for (key, value) in &marks.annotations {
+        insert(&mut wanted, "annotations", key, value);
+    }
+    if marks.part_of.is_some() {
+        // Of a manifest that was once read from a cluster.
+        if let Some(labels) = metadata(&mut wanted).and_then(|it| it.get_mut("labels")) {
+            labels.as_object_mut().map(|it| it.remove(PART_OF));
+        }
     }
     let memory = format!("{wanted}\n");
-    annotate(&mut wanted, LAST_APPLIED, &memory);
+    insert(&mut wanted, "annotations", LAST_APPLIED, &memory);
+    if let Some(id) = marks.part_of {
+        insert(&mut wanted, "labels", PART_OF, id);
+    }
     wanted
 }
 
@@ -183,14 +250,15 @@ fn metadata(object: &mut Value) -> Option<&mut Map<String, Value>> {
     object.get_mut("metadata").and_then(Value::as_object_mut)
 }
 
-fn annotate(object: &mut Value, key: &str, value: &str) {
+/// Sets a label or an annotation.
+fn insert(object: &mut Value, of: &str, key: &str, value: &str) {
     let Some(metadata) = metadata(object) else { return };
-    let annotations = metadata.entry("annotations").or_insert_with(|| json!({}));
-    if annotations.is_null() {
-        *annotations = json!({});
+    let entries = metadata.entry(of).or_insert_with(|| json!({}));
+    if entries.is_null() {
+        *entries = json!({});
     }
-    if let Some(annotations) = annotations.as_object_mut() {
-        annotations.insert(key.to_owned(), json!(value));
+    if let Some(entries) = entries.as_object_mut() {
+        entries.insert(key.to_owned(), json!(value));
     }
 }
 

@@ -148,6 +148,10 @@ pub(crate) struct UpArguments {
     /// Folder or file of manifests, or `-` for standard input; or a Procfile, or a folder with one and
     /// without manifests. Without it the cluster is started and nothing applied.
     pub(crate) path: Option<PathBuf>,
+    /// Name of what belongs together; if not given, the path is. What an earlier `up` of the same applied and
+    /// is no longer there is deleted. Of standard input without a name nothing is.
+    #[arg(long, value_name = "NAME", value_parser = parse_part_of, requires = "path")]
+    pub(crate) part_of: Option<String>,
     /// Return when all is ready instead of following logs.
     #[arg(short, long)]
     pub(crate) detach: bool,
@@ -257,6 +261,20 @@ fn parse_age(text: &str) -> Result<Duration, String> {
     let seconds = text.parse().ok().map(Duration::from_secs);
     let age = seconds.or_else(|| api::duration::parse(text));
     age.ok_or_else(|| format!("`{text}` is no time, such as 90, 10m or 1h30m"))
+}
+
+/// Longest name of what belongs together: it becomes part of an object's name.
+const PART_OF_MAX: usize = 63;
+
+fn parse_part_of(text: &str) -> Result<String, String> {
+    let plain = |it: u8| it.is_ascii_lowercase() || it.is_ascii_digit() || it == b'-';
+    let ends = text.starts_with('-') || text.ends_with('-');
+    if text.is_empty() || text.len() > PART_OF_MAX || ends || !text.bytes().all(plain) {
+        return Err(format!(
+            "`{text}`: up to {PART_OF_MAX} lower-case letters, digits and `-` within"
+        ));
+    }
+    Ok(text.to_owned())
 }
 
 /// Runs the command that the process was started with.

@@ -4,6 +4,7 @@
 //! (argument parser, logging, runtime), so that they stay as small as they are.
 
 mod apply;
+mod apply_set;
 mod chaos;
 mod cli;
 mod cluster;
@@ -24,6 +25,7 @@ mod own;
 mod procfile;
 mod progress;
 mod project;
+mod prune;
 mod published;
 mod queue;
 mod registry;

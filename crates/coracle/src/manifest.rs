@@ -17,6 +17,10 @@ use serde_saphyr::Spanned;
 /// under what would hurt.
 const FILE_BYTES_MAX: u64 = 32 << 20;
 
+/// Said of what holds no object: that everything is to go is more often an error than a wish.
+const NOTHING_DONE: &str = "nothing was applied or deleted; `coracle down` stops all that runs, \
+                            `coracle down --delete` removes it, too";
+
 /// One object of a manifest.
 #[derive(Clone, Debug)]
 pub(crate) struct Object {
@@ -75,7 +79,11 @@ pub(crate) fn read(path: &Path) -> anyhow::Result<Vec<Object>> {
             .take(FILE_BYTES_MAX)
             .read_to_string(&mut text)
             .context("read manifests from standard input")?;
-        return parse("standard input", &text);
+        let objects = parse("standard input", &text)?;
+        if objects.is_empty() {
+            bail!("no Kubernetes objects in standard input: {NOTHING_DONE}");
+        }
+        return Ok(objects);
     }
     let mut objects = Vec::new();
     for file in files(path)? {
@@ -85,7 +93,8 @@ pub(crate) fn read(path: &Path) -> anyhow::Result<Vec<Object>> {
     }
     if objects.is_empty() {
         let also = if path.is_dir() { " and no Procfile" } else { "" };
-        bail!("no Kubernetes objects in `{}`: it holds no manifest{also}", path.display());
+        let path = path.display();
+        bail!("no Kubernetes objects in `{path}`: it holds no manifest{also}; {NOTHING_DONE}");
     }
     Ok(objects)
 }

@@ -14,7 +14,8 @@ use serde_json::json;
 use tokio::sync::mpsc;
 
 use crate::{
-    apply::{self, Target},
+    apply::{self, Marks, Target},
+    apply_set::Set,
     cli::UpArguments,
     directories::Directories,
     down,
@@ -27,14 +28,10 @@ use crate::{
     procfile,
     progress::{self, Waiting},
     project::Project,
+    prune,
     session::{self, Session},
     start,
 };
-
-/// The order in which kinds are applied: what others refer to comes first. Kinds that are not named
-/// come after these, in the order of the manifests.
-const KINDS_FIRST: [&str; 6] =
-    ["Namespace", "ServiceAccount", "Secret", "ConfigMap", "Service", "PersistentVolumeClaim"];
 
 /// Runs the command.
 pub(crate) fn run(directories: &Directories, arguments: &UpArguments) -> anyhow::Result<ExitCode> {
@@ -49,6 +46,10 @@ pub(crate) fn run(directories: &Directories, arguments: &UpArguments) -> anyhow:
         },
         None => (Vec::new(), Project::default()),
     };
+    let set = match &arguments.path {
+        Some(path) => Set::of(path, arguments.part_of.as_deref())?,
+        None => None,
+    };
     let unlinked = if arguments.no_links { project.unlink() } else { Vec::new() };
     project.build(|text| progress.say(text))?;
     // What may be wrong with the folder is said by `ensure`.
@@ -56,7 +57,7 @@ pub(crate) fn run(directories: &Directories, arguments: &UpArguments) -> anyhow:
         progress.say(&format!("starting cluster `{}`", directories.name));
     }
     let (running, started) = start::ensure(directories, &arguments.start)?;
-    let up = Up { directories, arguments, objects, project, unlinked, running, started };
+    let up = Up { directories, arguments, objects, set, project, unlinked, running, started };
     let ended = session::run(directories, async |session| up.follow(session, progress).await)?;
     match ended {
         End::Code(code) => Ok(code),
@@ -90,6 +91,8 @@ struct Up<'a> {
     directories: &'a Directories,
     arguments: &'a UpArguments,
     objects: Vec<Object>,
+    /// What the objects become part of, and what is gone from it is deleted.
+    set: Option<Set>,
     project: Project,
     /// Links that are not to be used.
     unlinked: Vec<String>,
@@ -168,21 +171,33 @@ impl Up<'_> {
         progress: &mut Progress,
     ) -> anyhow::Result<BTreeSet<String>> {
         let mut namespaces = BTreeSet::new();
+        let mut applied = Vec::new();
+        let set = match &self.set {
+            Some(set) => Some(set.clone().open(&session.client, &self.objects).await?),
+            None => None,
+        };
         for object in &self.objects {
             let target = Target::find(&session.client, object).await?;
             let namespace = target.namespace.clone().unwrap_or_default();
-            let mut annotations = Vec::new();
+            let part_of = set.as_ref().map(|it| it.id.as_str());
+            let mut marks = Marks { annotations: Vec::new(), part_of };
             if object.kind() == "Service" {
                 let published = self.project.published(&namespace, object.name());
                 let published: Vec<String> = published.iter().map(ToString::to_string).collect();
                 if !published.is_empty() {
-                    annotations.push((api::annotation::PUBLISH, published.join(",")));
+                    marks.annotations.push((api::annotation::PUBLISH, published.join(",")));
                 }
             }
-            let outcome = apply::apply(&session.client, &target, object, &annotations).await?;
-            progress.keep(&format!("{target} {outcome}"));
+            let done = apply::apply(&session.client, &target, object, &marks).await?;
+            progress.keep(&format!("{target} {done}"));
+            applied.push(done.object);
             if target.namespace.is_some() {
                 namespaces.insert(namespace);
+            }
+        }
+        if let Some(set) = set {
+            for line in set.prune(&session.client, &applied).await? {
+                progress.keep(&line);
             }
         }
         Ok(namespaces)
@@ -351,9 +366,6 @@ fn interrupts(session: &Session) -> anyhow::Result<mpsc::Receiver<()>> {
 }
 
 fn in_order(mut objects: Vec<Object>) -> Vec<Object> {
-    let rank = |it: &Object| {
-        KINDS_FIRST.iter().position(|kind| *kind == it.kind()).unwrap_or(KINDS_FIRST.len())
-    };
-    objects.sort_by_key(rank);
+    objects.sort_by_key(|it| prune::rank(it.kind()));
     objects
 }

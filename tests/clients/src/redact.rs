@@ -11,6 +11,9 @@ use crate::cluster::Cluster;
 const PATTERNS: &[(&str, &str)] = &[
     // A run of blanks inside a line: columns are as wide as their widest cell.
     (r"(?m)(\S) {3,}", "$1   "),
+    // What belongs together has an id of the folder's path, and so has the name of what says so.
+    (r"\bapplyset-[A-Za-z0-9_-]{43}-v1\b", "applyset-ID-v1"),
+    (r"\b(coracle-up-[a-z0-9-]+)\.[0-9a-f]{15}\b", "$1.HASH"),
     // The name of a ReplicaSet's pod, of the ReplicaSet, of what generateName made.
     (r"-[4-9bcdf]{8,10}-[bcdfghjklmnpqrstvwxz2456789]{5}\b", "-HASH-RANDOM"),
     (r"-[4-9bcdf]{8,10}\b", "-HASH"),

@@ -37,6 +37,7 @@ scripts! {
     kinds
     logs
     nodes
+    prune
     restart
     rollout
     run
