@@ -53,8 +53,11 @@ const SENSORS: &str = "examples/sensors/1-http";
 /// takes as long as to build them.
 const QUEUE_CLIENT: &str = "tests/clients/queue/tokio-nsq";
 /// Tests that need the built binary: package and test. They are no part of `cargo test`.
-const WHOLE: [(&str, &str); 8] = [CLIENTS, API, TOXIPROXY, QUEUE, IMAGES, KILLS, MACHINE, GRADED];
+const WHOLE: [(&str, &str); 9] =
+    [CLIENTS, KUSTOMIZE, API, TOXIPROXY, QUEUE, IMAGES, KILLS, MACHINE, GRADED];
 const CLIENTS: (&str, &str) = ("coracle-clients", "scripts");
+/// Kustomizations beside kubectl's own.
+const KUSTOMIZE: (&str, &str) = ("coracle-clients", "kustomize");
 const API: (&str, &str) = ("coracle-clients", "api");
 /// The program with the tests of a Rust client.
 const KUBE_RS: &str = "coracle_kube_rs";
@@ -254,6 +257,8 @@ fn images(run: &mut Run<'_>) -> anyhow::Result<()> {
 /// Scripts of what a user types, with the real clients.
 fn clients(run: &mut Run<'_>) -> anyhow::Result<()> {
     tools::debian(&ASKERS)?;
+    let mut command = run.whole(KUSTOMIZE)?;
+    run.test(&mut command)?;
     let mut command = run.whole(CLIENTS)?;
     run.test(&mut command)
 }

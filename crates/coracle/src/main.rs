@@ -15,6 +15,7 @@ mod events;
 mod fault;
 mod image;
 mod kubeconfig;
+mod kustomization;
 mod lock;
 mod logs;
 mod manifest;

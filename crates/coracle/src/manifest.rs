@@ -13,6 +13,8 @@ use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::Value;
 use serde_saphyr::Spanned;
 
+use crate::kustomization;
+
 /// Largest manifest that is read, in bytes. Far over the API server's own limit on one object, far
 /// under what would hurt.
 const FILE_BYTES_MAX: u64 = 32 << 20;
@@ -38,6 +40,11 @@ impl Object {
         Self { value, file: file.to_owned(), lines }
     }
 
+    /// An object made from `file`, of which no line can be told.
+    pub(crate) fn of_file(value: Value, file: &str) -> Self {
+        Self::of_line(value, file, 0)
+    }
+
     /// `apiVersion`.
     pub(crate) fn api_version(&self) -> &str {
         self.text("/apiVersion")
@@ -61,7 +68,10 @@ impl Object {
     /// Where a field stands, as `file:line`; for a field that is missing, the nearest one around
     /// it. `field` is a path in Kubernetes' notation, such as `spec.containers[0].image`.
     pub(crate) fn place(&self, field: &str) -> String {
-        format!("{}:{}", self.file, self.lines.find(field))
+        match self.lines.find(field) {
+            0 => self.file.clone(),
+            line => format!("{}:{line}", self.file),
+        }
     }
 
     fn text(&self, pointer: &str) -> &str {
@@ -69,8 +79,9 @@ impl Object {
     }
 }
 
-/// Reads the manifests at `path`: one file, every `.yaml`, `.yml` and `.json` of a folder in the
-/// order of their names (`coracle.yaml` is not one of them), or standard input for `-`.
+/// Reads the manifests at `path`: one file, a folder's kustomization, or else every `.yaml`, `.yml` and
+/// `.json` of the folder in the order of their names (`coracle.yaml` is not one of them), or standard
+/// input for `-`.
 pub(crate) fn read(path: &Path) -> anyhow::Result<Vec<Object>> {
     if path == Path::new("-") {
         let mut text = String::new();
@@ -84,6 +95,9 @@ pub(crate) fn read(path: &Path) -> anyhow::Result<Vec<Object>> {
             bail!("no Kubernetes objects in standard input: {NOTHING_DONE}");
         }
         return Ok(objects);
+    }
+    if kustomization::is_in(path) {
+        return kustomization::read(path);
     }
     let mut objects = Vec::new();
     for file in files(path)? {

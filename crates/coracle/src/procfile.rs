@@ -10,6 +10,7 @@ use anyhow::Context as _;
 use compose::{Application, Procfile, Variables};
 
 use crate::{
+    kustomization,
     manifest::{self, Object},
     project::Project,
 };
@@ -27,7 +28,8 @@ pub(crate) fn find(path: &Path) -> anyhow::Result<Option<PathBuf>> {
         return Ok(is_procfile(path).then(|| path.to_owned()));
     }
     let file = path.join(NAME);
-    Ok((file.is_file() && manifest::files(path)?.is_empty()).then_some(file))
+    let manifests = kustomization::is_in(path) || !manifest::files(path)?.is_empty();
+    Ok((file.is_file() && !manifests).then_some(file))
 }
 
 fn is_procfile(file: &Path) -> bool {

@@ -35,6 +35,7 @@ scripts! {
     get
     ingress
     kinds
+    kustomize
     logs
     nodes
     prune

@@ -37,6 +37,7 @@ const MAY_USE: &[(&str, Uses)] = &[
     ("chaos", Only(&["client", "api", "runtime"])),
     ("queue", Only(&["runtime"])),
     ("compose", Only(&["api"])),
+    ("kustomize", Only(&["api"])),
     ("load", Only(&["fault", "client", "api", "runtime"])),
     ("coracle", Everything),
     ("clients", Everything),
