@@ -97,7 +97,14 @@ pub(crate) fn read(path: &Path) -> anyhow::Result<Vec<Object>> {
         return Ok(objects);
     }
     if kustomization::is_in(path) {
-        return kustomization::read(path);
+        let objects = kustomization::read(path)?;
+        if objects.is_empty() {
+            let path = path.display();
+            bail!(
+                "no Kubernetes objects in `{path}`: its kustomization names none; {NOTHING_DONE}"
+            );
+        }
+        return Ok(objects);
     }
     let mut objects = Vec::new();
     for file in files(path)? {

@@ -87,7 +87,7 @@ fn objects_are_those_of_kubectl() -> anyhow::Result<()> {
     if !differences.is_empty() {
         bail!("{}", differences.join("\n"));
     }
-    expect!["28 folders"].assert_eq(&format!("{} folders", folders.len()));
+    expect!["31 folders"].assert_eq(&format!("{} folders", folders.len()));
     Ok(())
 }
 

@@ -159,6 +159,9 @@ impl<'a> Merge<'a> {
                 Directive::Merge => {}
             }
         }
+        // What a patch names comes first, but stays where it is if two keys tell items apart.
+        let used = |key: &&&str| original.iter().chain(&patch).any(|it| it.get(**key).is_some());
+        let in_place = keys.iter().filter(used).count() > 1;
         let mut merged: Vec<Value> = Vec::new();
         for item in patch {
             let Value::Object(mut item) = item else {
@@ -172,15 +175,24 @@ impl<'a> Merge<'a> {
                 return Err(format!("an item has no `{}` to be merged by", keys.join("`, `")));
             }
             let found = position(&original, &item, keys);
-            let old = found.map(|index| original.remove(index));
+            let old = found.and_then(|index| original.get(index)).cloned();
             let directive = directive(&mut item)?;
-            let old = match (directive, old) {
-                (Directive::Delete, _) => continue,
+            let old = match (&directive, old) {
                 (Directive::Merge, Some(Value::Object(old))) => old,
                 _ => Fields::new(),
             };
-            if let Some(item) = self.map(old, item, scope)? {
-                merged.push(Value::Object(item));
+            let new = match directive {
+                Directive::Delete => None,
+                _ => self.map(old, item, scope)?.map(Value::Object),
+            };
+            match (found.and_then(|index| original.get_mut(index)), new) {
+                (Some(old), Some(new)) if in_place => *old = new,
+                (_, new) => {
+                    if let Some(index) = found {
+                        original.remove(index);
+                    }
+                    merged.extend(new);
+                }
             }
         }
         merged.append(&mut original);
