@@ -11,6 +11,7 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
+use api::link;
 use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
 use client::Client;
 use http::{Method, StatusCode};
@@ -58,6 +59,9 @@ const PREFIX: &str = "coracle-up-";
 
 /// In the parent: what the set was made from, for people.
 const ORIGIN: &str = "origin";
+
+/// In the parent: the names of the links that came with the objects.
+const LINKS: &str = "links";
 
 /// So much of the name of a folder is in the name of its set: it tells them apart for people.
 const STEM_MAX: usize = 30;
@@ -113,9 +117,14 @@ impl Set {
         format!("applyset-{}-v1", BASE64_URL_SAFE_NO_PAD.encode(hash))
     }
 
-    /// Makes the parent, or widens it to what `objects` are, and finds out what is there.
-    pub(crate) async fn open(self, client: &Client, objects: &[Object]) -> anyhow::Result<Open> {
-        let mut wanted = Contents::default();
+    /// Makes the parent, or widens it to what `objects` and `links` are, and finds out what is there.
+    pub(crate) async fn open(
+        self,
+        client: &Client,
+        objects: &[Object],
+        links: BTreeSet<String>,
+    ) -> anyhow::Result<Open> {
+        let mut wanted = Contents { links, ..Contents::default() };
         for object in objects {
             let group = object.api_version().split_once('/').map_or("", |it| it.0).to_owned();
             wanted.kinds.insert(GroupKind { kind: object.kind().to_owned(), group });
@@ -128,6 +137,8 @@ impl Set {
             resources: BTreeMap::new(),
             present: Vec::new(),
             gone: Vec::new(),
+            stale: before.links.difference(&wanted.links).cloned().collect(),
+            links: wanted.links,
         };
         for kind in before.kinds {
             open.look(client, kind).await?;
@@ -201,7 +212,9 @@ impl Set {
         annotations.insert(TOOLING.to_owned(), format!("{TOOL}{}", env!("CARGO_PKG_VERSION")));
         annotations.insert(KINDS.to_owned(), contents.kinds_text());
         annotations.insert(NAMESPACES.to_owned(), contents.namespaces_text());
-        parent.data.get_or_insert_default().insert(ORIGIN.to_owned(), self.origin.clone());
+        let data = parent.data.get_or_insert_default();
+        data.insert(ORIGIN.to_owned(), self.origin.clone());
+        data.insert(LINKS.to_owned(), contents.links_text());
         if is_new {
             api.create(&parameters, &parent).await.map(drop)
         } else {
@@ -209,20 +222,14 @@ impl Set {
         }
     }
 
-    /// The namespaces that other sets have objects in, with the name of such a set's parent.
-    async fn others(&self, client: &Client) -> anyhow::Result<BTreeMap<String, String>> {
+    /// What other sets say, with the names of their parents.
+    async fn others(&self, client: &Client) -> anyhow::Result<Vec<(String, Contents)>> {
         let api: Api<ConfigMap> = Api::all(client.clone());
         let parents = api.list(&ListParams::default().labels(ID)).await;
-        let mut others = BTreeMap::new();
-        for parent in parents.context("list the other sets")? {
-            let name = parent.metadata.name.clone().unwrap_or_default();
-            if name != self.name {
-                for namespace in Contents::of(&parent).namespaces {
-                    others.entry(namespace).or_insert_with(|| name.clone());
-                }
-            }
-        }
-        Ok(others)
+        let parents = parents.context("list the other sets")?.items.into_iter();
+        let named = parents.map(|it| (it.metadata.name.clone().unwrap_or_default(), it));
+        let others = named.filter(|(name, _)| *name != self.name);
+        Ok(others.map(|(name, it)| (name, Contents::of(&it))).collect())
     }
 }
 
@@ -248,19 +255,24 @@ fn stem(path: &Path) -> String {
 struct Contents {
     kinds: BTreeSet<GroupKind>,
     namespaces: BTreeSet<String>,
+    /// Names of links, which are no objects.
+    links: BTreeSet<String>,
 }
 
 impl Contents {
     fn of(parent: &ConfigMap) -> Self {
         let none = BTreeMap::new();
         let annotations = parent.metadata.annotations.as_ref().unwrap_or(&none);
-        let words = |key| {
-            let text = annotations.get(key).map_or("", String::as_str);
-            text.split(',').filter(|it| !it.is_empty())
+        let data = parent.data.as_ref().unwrap_or(&none);
+        let words = |text: Option<&String>| {
+            let words = text.map_or("", String::as_str).split(',');
+            words.filter(|it| !it.is_empty()).map(str::to_owned).collect::<BTreeSet<String>>()
         };
+        let kinds = words(annotations.get(KINDS));
         Self {
-            kinds: words(KINDS).map(GroupKind::parse).collect(),
-            namespaces: words(NAMESPACES).map(str::to_owned).collect(),
+            kinds: kinds.iter().map(|it| GroupKind::parse(it)).collect(),
+            namespaces: words(annotations.get(NAMESPACES)),
+            links: words(data.get(LINKS)),
         }
     }
 
@@ -269,6 +281,7 @@ impl Contents {
         Self {
             kinds: self.kinds.union(&more.kinds).cloned().collect(),
             namespaces: self.namespaces.union(&more.namespaces).filter(own).cloned().collect(),
+            links: self.links.union(&more.links).cloned().collect(),
         }
     }
 
@@ -276,6 +289,10 @@ impl Contents {
         let mut kinds: Vec<String> = self.kinds.iter().map(ToString::to_string).collect();
         kinds.sort();
         kinds.join(",")
+    }
+
+    fn links_text(&self) -> String {
+        self.links.iter().map(String::as_str).collect::<Vec<&str>>().join(",")
     }
 
     fn namespaces_text(&self) -> String {
@@ -294,6 +311,10 @@ pub(crate) struct Open {
     resources: BTreeMap<GroupKind, ApiResource>,
     /// Kinds of earlier members that the API no longer has.
     gone: Vec<GroupKind>,
+    /// Names of its links.
+    links: BTreeSet<String>,
+    /// Names of links that it had and has no more.
+    stale: BTreeSet<String>,
 }
 
 impl Open {
@@ -321,9 +342,13 @@ impl Open {
     ) -> anyhow::Result<Vec<String>> {
         let none = BTreeMap::new();
         let mut decision = prune::decide(&self.id, &self.present, applied, &none);
-        if decision.delete.iter().any(|it| it.kind.is_namespace()) {
+        if !self.stale.is_empty() || decision.delete.iter().any(|it| it.kind.is_namespace()) {
             let others = self.set.others(client).await?;
-            decision = prune::decide(&self.id, &self.present, applied, &others);
+            self.unlink(client, &others).await?;
+            let namespaces = others.into_iter().flat_map(|(name, it)| {
+                it.namespaces.into_iter().map(move |namespace| (namespace, name.clone()))
+            });
+            decision = prune::decide(&self.id, &self.present, applied, &namespaces.collect());
         }
         let gone = self.gone.iter();
         let mut lines: Vec<String> = gone
@@ -344,13 +369,30 @@ impl Open {
             bail!(lines.join("\n"));
         }
         let left = applied.iter().chain(decision.keep.iter().map(|(it, _)| it));
-        let mut contents = Contents::default();
+        let mut contents = Contents { links: self.links.clone(), ..Contents::default() };
         for it in left {
             contents.kinds.insert(it.kind.clone());
             contents.namespaces.extend(it.namespace.clone().filter(|it| it != NAMESPACE));
         }
         self.set.narrow(client, &contents).await?;
         Ok(lines)
+    }
+
+    /// Takes away the links that are gone, but for those that another set has, too.
+    async fn unlink(&self, client: &Client, others: &[(String, Contents)]) -> anyhow::Result<()> {
+        let mut stale = self.stale.clone();
+        stale.retain(|name| !others.iter().any(|(_, it)| it.links.contains(name)));
+        if stale.is_empty() {
+            return Ok(());
+        }
+        let nothing: BTreeMap<&String, Value> = stale.iter().map(|it| (it, Value::Null)).collect();
+        let object = json!({
+            "apiVersion": "v1",
+            "kind": "ConfigMap",
+            "metadata": {"name": link::CONFIG_MAP, "namespace": link::NAMESPACE},
+            "data": nothing,
+        });
+        apply::merge(client, &object).await.context("take away the links that are gone")
     }
 
     /// Deletes one object, unless it is gone or somebody else's by now: then gives false.
@@ -463,13 +505,17 @@ mod tests {
     fn a_parent_says_what_is_read_from_it() {
         let kinds = ["Secret", "Deployment.apps"].into_iter().map(GroupKind::parse).collect();
         let namespaces = ["b", "a"].into_iter().map(str::to_owned).collect();
-        let contents = Contents { kinds, namespaces };
-        let parent = json!({"metadata": {"annotations": {
-            KINDS: contents.kinds_text(),
-            NAMESPACES: contents.namespaces_text(),
-        }}});
+        let links = ["web", "api"].into_iter().map(str::to_owned).collect();
+        let contents = Contents { kinds, namespaces, links };
+        let annotations =
+            json!({KINDS: contents.kinds_text(), NAMESPACES: contents.namespaces_text()});
+        let parent = json!({
+            "metadata": {"annotations": annotations},
+            "data": {LINKS: contents.links_text()},
+        });
         assert_eq!(contents.kinds_text(), "Deployment.apps,Secret");
         assert_eq!(contents.namespaces_text(), "a,b");
+        assert_eq!(contents.links_text(), "api,web");
         assert_eq!(Contents::of(&serde_json::from_value(parent).unwrap()), contents);
         assert_eq!(Contents::of(&ConfigMap::default()), Contents::default());
     }

@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 
 use crate::{
     apply::{self, Marks, Target},
-    apply_set::Set,
+    apply_set::{self, Set},
     cli::UpArguments,
     directories::Directories,
     down,
@@ -103,9 +103,10 @@ struct Up<'a> {
 impl Up<'_> {
     async fn follow(&self, session: Session, mut progress: Progress) -> anyhow::Result<End> {
         let mut interrupts = interrupts(&session)?;
+        let set = self.open(&session).await?;
         self.link(&session).await?;
         nodes::arrange(&session, self.arguments, &mut progress).await?;
-        let namespaces = self.apply(&session, &mut progress).await?;
+        let namespaces = self.apply(&session, &mut progress, set).await?;
         let lines = if self.arguments.detach || self.objects.is_empty() {
             None
         } else {
@@ -144,6 +145,13 @@ impl Up<'_> {
         }
     }
 
+    /// Says in the cluster what belongs together, before any of it is there.
+    async fn open(&self, session: &Session) -> anyhow::Result<Option<apply_set::Open>> {
+        let Some(set) = self.set.clone() else { return Ok(None) };
+        let links = self.project.links(&self.directories.commands)?.into_keys().collect();
+        Ok(Some(set.open(&session.client, &self.objects, links).await?))
+    }
+
     /// Tells the cluster which images are linked to local source.
     async fn link(&self, session: &Session) -> anyhow::Result<()> {
         let links: BTreeMap<String, Link> = self.project.links(&self.directories.commands)?;
@@ -169,13 +177,10 @@ impl Up<'_> {
         &self,
         session: &Session,
         progress: &mut Progress,
+        set: Option<apply_set::Open>,
     ) -> anyhow::Result<BTreeSet<String>> {
         let mut namespaces = BTreeSet::new();
         let mut applied = Vec::new();
-        let set = match &self.set {
-            Some(set) => Some(set.clone().open(&session.client, &self.objects).await?),
-            None => None,
-        };
         for object in &self.objects {
             let target = Target::find(&session.client, object).await?;
             let namespace = target.namespace.clone().unwrap_or_default();
